@@ -1,0 +1,93 @@
+# The verbs of this repository. Each one sets up what it needs, in any order, from a fresh clone.
+# PYTHON=/path/to/python chooses the interpreter of .venv; TESTS="-k name" goes to pytest.
+
+VENV ?= .venv
+EXTRAS ?= dev
+PYTHON ?= $(shell .ci/pythons | head -n 1)
+TESTS ?=
+BENCH ?=
+
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+PY := $(BIN)/python
+LOCK := $(if $(shell command -v flock),flock $(VENV)/.lock,)
+JOBS := 2
+
+COMPILED := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
+LINTED := src tests benchmarks examples demo setup.py
+
+.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check sanitize clean distclean
+
+build: $(VENV)/.built ## create .venv and compile in place (the default)
+
+help: ## list the verbs
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+$(PY):
+	@test -n "$(PYTHON)" || { echo "no CPython >= 3.11 with venv and headers found; set PYTHON=" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+
+# The build requirements go in first; the package itself is installed editable, uncompiled.
+$(VENV)/.deps: pyproject.toml setup.py | $(PY)
+	$(LOCK) $(PY) -m pip install -q "setuptools>=77" "Cython>=3.1"
+	WSPROTO_FAST_SKIP_EXTENSIONS=1 $(LOCK) $(PY) -m pip install -q --no-build-isolation -e ".[$(EXTRAS)]"
+	@touch $@
+
+# Cython and build_ext go by timestamps: only what changed is compiled again, after a change of
+# setup.py everything.
+$(VENV)/.built: $(VENV)/.deps setup.py $(COMPILED)
+	$(if $(filter setup.py,$?),WSPROTO_FAST_FORCE=1 )$(LOCK) $(PY) setup.py -q build_ext --inplace -j$(JOBS)
+	@touch $@
+
+demo: build ## start a server, talk to it with three clients, measure
+	$(PY) demo/run.py
+
+test: build ## run the tests
+	$(PY) -m pytest $(TESTS)
+
+test-all: ## run the tests on each CPython found (PATH, pyenv), in .venvs/
+	@set -e; for python in $$(.ci/pythons); do \
+	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	  echo "== $$($$python -V) ($$python)"; mkdir -p .venvs; \
+	  $(MAKE) --no-print-directory VENV=.venvs/$$version PYTHON=$$python EXTRAS=test test; \
+	done
+
+bench: build ## compare with other libraries (BENCH= options), then the engine's micro-benchmarks
+	$(PY) -m benchmarks.compare $(BENCH)
+	$(PY) -m pytest benchmarks/test_engine.py --benchmark-only
+
+bench-smoke: build ## the same, for a moment: shows that it runs, measures nothing
+	$(PY) -m benchmarks.compare --quick --peer wsapi --loop asyncio
+
+lint: $(VENV)/.deps ## ruff, cython-lint
+	$(BIN)/ruff check $(wildcard $(LINTED))
+	$(BIN)/ruff format --check $(wildcard $(LINTED))
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint src
+
+types: build ## mypy --strict; stubtest of the compiled part
+	$(BIN)/mypy -p wsproto_fast -p wsapi $(if $(wildcard benchmarks/*.py),-p benchmarks)
+	$(BIN)/mypy tests/typing demo $(wildcard examples)
+	$(BIN)/stubtest wsproto_fast --mypy-config-file pyproject.toml \
+	  --allowlist tests/typing/stubtest-allowlist.txt --ignore-unused-allowlist
+
+fmt: $(VENV)/.deps ## format, and fix what can be fixed
+	$(BIN)/ruff check --fix-only $(wildcard $(LINTED))
+	$(BIN)/ruff format $(wildcard $(LINTED))
+
+dist: $(VENV)/.deps ## sdist and wheel in dist/
+	$(PY) -m build
+
+dist-check: $(VENV)/.deps ## build both, install the wheel elsewhere, run the sdist's tests against it
+	.ci/dist-check $(PY)
+
+# Compiles elsewhere, so that what is in place stays as it is.
+sanitize: $(VENV)/.deps ## the engine's tests under address and undefined-behaviour sanitizers
+	.ci/sanitize $(PY)
+
+clean: ## remove what was built (not the virtual environments)
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .venv/.built .venvs/*/.built
+	find src tests benchmarks examples demo -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find src \( -name '*.so' -o -name '*.pyd' -o -name '*.egg-info' -prune \) -exec rm -rf {} +
+	find src -name '*.pyx' | sed 's/pyx$$/c/' | xargs rm -f
+
+distclean: clean ## remove the virtual environments, too
+	rm -rf .venv .venvs

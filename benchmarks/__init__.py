@@ -1,0 +1,1 @@
+"""Comparison of servers and micro-benchmarks of the engine; see README.md."""

@@ -1,0 +1,440 @@
+"""Load generator: one epoll loop over plain sockets, the same for every peer.
+
+Frames are masked beforehand and every byte that comes back is compared with the wire bytes that a
+correct server sends; the first difference ends the run with `WrongEcho`. It knows nothing of the
+servers but their address and the clock of their processor time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import itertools
+import select
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from . import data
+
+HOST: Final = "127.0.0.1"
+TIMEOUT: Final = 10.0  # seconds without any answer after which a server counts as broken
+SETTLE: Final = 0.3  # seconds for a server to finish what it does after a handshake
+SLICES: Final = 4  # parts of a window, the best of which counts: a burst of noise spoils one or two
+VARIETY: Final = 8  # different messages per connection where one is outstanding
+CLOSE_FRAME: Final = struct.pack("!H", 1000)
+
+# Resumed each time its socket is readable; yields how many messages it finished.
+Conversation = Generator[int, None, None]
+
+
+class WrongEcho(Exception):
+    """The server sent something else than it had to."""
+
+
+class Clock:
+    """The processor time, user and system, of another process, to the nanosecond."""
+
+    def __init__(self, pid: int) -> None:
+        identifier = ctypes.c_int()
+        failure = ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(identifier))
+        if failure:
+            raise OSError(failure, "no processor-time clock for the server process")
+        self.identifier = identifier.value
+        self.status = Path(f"/proc/{pid}/status")
+        self.schedstat = Path(f"/proc/{pid}/schedstat")
+
+    def cpu(self) -> float:
+        """Return the seconds of processor time used so far."""
+        return time.clock_gettime(self.identifier)
+
+    def queued(self) -> float:
+        """Return the seconds for which it was ready to run, while others had its core."""
+        return int(self.schedstat.read_text().split()[1]) / 1e9
+
+    def sleeps(self) -> int:
+        """Return how often the process gave up the processor to wait."""
+        for line in self.status.read_text().splitlines():
+            if line.startswith("voluntary_ctxt_switches:"):
+                return int(line.split()[1])
+        raise OSError("no voluntary_ctxt_switches in /proc/<pid>/status")
+
+
+@dataclass(frozen=True)
+class Window:
+    """What was seen between two readings of the clocks."""
+
+    messages: int
+    cpu: float  # seconds of processor time of the server
+    wall: float  # seconds
+    queued: float  # seconds for which others had the server's core though it was ready
+    sleeps: int  # times that the server went to sleep
+
+    @property
+    def cpu_us(self) -> float:
+        """Microseconds of the server's processor time per message."""
+        return self.cpu / self.messages * 1e6
+
+    @property
+    def busy(self) -> float:
+        """Share of the window that the server spent on the processor."""
+        return self.cpu / self.wall
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the load goes, and the sockets that are open to there.
+
+    They are closed once the server process is gone: thousands of connections that break are its
+    business (and its log messages) no more.
+    """
+
+    port: int
+    websocket: bool
+    clock: Clock
+    sockets: set[socket.socket] = field(default_factory=set)
+
+    def new_socket(self) -> socket.socket:
+        """Return a new socket."""
+        sock = socket.socket()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sockets.add(sock)
+        return sock
+
+    def close(self, sock: socket.socket) -> None:
+        """Close one of the sockets."""
+        self.sockets.discard(sock)
+        sock.close()
+
+    def close_all(self) -> None:
+        """Close what is still open."""
+        for sock in self.sockets:
+            sock.close()
+        self.sockets.clear()
+
+    def request_frame(self, opcode: int, payload: bytes, key: bytes) -> bytes:
+        """Return what a client sends for a message."""
+        return data.frame(opcode, payload, key)
+
+    def reply_frame(self, opcode: int, payload: bytes, key: bytes) -> bytes:
+        """Return what the server answers: its frame, or the same bytes from a raw echo."""
+        return data.frame(opcode, payload, None if self.websocket else key)
+
+
+def mismatch(received: bytes, expected: bytes) -> WrongEcho:
+    """Describe the first difference."""
+    if not received:
+        return WrongEcho("the server closed the connection")
+    pairs = zip(received, expected, strict=False)
+    at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(received), len(expected)))
+    return WrongEcho(
+        f"byte {at} of {len(received)}: received {received[at : at + 16]!r}, "
+        f"expected {expected[at : at + 16]!r}"
+    )
+
+
+def receive_head(sock: socket.socket) -> bytes:
+    """Read an HTTP head, which is all that the server may send before the first message."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        piece = sock.recv(4096)
+        if not piece:
+            raise WrongEcho(f"connection closed in the opening handshake, after {head!r}")
+        head += piece
+    return head
+
+
+def check_head(head: bytes, nonce: bytes) -> None:
+    """Check the response to an opening handshake."""
+    lines = head.split(b"\r\n")
+    fields = {
+        name.strip().lower(): value.strip()
+        for name, _, value in (line.partition(b":") for line in lines[1:-2])
+    }
+    if (
+        not lines[0].startswith(b"HTTP/1.1 101 ")
+        or fields.get(b"sec-websocket-accept") != data.accept_key(nonce)
+        or b"sec-websocket-extensions" in fields
+    ):
+        raise WrongEcho(f"unexpected response to the opening handshake: {head!r}")
+
+
+def connect(target: Target, nonce: bytes) -> socket.socket:
+    """Open one connection, handshake included, and leave its socket non-blocking."""
+    sock = target.new_socket()
+    sock.settimeout(TIMEOUT)
+    sock.connect((HOST, target.port))
+    if target.websocket:
+        sock.sendall(data.upgrade_request(target.port, nonce))
+        check_head(receive_head(sock), nonce)
+    sock.setblocking(False)
+    return sock
+
+
+def connect_many(target: Target, count: int) -> list[socket.socket]:
+    """Open `count` connections, one after the other."""
+    return [connect(target, number.to_bytes(16, "big")) for number in range(count)]
+
+
+def rest_of(recv: Callable[[int], bytes], received: bytes, expected: bytes) -> Conversation:
+    """Await what is missing of `expected`; anything else is a wrong echo."""
+    while received != expected:
+        if not received or not expected.startswith(received):
+            raise mismatch(received, expected)
+        yield 0
+        piece = recv(len(expected) + 1)
+        received = received + piece if piece else b""
+
+
+def one_outstanding(sock: socket.socket, pairs: list[tuple[bytes, bytes]]) -> Conversation:
+    """Send a message, await its echo, and so on round `pairs` of (sent, expected) wire bytes."""
+    recv, send = sock.recv, sock.send
+    finished = 0
+    for frame, expected in itertools.cycle(pairs):
+        send(frame)
+        yield finished
+        received = recv(len(expected) + 1)  # one more, so that surplus bytes are seen
+        if received != expected:
+            yield from rest_of(recv, received, expected)
+        finished = 1
+
+
+def many_outstanding(sock: socket.socket, pairs: list[tuple[bytes, bytes]]) -> Conversation:
+    """Keep all of `pairs` in flight: for each echo that is complete send its message again."""
+    recv, send = sock.recv, sock.send
+    frames = b"".join(frame for frame, _ in pairs) * 2
+    echoes = b"".join(echo for _, echo in pairs) * 2
+    frame_size, echo_size = len(pairs[0][0]), len(pairs[0][1])
+    turn = echo_size * len(pairs)
+    position = 0
+    if send(frames[: frame_size * len(pairs)]) != frame_size * len(pairs):
+        raise OSError("the send buffer is smaller than what is to be in flight")
+    yield 0
+    while True:
+        received = recv(turn)
+        if not received or not echoes.startswith(received, position):
+            raise mismatch(received, echoes[position : position + turn])
+        first = position // echo_size
+        position += len(received)
+        finished = position // echo_size - first
+        if finished:
+            again = frames[first * frame_size : (first + finished) * frame_size]
+            if send(again) != len(again):
+                raise OSError("the send buffer is smaller than what is to be in flight")
+        position %= turn
+        yield finished
+
+
+def only_receive(sock: socket.socket, expected: list[bytes]) -> Conversation:
+    """Await each of `expected`, round and round, without sending."""
+    recv = sock.recv
+    yield 0
+    for message in itertools.cycle(expected):
+        received = recv(len(message) + 1)
+        if received != message:
+            yield from rest_of(recv, received, message)
+        yield 1
+
+
+class Poller:
+    """Resumes each conversation when its socket is readable."""
+
+    def __init__(self, conversations: Iterable[tuple[socket.socket, Conversation]]) -> None:
+        self.epoll = select.epoll()
+        self.resume: dict[int, Callable[[], int]] = {}
+        for sock, conversation in conversations:
+            self.resume[sock.fileno()] = conversation.__next__
+            self.epoll.register(sock.fileno(), select.EPOLLIN)
+            next(conversation)
+
+    def turn(self) -> int:
+        """Wait for data, handle all there is, and return how many messages were finished."""
+        resume = self.resume
+        events = self.epoll.poll(TIMEOUT, 1024)
+        if not events:
+            raise WrongEcho(f"no answer within {TIMEOUT:g} s")
+        finished = 0
+        for fd, _ in events:
+            finished += resume[fd]()
+        return finished
+
+
+def measure(
+    clock: Clock, turn: Callable[[], int], warmup: float, seconds: float, slices: int = SLICES
+) -> Window:
+    """Call `turn` for `warmup` seconds, then for `seconds`; return the cheapest of its slices.
+
+    What the server did in one slice and the client sees in the next is an error of at most the
+    messages in flight, so a slice has to be long enough to make that small.
+    """
+    end = time.perf_counter() + warmup
+    while time.perf_counter() < end:
+        turn()
+    windows = [measure_slice(clock, turn, seconds / slices) for _ in range(slices)]
+    return min(windows, key=lambda window: window.cpu_us)
+
+
+def measure_slice(clock: Clock, turn: Callable[[], int], seconds: float) -> Window:
+    """Call `turn` for `seconds` and count."""
+    now = time.perf_counter
+    messages, sleeps, queued = 0, clock.sleeps(), clock.queued()
+    cpu, begin = clock.cpu(), now()
+    end = begin + seconds
+    while now() < end:
+        messages += turn()
+    cpu, wall = clock.cpu() - cpu, now() - begin
+    if not messages:
+        raise WrongEcho(f"no message finished in a window of {seconds:g} s")
+    return Window(messages, cpu, wall, clock.queued() - queued, clock.sleeps() - sleeps)
+
+
+def echo(
+    target: Target, connections: int, in_flight: int, size: int, warmup: float, seconds: float
+) -> Window:
+    """Measure echoes of binary messages of `size` bytes, `in_flight` on each connection."""
+    variety = VARIETY if in_flight == 1 else in_flight
+    messages = data.payloads(connections * variety, size)
+    pairs = [
+        (
+            target.request_frame(data.BINARY, payload, key),
+            target.reply_frame(data.BINARY, payload, key),
+        )
+        for payload, key in zip(messages, data.masking_keys(len(messages)), strict=True)
+    ]
+    converse = one_outstanding if in_flight == 1 else many_outstanding
+    sockets = connect_many(target, connections)
+    poller = Poller(
+        (sock, converse(sock, pairs[number * variety : (number + 1) * variety]))
+        for number, sock in enumerate(sockets)
+    )
+    return measure(target.clock, poller.turn, warmup, seconds)
+
+
+def broadcast(target: Target, connections: int, size: int, warmup: float, seconds: float) -> Window:
+    """Measure broadcasts of a text message; a message counts once for each receiver.
+
+    The first connection sends the message, and sends the next when everybody has it.
+    """
+    messages = data.payloads(VARIETY, size)
+    keys = data.masking_keys(VARIETY)
+    # A raw server sends what it reads: it is given the bytes that the others send.
+    triggers = [
+        data.frame(data.TEXT, payload, key if target.websocket else None)
+        for payload, key in zip(messages, keys, strict=True)
+    ]
+    expected = [data.frame(data.TEXT, payload) for payload in messages]
+    sockets = connect_many(target, connections)
+    poller = Poller((sock, only_receive(sock, expected)) for sock in sockets)
+    trigger = itertools.cycle(triggers)
+    # The last ones may be accepted, or their handlers begun, after the client's handshake ends.
+    time.sleep(SETTLE)
+
+    def everybody() -> int:
+        sockets[0].send(next(trigger))
+        missing = connections
+        while missing > 0:
+            missing -= poller.turn()
+        if missing:
+            raise WrongEcho("somebody received a message twice")
+        return connections
+
+    return measure(target.clock, everybody, warmup, seconds)
+
+
+def handshakes(
+    target: Target, concurrency: int, upgrade: bool, warmup: float, seconds: float
+) -> Window:
+    """Measure connections that are opened and closed, `concurrency` at any time.
+
+    With `upgrade`: the opening handshake, then a Close frame from the client, the server's Close
+    frame, and the server closes the TCP connection first (RFC 6455 §7.1.1). A raw server echoes
+    the bytes of the request instead. Without `upgrade`: connect and half-close, no bytes.
+    """
+    epoll = select.epoll()
+    running: dict[int, tuple[socket.socket, Callable[[], int]]] = {}
+    nonces = deque(number.to_bytes(16, "big") for number in range(64))
+    keys = itertools.cycle(data.masking_keys(64))
+    close_reply = data.frame(data.CLOSE, CLOSE_FRAME)
+
+    def conversation(sock: socket.socket) -> Conversation:
+        yield 0  # until connected
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise WrongEcho(f"connection refused: {errno.errorcode[error]}")
+        epoll.modify(sock.fileno(), select.EPOLLIN)
+        rest = b""
+        if upgrade:
+            nonce = nonces[0]
+            nonces.rotate()
+            request = data.upgrade_request(target.port, nonce)
+            sock.send(request)
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                yield 0
+                piece = sock.recv(4096)
+                if not piece:
+                    raise mismatch(piece, b"")
+                head += piece
+            if target.websocket:
+                check_head(head, nonce)
+                rest = close_reply
+                sock.send(data.frame(data.CLOSE, CLOSE_FRAME, next(keys)))
+            elif head != request:
+                raise mismatch(head, request)
+        if not rest:
+            sock.shutdown(socket.SHUT_WR)
+        received = b""
+        while True:
+            yield 0
+            piece = sock.recv(4096)
+            if not piece:
+                break
+            received += piece
+        if received != rest:
+            raise mismatch(received, rest)
+        yield 1
+
+    def begin() -> None:
+        sock = target.new_socket()
+        sock.setblocking(False)
+        sock.connect_ex((HOST, target.port))
+        resume = conversation(sock).__next__
+        resume()
+        running[sock.fileno()] = sock, resume
+        epoll.register(sock.fileno(), select.EPOLLOUT)
+
+    def turn() -> int:
+        events = epoll.poll(TIMEOUT, 1024)
+        if not events:
+            raise WrongEcho(f"no answer within {TIMEOUT:g} s")
+        finished = 0
+        for fd, _ in events:
+            sock, resume = running[fd]
+            if resume():
+                finished += 1
+                del running[fd]
+                target.close(sock)
+                begin()
+        return finished
+
+    for _ in range(concurrency):
+        begin()
+    return measure(target.clock, turn, warmup, seconds, slices=2)
+
+
+def exchange_once(target: Target, sock: socket.socket, payload: bytes, key: bytes) -> None:
+    """Have one message echoed, so that a connection has lived before it idles."""
+    sock.settimeout(TIMEOUT)
+    sock.sendall(target.request_frame(data.BINARY, payload, key))
+    expected = target.reply_frame(data.BINARY, payload, key)
+    received = b""
+    while len(received) < len(expected):
+        piece = sock.recv(len(expected) + 1)
+        received += piece
+        if not piece or not expected.startswith(received):
+            raise mismatch(received, expected)

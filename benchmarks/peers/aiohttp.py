@@ -1,0 +1,59 @@
+"""aiohttp's web server, automatic pong left on. Compression off: ``compress=False``."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as distribution_version
+
+from aiohttp import WSMsgType, web
+
+from . import HOST, Running
+
+label = "aiohttp"
+websocket = True
+
+
+def version() -> str:
+    return distribution_version("aiohttp")
+
+
+class Site:
+    """A running application, seen as the listening server that it owns."""
+
+    def __init__(self, site: web.TCPSite) -> None:
+        server = site._server  # the only way to the port that was picked
+        assert server is not None
+        self.site, self.sockets = site, getattr(server, "sockets", ())
+
+
+async def serve(*, to_all: bool) -> Running:
+    connections: set[web.WebSocketResponse] = set()
+
+    async def handler(request: web.Request) -> web.WebSocketResponse:
+        connection = web.WebSocketResponse(compress=False)
+        await connection.prepare(request)
+        connections.add(connection)
+        async for message in connection:
+            if message.type is WSMsgType.TEXT:
+                for receiver in connections if to_all else (connection,):
+                    await receiver.send_str(message.data)
+            elif message.type is WSMsgType.BINARY:
+                for receiver in connections if to_all else (connection,):
+                    await receiver.send_bytes(message.data)
+        connections.discard(connection)
+        return connection
+
+    application = web.Application()
+    application.router.add_get("/{name}", handler)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, HOST, 0)
+    await site.start()
+    return Site(site)
+
+
+async def echo() -> Running:
+    return await serve(to_all=False)
+
+
+async def broadcast() -> Running:
+    return await serve(to_all=True)

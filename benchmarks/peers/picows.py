@@ -1,0 +1,67 @@
+"""picows at its lowest level: callbacks. It never compresses by itself.
+
+It takes the transports of aiofastnet when that is installed, which is its default.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as distribution_version
+from typing import ClassVar
+
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
+
+from . import HOST, Running
+
+label = "picows core"
+websocket = True
+
+
+def version() -> str:
+    try:
+        transports = f" + aiofastnet {distribution_version('aiofastnet')}"
+    except PackageNotFoundError:
+        transports = ""
+    return distribution_version("picows") + transports
+
+
+class Echo(WSListener):
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code(), frame.get_close_message())
+            transport.disconnect()
+        else:
+            transport.send(frame.msg_type, frame.get_payload_as_bytes())
+
+
+class Broadcast(WSListener):
+    transports: ClassVar[set[WSTransport]] = set()
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transports.add(transport)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self.transports.discard(transport)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.CLOSE:
+            transport.disconnect()
+        else:
+            message = frame.get_payload_as_bytes()
+            for receiver in self.transports:
+                receiver.send(frame.msg_type, message)
+
+
+async def serve(listener: type[WSListener]) -> Running:
+    def accept(request: WSUpgradeRequest) -> WSListener:
+        return listener()
+
+    return await ws_create_server(accept, HOST, 0)
+
+
+async def echo() -> Running:
+    return await serve(Echo)
+
+
+async def broadcast() -> Running:
+    return await serve(Broadcast)

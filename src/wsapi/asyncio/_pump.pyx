@@ -1,0 +1,247 @@
+# cython: binding=False
+"""The path of a message between transport, engine, and the coroutines that wait, compiled.
+
+What `Connection` does for every message is here; what it does when something changes is in Python. No
+protocol rule is in either.
+
+Two things make it fast. A coroutine that waits for a message is resumed at once, inside the transport's
+callback: a future would resume it in the loop's next turn, by way of a handle allocated, queued, and run,
+although nothing else has to happen first. And what a coroutine sends in that turn leaves in one write, when
+it waits again.
+"""
+
+import asyncio
+import sys
+from asyncio import CancelledError
+from time import monotonic
+
+from wsproto_fast._protocol cimport OPEN, Protocol
+from wsproto_fast._queue cimport ATTENTION, FLUSH, FRAGMENT, MESSAGE
+
+from wsproto_fast.exceptions import ConcurrencyError
+
+
+# asyncio.current_task(); what is compiled in later versions is this dictionary's method in 3.11.
+cdef object current_task = (
+    asyncio.current_task if sys.version_info >= (3, 12) else asyncio.tasks._current_tasks.get
+)
+
+
+# What send() leaves to its caller.
+cdef enum:
+    NOTHING = 0
+    DRAIN = 1
+    SLOW_PATH = 2
+
+
+cdef extern from "Python.h":
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+
+
+cdef class Pump:
+    """Moves messages for one connection; also what its receiving task waits on, in place of a future.
+
+    Args:
+        connection: Its `_update`, `_update_reading` are called when the engine wants them.
+        protocol: Engine of the connection.
+        loop: Event loop of the connection.
+        done: A future of that loop that is done.
+    """
+
+    cdef Protocol _protocol
+    cdef object _connection
+    cdef readonly object _loop
+    cdef object _done
+    cdef object _write
+
+    # The task that waits for something to be received.
+    cdef object _callback
+    cdef object _context
+    cdef bint _suspended
+    cdef bint _cancelled
+    cdef public bint _asyncio_future_blocking
+    cdef public str receiver            # what it is doing, for error messages; None if nobody receives
+    cdef public bint streaming          # it takes single fragments
+
+    cdef bint _in_turn                  # a flush follows at the end of buffer_updated()
+    cdef bint _wrote                    # the first message of this turn was written at once
+    cdef bint _flush_scheduled
+    cdef public bint reading_paused
+    cdef public bint writing_paused
+    cdef public bint sending_fragments
+    cdef bint _lost
+
+    def __init__(self, connection, Protocol protocol not None, loop, done):
+        self._connection = connection
+        self._protocol = protocol
+        self._loop = loop
+        self._done = done
+
+    def connection_made(self, transport) -> None:
+        """Start writing to ``transport``."""
+        self._write = transport.write
+
+    def connection_lost(self) -> None:
+        """Stop writing; let who waits see that the connection is closed."""
+        self._lost = True
+        self._connection = self._write = None
+        self._wake()
+
+    # ------------------------------------------------------------------ receiving
+
+    def buffer_updated(self, Py_ssize_t nbytes) -> None:
+        """Pass on what the transport received."""
+        cdef int activity = self._protocol._buffer_updated(nbytes, monotonic())
+        self._wrote = False
+        if activity & ATTENTION:
+            self._connection._update()
+        if self._callback is not None and (
+            activity & MESSAGE or (activity & FRAGMENT and self.streaming)
+        ):
+            self._in_turn = True
+            try:
+                self._wake()
+            finally:
+                self._in_turn = False
+        if self._protocol._output.size and not self._flush_scheduled and not self._lost:
+            self._flush()
+
+    def take(self, decode=None):
+        """Return the next message, or None if there isn't one."""
+        if self.receiver is not None:
+            raise self.concurrent_receiver("recv")
+        message = self._protocol._next_message(decode)
+        if self.reading_paused:
+            self._connection._update_reading()
+        return message
+
+    def concurrent_receiver(self, name: str) -> ConcurrencyError:
+        return ConcurrencyError(
+            f"cannot call {name} while another coroutine is already running {self.receiver}"
+        )
+
+    def wait(self, str name):
+        """Return an awaitable for the next time that something was received.
+
+        Raises:
+            ConnectionClosed: If nothing can be received any more.
+            ConcurrencyError: If somebody waits already.
+        """
+        if self.receiver is not None:
+            raise self.concurrent_receiver(name)
+        if self._lost:
+            raise self._protocol.close_exc
+        if self.reading_paused:
+            self._connection._update_reading()
+        if not self._in_turn and self._protocol._output.size:
+            self._flush()
+        self._wrote = False
+        self.receiver = name
+        return self
+
+    # What a task needs of the thing it waits on: to be iterated once, and the interface of a future
+    # (asyncio.isfuture). When the task is resumed it gets a future that is done, which it reads fastest.
+
+    def __await__(self):
+        self._suspended = False
+        self._cancelled = False
+        return self
+
+    __iter__ = __await__
+
+    def __next__(self):
+        if self._suspended:
+            self.receiver = None
+            raise StopIteration
+        self._suspended = True
+        self._asyncio_future_blocking = True
+        return self
+
+    def throw(self, typ, value=None, traceback=None):
+        self.close()
+        raise typ if value is None else value
+
+    def close(self):
+        self.receiver = None
+        self._callback = self._context = None
+        if self._protocol._queue is not None:
+            self._protocol._queue.reader_waiting = False
+
+    def add_done_callback(self, callback, *, context):
+        self._callback = callback
+        self._context = context
+
+    def result(self):
+        if self._cancelled:
+            raise CancelledError
+
+    def cancel(self, msg=None) -> bool:
+        if self._callback is None:
+            return False
+        self._cancelled = True
+        self._wake_later()
+        return True
+
+    cdef int _wake(self) except -1:
+        cdef object callback = self._callback
+        cdef object context = self._context
+        if callback is None:
+            return 0
+        if current_task(self._loop) is not None:
+            # The transport was called by a task; two can't run at once.
+            return self._wake_later()
+        self._callback = self._context = None
+        PyContext_Enter(context)
+        try:
+            callback(self._done)
+        finally:
+            PyContext_Exit(context)
+
+    cdef int _wake_later(self) except -1:
+        callback, self._callback = self._callback, None
+        context, self._context = self._context, None
+        self._loop.call_soon(callback, self, context=context)
+
+    # ------------------------------------------------------------------ sending
+
+    def send(self, message, text):
+        """Send a message; it leaves with what else is sent in this turn of the loop.
+
+        Returns:
+            What the caller must do: NOTHING, DRAIN (wait until the network takes more), or SLOW_PATH if
+            the message wasn't sent because it isn't str or bytes-like, a fragmented one is being sent,
+            or the connection isn't open.
+        """
+        cdef int activity
+        if self._protocol._state != OPEN or self.sending_fragments or not isinstance(
+            message, (bytes, str, bytearray, memoryview)
+        ):
+            return SLOW_PATH
+        activity = self._protocol._send(message, text)
+        if activity & FLUSH:
+            self._flush()
+        elif not self._in_turn and not self._flush_scheduled:
+            if self._wrote or activity & MESSAGE:
+                # More is likely to follow.
+                self._flush_scheduled = True
+                self._loop.call_soon(self._end_turn)
+            else:
+                self._wrote = True
+                self._flush()
+        return DRAIN if self.writing_paused else NOTHING
+
+    def _end_turn(self):
+        self._flush_scheduled = False
+        self._wrote = False
+        if not self._lost:
+            self._flush()
+
+    def flush(self) -> None:
+        """Hand to the transport what the engine has to send."""
+        if not self._lost:
+            self._flush()
+
+    cdef int _flush(self) except -1:
+        while self._protocol._output.size:
+            self._write(self._protocol._output.take())

@@ -1,0 +1,600 @@
+"""A WebSocket connection on an asyncio event loop.
+
+Moves bytes between a transport and the engine and lets coroutines wait; which frames, when, and what they
+mean is the engine's business. After each engine call that reports something, `_update` does all that
+follows from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+import weakref
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping
+from time import monotonic
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self, cast, overload
+
+from wsproto_fast import PreparedMessage, Protocol
+from wsproto_fast.activity import ABORT, CLOSE, HALF_CLOSE, KEEP
+from wsproto_fast.exceptions import (
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedOK,
+    InvalidState,
+)
+from wsproto_fast.frames import MAX_FRAGMENTS, CloseCode, State
+from wsproto_fast.http11 import Request, Response
+from wsproto_fast.typing import Data, DataLike, LoggerLike, Subprotocol
+
+from ._pump import Pump
+
+# What Pump.send() leaves to do.
+DRAIN = 1
+SLOW_PATH = 2
+
+__all__ = ["Connection"]
+
+# Connections of an event loop receive through one buffer: what is in it matters only until
+# buffer_updated() returns. An idle connection has none of its own.
+READ_BUFFER_SIZE = 256 * 1024
+
+_shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+class _Shared(NamedTuple):
+    """What the connections of an event loop share."""
+
+    read_buffer: memoryview
+    done: asyncio.Future[None]
+
+
+def _shared_by(loop: asyncio.AbstractEventLoop) -> _Shared:
+    try:
+        return _shared[loop]
+    except KeyError:
+        done: asyncio.Future[None] = asyncio.Future(loop=loop)
+        done.set_result(None)
+        return _shared.setdefault(loop, _Shared(memoryview(bytearray(READ_BUFFER_SIZE)), done))
+
+
+class Connection(asyncio.BufferedProtocol):
+    """A WebSocket connection, client or server.
+
+    Args:
+        protocol: Engine of the connection.
+        ping_interval: Seconds between keepalive pings; None for none.
+        ping_timeout: Seconds after a keepalive ping in which something must be received; None for no limit.
+        close_timeout: Seconds that closing may last; None for no limit.
+        max_queue: Number of received frames in the queue above which reading pauses, or a pair of this
+            and of the number at which it resumes; None for no limit.
+        write_limit: Size of the write buffer in bytes above which ``send`` waits, or a pair of this and of
+            the size at which it goes on.
+    """
+
+    # What most connections never change is kept on the class: an idle connection stays small.
+    transport: asyncio.Transport
+    request: Request | None = None
+    response: Response | None = None
+    _opening = False  # the opening handshake isn't complete
+    _lost = False  # the TCP connection is gone
+    _lost_waiter: asyncio.Future[None] | None = None
+    _drain_waiter: asyncio.Future[None] | None = None
+    _fragmented: asyncio.Future[None] | None = None  # done when the fragmented message was sent
+    _timer: asyncio.TimerHandle | None = None
+    _timer_time = 0.0
+    _action = KEEP
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        *,
+        ping_interval: float | None = 20,
+        ping_timeout: float | None = 20,
+        close_timeout: float | None = 10,
+        max_queue: int | tuple[int | None, int | None] | None = 16,
+        write_limit: int | tuple[int, int | None] = 2**15,
+    ) -> None:
+        high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
+        if high is None and low is not None:
+            high = low * 4
+        protocol.queue_messages(high, low, max_fragments=MAX_FRAGMENTS)
+        self.protocol = protocol
+        self.ping_interval = ping_interval
+        self.ping_timeout = ping_timeout
+        self.close_timeout = close_timeout
+        self.write_limit = write_limit
+        self.loop = asyncio.get_running_loop()
+        self.logger: LoggerLike = logging.LoggerAdapter(
+            protocol.logger, {"websocket": weakref.proxy(self)}
+        )
+        protocol.logger = self.logger
+        shared = _shared_by(self.loop)
+        protocol.use_read_buffer(shared.read_buffer)
+        self._pump = Pump(self, protocol, self.loop, shared.done)
+        # The transport calls compiled code directly.
+        self.get_buffer = protocol.get_buffer  # type: ignore[method-assign]
+        self.buffer_updated = self._pump.buffer_updated  # type: ignore[method-assign]
+
+    # ------------------------------------------------------------------ attributes
+
+    @property
+    def id(self) -> uuid.UUID:
+        """Unique identifier of the connection, for logs."""
+        return self.protocol.id
+
+    @property
+    def local_address(self) -> Any:
+        """Local address: ``(host, port)`` for IPv4, ``(host, port, …)`` for IPv6, a path for Unix sockets."""
+        return self.transport.get_extra_info("sockname")
+
+    @property
+    def remote_address(self) -> Any:
+        """Remote address, in the form of ``local_address``."""
+        return self.transport.get_extra_info("peername")
+
+    @property
+    def latency(self) -> float:
+        """Round-trip time of the last answered ping, in seconds; 0 before the first one."""
+        return self.protocol.latency
+
+    @property
+    def state(self) -> State:
+        """State of the connection."""
+        return self.protocol.state
+
+    @property
+    def subprotocol(self) -> Subprotocol | None:
+        """Subprotocol negotiated in the opening handshake."""
+        return self.protocol.subprotocol
+
+    @property
+    def close_code(self) -> int | None:
+        """Close code received, 1006 without a Close frame; None before the connection is closed."""
+        return self.protocol.close_code
+
+    @property
+    def close_reason(self) -> str | None:
+        """Close reason received; None before the connection is closed."""
+        return self.protocol.close_reason
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__qualname__} {self.state.name} id={self.id}>"
+
+    # ------------------------------------------------------------------ context manager, iteration
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close(CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR)
+
+    async def __aiter__(self) -> AsyncIterator[Data]:
+        """Yield messages until the connection is closed.
+
+        Raises:
+            ConnectionClosedError: If it didn't end properly.
+        """
+        pump = self._pump
+        take, wait = pump.take, pump.wait
+        try:
+            while True:
+                while (message := take()) is None:
+                    await wait("recv")
+                yield message
+        except ConnectionClosedOK:
+            return
+
+    # ------------------------------------------------------------------ receiving
+
+    @overload
+    async def recv(self, decode: Literal[True]) -> str: ...
+    @overload
+    async def recv(self, decode: Literal[False]) -> bytes: ...
+    @overload
+    async def recv(self, decode: bool | None = None) -> Data: ...
+
+    async def recv(self, decode: bool | None = None) -> Data:
+        """Receive the next message.
+
+        Cancelling this loses nothing.
+
+        Args:
+            decode: None for str from text and bytes from binary messages; True for str, False for bytes.
+
+        Raises:
+            ConnectionClosed: When the connection is closed and every message was received.
+            ConcurrencyError: If another coroutine is receiving.
+        """
+        pump = self._pump
+        while (message := pump.take(decode)) is None:
+            await pump.wait("recv")
+        return cast(Data, message)
+
+    @overload
+    def recv_streaming(self, decode: Literal[True]) -> AsyncIterator[str]: ...
+    @overload
+    def recv_streaming(self, decode: Literal[False]) -> AsyncIterator[bytes]: ...
+    @overload
+    def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]: ...
+
+    async def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]:
+        """Receive the next message fragment by fragment.
+
+        Whoever leaves the iteration before its end skips the rest of the message.
+
+        Args:
+            decode: As in ``recv``; characters cut by fragmentation come with the later fragment.
+
+        Raises:
+            ConnectionClosed: When the connection is closed.
+            ConcurrencyError: If another coroutine is receiving.
+        """
+        pump = self._pump
+        if pump.receiver is not None:
+            raise pump.concurrent_receiver("recv_streaming")
+        pump.streaming = True
+        try:
+            fin = False
+            while not fin:
+                while (fragment := self.protocol.next_fragment(decode)) is None:
+                    pump.receiver = None
+                    await pump.wait("recv_streaming")
+                pump.receiver = "recv_streaming"
+                if pump.reading_paused:
+                    self._update_reading()
+                data, fin = fragment
+                yield data
+        finally:
+            pump.streaming = False
+            pump.receiver = None
+
+    # ------------------------------------------------------------------ sending
+
+    async def send(
+        self,
+        message: DataLike | Iterable[DataLike] | AsyncIterable[DataLike],
+        text: bool | None = None,
+    ) -> None:
+        """Send a message.
+
+        Cancelling this never tears a frame; a message given as an iterable can't be completed, though,
+        and the connection is failed.
+
+        Args:
+            message: str for a text message or bytes-like object for a binary one; an iterable or
+                asynchronous iterable of either for a message in fragments.
+            text: Force a text (True) or binary (False) message, whatever the type of ``message``.
+
+        Raises:
+            ConnectionClosed: When the connection is closed.
+            TypeError: If ``message`` isn't of one of these types.
+        """
+        if obstacle := self._pump.send(message, text):
+            await self._send_slowly(obstacle, message, text)
+
+    async def _send_slowly(
+        self,
+        obstacle: int,
+        message: DataLike | Iterable[DataLike] | AsyncIterable[DataLike],
+        text: bool | None,
+    ) -> None:
+        """Go on where the pump's ``send`` left off."""
+        while obstacle == SLOW_PATH:
+            if self._fragmented is not None:
+                await asyncio.shield(self._fragmented)
+            elif self.protocol.state is not State.OPEN:
+                raise await self._closed()
+            elif not isinstance(message, (str, bytes, bytearray, memoryview)):
+                return await self._send_fragments(message, text)
+            obstacle = self._pump.send(message, text)
+        if obstacle == DRAIN:
+            await self._drain()
+
+    async def _send_fragments(
+        self, message: Iterable[DataLike] | AsyncIterable[DataLike], text: bool | None
+    ) -> None:
+        if isinstance(message, Mapping):
+            raise TypeError("data is a dict-like object")
+        if isinstance(message, AsyncIterable):
+            kind, fragments = "async iterable", aiter(message)
+        elif isinstance(message, Iterable):
+            kind, fragments = "iterable", _iterate(message)
+        else:
+            raise TypeError("data must be str, bytes, iterable, or async iterable")
+        try:
+            first = await anext(fragments)
+        except StopAsyncIteration:
+            return
+        if not isinstance(first, (str, bytes, bytearray, memoryview)):
+            raise TypeError(f"{kind} must contain bytes or str")
+        is_str = isinstance(first, str)
+        protocol = self.protocol
+        while self._fragmented is not None:
+            await asyncio.shield(self._fragmented)
+        self._fragmented = self.loop.create_future()
+        self._pump.sending_fragments = True
+        try:
+            if is_str if text is None else text:
+                protocol.send_text(first, fin=False)
+            else:
+                protocol.send_binary(first, fin=False)
+            await self._flush_and_drain()
+            async for fragment in fragments:
+                if isinstance(fragment, str) != is_str or not isinstance(
+                    fragment, (str, bytes, bytearray, memoryview)
+                ):
+                    raise TypeError(f"{kind} must contain uniform types")
+                protocol.send_continuation(fragment, fin=False)
+                await self._flush_and_drain()
+            protocol.send_continuation(b"", fin=True)
+            await self._flush_and_drain()
+        except InvalidState:
+            raise await self._closed() from None
+        except BaseException as exc:
+            # The message can't be completed, and no other one can start.
+            if protocol.state is State.OPEN and not isinstance(exc, ConnectionClosed):
+                protocol.fail(
+                    CloseCode.INTERNAL_ERROR, "error in fragmented message", now=monotonic()
+                )
+                self._update()
+            raise
+        finally:
+            waiter, self._fragmented = self._fragmented, None
+            self._pump.sending_fragments = False
+            waiter.set_result(None)
+
+    async def _flush_and_drain(self) -> None:
+        self._pump.flush()
+        if self._pump.writing_paused:
+            await self._drain()
+
+    async def _drain(self) -> None:
+        """Wait until the transport's write buffer is below its high mark."""
+        if self._drain_waiter is None:
+            self._drain_waiter = self.loop.create_future()
+        await asyncio.shield(self._drain_waiter)
+        if self._lost:
+            raise self.protocol.close_exc
+
+    async def _closed(self) -> ConnectionClosed:
+        """Wait until the connection is closed; return what to raise."""
+        await self.wait_closed()
+        return self.protocol.close_exc
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection and wait until it is closed, at most ``close_timeout``.
+
+        Args:
+            code: Close code.
+            reason: Close reason, at most 123 bytes of UTF-8.
+
+        Raises:
+            ProtocolError: If the code or the reason isn't allowed; the connection stays open.
+        """
+        self.protocol.close(code, reason, now=monotonic())
+        if not self._lost:
+            self._update()
+            await self.wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait until the TCP connection is closed."""
+        if not self._lost:
+            if self._lost_waiter is None:
+                self._lost_waiter = self.loop.create_future()
+            await asyncio.shield(self._lost_waiter)
+
+    async def ping(self, data: DataLike | None = None) -> Awaitable[float]:
+        """Send a Ping.
+
+        Args:
+            data: Payload of at most 125 bytes; None for a random one.
+
+        Returns:
+            A future for the latency in seconds; it raises ``ConnectionClosed`` if no answer comes.
+
+        Raises:
+            ConnectionClosed: When the connection is closed.
+            ConcurrencyError: If a ping with the same payload waits for its answer.
+            ProtocolError: If the payload is too long.
+        """
+        waiter: asyncio.Future[float] = self.loop.create_future()
+        try:
+            self.protocol.ping(data, waiter, now=monotonic())
+        except InvalidState:
+            raise await self._closed() from None
+        await self._flush_and_drain()
+        return waiter
+
+    async def pong(self, data: DataLike = b"") -> None:
+        """Send an unsolicited Pong.
+
+        Args:
+            data: Payload of at most 125 bytes.
+
+        Raises:
+            ConnectionClosed: When the connection is closed.
+            ProtocolError: If the payload is too long.
+        """
+        try:
+            if self.protocol.state is not State.OPEN:
+                raise InvalidState
+            self.protocol.send_pong(data)
+        except InvalidState:
+            raise await self._closed() from None
+        await self._flush_and_drain()
+
+    # ------------------------------------------------------------------ between engine and transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        high, low = (
+            self.write_limit if isinstance(self.write_limit, tuple) else (self.write_limit, None)
+        )
+        self.transport.set_write_buffer_limits(high, low)
+        self._pump.connection_made(transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.protocol.get_buffer(sizehint)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._pump.buffer_updated(nbytes)
+
+    def eof_received(self) -> None:
+        # Returning None makes the transport close itself after it has sent what there is to send.
+        self.protocol.receive_eof(monotonic())
+        self._update()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self.protocol.connection_lost(exc)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for waiter in self.protocol.abandoned_pings():
+            if not waiter.done():
+                waiter.set_exception(self.protocol.close_exc)
+                waiter.exception()  # nobody has to look at it
+        for waiter in (self._drain_waiter, self._lost_waiter):
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+        # Break reference cycles, so that nothing waits for the garbage collector.
+        del self.get_buffer, self.buffer_updated
+        self._pump.connection_lost()
+
+    def pause_writing(self) -> None:
+        self._pump.writing_paused = True
+        self.protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._pump.writing_paused = False
+        self.protocol.resume_writing()
+        self._pump.flush()
+        if self._drain_waiter is not None:
+            waiter, self._drain_waiter = self._drain_waiter, None
+            waiter.set_result(None)
+
+    def _update(self) -> None:
+        """Do what follows from a change in the engine."""
+        protocol = self.protocol
+        if self._opening:
+            self._update_opening()
+        self._pump.flush()
+        for waiter, latency in protocol.acknowledged_pings():
+            if not waiter.done():
+                waiter.set_result(latency)
+        if (action := protocol.transport_action) != self._action:
+            self._action = action
+            if action == ABORT:
+                self.transport.abort()
+            elif action == CLOSE or not self.transport.can_write_eof():
+                self.transport.close()
+            elif action == HALF_CLOSE and not self.transport.is_closing():
+                self.transport.write_eof()
+        self._update_reading()
+        self._update_timer()
+
+    def _update_opening(self) -> None:
+        """Do what follows from a change during the opening handshake."""
+
+    def _update_reading(self) -> None:
+        """Pause or resume reading as the engine wants it."""
+        pump = self._pump
+        if self.protocol.reading_wanted == pump.reading_paused:
+            pump.reading_paused = not pump.reading_paused
+            if self.transport.is_closing():
+                return
+            if pump.reading_paused:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    def _update_timer(self) -> None:
+        """Have the engine called at its next deadline.
+
+        A timer that is set for an earlier time stays: it costs less to find that nothing is due than to
+        set another one.
+        """
+        deadline = self.protocol.next_timeout()
+        if deadline is None or self._lost:
+            return
+        if self._timer is not None:
+            if self._timer_time <= deadline:
+                return
+            self._timer.cancel()
+        self._timer_time = deadline
+        self._timer = self.loop.call_later(deadline - monotonic(), self._timer_expired)
+
+    def _timer_expired(self) -> None:
+        self._timer = None
+        self.protocol.handle_timeout(monotonic())
+        self._update()
+
+    def _set_timeouts(self, open_timeout: float | None = None) -> None:
+        self.protocol.set_timeouts(
+            open_timeout=open_timeout,
+            ping_interval=self.ping_interval,
+            ping_timeout=self.ping_timeout,
+            close_timeout=self.close_timeout,
+            now=monotonic(),
+        )
+        self._update_timer()
+
+
+async def _iterate(iterable: Iterable[DataLike]) -> AsyncIterator[DataLike]:
+    for item in iterable:
+        yield item
+
+
+def broadcast(
+    connections: Iterable[Connection],
+    message: DataLike,
+    *,
+    text: bool | None = None,
+    raise_exceptions: bool = False,
+) -> None:
+    """Send a message to several connections without waiting for any of them.
+
+    Connections that aren't open are skipped, as are those that are sending a fragmented message or
+    can't be written to; the latter two with a warning in the log.
+
+    Args:
+        connections: Connections, clients or servers.
+        message: str or bytes-like object.
+        text: Force a text (True) or binary (False) message, whatever the type of ``message``.
+        raise_exceptions: Raise an ``ExceptionGroup`` at the end instead of logging warnings.
+
+    Raises:
+        TypeError: If ``message`` isn't str or bytes-like.
+        ExceptionGroup: With ``raise_exceptions``, what kept connections from getting the message.
+    """
+    prepared = PreparedMessage(message, text)
+    exceptions: list[Exception] = []
+    for connection in connections:
+        protocol = connection.protocol
+        if protocol.state is not State.OPEN:
+            continue
+        try:
+            protocol.send_prepared(prepared)
+            connection._pump.flush()
+        except ConcurrencyError as exc:
+            problem: Exception = exc
+        except Exception as exc:
+            problem = RuntimeError("failed to write message")
+            problem.__cause__ = exc
+        else:
+            continue
+        if raise_exceptions:
+            exceptions.append(problem)
+        else:
+            connection.logger.warning("skipped broadcast: %s", problem)
+    if exceptions:
+        raise ExceptionGroup("skipped broadcast", exceptions)

@@ -1,0 +1,58 @@
+"""WebSocket protocol engine: bytes in, messages out, without sockets, threads, or a clock."""
+
+try:
+    from ._frames import Frame, apply_mask
+    from ._handshake import ClientProtocol, ServerProtocol
+    from ._protocol import PreparedMessage, Protocol
+except ModuleNotFoundError as exc:
+    if exc.name is None or not exc.name.startswith(f"{__name__}._"):
+        raise
+    raise ImportError(
+        f"the compiled part of {__name__} is missing ({exc.name}): install the package with "
+        "'pip install .', or compile it in place with 'make build'"
+    ) from exc
+from ._version import __version__
+from .datastructures import Headers, MultipleValuesError
+from .exceptions import (
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    InvalidHandshake,
+    InvalidState,
+    PayloadTooBig,
+    ProtocolError,
+    TooManyFragments,
+    WebSocketException,
+)
+from .frames import Close, CloseCode, Opcode, Side, State
+from .http11 import Request, Response
+
+__all__ = [
+    "ClientProtocol",
+    "Close",
+    "CloseCode",
+    "ConcurrencyError",
+    "ConnectionClosed",
+    "ConnectionClosedError",
+    "ConnectionClosedOK",
+    "Frame",
+    "Headers",
+    "InvalidHandshake",
+    "InvalidState",
+    "MultipleValuesError",
+    "Opcode",
+    "PayloadTooBig",
+    "PreparedMessage",
+    "Protocol",
+    "ProtocolError",
+    "Request",
+    "Response",
+    "ServerProtocol",
+    "Side",
+    "State",
+    "TooManyFragments",
+    "WebSocketException",
+    "__version__",
+    "apply_mask",
+]

@@ -1,0 +1,236 @@
+"""Frames on the wire (RFC 6455 section 5): headers, masking keys, and the Frame object.
+
+Knows nothing of messages, states or roles: who must mask and what may follow what is _protocol's business.
+"""
+
+import dataclasses
+import os
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from .frames import Opcode, describe_frame
+
+
+cdef int read_header(
+    Header* header, const unsigned char* data, Py_ssize_t size, bint expect_mask, uint8_t allowed_rsv
+) noexcept nogil:
+    """Parse a frame header; return its length, NEED_MORE, or the fault as soon as a byte shows it."""
+    cdef uint8_t first, second, length7
+    cdef int position = 2
+    cdef int i
+    if size < 1:
+        return NEED_MORE
+    first = data[0]
+    header.fin = first >> 7
+    header.rsv = (first >> 4) & 7
+    header.opcode = first & 0x0F
+    if header.rsv & ~allowed_rsv:
+        return BAD_RSV
+    if (header.opcode & 7) > 2:
+        return BAD_OPCODE
+    if header.opcode & 8 and not header.fin:
+        return CONTROL_FRAGMENTED
+    if size < 2:
+        return NEED_MORE
+    second = data[1]
+    if (second >> 7) != expect_mask:
+        return BAD_MASKING
+    length7 = second & 0x7F
+    if header.opcode & 8 and length7 > 125:
+        return CONTROL_TOO_LONG
+    if length7 < 126:
+        header.length = length7
+    elif length7 == 126:
+        if size < 4:
+            return NEED_MORE
+        header.length = (<uint64_t>data[2] << 8) | data[3]
+        if header.length < 126:
+            return LENGTH_NOT_MINIMAL
+        position = 4
+    else:
+        if size >= 3 and data[2] & 0x80:
+            return LENGTH_TOO_LARGE
+        if size < 10:
+            return NEED_MORE
+        header.length = 0
+        for i in range(2, 10):
+            header.length = (header.length << 8) | data[i]
+        if header.length < 65536:
+            return LENGTH_NOT_MINIMAL
+        position = 10
+    if expect_mask:
+        if size < position + 4:
+            return NEED_MORE
+        memcpy(header.key, data + position, 4)
+        position += 4
+    else:
+        memset(header.key, 0, 4)
+    return position
+
+
+cdef int write_header(
+    unsigned char* out, int opcode, bint fin, int rsv, uint64_t length, const unsigned char* key
+) noexcept nogil:
+    """Write a frame header with the shortest length; `key` is NULL for frames that aren't masked."""
+    cdef int position = 2
+    cdef int i
+    cdef uint8_t mask_bit = 0x80 if key != NULL else 0
+    out[0] = <uint8_t>((fin << 7) | (rsv << 4) | opcode)
+    if length < 126:
+        out[1] = mask_bit | <uint8_t>length
+    elif length < 65536:
+        out[1] = mask_bit | 126
+        out[2] = <uint8_t>(length >> 8)
+        out[3] = <uint8_t>length
+        position = 4
+    else:
+        out[1] = mask_bit | 127
+        for i in range(8):
+            out[2 + i] = <uint8_t>(length >> (56 - 8 * i))
+        position = 10
+    if key != NULL:
+        memcpy(out + position, key, 4)
+        position += 4
+    return position
+
+
+# Masking keys must be unpredictable (RFC 6455 section 10.3). One system call pays for 1,024 of them; a
+# forked child must not go on with its parent's, so it starts with an empty pool.
+cdef Py_ssize_t POOL_SIZE = 4096  # bytes
+cdef bytes _pool = b""
+cdef Py_ssize_t _pool_used = 0
+cdef cython.pymutex _pool_lock
+
+
+cdef int next_masking_key(unsigned char* key) except -1:
+    """Write a new masking key of four bytes."""
+    global _pool, _pool_used
+    with _pool_lock:
+        if _pool_used + 4 > PyBytes_GET_SIZE(_pool):
+            _pool = os.urandom(POOL_SIZE)
+            _pool_used = 0
+        memcpy(key, PyBytes_AS_STRING(_pool) + _pool_used, 4)
+        _pool_used += 4
+
+
+def _empty_pool():
+    global _pool, _pool_used
+    _pool = b""
+    _pool_used = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_empty_pool)
+
+
+def apply_mask(data, mask) -> bytes:
+    """Mask or unmask ``data`` with the four bytes of ``mask`` (RFC 6455 section 5.3)."""
+    cdef const unsigned char[::1] source = data
+    cdef const unsigned char[::1] key = mask
+    if key.shape[0] != 4:
+        raise ValueError("mask must have 4 bytes")
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, source.shape[0])
+    if source.shape[0]:
+        ws_mask_copy(<unsigned char*>PyBytes_AS_STRING(result), &source[0], source.shape[0], &key[0], 0)
+    return result
+
+
+def is_utf8_prefix(data, *, bint complete=False) -> bool:
+    """Tell whether ``data`` is the beginning of valid UTF-8; with ``complete``, whether it is valid."""
+    cdef const unsigned char[::1] source = data
+    cdef ws_utf8_state state
+    memset(&state, 0, sizeof(state))
+    if source.shape[0] and ws_utf8_check(&state, &source[0], source.shape[0]) != <size_t>source.shape[0]:
+        return False
+    return not (complete and state.missing)
+
+
+cdef list _opcodes = [None] * 16
+for _member in Opcode:
+    _opcodes[_member] = _member
+
+
+cdef class Frame:
+    """A WebSocket frame.
+
+    Args:
+        opcode: Opcode; what the frame is.
+        data: Payload, a bytes-like object.
+        fin: Whether this is the last frame of a message.
+        rsv1, rsv2, rsv3: Reserved bits, for extensions (RFC 6455 section 5.2).
+
+    Behaves like a dataclass: equality, ``repr``, ``dataclasses.fields`` and ``dataclasses.replace``.
+    """
+
+    def __init__(
+        self,
+        opcode: Opcode,
+        data: bytes | bytearray | memoryview,
+        fin: bool = True,
+        rsv1: bool = False,
+        rsv2: bool = False,
+        rsv3: bool = False,
+    ):
+        self.opcode = opcode
+        self.data = data
+        self.fin = fin
+        self.rsv1 = rsv1
+        self.rsv2 = rsv2
+        self.rsv3 = rsv3
+
+    @staticmethod
+    cdef Frame make(int opcode, object data, bint fin, int rsv):
+        cdef Frame frame = Frame.__new__(Frame)
+        frame.opcode = _opcodes[opcode]
+        frame.data = data
+        frame.fin = fin
+        frame.rsv1 = rsv & 4
+        frame.rsv2 = rsv & 2
+        frame.rsv3 = rsv & 1
+        return frame
+
+    cdef tuple _values(self):
+        return (self.opcode, self.data, self.fin, self.rsv1, self.rsv2, self.rsv3)
+
+    def __eq__(self, other):
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._values() == (<Frame>other)._values()
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__qualname__}(opcode={self.opcode!r}, data={self.data!r}, fin={self.fin!r}, "
+            f"rsv1={self.rsv1!r}, rsv2={self.rsv2!r}, rsv3={self.rsv3!r})"
+        )
+
+    def __str__(self) -> str:
+        return describe_frame(self.opcode, self.data, self.fin, self.rsv1, self.rsv2, self.rsv3)
+
+    def __reduce__(self):
+        return type(self), self._values()
+
+    def __replace__(self, /, **changes):
+        return dataclasses.replace(self, **changes)
+
+    __match_args__ = ("opcode", "data", "fin", "rsv1", "rsv2", "rsv3")
+    __dataclass_fields__ = {
+        field.name: field
+        for field in dataclasses.fields(
+            dataclasses.make_dataclass(
+                "Frame",
+                [
+                    ("opcode", Opcode),
+                    ("data", "bytes | bytearray | memoryview"),
+                    ("fin", bool, True),
+                    ("rsv1", bool, False),
+                    ("rsv2", bool, False),
+                    ("rsv3", bool, False),
+                ],
+            )
+        )
+    }

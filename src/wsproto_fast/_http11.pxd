@@ -1,0 +1,51 @@
+# cython: language_level=3
+"""Incremental parser of HTTP/1.1 messages; see _http11.pyx."""
+
+
+cdef class HeadParser:
+    cdef readonly bint complete     # the message is whole
+    cdef readonly object message    # Request or Response once the message is whole
+    cdef int _part                  # of the message: start line, headers, a kind of body
+    cdef int _phase                 # within the current line
+    cdef Py_ssize_t _scanned        # bytes of the current line that were looked at
+    cdef Py_ssize_t _first_mark     # where the first and second separators of the line are
+    cdef Py_ssize_t _second_mark
+    cdef unsigned char* _line       # an unfinished line
+    cdef Py_ssize_t _line_size
+    cdef Py_ssize_t _line_capacity
+    cdef list _items
+    cdef int _trailers
+    cdef bint _framing_headers      # Content-Length or Transfer-Encoding was seen
+
+    cdef Py_ssize_t feed(self, const unsigned char* data, Py_ssize_t size) except -1
+    cdef int finish(self) except -1
+    cdef bint started(self) noexcept
+    cdef Py_ssize_t _scan(self, const unsigned char* line, Py_ssize_t size) except -1
+    cdef int _store(self, const unsigned char* data, Py_ssize_t size) except -1
+    cdef int _process(self, const unsigned char* line, Py_ssize_t size) except -1
+    cdef Py_ssize_t _feed_body(self, const unsigned char* data, Py_ssize_t size) except -1
+    cdef int _release(self) noexcept
+    cdef int _line_too_long(self) except -1
+    cdef int _invalid(self, const unsigned char* line, Py_ssize_t size) except -1
+    cdef Py_ssize_t _scan_start(self, const unsigned char* line, Py_ssize_t size) except -1
+    cdef int _process_start(self, const unsigned char* line, Py_ssize_t size) except -1
+    cdef int _head_complete(self) except -1
+
+
+cdef class RequestParser(HeadParser):
+    cdef object _method
+    cdef object _path
+    cdef object _protocol
+
+
+cdef class ResponseParser(HeadParser):
+    cdef bint _allow_http10
+    cdef bint _read_body
+    cdef int _status_code
+    cdef object _reason_phrase
+    cdef bytearray _body
+    cdef Py_ssize_t _remaining      # bytes of the body, or of the chunk, still to come
+
+    cdef Py_ssize_t _scan_chunk_size(self, const unsigned char* line, Py_ssize_t size) except -1
+    cdef int _process_chunk_size(self, const unsigned char* line, Py_ssize_t size) except -1
+    cdef int _finish_message(self) except -1

@@ -1,0 +1,646 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: auto_pickle=False, freethreading_compatible=True, binding=True, embedsignature=False
+"""Incremental parser of HTTP/1.1 messages (RFC 9112), for requests and responses of handshakes.
+
+Owns the grammar of start lines, header lines and bodies, and the limits on them. Each byte is
+looked at once, however the input is cut, and a fault is reported at the byte that shows it. Only
+an unfinished line is ever copied. Knows nothing of what headers mean, except those that delimit a
+body.
+"""
+
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.ref cimport PyObject
+from cpython.unicode cimport PyUnicode_DecodeLatin1
+from libc.stdint cimport uint8_t
+from libc.string cimport memchr, memcmp, memcpy, memset
+
+from . import http11
+from .datastructures import Headers
+from .exceptions import (
+    HeaderLineTooLong,
+    RequestLineTooLong,
+    SecurityError,
+    StatusLineTooLong,
+    TooManyHeaders,
+)
+from .http11 import Request, Response, body_framing, check_no_body
+
+
+cdef Py_ssize_t MAX_LINE_LENGTH = http11.MAX_LINE_LENGTH
+cdef Py_ssize_t MAX_NUM_HEADERS = http11.MAX_NUM_HEADERS
+cdef Py_ssize_t MAX_BODY_SIZE = http11.MAX_BODY_SIZE
+cdef Py_ssize_t MAX_CHUNK_DIGITS = http11.MAX_CHUNK_DIGITS
+
+cdef object headers_from_raw_items = Headers._from_raw_items
+
+
+# Parts of a message.
+cdef enum:
+    START_LINE
+    HEADERS
+    CHUNK_SIZE
+    TRAILERS
+    BODY_SIZED      # the rest isn't made of lines
+    BODY_TO_EOF
+    CHUNK_DATA
+    CHUNK_END
+
+# Phases of lines. FIRST is where every line begins, CR expects LF.
+cdef enum:
+    FIRST
+    SECOND
+    THIRD
+    VALUE
+    CR
+    EMPTY_CR        # the CR of the empty line after the headers
+
+
+# Classes of characters, as bits.
+cdef enum:
+    TOKEN = 1
+    FIELD = 2       # HTAB, SP, VCHAR, obs-text (RFC 9110 section 5.5)
+    VISIBLE = 4
+    HEXDIGIT = 8
+
+cdef uint8_t CLASSES[256]
+
+
+cdef int _fill_classes() except -1:
+    cdef int c
+    memset(CLASSES, 0, 256)
+    for c in range(0x21, 0x7F):
+        CLASSES[c] |= FIELD | VISIBLE
+    for c in range(0x80, 0x100):
+        CLASSES[c] |= FIELD
+    CLASSES[c" "] |= FIELD
+    CLASSES[c"\t"] |= FIELD
+    for c in b"!#$%&'*+-.^_`|~0123456789":
+        CLASSES[c] |= TOKEN
+    for c in range(26):
+        CLASSES[c"a" + c] |= TOKEN
+        CLASSES[c"A" + c] |= TOKEN
+    for c in b"0123456789abcdefABCDEF":
+        CLASSES[c] |= HEXDIGIT
+    return 0
+
+
+_fill_classes()
+
+
+# Strings that nearly every handshake has. A connection keeps its request, so that sharing them
+# saves about a kilobyte on each, as well as the time to create them.
+cdef enum:
+    COMMON_SIZE = 1024
+
+cdef struct Common:
+    PyObject* string
+    const char* data
+    Py_ssize_t size
+
+cdef Common COMMON[COMMON_SIZE]
+# What the table points to.
+cdef list _common_alive = []
+cdef tuple _common_names = (
+    "Host", "Connection", "Upgrade", "Origin", "User-Agent", "Accept", "Accept-Encoding",
+    "Accept-Language", "Authorization", "Cache-Control", "Cookie", "Pragma", "Date", "Server",
+    "Content-Length", "Content-Type", "Transfer-Encoding", "Location", "Via", "Forwarded",
+    "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Extensions",
+    "Sec-WebSocket-Protocol", "Sec-WebSocket-Accept",
+    "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions",
+    "Sec-Websocket-Protocol", "Sec-Websocket-Accept",
+    "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site", "Sec-Fetch-Storage-Access", "DNT",
+    "Sec-GPC", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port",
+    "X-Real-IP", "X-Request-ID",
+)
+cdef tuple _common_values = (
+    "", "GET", "HTTP/1.1", "/", "0", "1", "13", "websocket", "WebSocket", "keep-alive",
+    "keep-alive, Upgrade", "no-cache", "close", "http", "https", "empty", "same-origin",
+    "same-site", "cross-site", "Switching Protocols",
+    "*/*", "gzip", "gzip, deflate", "gzip, deflate, br", "gzip, deflate, br, zstd",
+    "en-US,en;q=0.9", "en-US,en;q=0.5", "permessage-deflate",
+    "permessage-deflate; client_max_window_bits",
+    "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12",
+)
+
+
+cdef inline Py_ssize_t _slot(const unsigned char* data, Py_ssize_t size) noexcept nogil:
+    if size == 0:
+        return 0
+    return (
+        size * 37 + data[0] * 7 + data[size - 1] * 101 + data[size >> 1] * 13
+    ) & (COMMON_SIZE - 1)
+
+
+cdef int _fill_common() except -1:
+    cdef Py_ssize_t slot
+    cdef bytes data
+    memset(COMMON, 0, sizeof(COMMON))
+    # Names arrive in lower case when a proxy translates from HTTP/2.
+    for string in _common_names + _common_values + tuple([s.lower() for s in _common_names]):
+        data = string.encode()
+        slot = _slot(data, len(data))
+        if COMMON[slot].string != NULL:
+            continue  # not all of them need a place
+        _common_alive.append((string, data))
+        COMMON[slot].string = <PyObject*> string
+        COMMON[slot].data = <char*> data
+        COMMON[slot].size = len(data)
+    return 0
+
+
+_fill_common()
+
+
+cdef inline str _string(const unsigned char* data, Py_ssize_t size):
+    """Return a str of these ISO-8859-1 bytes, a shared one if it is common."""
+    cdef Common* common = &COMMON[_slot(data, size)]
+    if common.string != NULL and common.size == size and memcmp(common.data, data, size) == 0:
+        return <str> common.string
+    return PyUnicode_DecodeLatin1(<const char*> data, size, NULL)
+
+
+cdef class HeadParser:
+    """Base of the parsers. Not for use as such."""
+
+    def __dealloc__(self):
+        self._release()
+
+    def feed_data(self, data) -> int:
+        """Parse some bytes.
+
+        Args:
+            data: Bytes-like object.
+
+        Returns:
+            How many bytes belong to the message: all of them until it is complete.
+
+        Raises:
+            SecurityError: If a limit is exceeded.
+            ValueError: If the message is malformed.
+            NotImplementedError: If the message has a transfer coding that isn't supported.
+        """
+        cdef const unsigned char[::1] view = data
+        if view.shape[0] == 0:
+            return 0
+        return self.feed(&view[0], view.shape[0])
+
+    def feed_eof(self) -> None:
+        """Tell that nothing more will come.
+
+        Raises:
+            EOFError: If the message isn't complete.
+        """
+        self.finish()
+
+    cdef Py_ssize_t feed(self, const unsigned char* data, Py_ssize_t size) except -1:
+        """Parse bytes; return how many were consumed: all, unless the message is complete."""
+        cdef Py_ssize_t pos = 0
+        cdef Py_ssize_t available
+        cdef Py_ssize_t length
+        cdef const unsigned char* end
+        if self._items is None:
+            self._items = []
+        while pos < size and not self.complete:
+            if self._part >= BODY_SIZED:
+                pos += self._feed_body(data + pos, size - pos)
+                continue
+            # One byte beyond the limit is enough to see that a line exceeds it.
+            available = size - pos
+            if available > MAX_LINE_LENGTH + 1:
+                available = MAX_LINE_LENGTH + 1
+            if self._line_size == 0:
+                length = self._scan(data + pos, available)
+                if length == 0:
+                    self._store(data + pos, available)
+                    return size
+                self._process(data + pos, length)
+                pos += length
+                continue
+            if available > MAX_LINE_LENGTH + 1 - self._line_size:
+                available = MAX_LINE_LENGTH + 1 - self._line_size
+            end = <const unsigned char*> memchr(data + pos, c"\n", available)
+            if end != NULL:
+                available = end - (data + pos) + 1
+            self._store(data + pos, available)
+            pos += available
+            length = self._scan(self._line, self._line_size)
+            if length != 0:
+                self._line_size = 0
+                self._process(self._line, length)
+        return pos
+
+    cdef int finish(self) except -1:
+        """Handle the end of the input; raise EOFError if it comes too early."""
+        if self.complete:
+            return 0
+        if self._part == START_LINE:
+            raise EOFError("connection closed while reading HTTP "
+                           + ("request line" if isinstance(self, RequestParser) else "status line"))
+        if self._part == HEADERS:
+            raise EOFError("connection closed while reading HTTP headers")
+        raise EOFError("connection closed while reading HTTP body")
+
+    cdef bint started(self) noexcept:
+        """Tell whether a part of the message was read."""
+        return self._part != START_LINE or self._line_size != 0
+
+    cdef int _release(self) noexcept:
+        PyMem_Free(self._line)
+        self._line = NULL
+        self._line_size = self._line_capacity = 0
+        return 0
+
+    cdef int _store(self, const unsigned char* data, Py_ssize_t size) except -1:
+        """Append to the unfinished line."""
+        cdef Py_ssize_t needed = self._line_size + size
+        cdef Py_ssize_t capacity = self._line_capacity
+        cdef void* memory
+        if needed > capacity:
+            capacity = max(needed, 2 * capacity, 128)
+            memory = PyMem_Realloc(self._line, capacity)
+            if memory == NULL:
+                raise MemoryError()
+            self._line = <unsigned char*> memory
+            self._line_capacity = capacity
+        memcpy(self._line + self._line_size, data, size)
+        self._line_size = needed
+        return 0
+
+    cdef Py_ssize_t _scan(self, const unsigned char* line, Py_ssize_t size) except -1:
+        """Look at the new bytes of a line; return its length with CRLF, 0 if it is unfinished.
+
+        Leave the places of separators in the marks.
+        """
+        cdef Py_ssize_t i = self._scanned
+        cdef int phase = self._phase
+        if self._part == START_LINE:
+            return self._scan_start(line, size)
+        if self._part == CHUNK_SIZE:
+            return (<ResponseParser> self)._scan_chunk_size(line, size)
+
+        # A header line, or the empty line after the last one.
+        if phase == FIRST:
+            while i < size and CLASSES[line[i]] & TOKEN:
+                i += 1
+            if i < size:
+                if line[i] == c":" and i > 0:
+                    self._first_mark = i
+                    i += 1
+                    phase = VALUE
+                elif line[i] == c"\r" and i == 0:
+                    i += 1
+                    phase = EMPTY_CR
+                else:
+                    self._invalid(line, i)
+        if phase == VALUE:
+            while i < size and CLASSES[line[i]] & FIELD:
+                i += 1
+            if i < size:
+                if line[i] != c"\r":
+                    self._invalid(line, i)
+                i += 1
+                phase = CR
+        if (phase == CR or phase == EMPTY_CR) and i < size:
+            if line[i] != c"\n":
+                self._invalid(line, i)
+            i += 1
+            if i > MAX_LINE_LENGTH:
+                self._line_too_long()
+            self._scanned = 0
+            self._phase = FIRST
+            return i
+        if size > MAX_LINE_LENGTH:
+            self._line_too_long()
+        self._scanned = i
+        self._phase = phase
+        return 0
+
+    cdef int _process(self, const unsigned char* line, Py_ssize_t size) except -1:
+        """Handle a whole line."""
+        cdef Py_ssize_t start
+        cdef Py_ssize_t end
+        cdef Py_ssize_t name_size
+        if self._part == START_LINE:
+            self._process_start(line, size)
+            self._part = HEADERS
+            return 0
+        if self._part == CHUNK_SIZE:
+            return (<ResponseParser> self)._process_chunk_size(line, size)
+
+        if size == 2:
+            if self._part == TRAILERS:
+                (<ResponseParser> self)._finish_message()
+            else:
+                self._head_complete()
+                if self.complete:
+                    self._release()
+                    self._items = None
+            return 0
+        if self._part == TRAILERS:
+            # Trailers are dropped, within the limit for headers.
+            self._trailers += 1
+            if self._trailers > MAX_NUM_HEADERS:
+                raise TooManyHeaders(f"expected no more than {MAX_NUM_HEADERS} headers")
+            return 0
+        if len(self._items) >= MAX_NUM_HEADERS:
+            raise TooManyHeaders(f"expected no more than {MAX_NUM_HEADERS} headers")
+        name_size = self._first_mark
+        start = name_size + 1
+        end = size - 2
+        while start < end and (line[start] == c" " or line[start] == c"\t"):
+            start += 1
+        while end > start and (line[end - 1] == c" " or line[end - 1] == c"\t"):
+            end -= 1
+        name = _string(line, name_size)
+        if (name_size == 14 and name.lower() == "content-length") or (
+            name_size == 17 and name.lower() == "transfer-encoding"
+        ):
+            self._framing_headers = True
+        self._items.append((name, _string(line + start, end - start)))
+        return 0
+
+    cdef int _line_too_long(self) except -1:
+        message = f"read {MAX_LINE_LENGTH + 1} bytes, expected no more than {MAX_LINE_LENGTH} bytes"
+        if self._part == START_LINE:
+            if isinstance(self, RequestParser):
+                raise RequestLineTooLong(message)
+            raise StatusLineTooLong(message)
+        if self._part == CHUNK_SIZE:
+            raise SecurityError(message)
+        raise HeaderLineTooLong(message)
+
+    cdef int _invalid(self, const unsigned char* line, Py_ssize_t size) except -1:
+        """Refuse a line because of the byte at index `size`."""
+        if self._part == START_LINE:
+            what = "request line" if isinstance(self, RequestParser) else "status line"
+        elif self._part == CHUNK_SIZE:
+            what = "chunk size"
+        else:
+            what = "header line"
+        seen = PyUnicode_DecodeLatin1(<const char*> line, size + 1, NULL)
+        raise ValueError(f"invalid HTTP {what}: {seen!r}")
+
+    cdef Py_ssize_t _feed_body(self, const unsigned char* data, Py_ssize_t size) except -1:
+        raise NotImplementedError
+
+    cdef Py_ssize_t _scan_start(self, const unsigned char* line, Py_ssize_t size) except -1:
+        raise NotImplementedError
+
+    cdef int _process_start(self, const unsigned char* line, Py_ssize_t size) except -1:
+        raise NotImplementedError
+
+    cdef int _head_complete(self) except -1:
+        raise NotImplementedError
+
+
+cdef class RequestParser(HeadParser):
+    """Parser of a request without body, incremental."""
+
+    def __init__(self) -> None:
+        pass
+
+    cdef Py_ssize_t _scan_start(self, const unsigned char* line, Py_ssize_t size) except -1:
+        # RFC 9112 section 3: method SP request-target SP HTTP-version CRLF
+        cdef Py_ssize_t i = self._scanned
+        cdef int phase = self._phase
+        if phase == FIRST:
+            while i < size and CLASSES[line[i]] & TOKEN:
+                i += 1
+            if i < size:
+                if line[i] != c" " or i == 0:
+                    self._invalid(line, i)
+                self._first_mark = i
+                i += 1
+                phase = SECOND
+        if phase == SECOND:
+            while i < size and CLASSES[line[i]] & VISIBLE:
+                i += 1
+            if i < size:
+                if line[i] != c" " or i == self._first_mark + 1:
+                    self._invalid(line, i)
+                self._second_mark = i
+                i += 1
+                phase = THIRD
+        if phase == THIRD:
+            while i < size and CLASSES[line[i]] & VISIBLE:
+                i += 1
+            if i < size:
+                if line[i] != c"\r":
+                    self._invalid(line, i)
+                i += 1
+                phase = CR
+        if phase == CR and i < size:
+            if line[i] != c"\n":
+                self._invalid(line, i)
+            i += 1
+            if i > MAX_LINE_LENGTH:
+                self._line_too_long()
+            self._scanned = 0
+            self._phase = FIRST
+            return i
+        if size > MAX_LINE_LENGTH:
+            self._line_too_long()
+        self._scanned = i
+        self._phase = phase
+        return 0
+
+    cdef int _process_start(self, const unsigned char* line, Py_ssize_t size) except -1:
+        cdef const unsigned char* version = line + self._second_mark + 1
+        cdef Py_ssize_t version_size = size - 2 - self._second_mark - 1
+        if version_size != 8 or memcmp(version, b"HTTP/1.", 7) != 0 or version[7] not in b"01":
+            seen = PyUnicode_DecodeLatin1(<const char*> line, size - 2, NULL)
+            raise ValueError(f"unsupported protocol; expected HTTP/1.1 or HTTP/1.0: {seen}")
+        self._method = _string(line, self._first_mark)
+        self._path = _string(
+            line + self._first_mark + 1, self._second_mark - self._first_mark - 1
+        )
+        self._protocol = _string(version, version_size)
+        return 0
+
+    cdef int _head_complete(self) except -1:
+        headers = headers_from_raw_items(self._items)
+        if self._framing_headers:
+            check_no_body(headers)
+        self.message = Request(self._path, headers, self._method, self._protocol)
+        self._path = None
+        self.complete = True
+        return 0
+
+
+cdef class ResponseParser(HeadParser):
+    """Parser of a response, incremental.
+
+    Args:
+        allow_http10: Accept HTTP/1.0, for proxies.
+        read_body: Read the body; no for the answer to CONNECT, after which other data follows.
+    """
+
+    def __init__(self, *, allow_http10: bool = False, read_body: bool = True) -> None:
+        self._allow_http10 = allow_http10
+        self._read_body = read_body
+
+    cdef Py_ssize_t _scan_start(self, const unsigned char* line, Py_ssize_t size) except -1:
+        # RFC 9112 section 4: HTTP-version SP status-code SP [ reason-phrase ] CRLF
+        cdef Py_ssize_t i = self._scanned
+        cdef int phase = self._phase
+        cdef unsigned char c
+        if phase == FIRST:
+            while i < size and i < 13:
+                c = line[i]
+                if i < 8:
+                    if i == 7:
+                        if c != c"1" and not (c == c"0" and self._allow_http10):
+                            self._invalid(line, i)
+                    elif c != <unsigned char> (<const char*> b"HTTP/1.")[i]:
+                        self._invalid(line, i)
+                elif i == 8 or i == 12:
+                    if c != c" ":
+                        self._invalid(line, i)
+                elif not c"0" <= c <= c"9" or (i == 9 and not c"1" <= c <= c"5"):
+                    self._invalid(line, i)
+                i += 1
+            if i == 13:
+                phase = VALUE
+        if phase == VALUE:
+            while i < size and CLASSES[line[i]] & FIELD:
+                i += 1
+            if i < size:
+                if line[i] != c"\r":
+                    self._invalid(line, i)
+                i += 1
+                phase = CR
+        if phase == CR and i < size:
+            if line[i] != c"\n":
+                self._invalid(line, i)
+            i += 1
+            if i > MAX_LINE_LENGTH:
+                self._line_too_long()
+            self._scanned = 0
+            self._phase = FIRST
+            return i
+        if size > MAX_LINE_LENGTH:
+            self._line_too_long()
+        self._scanned = i
+        self._phase = phase
+        return 0
+
+    cdef int _process_start(self, const unsigned char* line, Py_ssize_t size) except -1:
+        self._status_code = (
+            (line[9] - c"0") * 100 + (line[10] - c"0") * 10 + (line[11] - c"0")
+        )
+        self._reason_phrase = _string(line + 13, size - 15)
+        return 0
+
+    cdef int _head_complete(self) except -1:
+        cdef Py_ssize_t framing = 0
+        headers = headers_from_raw_items(self._items)
+        self.message = Response(self._status_code, self._reason_phrase, headers)
+        if self._read_body:
+            if self._framing_headers or self._status_code >= 200:
+                framing = body_framing(self._status_code, headers)
+            if framing != 0:
+                self._body = bytearray()
+                self._remaining = framing
+                self._part = (
+                    BODY_SIZED if framing > 0 else CHUNK_SIZE if framing == -1 else BODY_TO_EOF
+                )
+                self._release()
+                return 0
+        self.complete = True
+        return 0
+
+    cdef Py_ssize_t _scan_chunk_size(self, const unsigned char* line, Py_ssize_t size) except -1:
+        # RFC 9112 section 7.1: 1*HEXDIG [ chunk-ext ] CRLF
+        cdef Py_ssize_t i = self._scanned
+        cdef int phase = self._phase
+        if phase == FIRST:
+            while i < size and CLASSES[line[i]] & HEXDIGIT:
+                if i == MAX_CHUNK_DIGITS:
+                    raise SecurityError(f"chunk size too long: over {MAX_CHUNK_DIGITS} digits")
+                i += 1
+            if i < size:
+                if i == 0 or line[i] not in b"; \t\r":
+                    self._invalid(line, i)
+                self._first_mark = i
+                phase = VALUE
+        if phase == VALUE:
+            while i < size and CLASSES[line[i]] & FIELD:
+                i += 1
+            if i < size:
+                if line[i] != c"\r":
+                    self._invalid(line, i)
+                i += 1
+                phase = CR
+        if phase == CR and i < size:
+            if line[i] != c"\n":
+                self._invalid(line, i)
+            i += 1
+            if i > MAX_LINE_LENGTH:
+                self._line_too_long()
+            self._scanned = 0
+            self._phase = FIRST
+            return i
+        if size > MAX_LINE_LENGTH:
+            self._line_too_long()
+        self._scanned = i
+        self._phase = phase
+        return 0
+
+    cdef int _process_chunk_size(self, const unsigned char* line, Py_ssize_t size) except -1:
+        cdef Py_ssize_t i
+        cdef Py_ssize_t chunk_size = 0
+        cdef unsigned char c
+        for i in range(self._first_mark):
+            c = line[i]
+            # Letters have bit 6 set, and "a" and "A" end in 0001.
+            chunk_size = chunk_size * 16 + (c & 0x0F) + (9 if c & 0x40 else 0)
+        if chunk_size == 0:
+            self._part = TRAILERS
+            return 0
+        if chunk_size > MAX_BODY_SIZE - len(self._body):
+            raise SecurityError(
+                f"chunk too large: {chunk_size} bytes after {len(self._body)} bytes"
+            )
+        self._remaining = chunk_size
+        self._part = CHUNK_DATA
+        return 0
+
+    cdef Py_ssize_t _feed_body(self, const unsigned char* data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t taken = size
+        if self._part == CHUNK_END:
+            # self._remaining counts what is missing of CRLF.
+            if data[0] != (c"\r" if self._remaining == 2 else c"\n"):
+                raise ValueError("chunk without CRLF")
+            self._remaining -= 1
+            if self._remaining == 0:
+                self._part = CHUNK_SIZE
+            return 1
+        if self._part == BODY_TO_EOF:
+            if taken > MAX_BODY_SIZE - len(self._body):
+                raise SecurityError(f"body too large: over {MAX_BODY_SIZE} bytes")
+            self._body += data[:taken]
+            return taken
+        if taken > self._remaining:
+            taken = self._remaining
+        self._body += data[:taken]
+        self._remaining -= taken
+        if self._remaining == 0:
+            if self._part == BODY_SIZED:
+                self._finish_message()
+            else:
+                self._part = CHUNK_END
+                self._remaining = 2
+        return taken
+
+    cdef int _finish_message(self) except -1:
+        self.message.body = bytes(self._body)
+        self._body = None
+        self._items = None
+        self._release()
+        self.complete = True
+        return 0
+
+    cdef int finish(self) except -1:
+        if not self.complete and self._part == BODY_TO_EOF:
+            return self._finish_message()
+        return HeadParser.finish(self)

@@ -1,0 +1,22 @@
+# cython: language_level=3
+"""Bytes waiting to be sent; see _output.pyx."""
+
+from cpython.ref cimport PyObject
+
+
+cdef class OutputBuffer:
+    cdef PyObject* _tail               # bytes object with room at its end, or NULL
+    cdef Py_ssize_t _tail_size
+    cdef Py_ssize_t _tail_capacity
+    cdef list _pieces                  # finished pieces before the tail
+    cdef Py_ssize_t size               # bytes waiting, in all
+
+    cdef unsigned char* reserve(self, Py_ssize_t size) except NULL
+    cdef int append(self, bytes piece) except -1
+    cdef int _finish_tail(self) except -1
+    cdef bytes take(self)
+
+
+cdef extern from "Python.h":
+    PyObject* new_bytes "PyBytes_FromStringAndSize"(const char* data, Py_ssize_t size) except NULL
+    int resize_bytes "_PyBytes_Resize"(PyObject** data, Py_ssize_t size) except -1

@@ -1,0 +1,49 @@
+# cython: language_level=3
+"""Received messages waiting for the application; see _queue.pyx."""
+
+from cpython.ref cimport PyObject
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+
+# Activity bits; the values of activity.py.
+cdef enum Activity:
+    MESSAGE = 1
+    FRAGMENT = 2
+    OUTPUT = 4
+    ATTENTION = 8
+    FLUSH = 16
+
+
+cdef struct Item:
+    PyObject* payload  # str or bytes for a whole message; bytes for a fragment
+    uint8_t opcode     # of the message: OP_TEXT or OP_BINARY
+    bint fin           # last frame of its message
+
+
+cdef class MessageQueue:
+    cdef Item* _items                  # ring
+    cdef uint32_t _capacity
+    cdef uint32_t _head
+    cdef readonly uint32_t frames      # frames in the queue
+    cdef readonly uint32_t messages    # of these, last frames of a message
+    cdef readonly uint64_t size        # bytes in the queue, overhead included
+    cdef readonly uint32_t high        # frames above which reading pauses
+    cdef readonly uint32_t low         # frames at or below which it resumes
+    cdef readonly uint64_t max_bytes   # bytes above which reading pauses
+    cdef readonly bint reading_wanted
+    cdef bint reader_waiting
+    cdef bint _closing
+    cdef bint _dropping
+    cdef bint _streaming               # first frames of the message at the head were taken
+    cdef bint _skipping                # so were its last ones: the rest is dropped as it comes
+    cdef object _decoder
+
+    cdef int put(self, object payload, int opcode, bint fin) except -1
+    cdef Item* _front(self) noexcept
+    cdef object _pop(self)
+    cdef int _clear(self) except -1
+    cdef int _resume(self) noexcept
+    cdef int _skip_streamed(self) except -1
+    cdef object next_message(self, object decode)
+    cdef object next_fragment(self, object decode)
+    cdef int set_closing(self) except -1

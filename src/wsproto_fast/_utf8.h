@@ -1,0 +1,71 @@
+/* Incremental validation of UTF-8 (RFC 3629), failing at the first byte that can't be part of valid text.
+ *
+ * Serves text that arrives in pieces: fragments, and frames cut by the network. A message that is there
+ * as a whole is validated by decoding it.
+ */
+#ifndef WSPROTO_FAST_UTF8_H
+#define WSPROTO_FAST_UTF8_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* `seen` bytes of a character were there and `missing` continuation bytes are due; the next one must lie in
+ * [low, high]. All zero: between characters. */
+typedef struct {
+    unsigned char seen, missing, low, high;
+} ws_utf8_state;
+
+/* Returns the number of bytes that are acceptable: n, or the index of the first one that isn't. */
+static inline size_t ws_utf8_check(ws_utf8_state *state, const unsigned char *data, size_t n)
+{
+    size_t i = 0;
+    uint64_t chunk;
+    while (i < n) {
+        const unsigned char byte = data[i];
+        if (state->missing) {
+            if (byte < state->low || byte > state->high)
+                return i;
+            state->missing--;
+            state->seen = state->missing ? state->seen + 1 : 0;
+            state->low = 0x80;
+            state->high = 0xBF;
+            i++;
+            continue;
+        }
+        if (byte < 0x80) {
+            i++;
+            for (; i + 8 <= n; i += 8) {
+                memcpy(&chunk, data + i, 8);
+                if (chunk & UINT64_C(0x8080808080808080))
+                    break;
+            }
+            continue;
+        }
+        /* Table 3-7 of the Unicode standard: no overlong forms, no surrogates, nothing above U+10FFFF. */
+        state->low = 0x80;
+        state->high = 0xBF;
+        if (byte >= 0xC2 && byte <= 0xDF) {
+            state->missing = 1;
+        } else if (byte >= 0xE0 && byte <= 0xEF) {
+            state->missing = 2;
+            if (byte == 0xE0)
+                state->low = 0xA0;
+            else if (byte == 0xED)
+                state->high = 0x9F;
+        } else if (byte >= 0xF0 && byte <= 0xF4) {
+            state->missing = 3;
+            if (byte == 0xF0)
+                state->low = 0x90;
+            else if (byte == 0xF4)
+                state->high = 0x8F;
+        } else {
+            return i;
+        }
+        state->seen = 1;
+        i++;
+    }
+    return n;
+}
+
+#endif

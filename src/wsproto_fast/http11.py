@@ -1,0 +1,322 @@
+"""HTTP/1.1 messages of the opening handshake (RFC 9112).
+
+Owns ``Request`` and ``Response``, their wire format, and the limits that apply when parsing them.
+Knows nothing of the meaning of headers, nor of the incremental parser, which is compiled code
+elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ._environment import getenv, getenv_int
+from ._version import __version__
+from .datastructures import Headers
+from .exceptions import (
+    HeaderLineTooLong,
+    RequestLineTooLong,
+    SecurityError,
+    StatusLineTooLong,
+    TooManyHeaders,
+)
+
+__all__ = [
+    "MAX_BODY_SIZE",
+    "MAX_LINE_LENGTH",
+    "MAX_NUM_HEADERS",
+    "SERVER",
+    "USER_AGENT",
+    "Request",
+    "Response",
+]
+
+ReadLine: TypeAlias = Callable[[int], Generator[None, None, bytes | bytearray]]
+ReadBytes: TypeAlias = Callable[[int], Generator[None, None, bytes | bytearray]]
+
+
+def _getenv_product(name: str) -> str | None:
+    value = getenv(name)
+    if value is None:
+        return f"Python/{sys.version_info[0]}.{sys.version_info[1]} wsapi/{__version__}"
+    return value or None
+
+
+USER_AGENT: str | None = _getenv_product("USER_AGENT")
+"""Default ``User-Agent`` header of clients; None (from an empty variable) leaves it out."""
+
+SERVER: str | None = _getenv_product("SERVER")
+"""Default ``Server`` header of servers; None (from an empty variable) leaves it out."""
+
+MAX_LINE_LENGTH: int = getenv_int("MAX_LINE_LENGTH", 8192)
+"""Limit for the request line, the status line and each header line, in bytes with the line end."""
+
+MAX_NUM_HEADERS: int = getenv_int("MAX_NUM_HEADERS", 128)
+"""Limit for the number of header lines of a message."""
+
+MAX_BODY_SIZE: int = getenv_int("MAX_BODY_SIZE", 1_048_576)
+"""Limit for the body of a response, in bytes."""
+
+MAX_LENGTH_DIGITS = 18
+"""Limit for the digits of a ``Content-Length``."""
+
+MAX_CHUNK_DIGITS = 15
+"""Limit for the hexadecimal digits of the size of a chunk."""
+
+_request_line = re.compile(rb"([-!#$%&'*+.^_`|~0-9a-zA-Z]+) ([\x21-\x7e]+) (HTTP/1\.[01])")
+_status_line = re.compile(rb"(HTTP/1\.[01]) ([1-5][0-9][0-9]) ([\t \x21-\x7e\x80-\xff]*)")
+_header_line = re.compile(
+    rb"([-!#$%&'*+.^_`|~0-9a-zA-Z]+):[\t ]*([\t\x20-\x7e\x80-\xff]*?)[\t ]*", re.DOTALL
+)
+
+
+@dataclass
+class Request:
+    """Request of an opening handshake.
+
+    Args:
+        path: Target of the request: path and query.
+        headers: Headers.
+        method: Method.
+        protocol: HTTP version, for instance ``HTTP/1.1``.
+    """
+
+    path: str
+    headers: Headers
+    method: str = "GET"
+    protocol: str = "HTTP/1.1"
+
+    def serialize(self) -> bytes:
+        """Return the request as sent."""
+        line = f"{self.method} {self.path} {self.protocol}\r\n".encode("ascii")
+        return line + self.headers.serialize()
+
+    @classmethod
+    def parse(cls, read_line: ReadLine) -> Generator[None, None, Request]:
+        """Parse a request that arrives piecemeal.
+
+        Args:
+            read_line: Generator function that takes a limit and returns a line with its line end.
+                It yields whenever it needs more data and raises RuntimeError beyond the limit.
+
+        Raises:
+            EOFError: If the data ends too early.
+            SecurityError: If a limit is exceeded.
+            ValueError: If it isn't a request of HTTP/1.x.
+            NotImplementedError: If the request has a body.
+        """
+        try:
+            line = yield from _read_line(read_line)
+        except EOFError as exc:
+            raise EOFError("connection closed while reading HTTP request line") from exc
+        except RuntimeError as exc:
+            raise RequestLineTooLong(str(exc)) from exc
+        match = _request_line.fullmatch(line)
+        if match is None:
+            raise ValueError(f"invalid HTTP request line: {line.decode('iso-8859-1')}")
+        method, path, protocol = (part.decode() for part in match.groups())
+        headers = yield from _read_headers(read_line)
+        check_no_body(headers)
+        return cls(path, headers, method, protocol)
+
+
+@dataclass
+class Response:
+    """Response of an opening handshake.
+
+    Args:
+        status_code: Status code.
+        reason_phrase: Reason phrase.
+        headers: Headers.
+        body: Content.
+    """
+
+    status_code: int
+    reason_phrase: str
+    headers: Headers
+    body: bytes = b""
+
+    def serialize(self) -> bytes:
+        """Return the response as sent."""
+        line = f"HTTP/1.1 {self.status_code} {self.reason_phrase}\r\n"
+        return f"{line}{self.headers}".encode("iso-8859-1") + self.body
+
+    @classmethod
+    def parse(
+        cls,
+        read_line: ReadLine,
+        read_exact: ReadBytes,
+        read_to_eof: ReadBytes,
+        proxy: bool = False,
+    ) -> Generator[None, None, Response]:
+        """Parse a response that arrives piecemeal.
+
+        Args:
+            read_line: As in :meth:`Request.parse`.
+            read_exact: Generator function that returns as many bytes as it is told.
+            read_to_eof: Generator function that returns all the rest, and raises RuntimeError when
+                it is more than the limit it is given.
+            proxy: Parse the answer of a proxy to CONNECT: HTTP/1.0 is fine, and there is no body.
+
+        Raises:
+            EOFError: If the data ends too early.
+            SecurityError: If a limit is exceeded.
+            ValueError: If it isn't a response of HTTP/1.1.
+            NotImplementedError: If the transfer coding isn't supported.
+        """
+        try:
+            line = yield from _read_line(read_line)
+        except EOFError as exc:
+            raise EOFError("connection closed while reading HTTP status line") from exc
+        except RuntimeError as exc:
+            raise StatusLineTooLong(str(exc)) from exc
+        match = _status_line.fullmatch(line)
+        if match is None or (match[1] == b"HTTP/1.0" and not proxy):
+            raise ValueError(f"invalid HTTP status line: {line.decode('iso-8859-1')}")
+        status_code = int(match[2])
+        reason_phrase = match[3].decode("iso-8859-1")
+        headers = yield from _read_headers(read_line)
+        body = b""
+        if not proxy:
+            body = yield from _read_body(status_code, headers, read_line, read_exact, read_to_eof)
+        return cls(status_code, reason_phrase, headers, body)
+
+
+def parse_content_length(headers: Headers) -> int | None:
+    """Return the value of ``Content-Length``, None without one.
+
+    Args:
+        headers: Headers of the message.
+
+    Raises:
+        ValueError: If it isn't a number, or if there are different values.
+        SecurityError: If it has too many digits.
+    """
+    values = [value for name, value in headers.raw_items() if name.lower() == "content-length"]
+    if not values:
+        return None
+    # RFC 9110 §8.6: identical repeated values count as one.
+    value = values[0]
+    if any(other != value for other in values):
+        raise ValueError("multiple Content-Length headers with different values")
+    if not (value.isascii() and value.isdigit()):
+        raise ValueError(f"invalid Content-Length header: {value}")
+    if len(value) > MAX_LENGTH_DIGITS:
+        raise SecurityError(f"Content-Length too long: {len(value)} digits")
+    return int(value)
+
+
+def check_no_body(headers: Headers) -> None:
+    """Refuse requests with a body: a GET request for an upgrade has none.
+
+    Args:
+        headers: Headers of the request.
+
+    Raises:
+        NotImplementedError: If there is a transfer coding.
+        ValueError: If there is a length other than 0.
+    """
+    names = {name.lower() for name, _ in headers.raw_items()}
+    if "transfer-encoding" in names:
+        raise NotImplementedError("transfer codings aren't supported")
+    if "content-length" in names and parse_content_length(headers) != 0:
+        raise ValueError("unsupported request body")
+
+
+def body_framing(status_code: int, headers: Headers) -> int:
+    """Tell how the end of a response's body is found (RFC 9112 §6.3).
+
+    Args:
+        status_code: Status code of the response.
+        headers: Headers of the response.
+
+    Returns:
+        The length in bytes, 0 without a body; -1 for chunks; -2 for all up to the end of the
+        connection.
+
+    Raises:
+        NotImplementedError: If the transfer coding isn't supported.
+        ValueError: If the length is invalid.
+        SecurityError: If the length is over the limit.
+    """
+    if status_code < 200 or status_code in (204, 304):
+        return 0
+    codings = [value for name, value in headers.raw_items() if name.lower() == "transfer-encoding"]
+    if codings:
+        if len(codings) != 1 or codings[0].lower() != "chunked":
+            raise NotImplementedError(f"transfer coding {', '.join(codings)} isn't supported")
+        return -1
+    length = parse_content_length(headers)
+    if length is None:
+        return -2
+    if length > MAX_BODY_SIZE:
+        raise SecurityError(f"body too large: over {MAX_BODY_SIZE} bytes")
+    return length
+
+
+def _read_line(read_line: ReadLine) -> Generator[None, None, bytes | bytearray]:
+    """Read a line and strip its line end."""
+    line = yield from read_line(MAX_LINE_LENGTH)
+    if not line.endswith(b"\r\n"):
+        raise EOFError("line without CRLF")
+    return line[:-2]
+
+
+def _read_headers(read_line: ReadLine) -> Generator[None, None, Headers]:
+    """Read header lines up to the empty line that ends them, also the trailers of a body."""
+    items: list[tuple[str, str]] = []
+    while True:
+        try:
+            line = yield from _read_line(read_line)
+        except EOFError as exc:
+            raise EOFError("connection closed while reading HTTP headers") from exc
+        except RuntimeError as exc:
+            raise HeaderLineTooLong(str(exc)) from exc
+        if not line:
+            return Headers._from_raw_items(items)
+        if len(items) == MAX_NUM_HEADERS:
+            raise TooManyHeaders(f"expected no more than {MAX_NUM_HEADERS} headers")
+        match = _header_line.fullmatch(line)
+        if match is None:
+            raise ValueError(f"invalid HTTP header line: {line.decode('iso-8859-1')}")
+        items.append((match[1].decode(), match[2].decode("iso-8859-1")))
+
+
+def _read_body(
+    status_code: int,
+    headers: Headers,
+    read_line: ReadLine,
+    read_exact: ReadBytes,
+    read_to_eof: ReadBytes,
+) -> Generator[None, None, bytes]:
+    framing = body_framing(status_code, headers)
+    if framing >= 0:
+        return bytes((yield from read_exact(framing)))
+    if framing == -2:
+        try:
+            return bytes((yield from read_to_eof(MAX_BODY_SIZE)))
+        except RuntimeError as exc:
+            raise SecurityError(f"body too large: over {MAX_BODY_SIZE} bytes") from exc
+    body = bytearray()
+    while True:
+        try:
+            line = yield from _read_line(read_line)
+        except RuntimeError as exc:
+            raise SecurityError(str(exc)) from exc
+        digits = bytes(line).partition(b";")[0].strip(b"\t ")
+        if len(digits) > MAX_CHUNK_DIGITS:
+            raise SecurityError(f"chunk size too long: {len(digits)} digits")
+        if re.fullmatch(rb"[0-9a-fA-F]+", digits) is None:
+            raise ValueError(f"invalid chunk size: {digits.decode('iso-8859-1')}")
+        size = int(digits, 16)
+        if size == 0:
+            yield from _read_headers(read_line)
+            return bytes(body)
+        if len(body) + size > MAX_BODY_SIZE:
+            raise SecurityError(f"body too large: over {MAX_BODY_SIZE} bytes")
+        body += yield from read_exact(size)
+        if (yield from read_exact(2)) != b"\r\n":
+            raise ValueError("invalid chunk without CRLF")

@@ -1,0 +1,120 @@
+"""The benchmark runner runs, checks echoes, and writes its results; no figure is looked at."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks import compare, data, load
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads clocks of other processes")
+
+Converse = Callable[[socket.socket, list[tuple[bytes, bytes]]], load.Conversation]
+
+
+def test_frames_as_in_rfc_6455_section_5_7() -> None:
+    key = bytes.fromhex("37fa213d")
+    assert data.frame(data.TEXT, b"Hello") == bytes.fromhex("810548656c6c6f")
+    assert data.frame(data.TEXT, b"Hello", key) == bytes.fromhex("818537fa213d7f9f4d5158")
+    assert data.frame(data.BINARY, bytes(256))[:4] == bytes.fromhex("827e0100")
+    assert data.frame(data.BINARY, bytes(65536))[:10] == bytes.fromhex("827f0000000000010000")
+
+
+def test_accept_key_as_in_rfc_6455_section_1_3() -> None:
+    assert data.accept_key(b"the sample nonce") == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+
+def test_payloads_are_the_same_each_time() -> None:
+    assert data.payloads(3, 10) == data.payloads(3, 10)
+    assert len(set(data.payloads(3, 10))) == 3
+
+
+@pytest.mark.parametrize("scenario", compare.SCENARIOS)
+def test_scenario(scenario: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    peer = "raw" if compare.SCENARIOS[scenario].raw_only else "websockets"
+    file = tmp_path / "results.json"
+    arguments = ["--quick", "--loop", "asyncio", "--scenario", scenario, "--peer", peer]
+    assert compare.main([*arguments, "--json", str(file)]) == 0
+    assert scenario in capsys.readouterr().out
+    results = json.loads(file.read_text())
+    assert results["machine"]["python"]
+    (row,) = results["results"]
+    assert (row["scenario"], row["loop"], row["peer"]) == (scenario, "asyncio", peer)
+    assert len(row["rounds"]) == 1
+    assert row["best"] == row["rounds"][0]["value"]
+
+
+def test_table_has_ratios_to_ours_and_to_the_cheaper_raw_peer() -> None:
+    values = {"raw": 4.0, "raw_buffered": 2.0, "wsapi": 8.0}
+    rows = [
+        compare.Row(
+            "echo-100x64",
+            "asyncio",
+            peer,
+            label=peer,
+            rounds=[compare.Figure(value, 1.0, 0.0, 0.0)],
+        )
+        for peer, value in values.items()
+    ]
+    lines = {
+        line.split()[0]: line.split()[1:5]
+        for line in compare.table(rows, "asyncio").splitlines()
+        if line.startswith(("  raw", "  wsapi"))
+    }
+    assert lines["raw"] == ["4.00", "4.00", "0.50", "2.00"]
+    assert lines["raw_buffered"] == ["2.00", "2.00", "0.25", "1.00"]
+    assert lines["wsapi"] == ["8.00", "8.00", "1.00", "4.00"]
+
+
+@pytest.mark.parametrize("converse", [load.one_outstanding, load.many_outstanding])
+@pytest.mark.parametrize("wrong", [b"abcx", b"abcdX", b""])
+def test_wrong_echo_is_an_error(converse: Converse, wrong: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        conversation = converse(ours, [(b"ABCD", b"abcd")])
+        next(conversation)
+        assert theirs.recv(100) == b"ABCD"
+        if wrong:
+            theirs.sendall(wrong)
+        else:
+            theirs.close()
+        with pytest.raises(load.WrongEcho):
+            list(itertools.islice(conversation, 2))  # surplus may be seen one turn later
+
+
+@pytest.mark.parametrize("converse", [load.one_outstanding, load.many_outstanding])
+def test_echo_in_pieces_is_accepted(converse: Converse) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        conversation = converse(ours, [(b"ABCD", b"abcd"), (b"EFGH", b"efgh")])
+        next(conversation)
+        finished = 0
+        for byte in itertools.islice(itertools.cycle(b"abcdefgh"), 12):
+            theirs.sendall(bytes([byte]))
+            finished += next(conversation)
+        assert finished == 3
+
+
+def test_a_server_that_echoes_wrongly_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(load.Target, "reply_frame", lambda *_: b"something else")
+    arguments = ["--quick", "--loop", "asyncio", "--scenario", "echo-100x64"]
+    assert compare.main([*arguments, "--peer", "raw_buffered"]) == 1
+    assert "benchmark aborted: echo-100x64, raw BufferedProtocol" in capsys.readouterr().err
+
+
+def test_scenario_without_a_peer_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        compare.main(
+            ["--quick", "--loop", "asyncio", "--scenario", "accept", "--peer", "websockets"]
+        )
+        == 0
+    )
+    assert "accept" not in capsys.readouterr().out

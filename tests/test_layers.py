@@ -1,0 +1,78 @@
+"""The direction of dependencies, read from the imports: a lower layer never knows a higher one."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src"
+ENGINE = SRC / "wsproto_fast"
+PURE = sorted(ENGINE.rglob("*.py"))
+COMPILED = sorted([*ENGINE.rglob("*.pyx"), *ENGINE.rglob("*.pxd")])
+FRONT_ENDS = ["asyncio", "sync", "trio"]
+NO_IO = {"wsapi", "asyncio", "threading", "trio", "socket", "selectors", "ssl"}
+# A compiled module cimports only those that stand before it.
+ORDER = [
+    "_output",
+    "_frames",
+    "_queue",
+    "_deflate",
+    "_http11",
+    "_protocol",
+    "_handshake",
+    "__init__",
+]
+
+pytestmark = pytest.mark.skipif(not PURE, reason="the sources are not beside the tests")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield the absolute dotted names that a Python file imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = path.relative_to(SRC).parts[: -node.level] if node.level else ()
+            module = ".".join([*package, *filter(None, [node.module])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def cython_imported(path: Path, verb: str) -> Iterator[str]:
+    """Yield the modules that a Cython file imports; ``verb`` is a regular expression."""
+    text = path.read_text(encoding="utf-8")
+    for module, names in re.findall(rf"(?m)^[ \t]*from\s+(\S+)\s+{verb}\s+\(?([^#(]*)", text):
+        yield from re.findall(r"\w+", names) if module == "." else [module.lstrip(".")]
+    yield from re.findall(rf"(?m)^[ \t]*{verb}\s+([\w.]+)", text)
+
+
+def any_imported(path: Path) -> Iterator[str]:
+    return imported(path) if path.suffix == ".py" else cython_imported(path, "c?import")
+
+
+@pytest.mark.parametrize("path", PURE + COMPILED, ids=lambda path: path.name)
+def test_engine_does_no_io(path: Path) -> None:
+    assert not {name.split(".")[0] for name in any_imported(path)} & NO_IO
+
+
+@pytest.mark.parametrize("path", PURE, ids=lambda path: path.name)
+def test_pure_modules_do_not_import_compiled_ones(path: Path) -> None:
+    if path != ENGINE / "__init__.py":
+        assert not {part for name in imported(path) for part in name.split(".")} & set(ORDER[:-1])
+
+
+@pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.name)
+def test_compiled_modules_cimport_downwards(path: Path) -> None:
+    names = {name.removeprefix("wsproto_fast.") for name in cython_imported(path, "cimport")}
+    assert path.stem in ORDER, "a new layer: give it its place in ORDER"
+    assert names & set(ORDER) <= set(ORDER[: ORDER.index(path.stem) + 1])
+
+
+@pytest.mark.parametrize("front_end", FRONT_ENDS)
+def test_front_ends_do_not_import_each_other(front_end: str) -> None:
+    others = tuple(f"wsapi.{other}" for other in FRONT_ENDS if other != front_end)
+    for path in (SRC / "wsapi" / front_end).rglob("*.py*"):
+        if path.suffix not in (".py", ".pyx"):
+            continue
+        assert not [name for name in any_imported(path) if name.startswith(others)]

@@ -1,0 +1,190 @@
+"""Headers."""
+
+import copy
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsproto_fast.datastructures import Headers, MultipleValuesError
+from wsproto_fast.exceptions import InvalidHeaderValue
+
+
+class Keyed:
+    """Neither a mapping nor iterable."""
+
+    def keys(self):
+        return ["A"]
+
+    def __getitem__(self, key):
+        return key.lower()
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "items"),
+    [
+        ((), {}, []),
+        (([("A", "1"), ("a", "2")],), {}, [("A", "1"), ("a", "2")]),
+        (((pair for pair in [("A", "1")]),), {}, [("A", "1")]),
+        (({"A": "1"},), {"B": "2"}, [("A", "1"), ("B", "2")]),
+        ((Keyed(),), {}, [("A", "a")]),
+        ((Headers([("A", "1"), ("A", "2")]),), {"a": "3"}, [("A", "1"), ("A", "2"), ("a", "3")]),
+        ((), {"Upgrade": "x"}, [("Upgrade", "x")]),
+    ],
+)
+def test_construction(args, kwargs, items):
+    headers = Headers(*args, **kwargs)
+    assert list(headers.raw_items()) == items
+
+
+def test_bad_construction():
+    for args in [(1,), (None,), ([("a",)],), ({"a": "b"}, {"c": "d"})]:
+        with pytest.raises((TypeError, ValueError)):
+            Headers(*args)
+
+
+def test_keys_are_case_insensitive():
+    headers = Headers([("Content-Type", "text/html"), ("Server", "x")])
+    assert headers["content-TYPE"] == "text/html"
+    assert "CONTENT-type" in headers
+    assert "Content" not in headers
+    assert 3 not in headers
+    assert list(headers) == ["content-type", "server"]
+    assert len(headers) == 2
+    assert dict(headers) == {"content-type": "text/html", "server": "x"}
+
+
+def test_missing_and_repeated():
+    headers = Headers([("A", "1"), ("a", "2"), ("B", "3")])
+    with pytest.raises(KeyError, match="'C'"):
+        headers["C"]
+    with pytest.raises(MultipleValuesError) as caught:
+        headers["A"]
+    assert not isinstance(caught.value, KeyError)
+    for call in (lambda: headers.get("A"), lambda: dict(headers), lambda: list(headers.items())):
+        with pytest.raises(MultipleValuesError):
+            call()
+    assert headers.get("C") is None
+    assert headers.get("C", "x") == "x"
+    assert headers.get_all("a") == ["1", "2"]
+    assert headers.get_all("C") == []
+    headers.get_all("a").append("3")
+    assert headers.get_all("a") == ["1", "2"]
+    assert len(headers) == 2
+
+
+@pytest.mark.parametrize("looked_at", [False, True])
+def test_assignment_appends(looked_at):
+    headers = Headers(A="1")
+    if looked_at:
+        assert "a" in headers
+    headers["a"] = "2"
+    headers["B"] = "3"
+    assert headers.get_all("A") == ["1", "2"]
+    assert headers["b"] == "3"
+    assert list(headers.raw_items()) == [("A", "1"), ("a", "2"), ("B", "3")]
+
+
+@pytest.mark.parametrize("value", ["", "a", " a\tb ", "é", "\x80", "ÿ"])
+def test_acceptable_values(value):
+    headers = Headers()
+    headers["Name"] = value
+    assert headers["Name"] == value
+    assert headers.serialize() == f"Name: {value}\r\n\r\n".encode("latin-1")
+
+
+@pytest.mark.parametrize("value", ["\n", "a\r\nB: c", "\0", "\x7f", "\x1f", "€"])
+def test_unacceptable_values(value):
+    headers = Headers(A="1")
+    with pytest.raises(InvalidHeaderValue) as caught:
+        headers["Name"] = value
+    assert (caught.value.name, caught.value.value) == ("Name", value)
+    with pytest.raises(InvalidHeaderValue):
+        Headers([("Name", value)])
+    with pytest.raises(InvalidHeaderValue):
+        headers.update(Name=value)
+    assert list(headers.raw_items()) == [("A", "1")]
+
+
+def test_deletion():
+    headers = Headers([("A", "1"), ("B", "2"), ("a", "3")])
+    with pytest.raises(KeyError):
+        del headers["C"]
+    del headers["a"]
+    assert list(headers.raw_items()) == [("B", "2")]
+    assert "A" not in headers
+    headers.clear()
+    assert list(headers.raw_items()) == []
+    assert not headers
+
+
+def test_mutable_mapping():
+    headers = Headers(A="1")
+    assert headers.setdefault("a", "2") == "1"
+    assert headers.setdefault("B", "2") == "2"
+    assert headers.pop("b") == "2"
+    assert headers.popitem() == ("a", "1")
+    assert len(headers) == 0
+
+
+def test_update_appends():
+    headers = Headers(A="1")
+    headers.update(Headers([("A", "2"), ("a", "3")]))
+    headers.update([("A", "4")], b="5")
+    headers.update({"b": "6"})
+    assert headers.get_all("a") == ["1", "2", "3", "4"]
+    assert headers.get_all("b") == ["5", "6"]
+    headers.update(headers)
+    assert headers.get_all("b") == ["5", "6", "5", "6"]
+
+
+def test_equality():
+    headers = Headers([("A", "1"), ("B", "2"), ("a", "3")])
+    assert headers == Headers([("b", "2"), ("a", "1"), ("A", "3")])
+    assert headers != Headers([("b", "2"), ("a", "3"), ("A", "1")])
+    assert headers != [("A", "1"), ("B", "2"), ("a", "3")]
+    assert headers != {"a": "1"}
+    with pytest.raises(TypeError):
+        hash(headers)
+
+
+def test_texts():
+    headers = Headers([("A", "1"), ("é", "x")])
+    assert repr(headers) == "Headers([('A', '1'), ('é', 'x')])"
+    assert str(headers) == "A: 1\r\né: x\r\n\r\n"
+    assert headers.serialize() == b"A: 1\r\n\xe9: x\r\n\r\n"
+    assert Headers().serialize() == b"\r\n"
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.copy, copy.deepcopy, Headers.copy, lambda headers: pickle.loads(pickle.dumps(headers))],
+)
+def test_copies_are_independent(duplicate):
+    headers = Headers([("A", "1"), ("a", "2")])
+    copied = duplicate(headers)
+    assert copied == headers
+    copied["B"] = "3"
+    del copied["A"]
+    assert list(headers.raw_items()) == [("A", "1"), ("a", "2")]
+
+
+NAMES = st.sampled_from(["A", "a", "B", "b", "Name"])
+VALUES = st.text(st.characters(max_codepoint=255, exclude_categories=["Cc"]), max_size=3)
+
+
+@given(st.lists(st.tuples(NAMES, VALUES)), st.lists(st.tuples(st.booleans(), NAMES, VALUES)))
+def test_agrees_with_a_list_of_pairs(items, operations):
+    headers = Headers(items)
+    for delete, name, value in operations:
+        if not delete:
+            headers[name] = value
+            items.append((name, value))
+        elif name in headers:
+            del headers[name]
+            items = [item for item in items if item[0].lower() != name.lower()]
+    assert list(headers.raw_items()) == items
+    for name in {name for name, _ in items}:
+        same = [value for other, value in items if other.lower() == name.lower()]
+        assert headers.get_all(name) == same
