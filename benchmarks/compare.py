@@ -12,6 +12,7 @@ import platform
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -35,6 +36,7 @@ class Settings:
     warmup: float
     patience: float  # seconds to wait, before each case, for the machine to be at its best
     scale: float = 1.0  # of the number of connections, for quick runs
+    idle: float = 7.0  # seconds for a server to free what it keeps for connections in use
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Figure:
     busy: float | None = None  # share of the time that the server had its core
     queued: float | None = None  # share of the time that others had it, though the server was ready
     sleeps: float | None = None  # of the server, per message
+    wire: float | None = None  # bytes sent by the server per byte of text, where compressed
     probe: float = 0.0  # ms for a fixed piece of work on the server's core, just before
 
 
@@ -83,7 +86,12 @@ class Scenario:
     title: str
     service: str
     run: Callable[[Process, Settings], Figure]
-    raw_only: bool = False
+    peers: tuple[str, ...] = peers.PLAIN
+
+    @property
+    def deflate(self) -> bool:
+        """Whether messages are compressed."""
+        return self.peers == peers.DEFLATE
 
 
 @dataclass
@@ -118,6 +126,7 @@ def figure(window: load.Window) -> Figure:
         window.busy,
         window.queued / window.wall,
         window.sleeps / window.messages,
+        window.wire,
     )
 
 
@@ -133,10 +142,42 @@ def run_echo(connections: int, in_flight: int, size: int) -> Callable[[Process, 
     return run
 
 
-def run_broadcast(process: Process, settings: Settings) -> Figure:
-    """Broadcast 64 bytes of text to 500 connections."""
+def run_echo_compressed(size: int) -> Callable[[Process, Settings], Figure]:
+    """Make a scenario of compressed echoes on 50 connections."""
+
+    def run(process: Process, settings: Settings) -> Figure:
+        return figure(
+            load.echo_compressed(
+                process.target, scaled(50, settings), size, settings.warmup, settings.seconds
+            )
+        )
+
+    return run
+
+
+def run_broadcast(messages: Callable[[], list[bytes]]) -> Callable[[Process, Settings], Figure]:
+    """Make a scenario of broadcasts to 500 connections."""
+
+    def run(process: Process, settings: Settings) -> Figure:
+        return figure(
+            load.broadcast(
+                process.target,
+                scaled(500, settings),
+                messages(),
+                settings.warmup,
+                settings.seconds,
+            )
+        )
+
+    return run
+
+
+def run_broadcast_compressed(process: Process, settings: Settings) -> Figure:
+    """Broadcast 1 KiB of compressed JSON to 500 connections."""
     count = scaled(500, settings)
-    return figure(load.broadcast(process.target, count, 64, settings.warmup, settings.seconds))
+    return figure(
+        load.broadcast_compressed(process.target, count, 1024, settings.warmup, settings.seconds)
+    )
 
 
 def run_handshake(process: Process, settings: Settings) -> Figure:
@@ -149,20 +190,53 @@ def run_accept(process: Process, settings: Settings) -> Figure:
     return figure(load.handshakes(process.target, 8, False, settings.warmup, settings.seconds))
 
 
-def run_idle(process: Process, settings: Settings) -> Figure:
-    """Divide the growth of memory over 1,000 more connections, each idle after one echo."""
+def growth(process: Process, settings: Settings, use: Callable[[int], None], idle: float) -> Figure:
+    """Divide the growth of memory over 1,000 more connections that are opened and used by `use`."""
     more = scaled(1000, settings)
-    payload, key = data.payloads(1, 64)[0], data.masking_keys(1)[0]
 
     def settled(count: int) -> float:
-        for sock in load.connect_many(process.target, count):
-            load.exchange_once(process.target, sock, payload, key)
-        time.sleep(load.SETTLE)
+        use(count)
+        time.sleep(idle)
         process.release_memory()
         return process.memory()
 
     before = settled(scaled(IDLE_BEFORE, settings))
     return Figure((settled(more) - before) / more)
+
+
+def run_idle(process: Process, settings: Settings) -> Figure:
+    """Measure connections that idle after one echo of 64 bytes."""
+    payload, key = data.payloads(1, 64)[0], data.masking_keys(1)[0]
+
+    def use(count: int) -> None:
+        for sock in load.connect_many(process.target, count):
+            load.exchange_once(process.target, sock, payload, key)
+
+    return growth(process, settings, use, load.SETTLE)
+
+
+def run_idle_plain(process: Process, settings: Settings) -> Figure:
+    """Measure connections that idle for a while after one echo of 1 KiB of JSON."""
+    payload, key = load.texts(1, 1024)[0][0], data.masking_keys(1)[0]
+
+    def use(count: int) -> None:
+        for sock in load.connect_many(process.target, count):
+            load.exchange_once(process.target, sock, payload, key, data.TEXT)
+
+    return growth(process, settings, use, settings.idle)
+
+
+def run_idle_compressed(process: Process, settings: Settings) -> Figure:
+    """Measure the same, compressed both ways."""
+
+    def use(count: int) -> None:
+        sockets, deflate = load.connect_compressed(process.target, count)
+        (stream,) = load.streams(1, 1024, deflate)
+        judge = load.Judge(stream, deflate)
+        for sock in sockets:
+            load.exchange_once_compressed(sock, stream, judge)
+
+    return growth(process, settings, use, settings.idle)
 
 
 MESSAGE = "CPU µs per message"
@@ -195,7 +269,7 @@ SCENARIOS: Final = {
             "CPU µs per receiver",
             "broadcast of 64 B of text to 500 connections",
             "broadcast",
-            run_broadcast,
+            run_broadcast(lambda: data.payloads(load.VARIETY, 64)),
         ),
         Scenario(
             "idle-1000",
@@ -217,7 +291,53 @@ SCENARIOS: Final = {
             "connect and close TCP, no bytes: the part of a handshake that is the loop's",
             "echo",
             run_accept,
-            raw_only=True,
+            peers.RAW,
+        ),
+        Scenario(
+            "deflate-1k",
+            MESSAGE,
+            "echo, 50 connections, one compressed message of 1 KiB of JSON outstanding on each",
+            "echo",
+            run_echo_compressed(1024),
+            peers.DEFLATE,
+        ),
+        Scenario(
+            "deflate-16k",
+            MESSAGE,
+            "echo, 50 connections, one compressed message of 16 KiB of JSON outstanding on each",
+            "echo",
+            run_echo_compressed(16384),
+            peers.DEFLATE,
+        ),
+        Scenario(
+            "broadcast-1k",
+            "CPU µs per receiver",
+            "broadcast of 1 KiB of JSON to 500 connections, not compressed",
+            "broadcast",
+            run_broadcast(lambda: load.texts(1, 1024)[0]),
+        ),
+        Scenario(
+            "broadcast-1k-deflate",
+            "CPU µs per receiver",
+            "broadcast of 1 KiB of JSON to 500 connections, compressed",
+            "broadcast",
+            run_broadcast_compressed,
+            peers.DEFLATE,
+        ),
+        Scenario(
+            "idle-plain",
+            "KiB per connection",
+            "memory of a connection that idles for a while after 1 KiB of JSON, not compressed",
+            "echo",
+            run_idle_plain,
+        ),
+        Scenario(
+            "idle-deflate",
+            "KiB per connection",
+            "memory of a connection that idles for a while after 1 KiB of JSON, compressed",
+            "echo",
+            run_idle_compressed,
+            peers.DEFLATE,
         ),
     )
 }
@@ -230,9 +350,11 @@ def cores() -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def server(peer: str, service: str, loop: str, cpu: int) -> Iterator[Process]:
+def server(peer: str, scenario: Scenario, loop: str, cpu: int) -> Iterator[Process]:
     """Run a peer in a process of its own for as long as the context lasts."""
-    command = [sys.executable, "-m", "benchmarks.server", peer, service, loop, str(cpu)]
+    deflate = "on" if scenario.deflate else "off"
+    arguments = [peer, scenario.service, deflate, loop, str(cpu)]
+    command = [sys.executable, "-m", "benchmarks.server", *arguments]
     popen = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     target = None
     try:
@@ -286,7 +408,7 @@ class Probe:
 
 def run_case(row: Row, scenario: Scenario, settings: Settings, probe: Probe) -> None:
     """Run one round of one peer; a wrong echo ends everything."""
-    with server(row.peer, scenario.service, row.loop, probe.cpu) as process:
+    with server(row.peer, scenario, row.loop, probe.cpu) as process:
         row.label, row.version = process.hello["label"], process.hello["version"]
         gc.collect()
         gc.disable()
@@ -310,8 +432,8 @@ def machine() -> dict[str, Any]:
                 model = line.partition(":")[2].strip()
                 break
     versions = {}
-    names = ("wsproto-fast", "websockets", "picows", "aiohttp", "uvloop", "aiofastnet")
-    for name in names:
+    names = ("wsproto-fast", "websockets", "picows", "aiohttp", "uvloop", "aiofastnet", "zlib-ng")
+    for name in (*names, "isal"):
         with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
     return {
@@ -322,6 +444,7 @@ def machine() -> dict[str, Any]:
         "implementation": platform.python_implementation(),
         "load_average": os.getloadavg(),
         "versions": versions,
+        "zlib": zlib.ZLIB_RUNTIME_VERSION,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -335,6 +458,9 @@ def installed(peer: str) -> str | None:
         "aiohttp": ("aiohttp",),
         "wsapi": ("wsapi", "wsproto_fast"),
         "wsapi_aiofastnet": ("wsapi", "wsproto_fast", "aiofastnet"),
+        "wsapi_zlib": ("wsapi", "wsproto_fast"),
+        "wsapi_zlib_ng": ("wsapi", "wsproto_fast", "zlib_ng"),
+        "wsapi_isal": ("wsapi", "wsproto_fast", "isal"),
     }
     missing = [name for name in needs.get(peer, ()) if importlib.util.find_spec(name) is None]
     return f"{', '.join(missing)} not installed" if missing else None
@@ -350,8 +476,7 @@ def table(rows: list[Row], loop: str) -> str:
     lines = [
         f"{loop}",
         f"{'':24} {'best':>8} {'worst':>8} {'x ours':>7} {'x raw':>7} {'busy':>5} {'queued':>6} "
-        f"{'waits':>6}"
-        "  version",
+        f"{'waits':>6} {'wire':>6}  version",
     ]
     for name, scenario in SCENARIOS.items():
         found = [row for row in rows if row.loop == loop and row.scenario == name]
@@ -369,9 +494,10 @@ def table(rows: list[Row], loop: str) -> str:
             busy = "" if row.best.busy is None else f"{row.best.busy:.0%}"
             queued = "" if row.best.queued is None else f"{row.best.queued:.0%}"
             waits = "" if row.best.sleeps is None else f"{row.best.sleeps * 1000:.1f}"
+            wire = "" if row.best.wire is None else f"{row.best.wire:.3f}"
             lines.append(
                 f"  {row.label:22} {value:8.2f} {worst:8.2f} {ratio(value, ours):>7} "
-                f"{ratio(value, raw):>7} {busy:>5} {queued:>6} {waits:>6}  {row.version}"
+                f"{ratio(value, raw):>7} {busy:>5} {queued:>6} {waits:>6} {wire:>6}  {row.version}"
             )
     probes = [figure.probe for row in rows if row.loop == loop for figure in row.rounds]
     if probes:
@@ -407,11 +533,7 @@ def compare(
         for loop in loops:
             for name in scenarios:
                 scenario = SCENARIOS[name]
-                case = [
-                    Row(name, loop, peer)
-                    for peer in names
-                    if peer in peers.RAW or not scenario.raw_only
-                ]
+                case = [Row(name, loop, peer) for peer in names if peer in scenario.peers]
                 if not case:
                     continue
                 rows += case
@@ -456,15 +578,27 @@ def main(arguments: list[str] | None = None) -> int:
         default=2.0,
         help="seconds to wait, before each case, for the machine to be near its best speed",
     )
+    parser.add_argument(
+        "--idle",
+        type=float,
+        default=7.0,
+        help="seconds that the connections of idle-plain and idle-deflate idle",
+    )
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument(
         "--quick", action="store_true", help="one short round with few connections: a smoke test"
     )
     options = parser.parse_args(arguments)
 
-    settings = Settings(options.rounds, options.seconds, options.seconds / 2, options.patience)
+    settings = Settings(
+        options.rounds,
+        options.seconds,
+        options.seconds / 2,
+        options.patience,
+        idle=options.idle,
+    )
     if options.quick:
-        settings = Settings(1, min(options.seconds, 0.1), 0.02, 0.0, 0.05)
+        settings = Settings(1, min(options.seconds, 0.1), 0.02, 0.0, 0.05, 0.1)
     names = []
     for peer in options.peer or peers.NAMES:
         reason = installed(peer)

@@ -1,22 +1,25 @@
 """Load generator: one epoll loop over plain sockets, the same for every peer.
 
 Frames are masked beforehand and every byte that comes back is compared with the wire bytes that a
-correct server sends; the first difference ends the run with `WrongEcho`. It knows nothing of the
-servers but their address and the clock of their processor time.
+correct server sends; the first difference ends the run with `WrongEcho`. Compressed messages have
+many forms: see `Judge`. It knows nothing of the servers but their address and the clock of their
+processor time.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import itertools
 import select
 import socket
 import struct
 import time
+import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +30,7 @@ TIMEOUT: Final = 10.0  # seconds without any answer after which a server counts 
 SETTLE: Final = 0.3  # seconds for a server to finish what it does after a handshake
 SLICES: Final = 4  # parts of a window, the best of which counts: a burst of noise spoils one or two
 VARIETY: Final = 8  # different messages per connection where one is outstanding
+ROUND: Final = 2 << data.MAX_WINDOW_BITS  # bytes of text in a round of compressed messages
 CLOSE_FRAME: Final = struct.pack("!H", 1000)
 
 # Resumed each time its socket is readable; yields how many messages it finished.
@@ -74,6 +78,7 @@ class Window:
     wall: float  # seconds
     queued: float  # seconds for which others had the server's core though it was ready
     sleeps: int  # times that the server went to sleep
+    wire: float | None = None  # bytes received from the server per byte of text, where compressed
 
     @property
     def cpu_us(self) -> float:
@@ -149,8 +154,11 @@ def receive_head(sock: socket.socket) -> bytes:
     return head
 
 
-def check_head(head: bytes, nonce: bytes) -> None:
-    """Check the response to an opening handshake."""
+def check_head(head: bytes, nonce: bytes, offer: bytes = b"") -> data.Deflate | None:
+    """Check the response to an opening handshake; return what it says to the offer, if any.
+
+    Whoever has been offered compression has to accept it.
+    """
     lines = head.split(b"\r\n")
     fields = {
         name.strip().lower(): value.strip()
@@ -159,26 +167,52 @@ def check_head(head: bytes, nonce: bytes) -> None:
     if (
         not lines[0].startswith(b"HTTP/1.1 101 ")
         or fields.get(b"sec-websocket-accept") != data.accept_key(nonce)
-        or b"sec-websocket-extensions" in fields
+        or (b"sec-websocket-extensions" in fields) != bool(offer)
     ):
         raise WrongEcho(f"unexpected response to the opening handshake: {head!r}")
+    if not offer:
+        return None
+    try:
+        return data.Deflate.parse(fields[b"sec-websocket-extensions"])
+    except ValueError as exc:
+        raise WrongEcho(f"unexpected response to the opening handshake: {exc}") from exc
 
 
 def connect(target: Target, nonce: bytes) -> socket.socket:
     """Open one connection, handshake included, and leave its socket non-blocking."""
+    return connect_offering(target, nonce, b"")[0]
+
+
+def connect_offering(
+    target: Target, nonce: bytes, offer: bytes
+) -> tuple[socket.socket, data.Deflate | None]:
+    """Do the same with an offer of compression; return what was agreed, too."""
+    deflate = None
     sock = target.new_socket()
     sock.settimeout(TIMEOUT)
     sock.connect((HOST, target.port))
     if target.websocket:
-        sock.sendall(data.upgrade_request(target.port, nonce))
-        check_head(receive_head(sock), nonce)
+        sock.sendall(data.upgrade_request(target.port, nonce, offer))
+        deflate = check_head(receive_head(sock), nonce, offer)
     sock.setblocking(False)
-    return sock
+    return sock, deflate
 
 
 def connect_many(target: Target, count: int) -> list[socket.socket]:
     """Open `count` connections, one after the other."""
     return [connect(target, number.to_bytes(16, "big")) for number in range(count)]
+
+
+def connect_compressed(target: Target, count: int) -> tuple[list[socket.socket], data.Deflate]:
+    """Open `count` connections with compression, on which the server agrees alike."""
+    pairs = [
+        connect_offering(target, number.to_bytes(16, "big"), data.OFFER) for number in range(count)
+    ]
+    answers = {deflate for _, deflate in pairs}
+    deflate = answers.pop()
+    if deflate is None or answers:
+        raise WrongEcho("compression isn't agreed on alike on all connections")
+    return [sock for sock, _ in pairs], deflate
 
 
 def rest_of(recv: Callable[[int], bytes], received: bytes, expected: bytes) -> Conversation:
@@ -241,6 +275,147 @@ def only_receive(sock: socket.socket, expected: list[bytes]) -> Conversation:
         yield 1
 
 
+@dataclass
+class Traffic:
+    """What all connections received together."""
+
+    wire: int = 0  # bytes, frame headers included
+    text: int = 0  # bytes
+
+    @property
+    def ratio(self) -> float:
+        """Bytes on the wire per byte of text."""
+        return self.wire / self.text
+
+    def clear(self) -> None:
+        """Count from here."""
+        self.wire = self.text = 0
+
+
+def payload_of(received: bytes) -> tuple[bool, bytes] | None:
+    """Take the one frame of a text message apart: whether it is compressed, and its payload.
+
+    Returns None where bytes are missing; raises where it is something else, or more.
+    """
+    first, size = received[0], received[1] if len(received) > 1 else 0
+    if first & ~data.COMPRESSED != 0x80 | data.TEXT or size > 127:
+        raise WrongEcho(f"not an unmasked text message in one frame: {received[:16]!r}")
+    at = {126: 4, 127: 10}.get(size, 2)
+    if len(received) < at:
+        return None
+    if at > 2:
+        size = int.from_bytes(received[2:at], "big")
+    if len(received) > at + size:
+        raise WrongEcho(f"surplus after the message: {received[at + size :][:16]!r}")
+    return (bool(first & data.COMPRESSED), received[at:]) if len(received) == at + size else None
+
+
+class Judge:
+    """Tells whether what a server sends is the text of a stream, compressed as agreed.
+
+    To inflate each message would cost the load generator more than some servers need. But the
+    result depends on nothing but the bytes and the window before them, and once there is a round of
+    text behind a message that window is always the same: what has been inflated to the right text
+    is right when it comes again. Servers do repeat themselves, since a round of text is a multiple
+    of what compressors count in.
+    """
+
+    VARIANTS: Final = 16  # of a message, to keep in mind
+
+    def __init__(self, stream: data.Stream, deflate: data.Deflate) -> None:
+        self.stream = stream
+        self.deflate = deflate
+        self.known: list[set[bytes]] = [set() for _ in stream.payloads]
+        self.inflated = 0  # messages
+
+    def complete(self, number: int, received: bytes) -> bool:
+        """Check message `number`, counted from 0; return whether all of it is there.
+
+        Raises:
+            WrongEcho: it isn't what was sent.
+
+        """
+        known = self.known[number % len(self.known)]
+        if received in known:
+            return True
+        if not received:
+            raise WrongEcho("the server closed the connection")
+        parts = payload_of(received)
+        if parts is None:
+            return False
+        compressed, payload = parts
+        text = self.inflate(number, payload) if compressed else payload
+        expected = self.stream.payloads[number % len(self.known)]
+        if text != expected:
+            raise WrongEcho(f"message {number} has the text {text[:32]!r}, not {expected[:32]!r}")
+        if len(known) >= self.VARIANTS:
+            known.clear()
+        known.add(received)
+        return True
+
+    def inflate(self, number: int, payload: bytes) -> bytes:
+        """Inflate with as much of the text before as the server may refer to."""
+        bits = self.deflate.server_bits
+        window = self.stream.before(number, 1 << bits) if self.deflate.server_takeover else b""
+        inflater = zlib.decompressobj(-bits, zdict=window) if window else zlib.decompressobj(-bits)
+        self.inflated += 1
+        try:
+            return inflater.decompress(payload + data.TAIL)
+        except zlib.error as exc:
+            raise WrongEcho(f"message {number} can't be inflated: {exc}") from exc
+
+
+def receive_compressed(
+    sock: socket.socket, judge: Judge, traffic: Traffic, requests: Iterable[bytes] | None = None
+) -> Conversation:
+    """Await each message of a stream, round and round; send one of `requests` before each."""
+    recv, send = sock.recv, sock.send
+    size = len(judge.stream.payloads[0])
+    limit = size + 64  # surplus bytes are seen now or with the next message
+    finished = 0
+    for number, request in enumerate(itertools.repeat(b"") if requests is None else requests):
+        if request:
+            send(request)
+        yield finished
+        received = recv(limit)
+        while not judge.complete(number, received):
+            yield 0
+            piece = recv(limit)
+            received = received + piece if piece else b""
+        traffic.wire += len(received)
+        traffic.text += size
+        finished = 1
+
+
+@functools.lru_cache(maxsize=4)
+def texts(connections: int, size: int) -> list[list[bytes]]:
+    """Return a round of messages for each connection, made once for all peers."""
+    count = -(-ROUND // size)
+    return [
+        data.json_payloads(count, size, seed=f"{data.SEED}/{number}")
+        for number in range(connections)
+    ]
+
+
+@functools.lru_cache(maxsize=2)
+def streams(connections: int, size: int, deflate: data.Deflate) -> list[data.Stream]:
+    """Compress them, once for all peers that agree on the same."""
+    return [data.Stream.of(payloads, deflate) for payloads in texts(connections, size)]
+
+
+def requests_of(stream: data.Stream) -> Iterator[bytes]:
+    """Return the frames that a client sends, without end."""
+    keys = data.masking_keys(len(stream.payloads))
+    first, again = (
+        [
+            data.frame(data.TEXT | data.COMPRESSED, payload, key)
+            for payload, key in zip(payloads, keys, strict=True)
+        ]
+        for payloads in (stream.first, stream.again)
+    )
+    return itertools.chain(first, itertools.cycle(again))
+
+
 class Poller:
     """Resumes each conversation when its socket is readable."""
 
@@ -265,18 +440,27 @@ class Poller:
 
 
 def measure(
-    clock: Clock, turn: Callable[[], int], warmup: float, seconds: float, slices: int = SLICES
+    clock: Clock,
+    turn: Callable[[], int],
+    warmup: float,
+    seconds: float,
+    slices: int = SLICES,
+    traffic: Traffic | None = None,
 ) -> Window:
     """Call `turn` for `warmup` seconds, then for `seconds`; return the cheapest of its slices.
 
     What the server did in one slice and the client sees in the next is an error of at most the
-    messages in flight, so a slice has to be long enough to make that small.
+    messages in flight, so a slice has to be long enough to make that small. `traffic` is counted
+    over all slices.
     """
     end = time.perf_counter() + warmup
     while time.perf_counter() < end:
         turn()
+    if traffic is not None:
+        traffic.clear()
     windows = [measure_slice(clock, turn, seconds / slices) for _ in range(slices)]
-    return min(windows, key=lambda window: window.cpu_us)
+    best = min(windows, key=lambda window: window.cpu_us)
+    return best if traffic is None else replace(best, wire=traffic.ratio)
 
 
 def measure_slice(clock: Clock, turn: Callable[[], int], seconds: float) -> Window:
@@ -315,13 +499,27 @@ def echo(
     return measure(target.clock, poller.turn, warmup, seconds)
 
 
-def broadcast(target: Target, connections: int, size: int, warmup: float, seconds: float) -> Window:
-    """Measure broadcasts of a text message; a message counts once for each receiver.
+def echo_compressed(
+    target: Target, connections: int, size: int, warmup: float, seconds: float
+) -> Window:
+    """Measure echoes of compressed JSON of `size` bytes, one outstanding on each connection."""
+    sockets, deflate = connect_compressed(target, connections)
+    traffic = Traffic()
+    poller = Poller(
+        (sock, receive_compressed(sock, Judge(stream, deflate), traffic, requests_of(stream)))
+        for sock, stream in zip(sockets, streams(connections, size, deflate), strict=True)
+    )
+    return measure(target.clock, poller.turn, warmup, seconds, traffic=traffic)
+
+
+def broadcast(
+    target: Target, connections: int, messages: list[bytes], warmup: float, seconds: float
+) -> Window:
+    """Measure broadcasts of text messages; a message counts once for each receiver.
 
     The first connection sends the message, and sends the next when everybody has it.
     """
-    messages = data.payloads(VARIETY, size)
-    keys = data.masking_keys(VARIETY)
+    keys = data.masking_keys(len(messages))
     # A raw server sends what it reads: it is given the bytes that the others send.
     triggers = [
         data.frame(data.TEXT, payload, key if target.websocket else None)
@@ -330,20 +528,39 @@ def broadcast(target: Target, connections: int, size: int, warmup: float, second
     expected = [data.frame(data.TEXT, payload) for payload in messages]
     sockets = connect_many(target, connections)
     poller = Poller((sock, only_receive(sock, expected)) for sock in sockets)
-    trigger = itertools.cycle(triggers)
+    turn = everybody(sockets, itertools.cycle(triggers), poller)
+    return measure(target.clock, turn, warmup, seconds)
+
+
+def broadcast_compressed(
+    target: Target, connections: int, size: int, warmup: float, seconds: float
+) -> Window:
+    """Measure broadcasts of compressed JSON; from the client the message comes compressed, too."""
+    sockets, deflate = connect_compressed(target, connections)
+    (stream,) = streams(1, size, deflate)
+    judge, traffic = Judge(stream, deflate), Traffic()
+    poller = Poller((sock, receive_compressed(sock, judge, traffic)) for sock in sockets)
+    turn = everybody(sockets, requests_of(stream), poller)
+    return measure(target.clock, turn, warmup, seconds, traffic=traffic)
+
+
+def everybody(
+    sockets: list[socket.socket], triggers: Iterator[bytes], poller: Poller
+) -> Callable[[], int]:
+    """Return what has the first connection send a trigger and waits until all have the message."""
     # The last ones may be accepted, or their handlers begun, after the client's handshake ends.
     time.sleep(SETTLE)
 
-    def everybody() -> int:
-        sockets[0].send(next(trigger))
-        missing = connections
+    def turn() -> int:
+        sockets[0].send(next(triggers))
+        missing = len(sockets)
         while missing > 0:
             missing -= poller.turn()
         if missing:
             raise WrongEcho("somebody received a message twice")
-        return connections
+        return len(sockets)
 
-    return measure(target.clock, everybody, warmup, seconds)
+    return turn
 
 
 def handshakes(
@@ -427,14 +644,29 @@ def handshakes(
     return measure(target.clock, turn, warmup, seconds, slices=2)
 
 
-def exchange_once(target: Target, sock: socket.socket, payload: bytes, key: bytes) -> None:
+def exchange_once(
+    target: Target, sock: socket.socket, payload: bytes, key: bytes, opcode: int = data.BINARY
+) -> None:
     """Have one message echoed, so that a connection has lived before it idles."""
     sock.settimeout(TIMEOUT)
-    sock.sendall(target.request_frame(data.BINARY, payload, key))
-    expected = target.reply_frame(data.BINARY, payload, key)
+    sock.sendall(target.request_frame(opcode, payload, key))
+    expected = target.reply_frame(opcode, payload, key)
     received = b""
     while len(received) < len(expected):
         piece = sock.recv(len(expected) + 1)
         received += piece
         if not piece or not expected.startswith(received):
             raise mismatch(received, expected)
+
+
+def exchange_once_compressed(sock: socket.socket, stream: data.Stream, judge: Judge) -> None:
+    """Have the first message of a stream echoed, so that both contexts of the server were used."""
+    sock.settimeout(TIMEOUT)
+    key = data.masking_keys(1)[0]
+    sock.sendall(data.frame(data.TEXT | data.COMPRESSED, stream.first[0], key))
+    received = b""
+    while not received or not judge.complete(0, received):
+        piece = sock.recv(len(stream.payloads[0]) + 64)
+        received = received + piece
+        if not piece:
+            raise WrongEcho("the server closed the connection")

@@ -1,4 +1,4 @@
-"""One peer in a process of its own: ``python -m benchmarks.server PEER SERVICE LOOP CPU``.
+"""One peer in a process of its own: ``python -m benchmarks.server PEER SERVICE DEFLATE LOOP CPU``.
 
 Prints one JSON line when it listens (port, versions), then obeys one-letter commands on standard
 input: ``g`` collects garbage and gives free memory back, and answers with a line. Ends at end of
@@ -38,10 +38,10 @@ def release_memory() -> None:
         trim(0)
 
 
-async def serve(name: str, service: str) -> None:
+async def serve(name: str, service: str, deflate: bool) -> None:
     """Run one service of one peer until standard input ends."""
     peer = peers.load(name)
-    running = await (peer.broadcast() if service == "broadcast" else peer.echo())
+    running = await (peer.broadcast if service == "broadcast" else peer.echo)(deflate)
     port = running.sockets[0].getsockname()[1]
     hello = {"port": port, "label": peer.label, "version": peer.version()}
     print(json.dumps(hello), flush=True)
@@ -67,12 +67,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("peer", choices=peers.NAMES)
     parser.add_argument("service", choices=("echo", "broadcast"))
+    parser.add_argument("deflate", choices=("off", "on"), help="permessage-deflate")
     parser.add_argument("loop", choices=("asyncio", "uvloop"))
     parser.add_argument("cpu", type=int, help="core to run on; -1: any")
     options = parser.parse_args()
     if options.cpu >= 0:
         os.sched_setaffinity(0, {options.cpu})
-    run_loop(options.loop, serve(options.peer, options.service))
+    run_loop(options.loop, serve(options.peer, options.service, options.deflate == "on"))
 
 
 if __name__ == "__main__":

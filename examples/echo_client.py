@@ -1,4 +1,7 @@
-"""Send a message to the echo server and print what comes back. Usage: echo_client.py [URL]"""
+"""Send a message to the echo server and print what comes back.
+
+Usage: echo_client.py [URL]
+"""
 
 import asyncio
 import sys
@@ -6,7 +9,7 @@ import sys
 from wsapi.asyncio.client import connect
 
 
-async def main(url: str) -> None:
+async def main(url: str = "ws://127.0.0.1:8765") -> None:
     async with connect(url) as connection:
         await connection.send("Hello!")
         print(await connection.recv())
@@ -15,4 +18,4 @@ async def main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "ws://localhost:8765"))
+    asyncio.run(main(*sys.argv[1:]))

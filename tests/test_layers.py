@@ -12,6 +12,7 @@ ENGINE = SRC / "wsproto_fast"
 PURE = sorted(ENGINE.rglob("*.py"))
 COMPILED = sorted([*ENGINE.rglob("*.pyx"), *ENGINE.rglob("*.pxd")])
 FRONT_ENDS = ["asyncio", "sync", "trio"]
+COMPILED_FRONT_ENDS = sorted([*(SRC / "wsapi").rglob("*.pyx"), *(SRC / "wsapi").rglob("*.pxd")])
 NO_IO = {"wsapi", "asyncio", "threading", "trio", "socket", "selectors", "ssl"}
 # A compiled module cimports only those that stand before it.
 ORDER = [
@@ -20,6 +21,8 @@ ORDER = [
     "_queue",
     "_deflate",
     "_http11",
+    "_sender",
+    "_receiver",
     "_protocol",
     "_handshake",
     "__init__",
@@ -41,9 +44,14 @@ def imported(path: Path) -> Iterator[str]:
 
 def cython_imported(path: Path, verb: str) -> Iterator[str]:
     """Yield the modules that a Cython file imports; ``verb`` is a regular expression."""
-    text = path.read_text(encoding="utf-8")
-    for module, names in re.findall(rf"(?m)^[ \t]*from\s+(\S+)\s+{verb}\s+\(?([^#(]*)", text):
-        yield from re.findall(r"\w+", names) if module == "." else [module.lstrip(".")]
+    text = re.sub("#.*", "", path.read_text(encoding="utf-8"))
+    statement = rf"(?m)^[ \t]*from\s+(\S+)\s+{verb}\s+(\([^)]*\)|.*)"
+    for module, names in re.findall(statement, text):
+        name = module.lstrip(".")
+        level = len(module) - len(name)
+        package = path.relative_to(SRC).parts[:-level] if level else ()
+        found = [name] if name else re.findall(r"\w+", names)
+        yield from (".".join([*package, last]) for last in found)
     yield from re.findall(rf"(?m)^[ \t]*{verb}\s+([\w.]+)", text)
 
 
@@ -67,6 +75,12 @@ def test_compiled_modules_cimport_downwards(path: Path) -> None:
     names = {name.removeprefix("wsproto_fast.") for name in cython_imported(path, "cimport")}
     assert path.stem in ORDER, "a new layer: give it its place in ORDER"
     assert names & set(ORDER) <= set(ORDER[: ORDER.index(path.stem) + 1])
+
+
+@pytest.mark.parametrize("path", COMPILED_FRONT_ENDS, ids=lambda path: path.name)
+def test_compiled_front_ends_cimport_the_engine(path: Path) -> None:
+    packages = {name.split(".")[0] for name in cython_imported(path, "cimport")}
+    assert packages <= {"cpython", "cython", "libc", "wsproto_fast"}
 
 
 @pytest.mark.parametrize("front_end", FRONT_ENDS)

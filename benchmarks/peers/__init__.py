@@ -5,9 +5,10 @@ Each module has
 - ``label``: its name in the tables;
 - ``websocket``: whether it speaks WebSocket (the raw peers echo bytes);
 - ``version()``: what is measured, as text;
-- ``echo()`` and ``broadcast()``: start a server on a free port of 127.0.0.1 and return it. The
-  first sends each message back; the second sends each message to every open connection. Both have
-  compression off, and are otherwise left at the peer's defaults.
+- ``echo(deflate)`` and ``broadcast(deflate)``: start a server on a free port of 127.0.0.1 and
+  return it. The first sends each message back; the second sends each message to every open
+  connection. Both have compression off, or, with ``deflate``, permessage-deflate on with the peer's
+  own settings; a peer outside of ``DEFLATE`` ignores it. All else is left at the peer's defaults.
 """
 
 from __future__ import annotations
@@ -29,9 +30,17 @@ NAMES: Final = (
     "aiohttp",
     "wsapi",
     "wsapi_aiofastnet",
+    "wsapi_zlib",
+    "wsapi_zlib_ng",
+    "wsapi_isal",
 )
 RAW: Final = ("raw", "raw_buffered")
 OURS: Final = "wsapi"
+# Ours, each with an implementation of DEFLATE by name: all the same if nothing is compressed.
+BACKENDS: Final = ("wsapi_zlib", "wsapi_zlib_ng", "wsapi_isal")
+# Which peers run where nothing is compressed, and where everything is.
+PLAIN: Final = tuple(name for name in NAMES if name not in BACKENDS)
+DEFLATE: Final = ("websockets", "picows_websockets", "aiohttp", "wsapi", *BACKENDS)
 
 
 class Running(Protocol):
@@ -49,9 +58,9 @@ class Peer(Protocol):
 
     def version(self) -> str: ...
 
-    async def echo(self) -> Running: ...
+    async def echo(self, deflate: bool) -> Running: ...
 
-    async def broadcast(self) -> Running: ...
+    async def broadcast(self, deflate: bool) -> Running: ...
 
 
 def load(name: str) -> Peer:

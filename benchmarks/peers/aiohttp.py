@@ -1,4 +1,7 @@
-"""aiohttp's web server, automatic pong left on. Compression off: ``compress=False``."""
+"""aiohttp's web server, automatic pong left on.
+
+Compression off: ``compress=False``, on: default.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +28,11 @@ class Site:
         self.site, self.sockets = site, getattr(server, "sockets", ())
 
 
-async def serve(*, to_all: bool) -> Running:
+async def serve(*, to_all: bool, deflate: bool) -> Running:
     connections: set[web.WebSocketResponse] = set()
 
     async def handler(request: web.Request) -> web.WebSocketResponse:
-        connection = web.WebSocketResponse(compress=False)
+        connection = web.WebSocketResponse(compress=deflate)
         await connection.prepare(request)
         connections.add(connection)
         async for message in connection:
@@ -51,9 +54,9 @@ async def serve(*, to_all: bool) -> Running:
     return Site(site)
 
 
-async def echo() -> Running:
-    return await serve(to_all=False)
+async def echo(deflate: bool) -> Running:
+    return await serve(to_all=False, deflate=deflate)
 
 
-async def broadcast() -> Running:
-    return await serve(to_all=True)
+async def broadcast(deflate: bool) -> Running:
+    return await serve(to_all=True, deflate=deflate)

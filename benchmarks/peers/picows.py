@@ -59,9 +59,9 @@ async def serve(listener: type[WSListener]) -> Running:
     return await ws_create_server(accept, HOST, 0)
 
 
-async def echo() -> Running:
+async def echo(deflate: bool) -> Running:
     return await serve(Echo)
 
 
-async def broadcast() -> Running:
+async def broadcast(deflate: bool) -> Running:
     return await serve(Broadcast)

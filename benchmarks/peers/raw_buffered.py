@@ -45,9 +45,9 @@ class Broadcast(Echo):
             transport.write(data)
 
 
-async def echo() -> Running:
+async def echo(deflate: bool) -> Running:
     return await asyncio.get_running_loop().create_server(Echo, HOST, 0)
 
 
-async def broadcast() -> Running:
+async def broadcast(deflate: bool) -> Running:
     return await asyncio.get_running_loop().create_server(Broadcast, HOST, 0)

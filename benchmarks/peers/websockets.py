@@ -1,4 +1,4 @@
-"""``websockets``, its asyncio server. Compression off: ``compression=None``."""
+"""``websockets``, its asyncio server. Compression off: ``compression=None``, on: default."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from . import HOST, Running
 
 label = "websockets"
 websocket = True
+COMPRESSION = (None, "deflate")
 
 
 def version() -> str:
     return distribution_version("websockets")
 
 
-async def echo() -> Running:
+async def echo(deflate: bool) -> Running:
     async def handler(connection: ServerConnection) -> None:
         async for message in connection:
             await connection.send(message)
 
-    running: Running = await serve(handler, HOST, 0, compression=None)
+    running: Running = await serve(handler, HOST, 0, compression=COMPRESSION[deflate])
     return running
 
 
-async def broadcast() -> Running:
+async def broadcast(deflate: bool) -> Running:
     connections: set[ServerConnection] = set()
 
     async def handler(connection: ServerConnection) -> None:
@@ -34,5 +35,5 @@ async def broadcast() -> Running:
         async for message in connection:
             send_to_all(connections, message)
 
-    running: Running = await serve(handler, HOST, 0, compression=None)
+    running: Running = await serve(handler, HOST, 0, compression=COMPRESSION[deflate])
     return running

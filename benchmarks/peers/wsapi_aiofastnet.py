@@ -17,11 +17,11 @@ def version() -> str:
     return f"{wsapi.version()} + aiofastnet {distribution_version('aiofastnet')}"
 
 
-async def echo() -> Running:
+async def echo(deflate: bool) -> Running:
     aiofastnet.patch_loop(asyncio.get_running_loop())
-    return await wsapi.echo()
+    return await wsapi.echo(deflate)
 
 
-async def broadcast() -> Running:
+async def broadcast(deflate: bool) -> Running:
     aiofastnet.patch_loop(asyncio.get_running_loop())
-    return await wsapi.broadcast()
+    return await wsapi.broadcast(deflate)

@@ -2,6 +2,9 @@
 
 from wsproto_fast import ServerProtocol
 
+from ._basic_auth import BasicAuth
+
 __all__ = [
+    "BasicAuth",
     "ServerProtocol",
 ]

@@ -1,9 +1,11 @@
 """WebSocket protocol engine: bytes in, messages out, without sockets, threads, or a clock."""
 
 try:
+    from ._deflate import PerMessageDeflate
     from ._frames import Frame, apply_mask
     from ._handshake import ClientProtocol, ServerProtocol
-    from ._protocol import PreparedMessage, Protocol
+    from ._protocol import Protocol
+    from ._sender import PreparedMessage
 except ModuleNotFoundError as exc:
     if exc.name is None or not exc.name.startswith(f"{__name__}._"):
         raise
@@ -43,6 +45,7 @@ __all__ = [
     "MultipleValuesError",
     "Opcode",
     "PayloadTooBig",
+    "PerMessageDeflate",
     "PreparedMessage",
     "Protocol",
     "ProtocolError",

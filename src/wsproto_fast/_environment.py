@@ -1,4 +1,4 @@
-"""Settings from the environment: ``WSAPI_X`` first, then ``WEBSOCKETS_X``, so that deployments may move."""
+"""Settings from the environment: ``WSAPI_X`` first, then ``WEBSOCKETS_X``, which others use."""
 
 import os
 

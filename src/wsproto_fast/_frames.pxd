@@ -69,5 +69,6 @@ cdef class Frame:
     cdef public bint rsv3
 
     cdef tuple _values(self)
+
     @staticmethod
     cdef Frame make(int opcode, object data, bint fin, int rsv)

@@ -1,5 +1,3 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-# cython: auto_pickle=False, freethreading_compatible=True, binding=True, embedsignature=False
 """Both sides of the opening handshake (RFC 6455 section 4): Protocol from CONNECTING to OPEN.
 
 Owns the checks on requests and responses, their order, and what is answered. Parsing is below it,
@@ -11,6 +9,7 @@ import base64
 import binascii
 import functools
 import http
+import logging
 import os
 import time
 from email.utils import formatdate
@@ -18,6 +17,8 @@ from hashlib import sha1
 
 from ._http11 cimport RequestParser, ResponseParser
 from ._protocol cimport Protocol
+from ._queue cimport ATTENTION
+from ._sender cimport CLOSE, CONNECTING
 
 from .datastructures import Headers
 from .exceptions import (
@@ -54,17 +55,11 @@ from .typing import StatusLike
 from .uri import WebSocketURI
 
 
-cdef enum:
-    CONNECTING = 0
-
-    # As in _protocol.pxd.
-    ATTENTION = 8
-    CLOSE = 2
-
 cdef bytes GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 cdef object headers_from_raw_items = Headers._from_raw_items
 cdef object clock = time.time
+cdef object _INFO = logging.INFO
 cdef object b2a_base64 = binascii.b2a_base64
 
 
@@ -743,7 +738,8 @@ cdef class ServerProtocol(HandshakeProtocol):
         self._append_output(data)
         if response.status_code == 101:
             self._set_open()
-            self.logger.info("connection open")
+            if self._enabled(_INFO):
+                self.logger.info("connection open")
             return
         if self.handshake_exc is None:
             text = "HTTP response sent (%d %s)"

@@ -1,5 +1,3 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-# cython: auto_pickle=False, freethreading_compatible=True, binding=True, embedsignature=False
 """Incremental parser of HTTP/1.1 messages (RFC 9112), for requests and responses of handshakes.
 
 Owns the grammar of start lines, header lines and bodies, and the limits on them. Each byte is
@@ -72,8 +70,8 @@ cdef int _fill_classes() except -1:
         CLASSES[c] |= FIELD | VISIBLE
     for c in range(0x80, 0x100):
         CLASSES[c] |= FIELD
-    CLASSES[c" "] |= FIELD
-    CLASSES[c"\t"] |= FIELD
+    for c in b" \t":
+        CLASSES[c] |= FIELD
     for c in b"!#$%&'*+-.^_`|~0123456789":
         CLASSES[c] |= TOKEN
     for c in range(26):

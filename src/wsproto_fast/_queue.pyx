@@ -148,11 +148,11 @@ cdef class MessageQueue:
                 fin = self._front().fin
                 payloads.append(self._pop())
             payload = b"".join(payloads)
-            if opcode == OP_TEXT and decode is not False:
-                payload = (<bytes>payload).decode()
         if not self.reading_wanted:
             self._resume()
         if decode is None:
+            if opcode == OP_TEXT and not PyUnicode_Check(payload):
+                return (<bytes>payload).decode()
             return payload
         if decode:
             return payload if PyUnicode_Check(payload) else (<bytes>payload).decode()

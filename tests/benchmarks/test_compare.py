@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import compare, data, load
+from benchmarks import compare, data, load, peers
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads clocks of other processes")
 
@@ -37,7 +37,7 @@ def test_payloads_are_the_same_each_time() -> None:
 
 @pytest.mark.parametrize("scenario", compare.SCENARIOS)
 def test_scenario(scenario: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    peer = "raw" if compare.SCENARIOS[scenario].raw_only else "websockets"
+    peer = "raw" if compare.SCENARIOS[scenario].peers == peers.RAW else "websockets"
     file = tmp_path / "results.json"
     arguments = ["--quick", "--loop", "asyncio", "--scenario", scenario, "--peer", peer]
     assert compare.main([*arguments, "--json", str(file)]) == 0
@@ -48,6 +48,35 @@ def test_scenario(scenario: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (row["scenario"], row["loop"], row["peer"]) == (scenario, "asyncio", peer)
     assert len(row["rounds"]) == 1
     assert row["best"] == row["rounds"][0]["value"]
+
+
+@pytest.mark.parametrize("peer", peers.DEFLATE)
+def test_compressed_echo(peer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if reason := compare.installed(peer):
+        pytest.skip(reason)
+    file = tmp_path / "results.json"
+    arguments = ["--quick", "--loop", "asyncio", "--scenario", "deflate-1k", "--peer", peer]
+    assert compare.main([*arguments, "--json", str(file)]) == 0, capsys.readouterr().err
+    (row,) = json.loads(file.read_text())["results"]
+    assert 0 < row["rounds"][0]["wire"] < 1
+
+
+def test_table_has_bytes_on_the_wire() -> None:
+    figure = compare.Figure(1.0, 1.0, 0.0, 0.0, wire=0.1234)
+    rows = [compare.Row("deflate-1k", "asyncio", "wsapi", "wsapi", "1.0", [figure])]
+    (line,) = (
+        line for line in compare.table(rows, "asyncio").splitlines() if line.startswith("  wsapi")
+    )
+    assert line.split()[-2:] == ["0.123", "1.0"]
+
+
+def test_a_server_that_declines_compression_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(data, "OFFER", b"x-something-else")
+    arguments = ["--quick", "--loop", "asyncio", "--scenario", "deflate-1k"]
+    assert compare.main([*arguments, "--peer", "websockets"]) == 1
+    assert "unexpected response to the opening handshake" in capsys.readouterr().err
 
 
 def test_table_has_ratios_to_ours_and_to_the_cheaper_raw_peer() -> None:

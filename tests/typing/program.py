@@ -1,14 +1,20 @@
 """Typical programs, type-checked by ``mypy --strict`` and never run."""
 
+from __future__ import annotations
+
 import asyncio
-from collections.abc import AsyncIterator
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
 from typing import assert_type
 
 import wsproto_fast
 from wsapi.asyncio.client import ClientConnection, connect
 from wsapi.asyncio.server import Server, ServerConnection, serve
-from wsapi.exceptions import ConnectionClosed, InvalidStatus
+from wsapi.exceptions import ConnectionClosed, InvalidStatus, PayloadTooBig
 from wsapi.http11 import Request, Response
+from wsapi.typing import ExtensionParameter, Origin, Subprotocol
+from wsapi.uri import parse_uri
+from wsproto_fast import Frame, Opcode, PreparedMessage, Side, State, activity
 
 
 async def handler(connection: ServerConnection) -> None:
@@ -68,8 +74,66 @@ async def client() -> None:
             assert_type(exc.rcvd.code, int)
 
 
-def engine() -> None:
+class Upper:
+    """An extension, and the factory of both sides."""
+
+    name = "x-upper"
+
+    def encode(self, frame: Frame) -> Frame:
+        return dataclasses.replace(frame, data=bytes(frame.data).upper(), rsv1=True)
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        if max_size is not None and len(frame.data) > max_size:
+            raise PayloadTooBig(len(frame.data), max_size)
+        return dataclasses.replace(frame, rsv1=False)
+
+    def get_request_params(self) -> list[ExtensionParameter]:
+        return [("level", "9")]
+
+    def process_response_params(
+        self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Upper]
+    ) -> Upper:
+        return self
+
+    def process_request_params(
+        self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Upper]
+    ) -> tuple[list[ExtensionParameter], Upper]:
+        return [], self
+
+
+class StrictServer(wsproto_fast.ServerProtocol):
+    def process_origin(self, headers: wsproto_fast.Headers) -> Origin | None:
+        raise NotImplementedError
+
+
+def engine(data: bytearray, now: float) -> None:
     headers = wsproto_fast.Headers()
     headers["Upgrade"] = "websocket"
     assert_type(headers["upgrade"], str)
     assert_type(wsproto_fast.__version__, str)
+
+    client = wsproto_fast.ClientProtocol(parse_uri("ws://127.0.0.1/"), extensions=[Upper()])
+    client.send_request(client.connect())
+    server = StrictServer(extensions=[Upper()], subprotocols=[Subprotocol("chat")])
+    for event in server.events_received():
+        assert_type(event, Frame | Request | Response)
+        if isinstance(event, Request):
+            server.send_response(server.accept(event), now)
+        elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
+            assert_type(event.data, bytes | bytearray | memoryview)
+    assert_type(server.state, State)
+    assert_type(server.close_exc, ConnectionClosed)
+
+    protocol = wsproto_fast.Protocol(Side.SERVER, max_size=(None, 2**16))
+    protocol.queue_messages(high=None)
+    if protocol.receive_data(data, now) & activity.MESSAGE:
+        assert_type(protocol.next_message(), str | bytes | None)
+        assert_type(protocol.next_message(True), str | None)
+        assert_type(protocol.next_message(decode=False), bytes | None)
+        assert_type(protocol.next_fragment(), tuple[str | bytes, bool] | None)
+        assert_type(protocol.next_fragment(True), tuple[str, bool] | None)
+    protocol.get_buffer()[:2] = b"\x81\x00"
+    protocol.send_prepared(PreparedMessage("to many"))
+    protocol.ping(waiter=asyncio.Event(), now=now)
+    assert_type(protocol.data_to_send(), list[bytes])
+    assert_type(wsproto_fast.apply_mask(memoryview(data), b"\x00\x01\x02\x03"), bytes)

@@ -15,8 +15,13 @@ import sys
 from asyncio import CancelledError
 from time import monotonic
 
-from wsproto_fast._protocol cimport OPEN, Protocol
+cimport cython
+
+from libc.math cimport INFINITY
+
+from wsproto_fast._protocol cimport Protocol
 from wsproto_fast._queue cimport ATTENTION, FLUSH, FRAGMENT, MESSAGE
+from wsproto_fast._sender cimport OPEN, PreparedMessage
 
 from wsproto_fast.exceptions import ConcurrencyError
 
@@ -27,8 +32,8 @@ cdef object current_task = (
 )
 
 
-# What send() leaves to its caller.
-cdef enum:
+# What send() leaves to its caller; attributes of this module, too.
+cpdef enum:
     NOTHING = 0
     DRAIN = 1
     SLOW_PATH = 2
@@ -39,11 +44,13 @@ cdef extern from "Python.h":
     int PyContext_Exit(object context) except -1
 
 
+@cython.final
 cdef class Pump:
     """Moves messages for one connection; also what its receiving task waits on, in place of a future.
 
     Args:
-        connection: Its `_update`, `_update_reading` are called when the engine wants them.
+        connection: What changes seldom is its business: `_update_opening`, `_acknowledge_pings`,
+            `_act`, `_update_reading`, `_set_timer` are called when there is something for them.
         protocol: Engine of the connection.
         loop: Event loop of the connection.
         done: A future of that loop that is done.
@@ -70,6 +77,9 @@ cdef class Pump:
     cdef public bint reading_paused
     cdef public bint writing_paused
     cdef public bint sending_fragments
+    cdef public bint opening            # the opening handshake isn't complete
+    cdef public double timer_time       # when the engine is going to be called; infinite if no timer is set
+    cdef int _action
     cdef bint _lost
 
     def __init__(self, connection, Protocol protocol not None, loop, done):
@@ -77,6 +87,7 @@ cdef class Pump:
         self._protocol = protocol
         self._loop = loop
         self._done = done
+        self.timer_time = INFINITY
 
     def connection_made(self, transport) -> None:
         """Start writing to ``transport``."""
@@ -85,8 +96,36 @@ cdef class Pump:
     def connection_lost(self) -> None:
         """Stop writing; let who waits see that the connection is closed."""
         self._lost = True
+        self.reading_paused = False
         self._connection = self._write = None
         self._wake()
+
+    def update(self) -> None:
+        """Do what follows from a change in the engine."""
+        if not self._lost:
+            self._update()
+
+    cdef int _update(self) except -1:
+        cdef Protocol protocol = self._protocol
+        cdef object connection = self._connection
+        cdef double deadline
+        if self.opening:
+            connection._update_opening()
+        self._flush()
+        if protocol._acknowledged is not None:
+            connection._acknowledge_pings()
+        if protocol.transport_action != self._action:
+            self._action = protocol.transport_action
+            connection._act(self._action)
+        if self._lost:
+            return 0
+        if protocol._queue.reading_wanted == self.reading_paused:
+            connection._update_reading()
+        # A timer that is set for an earlier time stays: it costs less to find that nothing is due than to
+        # set another one.
+        deadline = protocol._next_deadline()
+        if deadline < self.timer_time:
+            connection._set_timer(deadline)
 
     # ------------------------------------------------------------------ receiving
 
@@ -95,7 +134,7 @@ cdef class Pump:
         cdef int activity = self._protocol._buffer_updated(nbytes, monotonic())
         self._wrote = False
         if activity & ATTENTION:
-            self._connection._update()
+            self._update()
         if self._callback is not None and (
             activity & MESSAGE or (activity & FRAGMENT and self.streaming)
         ):
@@ -111,10 +150,25 @@ cdef class Pump:
         """Return the next message, or None if there isn't one."""
         if self.receiver is not None:
             raise self.concurrent_receiver("recv")
+        if decode is not None:
+            # Failing to decode fails the connection.
+            self._protocol._now = monotonic()
         message = self._protocol._next_message(decode)
         if self.reading_paused:
             self._connection._update_reading()
+        if message is None and decode is not None:
+            self.update()
         return message
+
+    def take_fragment(self, decode):
+        """Return the next fragment and whether it is the last one of its message, or None."""
+        self._protocol._now = monotonic()
+        fragment = self._protocol.next_fragment(decode)
+        if self.reading_paused:
+            self._connection._update_reading()
+        if fragment is None:
+            self.update()
+        return fragment
 
     def concurrent_receiver(self, name: str) -> ConcurrencyError:
         return ConcurrencyError(
@@ -191,8 +245,12 @@ cdef class Pump:
         if current_task(self._loop) is not None:
             # The transport was called by a task; two can't run at once.
             return self._wake_later()
+        try:
+            PyContext_Enter(context)
+        except RuntimeError:
+            # The transport was called in the very context that the task has.
+            return self._wake_later()
         self._callback = self._context = None
-        PyContext_Enter(context)
         try:
             callback(self._done)
         finally:
@@ -205,7 +263,7 @@ cdef class Pump:
 
     # ------------------------------------------------------------------ sending
 
-    def send(self, message, text):
+    def send(self, message, text, compress):
         """Send a message; it leaves with what else is sent in this turn of the loop.
 
         Returns:
@@ -218,7 +276,7 @@ cdef class Pump:
             message, (bytes, str, bytearray, memoryview)
         ):
             return SLOW_PATH
-        activity = self._protocol._send(message, text)
+        activity = self._protocol._send(message, text, compress)
         if activity & FLUSH:
             self._flush()
         elif not self._in_turn and not self._flush_scheduled:
@@ -230,6 +288,16 @@ cdef class Pump:
                 self._wrote = True
                 self._flush()
         return DRAIN if self.writing_paused else NOTHING
+
+    def broadcast(self, PreparedMessage message not None, compress) -> None:
+        """Send a message that goes to many connections at once; skip a connection that isn't open.
+
+        Raises:
+            ConcurrencyError: If a fragmented message is being sent.
+        """
+        if self._protocol._state == OPEN and not self._lost:
+            self._protocol._send_prepared(message, compress)
+            self._flush()
 
     def _end_turn(self):
         self._flush_scheduled = False

@@ -1,8 +1,8 @@
 """A WebSocket connection on an asyncio event loop.
 
-Moves bytes between a transport and the engine and lets coroutines wait; which frames, when, and what they
-mean is the engine's business. After each engine call that reports something, `_update` does all that
-follows from it.
+Moves bytes between a transport and the engine and lets coroutines wait; which frames, when, and
+what they mean is the engine's business. After each engine call that reports something, `_update`
+does all that follows from it.
 """
 
 from __future__ import annotations
@@ -12,27 +12,24 @@ import logging
 import uuid
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping
+from math import inf
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, cast, overload
+from typing import Any, Literal, NamedTuple, NoReturn, Self, cast, overload
 
 from wsproto_fast import PreparedMessage, Protocol
-from wsproto_fast.activity import ABORT, CLOSE, HALF_CLOSE, KEEP
+from wsproto_fast.activity import ABORT, CLOSE, HALF_CLOSE
 from wsproto_fast.exceptions import (
     ConcurrencyError,
     ConnectionClosed,
     ConnectionClosedOK,
     InvalidState,
 )
-from wsproto_fast.frames import MAX_FRAGMENTS, CloseCode, State
+from wsproto_fast.frames import MAX_FRAGMENTS, CloseCode, Side, State
 from wsproto_fast.http11 import Request, Response
 from wsproto_fast.typing import Data, DataLike, LoggerLike, Subprotocol
 
-from ._pump import Pump
-
-# What Pump.send() leaves to do.
-DRAIN = 1
-SLOW_PATH = 2
+from ._pump import DRAIN, SLOW_PATH, Pump
 
 __all__ = ["Connection"]
 
@@ -40,9 +37,7 @@ __all__ = ["Connection"]
 # buffer_updated() returns. An idle connection has none of its own.
 READ_BUFFER_SIZE = 256 * 1024
 
-_shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = (
-    weakref.WeakKeyDictionary()
-)
+_shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = weakref.WeakKeyDictionary()
 
 
 class _Shared(NamedTuple):
@@ -61,32 +56,64 @@ def _shared_by(loop: asyncio.AbstractEventLoop) -> _Shared:
         return _shared.setdefault(loop, _Shared(memoryview(bytearray(READ_BUFFER_SIZE)), done))
 
 
+def queue_marks(
+    max_queue: int | tuple[int | None, int | None] | None,
+) -> tuple[int | None, int | None]:
+    """Return the high and the low mark of a ``max_queue`` argument."""
+    high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
+    if high is None and low is not None:
+        high = low * 4
+    return high, low
+
+
+def check_options(
+    max_size: int | tuple[int | None, int | None] | None,
+    max_queue: int | tuple[int | None, int | None] | None,
+    open_timeout: float | None,
+    ping_interval: float | None,
+    ping_timeout: float | None,
+    close_timeout: float | None,
+) -> None:
+    """Have an engine check the options of connections before there are any.
+
+    Raises:
+        TypeError, ValueError: If one isn't acceptable.
+    """
+    protocol = Protocol(Side.CLIENT, max_size=max_size)
+    protocol.queue_messages(*queue_marks(max_queue))
+    protocol.set_timeouts(
+        open_timeout=open_timeout,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        close_timeout=close_timeout,
+    )
+
+
 class Connection(asyncio.BufferedProtocol):
     """A WebSocket connection, client or server.
 
     Args:
         protocol: Engine of the connection.
         ping_interval: Seconds between keepalive pings; None for none.
-        ping_timeout: Seconds after a keepalive ping in which something must be received; None for no limit.
+        ping_timeout: Seconds after a keepalive ping in which something must be received; None for
+            no limit.
         close_timeout: Seconds that closing may last; None for no limit.
-        max_queue: Number of received frames in the queue above which reading pauses, or a pair of this
-            and of the number at which it resumes; None for no limit.
-        write_limit: Size of the write buffer in bytes above which ``send`` waits, or a pair of this and of
-            the size at which it goes on.
+        max_queue: Number of received frames in the queue above which reading pauses, or a pair of
+            this and of the number at which it resumes; None for no limit.
+        write_limit: Size of the write buffer in bytes above which ``send`` waits, or a pair of this
+            and of the size at which it goes on.
     """
 
     # What most connections never change is kept on the class: an idle connection stays small.
     transport: asyncio.Transport
     request: Request | None = None
     response: Response | None = None
-    _opening = False  # the opening handshake isn't complete
+    _opening = False  # connections of this class begin with an opening handshake
     _lost = False  # the TCP connection is gone
-    _lost_waiter: asyncio.Future[None] | None = None
+    _lost_waiters: tuple[asyncio.Future[None], ...] = ()
     _drain_waiter: asyncio.Future[None] | None = None
     _fragmented: asyncio.Future[None] | None = None  # done when the fragmented message was sent
     _timer: asyncio.TimerHandle | None = None
-    _timer_time = 0.0
-    _action = KEEP
 
     def __init__(
         self,
@@ -98,10 +125,7 @@ class Connection(asyncio.BufferedProtocol):
         max_queue: int | tuple[int | None, int | None] | None = 16,
         write_limit: int | tuple[int, int | None] = 2**15,
     ) -> None:
-        high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
-        if high is None and low is not None:
-            high = low * 4
-        protocol.queue_messages(high, low, max_fragments=MAX_FRAGMENTS)
+        protocol.queue_messages(*queue_marks(max_queue), max_fragments=MAX_FRAGMENTS)
         self.protocol = protocol
         self.ping_interval = ping_interval
         self.ping_timeout = ping_timeout
@@ -115,6 +139,7 @@ class Connection(asyncio.BufferedProtocol):
         shared = _shared_by(self.loop)
         protocol.use_read_buffer(shared.read_buffer)
         self._pump = Pump(self, protocol, self.loop, shared.done)
+        self._pump.opening = self._opening
         # The transport calls compiled code directly.
         self.get_buffer = protocol.get_buffer  # type: ignore[method-assign]
         self.buffer_updated = self._pump.buffer_updated  # type: ignore[method-assign]
@@ -128,7 +153,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def local_address(self) -> Any:
-        """Local address: ``(host, port)`` for IPv4, ``(host, port, …)`` for IPv6, a path for Unix sockets."""
+        """Local address: ``(host, port)``, more for IPv6, or the path of a Unix socket."""
         return self.transport.get_extra_info("sockname")
 
     @property
@@ -208,7 +233,8 @@ class Connection(asyncio.BufferedProtocol):
         Cancelling this loses nothing.
 
         Args:
-            decode: None for str from text and bytes from binary messages; True for str, False for bytes.
+            decode: None for str from text and bytes from binary messages; True for str, False for
+                bytes.
 
         Raises:
             ConnectionClosed: When the connection is closed and every message was received.
@@ -217,7 +243,7 @@ class Connection(asyncio.BufferedProtocol):
         pump = self._pump
         while (message := pump.take(decode)) is None:
             await pump.wait("recv")
-        return cast(Data, message)
+        return message
 
     @overload
     def recv_streaming(self, decode: Literal[True]) -> AsyncIterator[str]: ...
@@ -226,7 +252,7 @@ class Connection(asyncio.BufferedProtocol):
     @overload
     def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]: ...
 
-    async def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]:
+    def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]:
         """Receive the next message fragment by fragment.
 
         Whoever leaves the iteration before its end skips the rest of the message.
@@ -238,24 +264,7 @@ class Connection(asyncio.BufferedProtocol):
             ConnectionClosed: When the connection is closed.
             ConcurrencyError: If another coroutine is receiving.
         """
-        pump = self._pump
-        if pump.receiver is not None:
-            raise pump.concurrent_receiver("recv_streaming")
-        pump.streaming = True
-        try:
-            fin = False
-            while not fin:
-                while (fragment := self.protocol.next_fragment(decode)) is None:
-                    pump.receiver = None
-                    await pump.wait("recv_streaming")
-                pump.receiver = "recv_streaming"
-                if pump.reading_paused:
-                    self._update_reading()
-                data, fin = fragment
-                yield data
-        finally:
-            pump.streaming = False
-            pump.receiver = None
+        return _Fragments(self._pump, decode)
 
     # ------------------------------------------------------------------ sending
 
@@ -263,44 +272,52 @@ class Connection(asyncio.BufferedProtocol):
         self,
         message: DataLike | Iterable[DataLike] | AsyncIterable[DataLike],
         text: bool | None = None,
+        *,
+        compress: bool | None = None,
     ) -> None:
         """Send a message.
 
-        Cancelling this never tears a frame; a message given as an iterable can't be completed, though,
-        and the connection is failed.
+        Cancelling this never tears a frame; a message given as an iterable can't be completed,
+        though, and the connection is failed.
 
         Args:
             message: str for a text message or bytes-like object for a binary one; an iterable or
                 asynchronous iterable of either for a message in fragments.
             text: Force a text (True) or binary (False) message, whatever the type of ``message``.
+            compress: Whether to compress it, if permessage-deflate was negotiated; None if it pays.
 
         Raises:
             ConnectionClosed: When the connection is closed.
             TypeError: If ``message`` isn't of one of these types.
+            UnicodeError: If a text message given as bytes isn't UTF-8.
         """
-        if obstacle := self._pump.send(message, text):
-            await self._send_slowly(obstacle, message, text)
+        if obstacle := self._pump.send(message, text, compress):
+            await self._send_slowly(obstacle, message, text, compress)
 
     async def _send_slowly(
         self,
         obstacle: int,
         message: DataLike | Iterable[DataLike] | AsyncIterable[DataLike],
         text: bool | None,
+        compress: bool | None,
     ) -> None:
         """Go on where the pump's ``send`` left off."""
         while obstacle == SLOW_PATH:
             if self._fragmented is not None:
                 await asyncio.shield(self._fragmented)
             elif self.protocol.state is not State.OPEN:
-                raise await self._closed()
+                await self._raise_closed()
             elif not isinstance(message, (str, bytes, bytearray, memoryview)):
-                return await self._send_fragments(message, text)
-            obstacle = self._pump.send(message, text)
+                return await self._send_fragments(message, text, compress)
+            obstacle = self._pump.send(message, text, compress)
         if obstacle == DRAIN:
             await self._drain()
 
     async def _send_fragments(
-        self, message: Iterable[DataLike] | AsyncIterable[DataLike], text: bool | None
+        self,
+        message: Iterable[DataLike] | AsyncIterable[DataLike],
+        text: bool | None,
+        compress: bool | None,
     ) -> None:
         if isinstance(message, Mapping):
             raise TypeError("data is a dict-like object")
@@ -324,9 +341,9 @@ class Connection(asyncio.BufferedProtocol):
         self._pump.sending_fragments = True
         try:
             if is_str if text is None else text:
-                protocol.send_text(first, fin=False)
+                protocol.send_text(first, fin=False, compress=compress)
             else:
-                protocol.send_binary(first, fin=False)
+                protocol.send_binary(first, fin=False, compress=compress)
             await self._flush_and_drain()
             async for fragment in fragments:
                 if isinstance(fragment, str) != is_str or not isinstance(
@@ -338,14 +355,14 @@ class Connection(asyncio.BufferedProtocol):
             protocol.send_continuation(b"", fin=True)
             await self._flush_and_drain()
         except InvalidState:
-            raise await self._closed() from None
+            await self._raise_closed()
         except BaseException as exc:
             # The message can't be completed, and no other one can start.
             if protocol.state is State.OPEN and not isinstance(exc, ConnectionClosed):
                 protocol.fail(
                     CloseCode.INTERNAL_ERROR, "error in fragmented message", now=monotonic()
                 )
-                self._update()
+                self._pump.update()
             raise
         finally:
             waiter, self._fragmented = self._fragmented, None
@@ -365,10 +382,12 @@ class Connection(asyncio.BufferedProtocol):
         if self._lost:
             raise self.protocol.close_exc
 
-    async def _closed(self) -> ConnectionClosed:
-        """Wait until the connection is closed; return what to raise."""
+    async def _raise_closed(self) -> NoReturn:
+        """Wait until the connection is closed; raise what tells how that came."""
         await self.wait_closed()
-        return self.protocol.close_exc
+        closed = self.protocol.close_exc
+        # Not the InvalidState that is being handled, but what broke the connection.
+        raise closed from closed.__cause__
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection and wait until it is closed, at most ``close_timeout``.
@@ -382,15 +401,15 @@ class Connection(asyncio.BufferedProtocol):
         """
         self.protocol.close(code, reason, now=monotonic())
         if not self._lost:
-            self._update()
+            self._pump.update()
             await self.wait_closed()
 
     async def wait_closed(self) -> None:
         """Wait until the TCP connection is closed."""
         if not self._lost:
-            if self._lost_waiter is None:
-                self._lost_waiter = self.loop.create_future()
-            await asyncio.shield(self._lost_waiter)
+            waiter: asyncio.Future[None] = self.loop.create_future()
+            self._lost_waiters += (waiter,)
+            await waiter
 
     async def ping(self, data: DataLike | None = None) -> Awaitable[float]:
         """Send a Ping.
@@ -410,7 +429,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             self.protocol.ping(data, waiter, now=monotonic())
         except InvalidState:
-            raise await self._closed() from None
+            await self._raise_closed()
         await self._flush_and_drain()
         return waiter
 
@@ -429,10 +448,10 @@ class Connection(asyncio.BufferedProtocol):
                 raise InvalidState
             self.protocol.send_pong(data)
         except InvalidState:
-            raise await self._closed() from None
+            await self._raise_closed()
         await self._flush_and_drain()
 
-    # ------------------------------------------------------------------ between engine and transport
+    # ----------------------------------------------------------------- between engine and transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -440,7 +459,9 @@ class Connection(asyncio.BufferedProtocol):
             self.write_limit if isinstance(self.write_limit, tuple) else (self.write_limit, None)
         )
         self.transport.set_write_buffer_limits(high, low)
-        self._pump.connection_made(transport)
+        self._pump.connection_made(self.transport)
+        if not self._opening:
+            self._set_timeouts()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self.protocol.get_buffer(sizehint)
@@ -451,7 +472,7 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> None:
         # Returning None makes the transport close itself after it has sent what there is to send.
         self.protocol.receive_eof(monotonic())
-        self._update()
+        self._pump.update()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
@@ -463,7 +484,7 @@ class Connection(asyncio.BufferedProtocol):
             if not waiter.done():
                 waiter.set_exception(self.protocol.close_exc)
                 waiter.exception()  # nobody has to look at it
-        for waiter in (self._drain_waiter, self._lost_waiter):
+        for waiter in (self._drain_waiter, *self._lost_waiters):
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
         # Break reference cycles, so that nothing waits for the garbage collector.
@@ -482,25 +503,23 @@ class Connection(asyncio.BufferedProtocol):
             waiter, self._drain_waiter = self._drain_waiter, None
             waiter.set_result(None)
 
-    def _update(self) -> None:
-        """Do what follows from a change in the engine."""
-        protocol = self.protocol
-        if self._opening:
-            self._update_opening()
-        self._pump.flush()
-        for waiter, latency in protocol.acknowledged_pings():
+    def _act(self, action: int) -> None:
+        """Do to the transport what the engine wants."""
+        if action == ABORT:
+            self.transport.abort()
+        elif action == CLOSE or not self.transport.can_write_eof():
+            self.transport.close()
+        elif action == HALF_CLOSE and not self.transport.is_closing():
+            try:
+                self.transport.write_eof()
+            except OSError:
+                # The peer is gone already.
+                self.transport.abort()
+
+    def _acknowledge_pings(self) -> None:
+        for waiter, latency in self.protocol.acknowledged_pings():
             if not waiter.done():
                 waiter.set_result(latency)
-        if (action := protocol.transport_action) != self._action:
-            self._action = action
-            if action == ABORT:
-                self.transport.abort()
-            elif action == CLOSE or not self.transport.can_write_eof():
-                self.transport.close()
-            elif action == HALF_CLOSE and not self.transport.is_closing():
-                self.transport.write_eof()
-        self._update_reading()
-        self._update_timer()
 
     def _update_opening(self) -> None:
         """Do what follows from a change during the opening handshake."""
@@ -517,26 +536,18 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self.transport.resume_reading()
 
-    def _update_timer(self) -> None:
-        """Have the engine called at its next deadline.
-
-        A timer that is set for an earlier time stays: it costs less to find that nothing is due than to
-        set another one.
-        """
-        deadline = self.protocol.next_timeout()
-        if deadline is None or self._lost:
-            return
+    def _set_timer(self, deadline: float) -> None:
+        """Have the engine called at ``deadline``."""
         if self._timer is not None:
-            if self._timer_time <= deadline:
-                return
             self._timer.cancel()
-        self._timer_time = deadline
+        self._pump.timer_time = deadline
         self._timer = self.loop.call_later(deadline - monotonic(), self._timer_expired)
 
     def _timer_expired(self) -> None:
         self._timer = None
+        self._pump.timer_time = inf
         self.protocol.handle_timeout(monotonic())
-        self._update()
+        self._pump.update()
 
     def _set_timeouts(self, open_timeout: float | None = None) -> None:
         self.protocol.set_timeouts(
@@ -546,7 +557,53 @@ class Connection(asyncio.BufferedProtocol):
             close_timeout=self.close_timeout,
             now=monotonic(),
         )
-        self._update_timer()
+        self._pump.update()
+
+
+class _Fragments:
+    """Iterator over fragments of one message; others can receive as soon as nobody holds it."""
+
+    def __init__(self, pump: Pump, decode: bool | None) -> None:
+        self.pump = pump
+        self.decode = decode
+        self.started = False
+        self.finished = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Data:
+        pump = self.pump
+        if self.finished:
+            raise StopAsyncIteration
+        if not self.started:
+            if pump.receiver is not None:
+                raise pump.concurrent_receiver("recv_streaming")
+            self.started = pump.streaming = True
+        try:
+            while (fragment := pump.take_fragment(self.decode)) is None:
+                pump.receiver = None
+                await pump.wait("recv_streaming")
+        except BaseException:
+            self.release()
+            raise
+        pump.receiver = "recv_streaming"
+        data, fin = fragment
+        if fin:
+            self.release()
+        return data
+
+    async def aclose(self) -> None:
+        """Skip the rest of the message."""
+        self.release()
+
+    def release(self) -> None:
+        if self.started and not self.finished:
+            self.pump.streaming = False
+            self.pump.receiver = None
+        self.finished = True
+
+    __del__ = release
 
 
 async def _iterate(iterable: Iterable[DataLike]) -> AsyncIterator[DataLike]:
@@ -559,6 +616,7 @@ def broadcast(
     message: DataLike,
     *,
     text: bool | None = None,
+    compress: bool | None = None,
     raise_exceptions: bool = False,
 ) -> None:
     """Send a message to several connections without waiting for any of them.
@@ -570,6 +628,8 @@ def broadcast(
         connections: Connections, clients or servers.
         message: str or bytes-like object.
         text: Force a text (True) or binary (False) message, whatever the type of ``message``.
+        compress: Whether to compress it, once for all, where permessage-deflate was negotiated;
+            None if it pays.
         raise_exceptions: Raise an ``ExceptionGroup`` at the end instead of logging warnings.
 
     Raises:
@@ -579,12 +639,8 @@ def broadcast(
     prepared = PreparedMessage(message, text)
     exceptions: list[Exception] = []
     for connection in connections:
-        protocol = connection.protocol
-        if protocol.state is not State.OPEN:
-            continue
         try:
-            protocol.send_prepared(prepared)
-            connection._pump.flush()
+            connection._pump.broadcast(prepared, compress)
         except ConcurrencyError as exc:
             problem: Exception = exc
         except Exception as exc:

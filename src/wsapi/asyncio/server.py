@@ -6,22 +6,41 @@ import asyncio
 import http
 import inspect
 import logging
+import os
 import re
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+import ssl as ssl_module
+import weakref
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, cast
 
-from wsproto_fast import ServerProtocol
-from wsproto_fast.frames import CloseCode, State
-from wsproto_fast.headers import validate_subprotocols
+from wsproto_fast import Protocol, ServerProtocol
+from wsproto_fast.exceptions import InvalidState
+from wsproto_fast.extensions.permessage_deflate import (
+    enable_server_permessage_deflate,
+)
+from wsproto_fast.frames import CloseCode, Side, State
 from wsproto_fast.http11 import SERVER, Request, Response
-from wsproto_fast.typing import LoggerLike, Origin, StatusLike, Subprotocol
+from wsproto_fast.typing import LoggerLike, Origin, PathLike, StatusLike, Subprotocol
 
-from .connection import Connection, broadcast
+from .. import _options
+from .._basic_auth import BasicAuth, CheckCredentials, Credentials, Unauthorized
+from .connection import Connection, broadcast, check_options
 
-__all__ = ["Server", "ServerConnection", "broadcast", "serve", "unix_serve"]
+__all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
+
+# Programs know it by this module, although it works for connections of clients, too.
+broadcast.__module__ = __name__
 
 Handler: TypeAlias = "Callable[[ServerConnection], Awaitable[None]]"
 ProcessRequest: TypeAlias = (
@@ -56,7 +75,10 @@ class ServerConnection(Connection):
         server: Server that accepted the connection.
     """
 
-    username: str
+    username: str  # set by basic_auth()
+    handler: Callable[..., Awaitable[None]]  # these two are set by route()
+    handler_kwargs: Mapping[str, Any]
+    task: asyncio.Task[None]
     opening = _Opening()
     _opening = True
 
@@ -95,6 +117,9 @@ class ServerConnection(Connection):
         super().connection_made(transport)
         self.server._connections.add(self)
         self._set_timeouts(self.opening.open_timeout)
+        if self.server._closing is not None:
+            # Its TLS handshake ended after the server was closed.
+            self._respond(self._shutting_down())
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -116,12 +141,13 @@ class ServerConnection(Connection):
             response = await self._process(
                 "process_request", opening.process_request, self, request
             )
+            if response is not None:
+                self._add_server_header(response)
         if response is None:
-            if self.server.is_serving():
+            if self.server._closing is None:
                 response = protocol.accept(request)
             else:
                 response = self._shutting_down()
-        self._add_server_header(response)
         if opening.process_response is not None:
             replacement = await self._process(
                 "process_response", opening.process_response, self, request, response
@@ -129,7 +155,7 @@ class ServerConnection(Connection):
             if replacement is not None:
                 response = replacement
                 self._add_server_header(response)
-        if response.status_code == 101 and not self.server.is_serving():
+        if response.status_code == 101 and self.server._closing is not None:
             response = self._shutting_down()
         self._respond(response)
 
@@ -139,14 +165,25 @@ class ServerConnection(Connection):
         )
 
     def _respond(self, response: Response) -> None:
-        self._opening = False
-        if self.protocol.state is State.CONNECTING and not self._lost:
-            self.response = response
-            self.protocol.send_response(response)
-            self._update()
+        self._pump.opening = False
+        protocol = self.protocol
+        if protocol.state is not State.CONNECTING or self._lost:
+            return
+        try:
+            protocol.send_response(response)
+        except InvalidState:
+            return  # too late: the engine gave an answer
+        except Exception as exc:
+            # The application made a response that can't be sent.
+            self.logger.error("opening handshake failed", exc_info=True)
+            protocol.handshake_exc = exc
+            response = protocol.reject(http.HTTPStatus.INTERNAL_SERVER_ERROR, FAILED_TO_OPEN)
+            protocol.send_response(response)
+        self.response = response
+        self._pump.update()
 
     async def _process(
-        self, name: str, callback: Callable[..., Any], *args: object
+        self, name: str, callback: Callable[..., object], *args: object
     ) -> Response | None:
         try:
             response = callback(*args)
@@ -174,7 +211,8 @@ class Server:
     Awaiting it or entering it as a context manager starts it; leaving the context closes it.
 
     Args:
-        create_server: Coroutine function that is called with this object and returns an ``asyncio.Server``.
+        create_server: Coroutine function that is called with this object and returns an
+            ``asyncio.Server``.
         handler: Coroutine function that is called with each open connection.
         logger: Logger; ``wsapi.server`` by default.
     """
@@ -230,7 +268,7 @@ class Server:
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
         """Listening sockets."""
-        return () if self._server is None else self._server.sockets
+        return () if self._server is None else tuple(self._server.sockets)
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the event loop of the server."""
@@ -264,16 +302,15 @@ class Server:
     # ------------------------------------------------------------------ connections
 
     def _start_handler(self, connection: ServerConnection) -> None:
-        task = connection.loop.create_task(self._handle(connection))
-        self._handlers.add(task)
-        task.add_done_callback(self._handlers.discard)
+        connection.task = connection.loop.create_task(self._handle(connection))
+        self._handlers.add(connection.task)
 
     async def _handle(self, connection: ServerConnection) -> None:
         """Answer the opening handshake, then run the handler."""
         code: int = CloseCode.INTERNAL_ERROR
         try:
             await connection.handshake()
-            if connection.protocol.state is State.CONNECTING:
+            if connection.response is None or connection.response.status_code != 101:
                 await connection.wait_closed()
                 return
             await self.handler(connection)
@@ -281,8 +318,14 @@ class Server:
         except Exception:
             connection.logger.error("connection handler failed", exc_info=True)
         finally:
-            if not connection._lost:
-                await connection.close(code)
+            try:
+                if connection.response is None:
+                    # Cancelled before the opening handshake was answered.
+                    connection.transport.abort()
+                elif not connection._lost:
+                    await connection.close(code)
+            finally:
+                self._handlers.discard(connection.task)
 
     # ------------------------------------------------------------------ closing
 
@@ -294,14 +337,19 @@ class Server:
     ) -> None:
         """Close the server, in the background; ``wait_closed`` waits for it.
 
-        Stops listening, refuses connections that are in their opening handshake with 503, closes the open
-        ones, and waits for their handlers.
+        Stops listening, refuses connections that are in their opening handshake with 503, closes
+        the open ones, and waits for their handlers.
 
         Args:
             close_connections: Whether to close open connections.
             code: Close code for them.
             reason: Close reason for them.
+
+        Raises:
+            ProtocolError: If the code or the reason isn't allowed.
         """
+        # Ask an engine, rather than fail later in the background.
+        Protocol(Side.SERVER).send_close(code, reason)
         if self._closing is None:
             self._closing = self.get_loop().create_task(
                 self._close(close_connections, code, reason)
@@ -317,10 +365,16 @@ class Server:
         await asyncio.sleep(0)
         for connection in list(self._connections):
             if connection.request is None and not connection._lost:
+                idle = connection.protocol.timeout_response() is None
                 connection._respond(connection._shutting_down())
+                if idle:
+                    # Browsers connect in advance: such a client asks for nothing, and may not look
+                    # at the end of the stream for long. Nothing that it sent can be lost, either.
+                    connection.transport.close()
         if close_connections:
             await asyncio.gather(
-                *(connection.close(code, reason) for connection in self.connections)
+                *(connection.close(code, reason) for connection in self.connections),
+                return_exceptions=True,
             )
         while waiting := [
             *(connection.wait_closed() for connection in self._connections),
@@ -385,40 +439,65 @@ def serve(
             connection is closed with 1000, when it raises, with 1011.
         host: Addresses to listen on; None for all.
         port: TCP port.
-        origins: Acceptable values of the Origin header: strings, compiled regular expressions (full match), or
-            None for requests without one. None instead of a sequence: don't check.
+        origins: Acceptable values of the Origin header: strings, compiled regular expressions (full
+            match), or None for requests without one. None instead of a sequence: don't check.
         extensions: Extension factories, in order of preference.
         subprotocols: Subprotocols, in order of preference.
-        select_subprotocol: Called with the connection and the offered subprotocols; returns the one to use.
+        select_subprotocol: Called with the connection and the offered subprotocols; returns the one
+            to use.
         compression: "deflate" or None.
-        process_request: Called with the connection and the request; may return a response to be sent
-            instead of accepting the connection. May be a coroutine function.
-        process_response: Called with the connection, the request and the response; may change the response or
-            return another one. May be a coroutine function.
+        process_request: Called with the connection and the request; may return a response to be
+            sent instead of accepting the connection. May be a coroutine function.
+        process_response: Called with the connection, the request and the response; may change the
+            response or return another one. May be a coroutine function.
         server_header: Value of the Server header; None for none.
         check_host: Refuse requests whose Host header is missing, repeated or malformed.
         open_timeout: Seconds that the opening handshake may last; None for no limit.
         ping_interval: Seconds between keepalive pings; None for none.
-        ping_timeout: Seconds after a keepalive ping in which something must be received; None for no limit.
+        ping_timeout: Seconds after a keepalive ping in which something must be received; None for
+            no limit.
         close_timeout: Seconds that closing may last; None for no limit.
-        max_size: Limit on incoming messages in bytes, or a pair of limits on messages and on fragments;
-            None for no limit.
-        max_queue: Number of received frames in the queue above which reading pauses, or a pair of this
-            and of the number at which it resumes; None for no limit.
-        write_limit: Size of the write buffer in bytes above which ``send`` waits, or a pair of this and of
-            the size at which it goes on.
+        max_size: Limit on incoming messages in bytes, or a pair of limits on messages and on
+            fragments; None for no limit.
+        max_queue: Number of received frames in the queue above which reading pauses, or a pair of
+            this and of the number at which it resumes; None for no limit.
+        write_limit: Size of the write buffer in bytes above which ``send`` waits, or a pair of this
+            and of the size at which it goes on.
         logger: Logger; ``wsapi.server`` by default.
         create_connection: Class of connections, or factory called like it.
         **kwargs: Passed on to ``loop.create_server``; a ``path`` to ``loop.create_unix_server``.
+
+    Raises:
+        TypeError, ValueError: If an argument isn't acceptable.
     """
-    if subprotocols is not None:
-        validate_subprotocols(subprotocols)
-    if compression not in (None, "deflate"):
-        raise ValueError(f"unsupported compression: {compression}")
+    _options.check_callable("handler", handler, optional=False)
+    _options.check_origins(origins)
+    _options.check_extensions(extensions, ["process_request_params"])
+    _options.check_subprotocols(subprotocols)
+    _options.check_callable("select_subprotocol", select_subprotocol)
+    if compression == "deflate":
+        extensions = enable_server_permessage_deflate(extensions)
+    elif compression is not None:
+        raise ValueError(f"unsupported compression: {compression}; use 'deflate' or None")
+    _options.check_callable("process_request", process_request)
+    _options.check_callable("process_response", process_response)
+    _options.check_header("server_header", server_header)
+    _options.check_pair("max_size", max_size)
+    _options.check_pair("max_queue", max_queue)
+    check_options(max_size, max_queue, open_timeout, ping_interval, ping_timeout, close_timeout)
+    _options.check_write_limit(write_limit)
+    _options.check_instance(
+        "logger", logger, (logging.Logger, logging.LoggerAdapter), "a Logger, a LoggerAdapter"
+    )
+    _options.check_callable("create_connection", create_connection)
+    _check_transport(host, port, kwargs)
+
     logger = logging.getLogger("wsapi.server") if logger is None else logger
     if kwargs.get("ssl") is not None:
-        kwargs.setdefault("ssl_handshake_timeout", open_timeout)
-        kwargs.setdefault("ssl_shutdown_timeout", close_timeout)
+        if open_timeout:
+            kwargs.setdefault("ssl_handshake_timeout", open_timeout)
+        if close_timeout:
+            kwargs.setdefault("ssl_shutdown_timeout", close_timeout)
     opening = _Opening(process_request, process_response, server_header, open_timeout)
     connection_class = ServerConnection if create_connection is None else create_connection
 
@@ -430,11 +509,13 @@ def serve(
             select_subprotocol=(
                 None
                 if select_subprotocol is None
-                else lambda protocol, offered: select_subprotocol(connection, offered)
+                else lambda protocol, offered: _checked(
+                    select_subprotocol(cast(ServerConnection, reference()), offered)
+                )
             ),
             max_size=max_size,
             logger=logger,
-            server_header=server_header,
+            server_header=server_header or None,
             check_host=check_host,
         )
         connection = connection_class(
@@ -447,22 +528,48 @@ def serve(
             write_limit=write_limit,
         )
         connection.opening = opening
+        reference = weakref.ref(connection)
         return connection
 
     async def create_server(server: Server) -> asyncio.Server:
         loop = asyncio.get_running_loop()
-        if "path" in kwargs or (host is None and port is None and _is_unix(kwargs.get("sock"))):
+        if "path" in kwargs or _is_unix(kwargs.get("sock")):
             return await loop.create_unix_server(lambda: factory(server), **kwargs)
         return await loop.create_server(lambda: factory(server), host, port, **kwargs)
 
     return Server(create_server, handler, logger)
 
 
+def _checked(subprotocol: Subprotocol | None) -> Subprotocol | None:
+    if subprotocol is not None:
+        _options.check_subprotocols([subprotocol])
+    return subprotocol
+
+
+def _check_transport(
+    host: str | Sequence[str] | None, port: int | None, options: dict[str, Any]
+) -> None:
+    """Check where a server is to listen; the event loop checks what else is in ``options``."""
+    _options.check_port(port)
+    _options.check_instance("ssl", options.get("ssl"), ssl_module.SSLContext, "an SSLContext")
+    sock = options.get("sock")
+    _options.check_instance("sock", sock, socket.socket, "a socket")
+    if (sock is not None or "path" in options) and (host is not None or port is not None):
+        raise ValueError("host and port must be None when sock or path says where to listen")
+    if "path" in options:
+        path = options["path"]
+        _options.check_instance("path", path, (str, bytes, os.PathLike), "a str, bytes, path-like")
+        if (path is None) == (sock is None):
+            raise ValueError("exactly one of path and sock must be given")
+        if path is not None:
+            options["path"] = os.fspath(path)
+
+
 def _is_unix(sock: socket.socket | None) -> bool:
     return sock is not None and sock.family == getattr(socket, "AF_UNIX", None)
 
 
-def unix_serve(handler: Handler, path: Any = None, **kwargs: Any) -> Server:
+def unix_serve(handler: Handler, path: PathLike | None = None, **kwargs: Any) -> Server:
     """Create a WebSocket server that listens on a Unix socket.
 
     Args:
@@ -471,3 +578,42 @@ def unix_serve(handler: Handler, path: Any = None, **kwargs: Any) -> Server:
         **kwargs: As for ``serve``, and those of ``loop.create_unix_server``.
     """
     return serve(handler, path=path, **kwargs)
+
+
+def basic_auth(
+    realm: str = "",
+    credentials: Credentials | Iterable[Credentials] | None = None,
+    check_credentials: CheckCredentials | None = None,
+) -> Callable[[ServerConnection, Request], Awaitable[Response | None]]:
+    """Return a ``process_request`` that demands HTTP Basic Authentication (RFC 7617).
+
+    It sets the attribute ``username`` of connections. Exactly one of ``credentials`` and
+    ``check_credentials`` must be given.
+
+    Args:
+        realm: Name of the protection space, shown by some clients.
+        credentials: Pair of user name and password, or iterable of such pairs. They are compared in
+            a time that tells nothing about them.
+        check_credentials: Function or coroutine function that is given a user name and a password,
+            and tells whether they are right.
+
+    Raises:
+        TypeError: If an argument isn't of these types.
+        ValueError: If both or none are given, a user name has a colon, or the realm has characters
+            that a header can't have.
+    """
+    auth = BasicAuth(realm, credentials, check_credentials)
+
+    async def process_request(connection: ServerConnection, request: Request) -> Response | None:
+        try:
+            username, password = auth.read(request)
+            valid = auth.check_credentials(username, password)
+            if inspect.isawaitable(valid):
+                valid = await valid
+            auth.require(valid)
+        except Unauthorized as exc:
+            return auth.refuse(connection.protocol, exc)
+        connection.username = username
+        return None
+
+    return process_request

@@ -1,0 +1,209 @@
+"""Compare implementations of DEFLATE: ``python -m benchmarks.deflate_backends``.
+
+What a server spends on permessage-deflate, without the server: processor time to compress and to
+inflate a message, and how large it is compressed as a fraction of its size, without frame header.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from wsproto_fast.backends import Backend, available_backends, get_backend
+
+from . import compare, data
+
+# What is compressed: messages of a connection, together longer than any window.
+PAYLOADS: Final[dict[str, Callable[[], list[bytes]]]] = {
+    "json-200": lambda: data.json_payloads(400, 200),
+    "json-1k": lambda: data.json_payloads(128, 1024),
+    "json-16k": lambda: data.json_payloads(16, 16384),
+    "random-4k": lambda: data.binary_payloads(32, 4096, 1.0),
+    "half-random-4k": lambda: data.binary_payloads(32, 4096, 0.5),
+}
+CONTEXTS: Final = ("kept", "fresh")  # between messages
+# None: the settings that the backend has here by default.
+LEVELS: Final = (None, 1, 2, 3, 6)
+
+
+class WrongData(Exception):
+    """A backend didn't give back what was compressed."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one backend needs for one kind of message."""
+
+    payload: str
+    context: str
+    backend: str
+    level: int | None
+    size: int  # bytes, of a message
+    compress: float  # µs per message
+    inflate: float
+    ratio: float  # compressed bytes per byte
+
+
+def settings(level: int | None) -> dict[str, Any]:
+    """Return settings with the memory that the backends have here by default."""
+    return {} if level is None else {"level": level, "memLevel": 5}
+
+
+def compressors(backend: Backend, level: int | None, bits: int, kept: bool) -> Iterator[Any]:
+    """Return a compressor for each message."""
+    compressor = backend.new_compressor(bits, settings(level))
+    while True:
+        yield compressor
+        if not kept:
+            compressor = backend.new_compressor(bits, settings(level))
+
+
+def compress_all(
+    payloads: list[bytes], backend: Backend, level: int | None, bits: int, kept: bool
+) -> list[bytes]:
+    """Compress the messages of a connection."""
+    each = compressors(backend, level, bits, kept)
+    return [
+        compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        for payload, compressor in zip(payloads, each, strict=False)
+    ]
+
+
+def inflate_all(pieces: list[bytes], backend: Backend, bits: int, kept: bool) -> list[bytes]:
+    """Inflate the messages of a connection."""
+    if not kept:
+        return [backend.new_decompressor(bits, b"").decompress(piece) for piece in pieces]
+    decompress = backend.new_decompressor(bits, b"").decompress
+    return [decompress(piece) for piece in pieces]
+
+
+def cheapest(work: Callable[[], object], count: int, seconds: float) -> float:
+    """Repeat `work`, which does `count` messages; return the best µs per message."""
+    best = float("inf")
+    end = time.perf_counter() + seconds
+    while True:
+        begin = time.process_time_ns()
+        work()
+        best = min(best, (time.process_time_ns() - begin) / 1e3)
+        if time.perf_counter() >= end:
+            return best / count
+
+
+def measure(
+    payload: str, context: str, backend: Backend, level: int | None, bits: int, seconds: float
+) -> Result:
+    """Check that a backend is right, both ways beside the standard library, then time it.
+
+    Raises:
+        WrongData: it isn't.
+
+    """
+    payloads, kept = PAYLOADS[payload](), context == "kept"
+    standard = get_backend("zlib")
+    pieces = compress_all(payloads, backend, level, bits, kept)
+    reference = compress_all(payloads, standard, None, bits, kept)
+    if (
+        inflate_all(pieces, standard, bits, kept) != payloads
+        or inflate_all(pieces, backend, bits, kept) != payloads
+        or inflate_all(reference, backend, bits, kept) != payloads
+    ):
+        raise WrongData(f"{backend.name}, level {level}, {payload}, context {context}")
+    total, sizes = sum(map(len, payloads)), sum(len(piece) - len(data.TAIL) for piece in pieces)
+    return Result(
+        payload,
+        context,
+        backend.name,
+        level,
+        len(payloads[0]),
+        cheapest(
+            lambda: compress_all(payloads, backend, level, bits, kept), len(payloads), seconds
+        ),
+        # The same bytes for all backends.
+        cheapest(lambda: inflate_all(reference, backend, bits, kept), len(payloads), seconds),
+        sizes / total,
+    )
+
+
+def table(results: list[Result]) -> str:
+    """Format the results."""
+    lines = [f"{'':22} {'compress':>9} {'inflate':>9} {'ratio':>7}"]
+    heading = ""
+    for result in results:
+        title = f"{result.payload}, context {result.context}; CPU µs per message"
+        if title != heading:
+            lines += ["", title]
+            heading = title
+        level = "default" if result.level is None else f"level {result.level}"
+        lines.append(
+            f"  {result.backend:10} {level:9} {result.compress:9.2f} {result.inflate:9.2f} "
+            f"{result.ratio:7.3f}"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line, measure, print the table, and write the JSON file."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.deflate_backends", description=__doc__
+    )
+    backends = available_backends()
+    parser.add_argument("--backend", action="append", choices=backends, help="default: all here")
+    parser.add_argument("--payload", action="append", choices=PAYLOADS, help="default: all")
+    parser.add_argument("--context", action="append", choices=CONTEXTS, help="default: both")
+    parser.add_argument(
+        "--level",
+        action="append",
+        type=int,
+        help="levels beside the default one of a backend; those that it doesn't have are left out",
+    )
+    parser.add_argument("--window-bits", type=int, default=12, choices=range(9, 16))
+    parser.add_argument("--seconds", type=float, default=0.3, help="time for one figure")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
+    options = parser.parse_args(arguments)
+
+    levels = LEVELS if options.level is None else (None, *options.level)
+    results = []
+    for payload in options.payload or PAYLOADS:
+        for context in options.context or CONTEXTS:
+            for name in options.backend or backends:
+                backend = get_backend(name)
+                unusable: tuple[type[Exception], ...] = (ValueError, *backend.errors)
+                for level in levels:
+                    try:
+                        backend.new_compressor(options.window_bits, settings(level))
+                    except unusable:
+                        continue
+                    try:
+                        results.append(
+                            measure(
+                                payload,
+                                context,
+                                backend,
+                                level,
+                                options.window_bits,
+                                options.seconds,
+                            )
+                        )
+                    except WrongData as exc:
+                        print(f"benchmark aborted: wrong data: {exc}", file=sys.stderr)
+                        return 1
+    print(table(results))
+    if options.json:
+        report = {
+            "machine": compare.machine(),
+            "window_bits": options.window_bits,
+            "results": [asdict(result) for result in results],
+        }
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,363 @@
+# The compiled modules have no stubs of their own: all that is public of them is here. Docstrings
+# are in their sources.
+
+import re
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import Field
+from typing import Any, ClassVar, Literal, Self, final, overload
+from typing import Protocol as _Interface
+
+from _typeshed import ReadableBuffer, WriteableBuffer
+from typing_extensions import disjoint_base
+
+from ._version import __version__
+from .backends import Backend
+from .datastructures import Headers, MultipleValuesError
+from .exceptions import (
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    InvalidHandshake,
+    InvalidState,
+    PayloadTooBig,
+    ProtocolError,
+    TooManyFragments,
+    WebSocketException,
+)
+from .extensions.base import Extension
+from .frames import Close, CloseCode, Opcode, Side, State
+from .http11 import Request, Response
+from .typing import (
+    BytesLike,
+    Data,
+    DataLike,
+    ExtensionParameter,
+    LoggerLike,
+    Origin,
+    StatusLike,
+    Subprotocol,
+)
+from .uri import WebSocketURI
+
+__all__ = [
+    "ClientProtocol",
+    "Close",
+    "CloseCode",
+    "ConcurrencyError",
+    "ConnectionClosed",
+    "ConnectionClosedError",
+    "ConnectionClosedOK",
+    "Frame",
+    "Headers",
+    "InvalidHandshake",
+    "InvalidState",
+    "MultipleValuesError",
+    "Opcode",
+    "PayloadTooBig",
+    "PerMessageDeflate",
+    "PreparedMessage",
+    "Protocol",
+    "ProtocolError",
+    "Request",
+    "Response",
+    "ServerProtocol",
+    "Side",
+    "State",
+    "TooManyFragments",
+    "WebSocketException",
+    "__version__",
+    "apply_mask",
+]
+
+# What the engine calls of an extension and of its factories; they need no base class.
+
+class _Extension(_Interface):
+    @property
+    def name(self) -> str: ...
+    def decode(self, frame: Frame, /, *, max_size: int | None = None) -> Frame: ...
+    def encode(self, frame: Frame, /) -> Frame: ...
+
+class _ClientExtensionFactory(_Interface):
+    @property
+    def name(self) -> str: ...
+    def get_request_params(self) -> Sequence[ExtensionParameter]: ...
+    def process_response_params(
+        self, params: list[ExtensionParameter], accepted_extensions: list[Any], /
+    ) -> _Extension: ...
+
+class _ServerExtensionFactory(_Interface):
+    @property
+    def name(self) -> str: ...
+    def process_request_params(
+        self, params: list[ExtensionParameter], accepted_extensions: list[Any], /
+    ) -> tuple[Sequence[ExtensionParameter], _Extension]: ...
+
+# _frames
+
+def apply_mask(data: ReadableBuffer, mask: ReadableBuffer) -> bytes: ...
+
+@disjoint_base
+class Frame:
+    opcode: Opcode
+    data: BytesLike
+    fin: bool
+    rsv1: bool
+    rsv2: bool
+    rsv3: bool
+    def __init__(
+        self,
+        opcode: Opcode,
+        data: BytesLike,
+        fin: bool = True,
+        rsv1: bool = False,
+        rsv2: bool = False,
+        rsv3: bool = False,
+    ) -> None: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+    def __reduce__(self) -> tuple[type[Self], tuple[Opcode, BytesLike, bool, bool, bool, bool]]: ...
+    def __replace__(self, /, **changes: Any) -> Self: ...
+    __match_args__: ClassVar[
+        tuple[
+            Literal["opcode"],
+            Literal["data"],
+            Literal["fin"],
+            Literal["rsv1"],
+            Literal["rsv2"],
+            Literal["rsv3"],
+        ]
+    ]
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+# _deflate
+
+# At run time it is registered as a subclass of Extension.
+@disjoint_base
+class PerMessageDeflate(Extension):
+    min_size: int
+    def __init__(
+        self,
+        remote_no_context_takeover: bool,
+        local_no_context_takeover: bool,
+        remote_max_window_bits: int,
+        local_max_window_bits: int,
+        compress_settings: dict[str, Any] | None = None,
+        *,
+        backend: str | None = None,
+        min_size: int = 32,
+    ) -> None: ...
+    @property
+    def remote_no_context_takeover(self) -> bool: ...
+    @property
+    def local_no_context_takeover(self) -> bool: ...
+    @property
+    def remote_max_window_bits(self) -> int: ...
+    @property
+    def local_max_window_bits(self) -> int: ...
+    @property
+    def compress_settings(self) -> dict[str, Any]: ...
+    @property
+    def backend(self) -> Backend: ...
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame: ...
+    def encode(self, frame: Frame) -> Frame: ...
+
+# _protocol
+
+@final
+class PreparedMessage:
+    def __new__(cls, message: DataLike, text: bool | None = None) -> Self: ...
+
+@disjoint_base
+class Protocol:
+    handshake_exc: Exception | None
+    parser_exc: Exception | None
+    close_rcvd: Close | None
+    close_sent: Close | None
+    close_rcvd_then_sent: bool | None
+    subprotocol: Subprotocol | None
+    validate_text: bool
+
+    def __init__(
+        self,
+        side: Side,
+        *,
+        state: State = State.OPEN,
+        max_size: int | tuple[int | None, int | None] | None = 2**20,
+        logger: LoggerLike | None = None,
+    ) -> None: ...
+
+    # Settings
+
+    def queue_messages(
+        self,
+        high: int | None = 16,
+        low: int | None = None,
+        *,
+        max_bytes: int | None = 2**22,
+        max_fragments: int | None = 4096,
+    ) -> None: ...
+    def set_timeouts(
+        self,
+        *,
+        open_timeout: float | None = None,
+        ping_interval: float | None = None,
+        ping_timeout: float | None = None,
+        close_timeout: float | None = None,
+        now: float = 0.0,
+    ) -> None: ...
+    def use_read_buffer(self, buffer: WriteableBuffer) -> None: ...
+
+    # State
+
+    @property
+    def id(self) -> uuid.UUID: ...
+    @property
+    def side(self) -> Side: ...
+    @property
+    def logger(self) -> LoggerLike: ...
+    @logger.setter
+    def logger(self, logger: LoggerLike) -> None: ...
+    @property
+    def state(self) -> State: ...
+    @property
+    def extensions(self) -> list[_Extension]: ...
+    @extensions.setter
+    def extensions(self, extensions: Iterable[_Extension]) -> None: ...
+    @property
+    def max_size(self) -> int | tuple[int | None, int | None] | None: ...
+    @property
+    def latency(self) -> float: ...
+    @property
+    def close_code(self) -> int | None: ...
+    @property
+    def close_reason(self) -> str | None: ...
+    @property
+    def close_exc(self) -> ConnectionClosed: ...
+    def close_expected(self) -> bool: ...
+    @property
+    def reading_wanted(self) -> bool: ...
+    @property
+    def output_size(self) -> int: ...
+    @property
+    def transport_action(self) -> int: ...
+
+    # Time
+
+    def next_timeout(self) -> float | None: ...
+    def handle_timeout(self, now: float) -> int: ...
+
+    # Receiving
+
+    def get_buffer(self, sizehint: int = -1) -> memoryview: ...
+    def buffer_updated(self, size: int, now: float = 0.0) -> int: ...
+    def receive_data(self, data: ReadableBuffer, now: float = 0.0) -> int: ...
+    def receive_eof(self, now: float = 0.0) -> int: ...
+    def connection_lost(self, exc: Exception | None = None) -> None: ...
+    def events_received(self) -> list[Frame | Request | Response]: ...
+    @overload
+    def next_message(self, decode: Literal[True]) -> str | None: ...
+    @overload
+    def next_message(self, decode: Literal[False]) -> bytes | None: ...
+    @overload
+    def next_message(self, decode: bool | None = None) -> Data | None: ...
+    @overload
+    def next_fragment(self, decode: Literal[True]) -> tuple[str, bool] | None: ...
+    @overload
+    def next_fragment(self, decode: Literal[False]) -> tuple[bytes, bool] | None: ...
+    @overload
+    def next_fragment(self, decode: bool | None = None) -> tuple[Data, bool] | None: ...
+    def stop_waiting(self) -> None: ...
+    def acknowledged_pings(self) -> list[tuple[Any, float]]: ...
+    def abandoned_pings(self) -> list[Any]: ...
+
+    # Sending
+
+    def send(
+        self, message: DataLike, text: bool | None = None, *, compress: bool | None = None
+    ) -> int: ...
+    def send_prepared(self, message: PreparedMessage, *, compress: bool | None = None) -> int: ...
+    def send_text(
+        self, data: DataLike, fin: bool = True, *, compress: bool | None = None
+    ) -> None: ...
+    def send_binary(
+        self, data: DataLike, fin: bool = True, *, compress: bool | None = None
+    ) -> None: ...
+    def send_continuation(self, data: DataLike, fin: bool) -> None: ...
+    def send_ping(self, data: DataLike) -> None: ...
+    def send_pong(self, data: DataLike) -> None: ...
+    def ping(
+        self, data: DataLike | None = None, waiter: object = None, *, now: float = 0.0
+    ) -> bytes: ...
+    def close(self, code: int | None = 1000, reason: str = "", *, now: float = 0.0) -> None: ...
+    def send_close(self, code: int | None = None, reason: str = "") -> None: ...
+    def fail(self, code: int, reason: str = "", *, now: float = 0.0) -> None: ...
+
+    # Output
+
+    def data_to_send(self) -> list[bytes]: ...
+    def take_output(self) -> bytes: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+
+# _handshake
+
+@disjoint_base
+class ClientProtocol(Protocol):
+    uri: WebSocketURI
+    key: str
+    origin: Origin | None
+    available_extensions: Sequence[_ClientExtensionFactory] | None
+    available_subprotocols: Sequence[Subprotocol] | None
+
+    def __init__(
+        self,
+        uri: WebSocketURI,
+        *,
+        origin: Origin | None = None,
+        extensions: Sequence[_ClientExtensionFactory] | None = None,
+        subprotocols: Sequence[Subprotocol] | None = None,
+        state: State = State.CONNECTING,
+        max_size: int | tuple[int | None, int | None] | None = 2**20,
+        logger: LoggerLike | None = None,
+    ) -> None: ...
+    def connect(self) -> Request: ...
+    def send_request(self, request: Request) -> None: ...
+    def process_response(self, response: Response) -> None: ...
+    def process_extensions(self, headers: Headers) -> list[_Extension]: ...
+    def process_subprotocol(self, headers: Headers) -> Subprotocol | None: ...
+
+@disjoint_base
+class ServerProtocol(Protocol):
+    origin: Origin | None
+    origins: Sequence[Origin | re.Pattern[str] | None] | None
+    available_extensions: Sequence[_ServerExtensionFactory] | None
+    available_subprotocols: Sequence[Subprotocol] | None
+    check_host: bool
+    server_header: str | None
+
+    def __init__(
+        self,
+        *,
+        origins: Sequence[Origin | re.Pattern[str] | None] | None = None,
+        extensions: Sequence[_ServerExtensionFactory] | None = None,
+        subprotocols: Sequence[Subprotocol] | None = None,
+        select_subprotocol: (
+            Callable[[ServerProtocol, Sequence[Subprotocol]], Subprotocol | None] | None
+        ) = None,
+        state: State = State.CONNECTING,
+        max_size: int | tuple[int | None, int | None] | None = 2**20,
+        logger: LoggerLike | None = None,
+        check_host: bool = False,
+        server_header: str | None = None,
+    ) -> None: ...
+    def accept(self, request: Request) -> Response: ...
+    def reject(self, status: StatusLike, text: str) -> Response: ...
+    def send_response(self, response: Response, now: float | None = None) -> None: ...
+    def timeout_response(self) -> Response | None: ...
+    def process_request(self, request: Request) -> tuple[str, str | None, str | None]: ...
+    def process_origin(self, headers: Headers) -> Origin | None: ...
+    def process_extensions(self, headers: Headers) -> tuple[str | None, list[_Extension]]: ...
+    def process_subprotocol(self, headers: Headers) -> Subprotocol | None: ...
+    def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None: ...

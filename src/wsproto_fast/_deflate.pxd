@@ -1,0 +1,34 @@
+# cython: language_level=3
+"""permessage-deflate (RFC 7692); see _deflate.pyx."""
+
+
+cdef class PerMessageDeflate:
+    cdef readonly bint remote_no_context_takeover
+    cdef readonly bint local_no_context_takeover
+    cdef readonly int remote_max_window_bits
+    cdef readonly int local_max_window_bits
+    cdef readonly dict compress_settings
+    cdef readonly object backend
+    cdef public Py_ssize_t min_size     # messages smaller than this go uncompressed, bytes
+    cdef object _compressor
+    cdef object _decompressor
+    cdef bint _decoding                 # decode() is inside a compressed message
+    cdef bint _encoding                 # encode() is inside a compressed message
+    cdef bint _inside                   # inside a compressed message that is being received
+    cdef list _recent                   # what was inflated last, at least a window of it
+    cdef Py_ssize_t _recent_size
+
+    cdef bytes compress(self, object payload, bint fin)
+    cdef bytes compress_message(self, bytes payload)
+    cdef int start_afresh(self) except -1
+    cdef bytes decompress(self, bytes payload, bint fin, object limit)
+    cdef int _finish_message(self) except -1
+    cdef bytes _inflate(self, bytes payload, object limit)
+    cdef int _inflate_bits(self) noexcept
+    cdef bytes _window(self)
+    cdef int _remember(self, bytes data) except -1
+    cdef bint holds_state(self) noexcept
+    cdef int release(self) except -1
+
+
+cdef bytes compress_afresh(object backend, int window_bits, bytes payload)

@@ -1,0 +1,83 @@
+# cython: language_level=3
+"""The outgoing side of a connection; see _sender.pyx."""
+
+from libc.stdint cimport uint8_t
+
+from ._deflate cimport PerMessageDeflate
+from ._frames cimport ws_utf8_state
+from ._output cimport OutputBuffer
+
+
+# The values of frames.State.
+cdef enum:
+    CONNECTING = 0
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3
+
+
+# What the driver owes its transport; the values of activity.py.
+cdef enum:
+    KEEP = 0
+    HALF_CLOSE = 1
+    CLOSE = 2
+    ABORT = 3
+
+
+cdef bytes to_bytes(str name, data)
+
+
+cdef class PreparedMessage:
+    cdef int _opcode
+    cdef bytes _payload
+    cdef bytes _frame               # unmasked, no extension applied
+    cdef bytes _compressed          # payload compressed from a fresh state; empty if that doesn't pay
+    cdef bytes _compressed_frame
+    cdef int _window_bits           # of the compressor that did it
+
+    cdef int _compress(self, PerMessageDeflate deflate) except -1
+
+
+cdef class Sender:
+    # --- role, state, log ---
+    cdef readonly object side
+    cdef bint _is_client
+    cdef int _state
+    cdef object _logger
+    cdef dict _logger_cache
+    cdef int _activity
+    cdef double _now
+    cdef readonly int transport_action
+    cdef public bint validate_text
+
+    # --- extensions ---
+    cdef list _extensions
+    cdef Py_ssize_t _extensions_seen
+    cdef PerMessageDeflate _deflate  # the only extension, if it is this one
+    cdef bint _foreign_extensions   # there are others
+    cdef double _release_time       # when unused compression contexts are freed
+    cdef double _deflate_used
+
+    # --- output ---
+    cdef OutputBuffer _output
+    cdef uint8_t _sending_opcode    # of the fragmented message being sent; 0 if none
+    cdef bint _sending_compressed
+    cdef ws_utf8_state _sending_utf8
+    cdef bint _eof_queued
+    cdef bint _eof_sent
+    cdef bint _discarding           # after a failure or a Close frame nothing more is parsed
+    cdef bint _writing_paused
+    cdef bytes _delayed_pong
+
+    cdef bint _debug(self) except -1
+    cdef bint _enabled(self, object level) except -1
+    cdef int _refresh_extensions(self) except -1
+    cdef int _append_output(self, bytes data) except -1
+    cdef int _send_eof(self) except -1
+    cdef int _write_data(self, int opcode, object data, bint fin, object compress) except -1
+    cdef int _write_deflated(self, int opcode, bytes payload, bint fin, object compress) except -1
+    cdef int _use_deflate(self) except -1
+    cdef int _release_contexts(self, bint receiving) except -1
+    cdef int _write_control(self, int opcode, bytes payload) except -1
+    cdef int _write_frame(self, int opcode, bint fin, int rsv, const void* payload, Py_ssize_t size) except -1
+    cdef int _check_sent_text(self, object data, bint fin) except -1

@@ -1,0 +1,328 @@
+"""What leaves a connection: messages into frames, through the extensions, into the output.
+
+Lowest of the three layers of a connection (Sender, Receiver, Protocol). Knows the state only to read it; when
+something may be sent, and what must be, is decided above.
+"""
+
+import logging
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_GetItem
+from cpython.ref cimport PyObject
+from cpython.unicode cimport PyUnicode_Check
+from libc.math cimport INFINITY
+from libc.string cimport memcpy
+
+from ._deflate cimport PerMessageDeflate, compress_afresh
+from ._frames cimport (
+    OP_BINARY,
+    OP_CONT,
+    OP_PONG,
+    OP_TEXT,
+    Frame,
+    next_masking_key,
+    write_header,
+    ws_mask_copy,
+    ws_utf8_check,
+    ws_utf8_state,
+)
+from ._output cimport OutputBuffer
+from ._queue cimport ATTENTION
+
+from .exceptions import ProtocolError
+from .frames import State
+
+
+cdef extern from "Python.h":
+    unsigned char* PyUnicode_1BYTE_DATA(object text)
+    bint PyUnicode_IS_ASCII(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+
+
+# Compression contexts that aren't used for so long are freed, in seconds.
+cdef double IDLE_TIME = 5.0
+
+cdef list _states = list(State)
+cdef object _DEBUG = logging.DEBUG
+cdef object _FALSE = False
+cdef bytes _EOF = b""
+
+
+cdef bytes to_bytes(str name, data):
+    """Return a copy of the bytes-like or str argument ``name``."""
+    if isinstance(data, str):
+        return data.encode()
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    raise TypeError(f"{name} must be str or bytes-like; got {type(data).__name__}")
+
+
+@cython.final
+cdef class PreparedMessage:
+    """A message that is going to be sent on many connections, framed once for all of them.
+
+    Args:
+        message: str or bytes-like object.
+        text: Force a text (True) or binary (False) message, whatever the type of ``message``.
+
+    Raises:
+        TypeError: If ``message`` is of another type.
+    """
+
+    def __cinit__(self, message, text=None):
+        cdef unsigned char header[14]
+        cdef int header_size
+        self._payload = to_bytes("message", message)
+        self._opcode = OP_TEXT if (isinstance(message, str) if text is None else text) else OP_BINARY
+        header_size = write_header(header, self._opcode, True, 0, PyBytes_GET_SIZE(self._payload), NULL)
+        self._frame = (<char*>header)[:header_size] + self._payload
+
+    cdef int _compress(self, PerMessageDeflate deflate) except -1:
+        """Compress it, once for all connections."""
+        cdef unsigned char header[14]
+        cdef int header_size
+        cdef bytes data = compress_afresh(deflate.backend, deflate.local_max_window_bits, self._payload)
+        self._window_bits = deflate.local_max_window_bits
+        if PyBytes_GET_SIZE(data) >= PyBytes_GET_SIZE(self._payload):
+            self._compressed = b""
+            return 0
+        self._compressed = data
+        header_size = write_header(header, self._opcode, True, 4, PyBytes_GET_SIZE(data), NULL)
+        self._compressed_frame = (<char*>header)[:header_size] + data
+
+
+cdef class Sender:
+    """The outgoing side of a connection: frames, through the extensions, into the output."""
+
+    def __cinit__(self, *args, **kwargs):
+        self._output = OutputBuffer.__new__(OutputBuffer)
+        self._release_time = INFINITY
+        self.validate_text = True
+
+    @property
+    def logger(self):
+        """Logger or LoggerAdapter for what happens on this connection."""
+        return self._logger
+
+    @logger.setter
+    def logger(self, logger):
+        self._logger = logger
+        while isinstance(logger, logging.LoggerAdapter):
+            logger = logger.logger
+        # Loggers keep what isEnabledFor() found in a dict that is emptied whenever a level changes.
+        cache = getattr(logger, "_cache", None)
+        self._logger_cache = cache if type(cache) is dict else None
+
+    cdef bint _debug(self) except -1:
+        return self._enabled(_DEBUG)
+
+    cdef bint _enabled(self, object level) except -1:
+        """Tell whether the logger wants records of a level."""
+        cdef PyObject* enabled
+        if self._logger_cache is not None:
+            enabled = PyDict_GetItem(self._logger_cache, level)
+            if enabled == <PyObject*>_FALSE:
+                return False
+        return self._logger.isEnabledFor(level)
+
+    @property
+    def state(self) -> State:
+        """State of the connection (RFC 6455 section 4.1, 7.1.3 and 7.1.4)."""
+        return _states[self._state]
+
+    @property
+    def extensions(self) -> list:
+        """Negotiated extensions, in the order in which they transform outgoing frames."""
+        if self._extensions is None:
+            self._extensions = []
+        return self._extensions
+
+    @extensions.setter
+    def extensions(self, extensions):
+        self._extensions = list(extensions)
+        self._extensions_seen = 0
+        self._refresh_extensions()
+
+    cdef int _refresh_extensions(self) except -1:
+        """Look at the list of extensions, which programs may also extend in place."""
+        cdef Py_ssize_t count = len(self._extensions)
+        if count == self._extensions_seen and (self._deflate is None or self._extensions[0] is self._deflate):
+            return 0
+        self._extensions_seen = count
+        self._deflate = None
+        if count == 1 and type(self._extensions[0]) is PerMessageDeflate:
+            self._deflate = self._extensions[0]
+        self._foreign_extensions = count > 0 and self._deflate is None
+
+    # ------------------------------------------------------------------ output
+
+    @property
+    def output_size(self) -> int:
+        """Number of bytes waiting for ``take_output``."""
+        return self._output.size
+
+    def data_to_send(self) -> list:
+        """Return and forget the bytes to send; an empty one stands for the end of the stream."""
+        cdef list data = []
+        while self._output.size:
+            data.append(self._output.take())
+        if self._eof_queued:
+            self._eof_queued = False
+            data.append(_EOF)
+        return data
+
+    def take_output(self) -> bytes:
+        """Return and forget the next piece of the bytes to send; empty when there is none.
+
+        The end of the stream isn't among them: see ``transport_action``.
+        """
+        return self._output.take()
+
+    def pause_writing(self) -> None:
+        """Tell that the network doesn't take what is sent: Pings aren't answered one by one any more."""
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        """Tell that the network takes what is sent again."""
+        self._writing_paused = False
+        if self._delayed_pong is not None:
+            payload, self._delayed_pong = self._delayed_pong, None
+            if not self._discarding:
+                self._write_control(OP_PONG, payload)
+
+    cdef int _append_output(self, bytes data) except -1:
+        self._output.append(data)
+
+    cdef int _send_eof(self) except -1:
+        if not self._eof_sent:
+            self._eof_sent = True
+            self._eof_queued = True
+            self.transport_action = max(self.transport_action, HALF_CLOSE)
+            self._activity |= ATTENTION
+            if self._debug():
+                self._logger.debug("> EOF")
+
+    # ------------------------------------------------------------------ frames
+
+    cdef int _write_data(self, int opcode, object data, bint fin, object compress) except -1:
+        """Write a data frame, extensions applied."""
+        cdef Py_buffer view
+        cdef bytes payload
+        if self._extensions is not None:
+            self._refresh_extensions()
+        if self._debug():
+            self._logger.debug("> %s", Frame.make(opcode, to_bytes("message", data), fin, 0))
+        if self._foreign_extensions:
+            self._write_through_extensions(opcode, to_bytes("message", data), fin)
+            return 0
+        if self._deflate is not None:
+            payload = data if PyBytes_CheckExact(data) else to_bytes("message", data)
+            return self._write_deflated(opcode, payload, fin, compress)
+        if PyUnicode_Check(data):
+            if PyUnicode_IS_ASCII(data):
+                return self._write_frame(opcode, fin, 0, PyUnicode_1BYTE_DATA(data), PyUnicode_GET_LENGTH(data))
+            payload = (<str>data).encode()
+            return self._write_frame(opcode, fin, 0, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+        if PyBytes_CheckExact(data):
+            return self._write_frame(opcode, fin, 0, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        if isinstance(data, memoryview) and not data.c_contiguous:
+            data = data.tobytes()
+        elif not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"message must be str or bytes-like; got {type(data).__name__}")
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            self._write_frame(opcode, fin, 0, view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef int _write_deflated(self, int opcode, bytes payload, bint fin, object compress) except -1:
+        """Write a data frame, compressed if that is asked for or pays (RFC 7692 section 6)."""
+        cdef PerMessageDeflate deflate = self._deflate
+        cdef bytes data = None
+        if opcode != OP_CONT:
+            if not fin:
+                self._sending_compressed = compress is not False
+            elif compress:
+                data = deflate.compress(payload, True)
+            elif compress is None and PyBytes_GET_SIZE(payload) >= deflate.min_size:
+                data = deflate.compress_message(payload)
+        if self._sending_compressed and not (fin and opcode != OP_CONT):
+            data = deflate.compress(payload, fin)
+        if data is None:
+            return self._write_frame(opcode, fin, 0, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+        self._use_deflate()
+        self._write_frame(
+            opcode, fin, 0 if opcode == OP_CONT else 4, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
+        )
+
+    cdef int _use_deflate(self) except -1:
+        """Note that compression contexts are in use."""
+        self._deflate_used = self._now
+        if self._release_time == INFINITY and self._state == OPEN:
+            self._release_time = self._now + IDLE_TIME
+            self._activity |= ATTENTION
+
+    cdef int _release_contexts(self, bint receiving) except -1:
+        """Free compression contexts that weren't used for a while; ``receiving`` inside a message."""
+        self._release_time = INFINITY
+        if self._deflate is None or not self._deflate.holds_state():
+            return 0
+        if self._now - self._deflate_used < IDLE_TIME or receiving or self._sending_opcode:
+            self._release_time = self._now + IDLE_TIME
+        else:
+            self._deflate.release()
+
+    def _write_through_extensions(self, opcode, data, fin):
+        frame = Frame.make(opcode, data, fin, 0)
+        for extension in self._extensions:
+            frame = extension.encode(frame)
+        payload = bytes(frame.data)
+        self._write_frame(
+            frame.opcode, frame.fin, frame.rsv1 << 2 | frame.rsv2 << 1 | frame.rsv3,
+            PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload),
+        )
+
+    cdef int _write_control(self, int opcode, bytes payload) except -1:
+        if PyBytes_GET_SIZE(payload) > 125:
+            raise ProtocolError("control frame too long")
+        if self._debug():
+            self._logger.debug("> %s", Frame.make(opcode, payload, True, 0))
+        if self._foreign_extensions:
+            self._write_through_extensions(opcode, payload, True)
+        else:
+            self._write_frame(opcode, True, 0, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+
+    cdef int _write_frame(self, int opcode, bint fin, int rsv, const void* payload, Py_ssize_t size) except -1:
+        cdef unsigned char header[14]
+        cdef unsigned char key[4]
+        cdef unsigned char* out
+        cdef int header_size
+        if self._is_client:
+            next_masking_key(key)
+            header_size = write_header(header, opcode, fin, rsv, size, key)
+        else:
+            header_size = write_header(header, opcode, fin, rsv, size, NULL)
+        out = self._output.reserve(header_size + size)
+        memcpy(out, header, header_size)
+        if self._is_client:
+            ws_mask_copy(out + header_size, <const unsigned char*>payload, size, key, 0)
+        else:
+            memcpy(out + header_size, payload, size)
+
+    cdef int _check_sent_text(self, object data, bint fin) except -1:
+        """Check the next bytes of a text message before they are sent; nothing changes if they are bad."""
+        cdef ws_utf8_state state = self._sending_utf8
+        cdef bytes payload
+        cdef Py_ssize_t good, start
+        if PyUnicode_Check(data) and state.missing == 0:
+            return 0
+        payload = to_bytes("message", data)
+        good = <Py_ssize_t>ws_utf8_check(
+            &state, <const unsigned char*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload)
+        )
+        if good < PyBytes_GET_SIZE(payload) or (fin and state.missing):
+            start = max(good - state.seen, 0)
+            raise UnicodeDecodeError("utf-8", payload, start, max(good, start + 1), "invalid text message")
+        self._sending_utf8 = state

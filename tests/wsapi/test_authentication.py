@@ -1,0 +1,270 @@
+"""Credentials of URIs: Basic, and Digest after a challenge (RFC 7616)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any
+
+import pytest
+
+from tests.wsapi.helpers import echo, port_of, serving
+from wsapi._authentication import Challenge, Digest, parse_challenges
+from wsapi.asyncio.client import connect
+from wsapi.asyncio.server import ServerConnection
+from wsapi.exceptions import InvalidHeaderFormat, InvalidStatus
+from wsapi.http11 import Request, Response
+
+# ---------------------------------------------------------------------- challenges
+
+
+@pytest.mark.parametrize(
+    "header, challenges",
+    [
+        ("", []),
+        (" , ", []),
+        ("Negotiate", [Challenge("negotiate")]),
+        ("NTLM TlRMTVNTUAAC==", [Challenge("ntlm", token68="TlRMTVNTUAAC==")]),
+        ('Basic realm="a, b=c"', [Challenge("basic", {"realm": "a, b=c"})]),
+        (r'Basic realm="a\"b\\c"', [Challenge("basic", {"realm": 'a"b\\c'})]),
+        ("Basic realm=", [Challenge("basic", token68="realm=")]),
+        (
+            'Negotiate, Basic realm=x , charset = "UTF-8",Digest Realm="y",nonce=n',
+            [
+                Challenge("negotiate"),
+                Challenge("basic", {"realm": "x", "charset": "UTF-8"}),
+                Challenge("digest", {"realm": "y", "nonce": "n"}),
+            ],
+        ),
+        ("A t68, B x=y", [Challenge("a", token68="t68"), Challenge("b", {"x": "y"})]),
+    ],
+)
+def test_parse_challenges(header: str, challenges: list[Challenge]) -> None:
+    assert parse_challenges(header) == challenges
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "realm=x",
+        "@",
+        "A/b",
+        'Basic realm="x',
+        "Basic realm=@",
+        'Basic a="b"c=d',
+        "Basic a=b, a=c",
+        "A t68==, x=y",
+    ],
+)
+def test_parse_challenges_refuses(header: str) -> None:
+    with pytest.raises(InvalidHeaderFormat):
+        parse_challenges(header)
+
+
+# ---------------------------------------------------------------------- answers
+
+RFC = (
+    'Digest realm="http-auth@example.org", qop="auth, auth-int", algorithm={}, '
+    'nonce="7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v", '
+    'opaque="FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS"'
+)
+
+
+@pytest.mark.parametrize(
+    "algorithm, response",
+    [
+        ("MD5", "8ca523f5e9506fed4657c9700eebdbec"),
+        ("SHA-256", "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
+    ],
+)
+def test_examples_of_the_rfc(algorithm: str, response: str) -> None:
+    """RFC 7616 §3.9.1."""
+    digest = Digest.from_headers([RFC.format(algorithm)], "Mufasa", "Circle of Life")
+    assert digest is not None
+    assert digest.authorization(
+        "GET", "/dir/index.html", "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ"
+    ) == (
+        'Digest username="Mufasa", realm="http-auth@example.org", uri="/dir/index.html", '
+        f'algorithm={algorithm}, nonce="7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v", '
+        'nc=00000001, cnonce="f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ", qop=auth, '
+        f'response="{response}", opaque="FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS"'
+    )
+    assert "nc=00000002" in digest.authorization("GET", "/")
+
+
+def md5(text: str) -> str:
+    return hashlib.md5(text.encode()).hexdigest()
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def answer(header: str, username: str = "u", password: str = "p") -> str:
+    digest = Digest.from_headers([header], username, password)
+    assert digest is not None
+    return digest.authorization("GET", "/", "c")
+
+
+def test_without_qop() -> None:
+    """RFC 2069: neither qop nor a count."""
+    header = answer('Digest realm="r", nonce="n"')
+    expected = md5(f"{md5('u:r:p')}:n:{md5('GET:/')}")
+    assert header == (f'Digest username="u", realm="r", uri="/", nonce="n", response="{expected}"')
+
+
+@pytest.mark.parametrize("name, hash_", [("MD5-sess", md5), ("SHA-256-sess", sha256)])
+def test_session(name: str, hash_: Any) -> None:
+    header = answer(f'Digest realm="r", nonce="n", qop=auth, algorithm={name}')
+    secret = hash_(f"{hash_('u:r:p')}:n:c")
+    expected = hash_(f"{secret}:n:00000001:c:auth:{hash_('GET:/')}")
+    assert f'response="{expected}"' in header
+    assert f"algorithm={name}, " in header
+
+
+def test_userhash() -> None:
+    header = answer('Digest realm="r", nonce="n", qop="auth", userhash=true')
+    assert header.startswith(f'Digest username="{md5("u:r")}", ')
+    assert header.endswith(", userhash=true")
+
+
+def test_names_of_all_kinds() -> None:
+    header = answer('Digest realm="r", nonce="n", qop="auth"', "Jäsøn Doe")
+    assert header.startswith("Digest username*=UTF-8''J%C3%A4s%C3%B8n%20Doe, ")
+    expected = md5(f"{md5('Jäsøn Doe:r:p')}:n:00000001:c:auth:{md5('GET:/')}")
+    assert f'response="{expected}"' in header
+    assert answer('Digest realm="r", nonce="n"', 'a"b\\').startswith(r'Digest username="a\"b\\", ')
+    # The realm goes back byte by byte.
+    realm = "é".encode().decode("latin-1")
+    header = answer(f'Digest realm="{realm}", nonce="n"')
+    assert f'realm="{realm}"' in header
+    assert md5(f"{md5('u:é:p')}:n:{md5('GET:/')}") in header
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Basic realm=r",
+        "Digest realm=r",
+        "Digest nonce=n",
+        "Digest realm=r, nonce=n, algorithm=SHA-512-256",
+        "Digest realm=r, nonce=n, qop=auth-int",
+        "Digest realm=r, nonce=n, algorithm=MD5-sess",
+        'Digest realm="r',
+    ],
+)
+def test_unsupported_challenges(header: str) -> None:
+    assert Digest.from_headers([header], "u", "p") is None
+    # The next one may be fine.
+    for headers in ([header, "Digest realm=r2, nonce=n"], ["Digest realm=r2, nonce=n", header]):
+        digest = Digest.from_headers(headers, "u", "p")
+        assert digest is not None
+        assert 'realm="r2"' in digest.authorization("GET", "/")
+
+
+# ---------------------------------------------------------------------- connections
+
+
+class Guard:
+    """A server's check of Digest authorizations; counts requests."""
+
+    def __init__(self, nonces: list[str], password: str = "pass") -> None:
+        self.nonces = nonces
+        self.password = password
+        self.seen: list[str | None] = []
+
+    def __call__(self, connection: ServerConnection, request: Request) -> Response | None:
+        authorization = request.headers.get("Authorization")
+        self.seen.append(authorization)
+        nonce = self.nonces[0]
+        if authorization is not None and authorization.startswith("Digest "):
+            if len(self.nonces) > 1:
+                del self.nonces[0]
+            fields = dict(re.findall(r'(\w+)="?([^",]*)"?', authorization))
+            secret = sha256(f"user:realm:{self.password}")
+            right = sha256(
+                f"{secret}:{nonce}:{fields['nc']}:{fields['cnonce']}:auth:"
+                + sha256(f"GET:{request.path}")
+            )
+            if fields["response"] == right:
+                return None
+        response = connection.respond(401, "no\n")
+        response.headers["WWW-Authenticate"] = 'Basic realm="realm", charset="UTF-8"'
+        response.headers["WWW-Authenticate"] = (
+            f'Digest realm="realm", nonce="{nonce}", qop="auth", algorithm=SHA-256'
+        )
+        return response
+
+
+async def test_digest() -> None:
+    guard = Guard(["n"])
+    async with serving(process_request=guard) as server:
+        uri = f"ws://user:pass@127.0.0.1:{port_of(server)}/path?query"
+        connector = connect(uri)
+        for _ in range(2):
+            async with connector as ws:
+                await ws.send("hello")
+                assert await ws.recv() == "hello"
+    basic, first, second = guard.seen
+    assert basic == "Basic dXNlcjpwYXNz"
+    assert first is not None
+    assert 'uri="/path?query"' in first
+    # The challenge holds for the next connection; a nonce is counted.
+    assert second is not None
+    assert "nc=00000002" in second
+
+
+async def test_digest_with_a_new_nonce() -> None:
+    guard = Guard(["n1", "n2", "n2"])
+    async with serving(process_request=guard) as server:
+        connector = connect(f"ws://user:pass@127.0.0.1:{port_of(server)}/")
+        for _ in range(2):
+            async with connector:
+                pass
+    assert len(guard.seen) == 4
+
+
+async def test_digest_is_refused() -> None:
+    guard = Guard(["n"], password="other")
+    async with serving(process_request=guard) as server:
+        with pytest.raises(InvalidStatus, match="401"):
+            await connect(f"ws://user:pass@127.0.0.1:{port_of(server)}/")
+    assert len(guard.seen) == 2
+
+
+@pytest.mark.parametrize(
+    "user_info, headers",
+    [
+        ("", None),
+        ("", {"Authorization": "Bearer x"}),
+        ("user:pass@", {"authorization": "Bearer x"}),
+    ],
+)
+async def test_no_digest_without_credentials_to_use(user_info: str, headers: Any) -> None:
+    async with serving(process_request=challenge) as server:
+        with pytest.raises(InvalidStatus, match="401"):
+            await connect(
+                f"ws://{user_info}127.0.0.1:{port_of(server)}/", additional_headers=headers
+            )
+
+
+def challenge(connection: ServerConnection, request: Request) -> Response:
+    response = connection.respond(401, "no\n")
+    response.headers["WWW-Authenticate"] = 'Digest realm="realm", nonce="n", qop="auth"'
+    return response
+
+
+async def test_no_digest_for_another_origin() -> None:
+    guard = Guard(["n"])
+
+    async with serving(process_request=guard) as other:
+
+        def redirect(connection: ServerConnection, request: Request) -> Response:
+            response = connection.respond(302, "there\n")
+            response.headers["Location"] = f"ws://127.0.0.1:{port_of(other)}/"
+            return response
+
+        async with serving(echo, process_request=redirect) as server:
+            with pytest.raises(InvalidStatus, match="401"):
+                await connect(f"ws://user:pass@127.0.0.1:{port_of(server)}/")
+    assert guard.seen == [None]

@@ -1,0 +1,478 @@
+"""The programs in examples/, each run as users run them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.wsapi.helpers import echo, run, serving, uri_of
+from wsapi.asyncio.client import ClientConnection, connect, unix_connect
+from wsapi.asyncio.server import ServerConnection, serve
+from wsapi.exceptions import ConnectionClosedError, InvalidStatus
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+pytestmark = [
+    pytest.mark.skipif(not EXAMPLES.exists(), reason="the examples are not beside the tests"),
+    pytest.mark.skipif(sys.platform == "win32", reason="programs are ended by signals"),
+]
+
+
+class Program:
+    """An example that runs."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def line(self) -> str:
+        """Return the next line that it prints."""
+        assert self.process.stdout is not None
+        line = await self.process.stdout.readline()
+        if not line:
+            assert self.process.stderr is not None
+            raise AssertionError((await self.process.stderr.read()).decode())
+        return line.decode().rstrip("\n")
+
+    async def end(self, number: int = signal.SIGINT) -> str:
+        """Send it a signal, wait until it ends well; return what else it prints."""
+        self.process.send_signal(number)
+        return await self.wait()
+
+    async def wait(self, *, quiet: bool = True) -> str:
+        output, errors = await self.process.communicate()
+        assert self.process.returncode == 0, errors.decode()
+        if quiet:
+            assert errors == b"", errors.decode()
+        return output.decode()
+
+
+@contextlib.asynccontextmanager
+async def running(name: str, *arguments: str, **environment: str) -> AsyncIterator[Program]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-u", "-W", "error", str(EXAMPLES / name), *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | environment,
+    )
+    try:
+        yield Program(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        # Reads the pipes to their ends, so that their transports are closed.
+        await process.communicate()
+
+
+async def messages(connection: ClientConnection, number: int) -> list[str | bytes]:
+    return [await connection.recv() for _ in range(number)]
+
+
+# ---------------------------------------------------------------------- one by one
+
+
+async def test_echo() -> None:
+    async with running("echo_server.py", "0") as server:
+        url = await server.line()
+        async with running("echo_client.py", url) as client:
+            first, second = (await client.wait()).splitlines()
+            assert first == "Hello!"
+            assert re.fullmatch(r"ping: \d+\.\d\d ms", second)
+        async with connect(url) as connection:
+            await connection.send("still open")
+            assert await connection.recv() == "still open"
+            assert await server.end() == ""
+            await connection.wait_closed()
+            assert connection.close_code == 1001
+
+
+async def test_sans_io() -> None:
+    async with serving(echo) as server:
+        async with running("sans_io.py", uri_of(server)) as client:
+            output = await client.wait()
+    assert output == "Hello!\nsent 1000 (OK); then received 1000 (OK)\n"
+
+
+async def test_broadcast() -> None:
+    async with running("broadcast.py", "0") as server:
+        url = await server.line()
+        async with connect(url) as one:
+            assert await one.recv() == "there are 1 of us"
+            async with connect(url) as two:
+                assert await messages(two, 1) == await messages(one, 1) == ["there are 2 of us"]
+                await two.send("hello")
+                assert await messages(one, 1) == await messages(two, 1) == ["hello"]
+        await server.end()
+
+
+async def test_basic_auth() -> None:
+    async with running("basic_auth.py", "0") as server:
+        url = await server.line()
+        async with connect(url.replace("://", "://alice:wonderland@")) as connection:
+            assert await connection.recv() == "Welcome, alice!"
+        for user in ("", "alice:looking-glass@", "bob:wonderland@"):
+            with pytest.raises(InvalidStatus) as raised:
+                await connect(url.replace("://", f"://{user}"))
+            assert raised.value.response.status_code == 401
+        await server.end()
+
+
+async def test_token_auth() -> None:
+    async with running("token_auth.py", "0") as server:
+        url = await server.line()
+        async with connect(url) as connection:
+            await connection.send("alice 0f3c7a")
+            assert await connection.recv() == "Welcome, alice!"
+        for message in ("alice 9d41be", "carol 0f3c7a", ""):
+            async with connect(url) as connection:
+                await connection.send(message)
+                with pytest.raises(ConnectionClosedError, match="authentication failed"):
+                    await connection.recv()
+                assert connection.close_code == 1008
+        await server.end()
+
+
+async def test_routing() -> None:
+    pytest.importorskip("werkzeug", reason="werkzeug isn't installed")
+    async with running("routing.py", "0") as server:
+        url = await server.line()
+        async with connect(url) as connection:
+            assert await connection.recv() == "try /echo or /add/1/2"
+        async with connect(f"{url}/add/20/22") as connection:
+            assert await connection.recv() == "42"
+        async with connect(f"{url}/echo") as connection:
+            await connection.send("hello")
+            assert await connection.recv() == "hello"
+        with pytest.raises(InvalidStatus) as raised:
+            await connect(f"{url}/add/20/x")
+        assert raised.value.response.status_code == 404
+        await server.end()
+
+
+async def test_both_ways() -> None:
+    async with running("both_ways.py", "0") as server:
+        url = await server.line()
+        async with connect(url) as connection:
+            assert await connection.recv() == "10"
+            await connection.send("2")
+            rest = [message async for message in connection]
+            # The next number may be on its way already.
+            assert rest[-2:] == ["2", "1"]
+            assert connection.close_reason == "lift-off"
+        async with connect(url) as connection:
+            await connection.send("two")
+            with contextlib.suppress(ConnectionClosedError):
+                await messages(connection, 10)
+            assert connection.close_code == 1007
+        async with connect(url) as connection:
+            pass
+        await server.end()
+
+
+async def test_reconnecting_client() -> None:
+    numbers = itertools.count(1)
+
+    async def handler(ws: ServerConnection) -> None:
+        await ws.send(f"connection {next(numbers)}")
+        await ws.wait_closed()
+
+    async def last(ws: ServerConnection) -> None:
+        await ws.send("bye")
+        await ws.wait_closed()
+
+    delays = {"WSAPI_BACKOFF_INITIAL_DELAY": "0.05", "WSAPI_BACKOFF_MIN_DELAY": "0.05"}
+    async with serve(handler, "127.0.0.1", 0) as first:
+        port = first.sockets[0].getsockname()[1]
+        async with running("reconnecting_client.py", uri_of(first), **delays) as client:
+            assert await client.line() == "connection 1"
+            (connection,) = first.connections
+            await connection.close()
+            assert await client.line() == "connection 2"
+            (connection,) = first.connections
+            connection.transport.abort()
+            assert await client.line() == "connection lost"
+            assert await client.line() == "connection 3"
+            first.close()
+            await first.wait_closed()
+            # Nobody listens for a moment.
+            assert client.process.stderr is not None
+            line = (await client.process.stderr.readline()).decode()
+            assert re.search(r"connect failed; reconnecting in \d+\.\d seconds: ", line)
+            async with serve(last, "127.0.0.1", port):
+                assert await client.line() == "bye"
+                assert await client.wait(quiet=False) == ""
+
+
+async def test_tls(tmp_path: Path) -> None:
+    trustme = pytest.importorskip("trustme", reason="trustme isn't installed")
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    paths = [str(tmp_path / name) for name in ("authority.pem", "certificate.pem", "key.pem")]
+    authority.cert_pem.write_to_path(paths[0])
+    certificate.cert_chain_pems[0].write_to_path(paths[1])
+    certificate.private_key_pem.write_to_path(paths[2])
+    async with running("tls_server.py", *paths[1:], "0") as server:
+        url = await server.line()
+        assert url.startswith("wss://localhost:")
+        async with running("tls_client.py", paths[0], url) as client:
+            first, second = (await client.wait()).splitlines()
+            assert first == "Hello!"
+            assert "TLS" in second
+        await server.end()
+
+
+async def test_unix_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    async with running("unix_socket.py", "server", path) as server:
+        assert await server.line() == path
+        assert os.stat(path).st_mode & 0o777 == 0o600
+        async with running("unix_socket.py", "client", path) as client:
+            assert await client.wait() == f"process {server.process.pid} received 'Hello!'\n"
+        await server.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_graceful_shutdown(number: int) -> None:
+    async with running("graceful_shutdown.py", "0") as server:
+        url = await server.line()
+        async with connect(url) as idle, connect(url) as busy:
+            await busy.send("it")
+            assert await busy.recv() == "working on 'it'"
+            assert await server.end(number) == "finished 'it'\nclosed\n"
+            for connection in (idle, busy):
+                await connection.wait_closed()
+                assert connection.close_code == 1001
+        with pytest.raises(OSError):
+            await connect(url)
+
+
+# ---------------------------------------------------------------------- behind nginx
+
+
+@contextlib.asynccontextmanager
+async def running_nginx(directory: Path, site: str) -> AsyncIterator[None]:
+    """Run nginx with a site, in the foreground, with all its files in one directory."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+    if program is None:
+        pytest.skip("nginx isn't installed")
+    (directory / "site.conf").write_text(site, encoding="utf-8")
+    temporary = "".join(
+        f"    {kind}_temp_path {directory}/{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    configuration = directory / "nginx.conf"
+    configuration.write_text(
+        "daemon off;\nmaster_process off;\nworker_processes 1;\n"
+        f"pid {directory}/pid;\nerror_log stderr;\n"
+        "events { worker_connections 64; }\n"
+        f"http {{\n    access_log off;\n{temporary}    include {directory}/site.conf;\n}}\n",
+        encoding="utf-8",
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(program, "-p", str(directory), "-e", "stderr", "-c", str(configuration)),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+async def accepting(port: int) -> None:
+    """Wait until somebody listens."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.02)
+        else:
+            writer.close()
+            await writer.wait_closed()
+            return
+
+
+async def http_get(port: int, path: str) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        writer.write(request.encode())
+        return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_behind_nginx(tmp_path: Path) -> None:
+    path, port = str(tmp_path / "socket"), free_port()
+    site = (EXAMPLES / "nginx.conf").read_text(encoding="utf-8")
+    changes = {"/run/websocket.sock": path, "listen 8080": f"listen 127.0.0.1:{port}"}
+    for old, new in changes.items():
+        assert site.count(old) == 1
+        site = site.replace(old, new)
+    async with running("behind_nginx.py", path) as server, running_nginx(tmp_path, site):
+        assert await server.line() == path
+        await accepting(port)
+        headers = {"X-Real-IP": "1.2.3.4"}  # not to be believed
+        async with connect(f"ws://127.0.0.1:{port}", additional_headers=headers) as connection:
+            await connection.send("hello")
+            # nginx appends nothing: it replaces what the client says.
+            assert await connection.recv() == "127.0.0.1: hello"
+            await connection.send("x" * 100_000)
+            assert await connection.recv() == "127.0.0.1: " + "x" * 100_000
+            assert await (await connection.ping()) > 0
+        response = await http_get(port, "/health")
+        assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert response.endswith(b"\r\n\r\nOK\n")
+        response = await http_get(port, "/")
+        assert response.startswith(b"HTTP/1.1 426 ")
+        async with unix_connect(path, additional_headers={"X-Real-IP": "local"}) as connection:
+            await connection.send("without nginx")
+            assert await connection.recv() == "local: without nginx"
+        async with connect(f"ws://127.0.0.1:{port}") as connection:
+            await server.end()
+            await connection.wait_closed()
+            assert connection.close_code == 1001
+
+
+# ---------------------------------------------------------------------- the dashboard
+
+
+async def test_dashboard() -> None:
+    async with running("dashboard.py", "0") as server:
+        url = await server.line()
+        port = int(url.rstrip("/").rpartition(":")[2])
+        response = await http_get(port, "/")
+        assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert response.count(b"\r\nContent-Type: ") == 1
+        assert b"\r\nContent-Type: text/html; charset=utf-8\r\n" in response
+        assert response.endswith((EXAMPLES / "dashboard.html").read_bytes())
+        assert (await http_get(port, "/x")).startswith(b"HTTP/1.1 404 ")
+        feed = url.replace("http", "ws") + "feed"
+        async with connect(feed) as one, connect(feed) as two:
+            await one.send("visitors")
+            assert json.loads(await one.recv()) == {"topic": "visitors", "value": 2}
+            await two.send("time")
+            event = json.loads(await two.recv())
+            assert event["topic"] == "time"
+            assert re.fullmatch(r"\d\d:\d\d:\d\d", event["value"])
+            await two.send("weather")
+            with pytest.raises(ConnectionClosedError, match="no such topic"):
+                await messages(two, 10)
+        await server.end()
+
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--remote-debugging-port=0",
+]
+
+
+@contextlib.asynccontextmanager
+async def running_chromium(directory: Path) -> AsyncIterator[ClientConnection]:
+    """Run a browser; yield a connection to its DevTools, which are a WebSocket server."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("chromium isn't installed")
+    environment = os.environ | {"HOME": str(directory)}
+    process = await asyncio.create_subprocess_exec(
+        *(program, *FLAGS, f"--user-data-dir={directory}", "about:blank"),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+    )
+    try:
+        assert process.stderr is not None
+        while not (line := await process.stderr.readline()).startswith(b"DevTools listening on "):
+            assert line, "chromium didn't start"
+        uri = line.decode().split()[-1]
+        async with connect(uri, max_size=None, compression=None) as connection:
+            yield connection
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
+
+
+class DevTools:
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.numbers = itertools.count(1)
+
+    async def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
+        number = next(self.numbers)
+        command: dict[str, Any] = {"id": number, "method": method, "params": params}
+        if session is not None:
+            command["sessionId"] = session
+        await self.connection.send(json.dumps(command))
+        while True:
+            answer = json.loads(await self.connection.recv())
+            if answer.get("id") == number:
+                result: dict[str, Any] = answer["result"]
+                return result
+
+
+def test_dashboard_in_a_browser(tmp_path: Path) -> None:
+    run(look_at_the_dashboard(tmp_path), asyncio.new_event_loop)  # once is enough
+
+
+async def look_at_the_dashboard(directory: Path) -> None:
+    async with running("dashboard.py", "0") as server, running_chromium(directory) as connection:
+        url = await server.line()
+        tools = DevTools(connection)
+        target = await tools.call("Target.createTarget", url=url)
+        session = (
+            await tools.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        )["sessionId"]
+
+        async def text_of(element: str) -> str:
+            expression = f"document.getElementById('{element}')?.textContent"
+            answer = await tools.call("Runtime.evaluate", session, expression=expression)
+            return str(answer["result"].get("value"))
+
+        while await text_of("visitors") != "1":
+            await asyncio.sleep(0.05)
+        assert await text_of("state") == "live"
+        assert re.fullmatch(r"\d\d:\d\d:\d\d", await text_of("time"))
+        async with connect(url.replace("http", "ws") + "feed"):
+            while await text_of("visitors") != "2":
+                await asyncio.sleep(0.05)
+        await server.end()
+        while await text_of("state") != "connection lost":
+            await asyncio.sleep(0.05)
+        await tools.call("Browser.close")
+
+
+def test_each_example_is_run_here() -> None:
+    tested = set(re.findall(r'running\(\s*"(\w+\.py)"', Path(__file__).read_text("utf-8")))
+    assert tested == {path.name for path in EXAMPLES.glob("*.py")}
+    assert len(tested) >= 10
