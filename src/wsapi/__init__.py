@@ -6,6 +6,8 @@ used first, so that a program with another front-end never pays for it.
 
 from typing import TYPE_CHECKING
 
+from wsproto_fast import __version__
+
 from .client import ClientProtocol
 from .datastructures import Headers, HeadersLike, MultipleValuesError
 from .exceptions import (
@@ -56,7 +58,6 @@ from .typing import (
     StatusLike,
     Subprotocol,
 )
-from .version import version as __version__
 
 if TYPE_CHECKING:
     from .asyncio.client import ClientConnection, connect, unix_connect

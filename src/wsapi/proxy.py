@@ -121,17 +121,19 @@ def get_proxy(uri: WebSocketURI) -> str | None:
     Returns:
         None when there is none, or when it isn't for this host.
     """
-    if urllib.request.proxy_bypass(f"{uri.host}:{uri.port}"):
-        return None
     proxies = urllib.request.getproxies()
     for key in _KEYS[uri.secure]:
         proxy = proxies.get(key)
         if proxy:
-            # macOS and Windows say where the SOCKS proxy is, not that it is one.
-            if key == "socks" and proxy.startswith("http://"):
-                proxy = "socks5h://" + proxy.removeprefix("http://")
-            return proxy
-    return None
+            break
+    else:
+        return None
+    if urllib.request.proxy_bypass(f"{uri.host}:{uri.port}"):
+        return None
+    # macOS and Windows say where the SOCKS proxy is, not that it is one.
+    if key == "socks" and proxy.startswith("http://"):
+        return "socks5h://" + proxy.removeprefix("http://")
+    return proxy
 
 
 def select_proxy(proxy: str | bool | None, uri: WebSocketURI) -> Proxy | None:

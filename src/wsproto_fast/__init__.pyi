@@ -3,7 +3,7 @@
 
 import re
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import Field
 from typing import Any, ClassVar, Literal, Self, final, overload
 from typing import Protocol as _Interface
@@ -115,6 +115,19 @@ class Frame:
         rsv2: bool = False,
         rsv3: bool = False,
     ) -> None: ...
+    @classmethod
+    def parse(
+        cls,
+        read_exact: Callable[[int], Generator[None, None, BytesLike]],
+        *,
+        mask: bool,
+        max_size: int | None = None,
+        extensions: Sequence[Extension] | None = None,
+    ) -> Generator[None, None, Self]: ...
+    def serialize(self, *, mask: bool, extensions: Sequence[Extension] | None = None) -> bytes: ...
+    def check(self) -> None: ...
+    MAX_LOG_SIZE: ClassVar[int]
+    DEFAULT_IS_TEXT: ClassVar[dict[Opcode, bool | None]]
     def __eq__(self, other: object, /) -> bool: ...
     __hash__: ClassVar[None]  # type: ignore[assignment]
     def __reduce__(self) -> tuple[type[Self], tuple[Opcode, BytesLike, bool, bool, bool, bool]]: ...

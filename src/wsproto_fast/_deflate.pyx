@@ -24,6 +24,8 @@ cdef bytes LAST_EMPTY_BLOCK = b"\x01\x00\x00\xff\xff"
 # Ends of streams inside a message, and the bytes copied because of them; each costs a new context.
 cdef int MAX_FINAL_BLOCKS = 1000
 cdef Py_ssize_t MAX_FINAL_WORK = 1 << 26
+# Messages kept as they are because a window needs them; small ones cost more than they hold.
+cdef int MAX_RECENT = 64
 
 
 class CompressedDataError(ProtocolError):
@@ -31,7 +33,9 @@ class CompressedDataError(ProtocolError):
 
 
 cdef class PerMessageDeflate:
-    """permessage-deflate with negotiated parameters (RFC 7692 section 7).
+    """PerMessageDeflate(remote_no_context_takeover, local_no_context_takeover, remote_max_window_bits, local_max_window_bits, compress_settings=None)
+
+    permessage-deflate with negotiated parameters (RFC 7692 section 7).
 
     Args:
         remote_no_context_takeover: Whether the peer compresses each message on its own.
@@ -207,7 +211,7 @@ cdef class PerMessageDeflate:
             self._recent = []
         self._recent.append(data)
         self._recent_size += PyBytes_GET_SIZE(data)
-        if self._recent_size > (2 << self._inflate_bits()):
+        if self._recent_size > (2 << self._inflate_bits()) or len(self._recent) > MAX_RECENT:
             self._window()
 
     # ------------------------------------------------------------------ memory

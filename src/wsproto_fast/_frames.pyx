@@ -11,7 +11,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from .frames import Opcode, describe_frame
+from .exceptions import PayloadTooBig, ProtocolError
+from .frames import MAX_LOG_SIZE, Opcode, describe_frame
 
 
 cdef int read_header(
@@ -154,7 +155,9 @@ for _member in Opcode:
 
 
 cdef class Frame:
-    """A WebSocket frame.
+    """Frame(opcode, data, fin=True, rsv1=False, rsv2=False, rsv3=False)
+
+    A WebSocket frame.
 
     Args:
         opcode: Opcode; what the frame is.
@@ -214,8 +217,94 @@ cdef class Frame:
     def __reduce__(self):
         return type(self), self._values()
 
+    @classmethod
+    def parse(cls, read_exact, *, mask, max_size=None, extensions=None):
+        """Parse a frame that arrives piecemeal; a generator that returns it.
+
+        Args:
+            read_exact: Generator function that returns as many bytes as it is told.
+            mask: Whether the frame must be masked.
+            max_size: Limit on the size of the payload, in bytes; None for no limit.
+            extensions: Extensions, which decode it in reverse order.
+
+        Raises:
+            ProtocolError: If the frame isn't valid.
+            PayloadTooBig: If the payload is too big.
+        """
+        first, second = yield from read_exact(2)
+        try:
+            opcode = Opcode(first & 0x0F)
+        except ValueError as exc:
+            raise ProtocolError("invalid opcode") from exc
+        if bool(second & 0x80) != mask:
+            raise ProtocolError("incorrect masking")
+        length = second & 0x7F
+        if length > 125:
+            size, minimum = (2, 126) if length == 126 else (8, 65536)
+            length = int.from_bytes((yield from read_exact(size)), "big")
+            if length < minimum:
+                raise ProtocolError("payload length isn't minimal")
+        if max_size is not None and length > max_size:
+            raise PayloadTooBig(length, max_size)
+        key = (yield from read_exact(4)) if mask else None
+        data = yield from read_exact(length)
+        if mask:
+            data = apply_mask(data, key)
+        frame = cls(
+            opcode, data, bool(first & 0x80), bool(first & 0x40), bool(first & 0x20), bool(first & 0x10)
+        )
+        for extension in reversed(extensions or ()):
+            frame = extension.decode(frame, max_size=max_size)
+        frame.check()
+        return frame
+
+    def serialize(self, *, mask, extensions=None) -> bytes:
+        """Return the frame as it is sent.
+
+        Args:
+            mask: Whether to mask it.
+            extensions: Extensions, which encode it in order.
+
+        Raises:
+            ProtocolError: If the frame isn't valid.
+        """
+        cdef unsigned char header[14]
+        cdef unsigned char key[4]
+        cdef int size
+        self.check()
+        frame = self
+        for extension in extensions or ():
+            frame = extension.encode(frame)
+        payload = bytes(frame.data)
+        if mask:
+            next_masking_key(key)
+            payload = apply_mask(payload, (<char*>key)[:4])
+        size = write_header(
+            header, frame.opcode, frame.fin, frame.rsv1 << 2 | frame.rsv2 << 1 | frame.rsv3,
+            len(payload), key if mask else NULL,
+        )
+        return (<char*>header)[:size] + payload
+
+    def check(self) -> None:
+        """Check that the frame is valid without extensions (RFC 6455 section 5.2 and 5.5).
+
+        Raises:
+            ProtocolError: If it isn't.
+        """
+        if self.rsv1 or self.rsv2 or self.rsv3:
+            raise ProtocolError("reserved bits must be 0")
+        if self.opcode & 8:
+            if len(self.data) > 125:
+                raise ProtocolError("control frame too long")
+            if not self.fin:
+                raise ProtocolError("fragmented control frame")
+
     def __replace__(self, /, **changes):
         return dataclasses.replace(self, **changes)
+
+    MAX_LOG_SIZE = MAX_LOG_SIZE
+    # Whether payloads are text, as far as opcodes tell.
+    DEFAULT_IS_TEXT = {opcode: {Opcode.TEXT: True, Opcode.BINARY: False}.get(opcode) for opcode in Opcode}
 
     __match_args__ = ("opcode", "data", "fin", "rsv1", "rsv2", "rsv3")
     __dataclass_fields__ = {

@@ -53,7 +53,9 @@ cdef double _duration(str name, value) except? -1.0:
 
 
 cdef class Protocol(Receiver):
-    """A WebSocket connection as a state machine.
+    """Protocol(side, *, state=State.OPEN, max_size=2**20, logger=None)
+
+    A WebSocket connection as a state machine.
 
     Args:
         side: Role, ``Side.CLIENT`` or ``Side.SERVER``.

@@ -268,3 +268,36 @@ async def test_no_digest_for_another_origin() -> None:
             with pytest.raises(InvalidStatus, match="401"):
                 await connect(f"ws://user:pass@127.0.0.1:{port_of(server)}/")
     assert guard.seen == [None]
+
+
+# ---------------------------------------------------------------------- another server
+
+
+async def test_basic_and_redirect_with_websockets() -> None:
+    peer = pytest.importorskip("websockets.asyncio.server")
+    requests = []
+
+    async def handler(ws: Any) -> None:
+        async for received in ws:
+            await ws.send(received)
+
+    check = peer.basic_auth("realm", credentials=("user", "p:a@s s"))
+
+    async def process_request(connection: Any, request: Any) -> Any:
+        requests.append(request.path)
+        if refusal := await check(connection, request):
+            return refusal
+        if request.path == "/":
+            response = connection.respond(307, "there\n")
+            response.headers["Location"] = "there"
+            return response
+        return None
+
+    async with peer.serve(handler, "127.0.0.1", 0, process_request=process_request) as server:
+        uri = f"ws://user:p%3Aa%40s%20s@127.0.0.1:{port_of(server)}/"
+        async with connect(uri) as ws:
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
+        assert requests == ["/", "/there"]
+        with pytest.raises(InvalidStatus, match="401"):
+            await connect(uri.replace("user:", "other:"))

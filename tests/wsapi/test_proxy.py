@@ -28,14 +28,16 @@ from tests.wsapi.helpers import (
     uri_of,
 )
 from wsapi.asyncio.client import connect, unix_connect
-from wsapi.asyncio.server import unix_serve
+from wsapi.asyncio.server import ServerConnection, unix_serve
 from wsapi.exceptions import (
     InvalidMessage,
     InvalidProxy,
     InvalidProxyMessage,
     InvalidProxyStatus,
+    InvalidStatus,
     ProxyError,
 )
+from wsapi.http11 import Request, Response
 from wsapi.proxy import ConnectProtocol, Proxy, get_proxy, parse_proxy
 from wsapi.uri import parse_uri
 
@@ -378,6 +380,22 @@ async def test_bad_answer(answer: bytes, exception: Any, scheme: str) -> None:
             await connect(f"{scheme}://h.test/", proxy=f"http://127.0.0.1:{port_of(proxy)}")
 
 
+async def test_late_data() -> None:
+    """Data that comes before the client has said anything is never the server's."""
+
+    async def behave(peer: RawPeer) -> None:
+        await read_connect(peer)
+        peer.writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await turns(1)
+        peer.writer.write(b"more")
+        await peer.read_to_end()
+
+    async with raw_server(behave, handshake=False) as proxy:
+        for _ in range(10):
+            with pytest.raises((InvalidProxyMessage, InvalidMessage)):
+                await connect("ws://h.test/", proxy=f"http://127.0.0.1:{port_of(proxy)}")
+
+
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n\r\n"])
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 async def test_silence(answer: bytes, scheme: str) -> None:
@@ -622,6 +640,31 @@ async def test_tls_in_tls_with_wrong_certificate(
             )
 
 
+@pytest.mark.parametrize("server_tls", [False, True])
+@pytest.mark.parametrize("proxy_tls", [False, True])
+async def test_server_refuses(
+    tinyproxy: str, tls: tuple[Any, Any], server_tls: bool, proxy_tls: bool
+) -> None:
+    def process_request(connection: ServerConnection, request: Request) -> Response:
+        return connection.respond(403, "no\n")
+
+    credentials = tinyproxy.rpartition("127.0.0.1")[0]
+    options: dict[str, Any] = {"ssl": tls[1]} if server_tls else {}
+    served = {"ssl": tls[0]} if server_tls else {}
+    async with (
+        serving(process_request=process_request, **served) as server,
+        https_proxy(tinyproxy, tls[0]) as port,
+    ):
+        proxy = f"http://{tinyproxy}"
+        if proxy_tls:
+            proxy = f"https://{credentials}127.0.0.1:{port}"
+            options["proxy_ssl"] = tls[1]
+        uri = f"ws{'s' * server_tls}://127.0.0.1:{port_of(server)}/"
+        with pytest.raises(InvalidStatus, match="403") as info:
+            await connect(uri, proxy=proxy, **options)
+        assert info.value.response.body == b"no\n"
+
+
 async def test_cancelled_anywhere(tinyproxy: str, tls: tuple[Any, Any]) -> None:
     credentials = tinyproxy.rpartition("127.0.0.1")[0]
     async with serving(ssl=tls[0]) as server, https_proxy(tinyproxy, tls[0]) as port:
@@ -636,7 +679,7 @@ async def test_cancelled_anywhere(tinyproxy: str, tls: tuple[Any, Any]) -> None:
                 )
             )
             # Steps are of different lengths, so that every stage is hit.
-            await asyncio.sleep(step * 0.0007)
+            await asyncio.sleep(step * 0.002)
             if opening.done():
                 await (await opening).close()
                 break

@@ -7,17 +7,20 @@ import contextlib
 import itertools
 import logging
 import os
+import queue
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
-from tests.wsapi.helpers import port_of, raw_server, serving, until, uri_of
+from tests.wsapi.helpers import echo, port_of, raw_server, serving, until, uri_of
 from wsapi._reconnection import Reconnection
 from wsapi.asyncio.client import connect
-from wsapi.asyncio.server import Server, ServerConnection
+from wsapi.asyncio.server import Server, ServerConnection, serve
 from wsapi.client import backoff, process_exception
 from wsapi.datastructures import Headers
 from wsapi.exceptions import InvalidMessage, InvalidStatus, InvalidURI, ProxyError
@@ -160,58 +163,67 @@ async def test_each_turn_is_a_connection() -> None:
 async def test_break_closes() -> None:
     async with recording() as (server, codes):
         async for ws in connect(uri_of(server)):
+            connection = ws
             break
-        await ws.wait_closed()
-        assert ws.close_code == 1000
+        await connection.wait_closed()
+        assert connection.close_code == 1000
         await until(lambda: codes == [1000])
 
 
 async def test_aclosing_closes_at_once() -> None:
     async with recording() as (server, _):
-        async with contextlib.aclosing(connect(uri_of(server)).__aiter__()) as connections:
+        async with contextlib.aclosing(aiter(connect(uri_of(server)))) as connections:
             async for ws in connections:
+                connection = ws
                 break
-        assert ws.close_code == 1000
+        assert connection.close_code == 1000
 
 
 def test_break_before_the_end_of_the_event_loop() -> None:
     """There is time for the closing handshake even so."""
-    codes: list[int | None] = []
+    ports: queue.Queue[int] = queue.Queue()
+    codes: queue.Queue[int | None] = queue.Queue()
 
-    async def main() -> None:
+    async def serve_one() -> None:
+        closed = asyncio.Event()
+
         async def handler(ws: ServerConnection) -> None:
-            try:
-                await ws.wait_closed()
-            finally:
-                codes.append(ws.close_code)
+            await ws.wait_closed()
+            codes.put(ws.close_code)
+            closed.set()
 
-        server = await serve_for(handler)
-        async for _ in connect(uri_of(server)):
+        async with serving(handler) as server:
+            ports.put(port_of(server))
+            await closed.wait()
+
+    async def client(uri: str) -> None:
+        async for _ in connect(uri):
             break
 
-    async def serve_for(handler: Callable[[ServerConnection], Any]) -> Server:
-        from wsapi.asyncio.server import serve
-
-        return await serve(handler, "127.0.0.1", 0)
-
-    asyncio.run(main())
+    thread = threading.Thread(target=asyncio.run, args=[serve_one()])
+    thread.start()
+    try:
+        asyncio.run(client(f"ws://127.0.0.1:{ports.get(timeout=10)}/"))
+    finally:
+        thread.join(10)
+    assert codes.get_nowait() == 1000
 
 
 async def test_exceptions_of_the_body() -> None:
     async with recording() as (server, codes):
-        seen = 0
+        seen = []
         with pytest.raises(OSError, match="body"):
             async for ws in connect(uri_of(server)):
-                seen += 1
+                seen.append(ws)
                 raise OSError("body")
-        assert seen == 1
-        await ws.wait_closed()
+        assert len(seen) == 1
+        await seen[0].wait_closed()
         await until(lambda: len(codes) == 1)
 
 
 async def test_exception_thrown_in() -> None:
     async with recording() as (server, codes):
-        connections = connect(uri_of(server)).__aiter__()
+        connections = aiter(connect(uri_of(server)))
         ws = await anext(connections)
         with pytest.raises(KeyError):
             await connections.athrow(KeyError())
@@ -260,9 +272,6 @@ async def test_server_that_comes_later() -> None:
 
     task = asyncio.create_task(client())
     await until(lambda: len(attempts) > 2)
-    from tests.wsapi.helpers import echo
-    from wsapi.asyncio.server import serve
-
     async with serve(echo, "127.0.0.1", port):
         assert await task == "hello"
     assert all(isinstance(exc, ConnectionRefusedError) for exc in attempts)
@@ -336,3 +345,14 @@ async def test_cancelled_body() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         await until(lambda: len(codes) == 1)
+
+
+async def test_ready_made_socket_is_good_for_one_connection() -> None:
+    async with recording() as (server, codes):
+        sock = socket.create_connection(("127.0.0.1", port_of(server)))
+        seen = 0
+        with pytest.raises(ValueError, match="sock is closed"):
+            async for _ in connect("ws://h.test/", sock=sock):
+                seen += 1
+        assert seen == 1
+        await until(lambda: codes == [1000])

@@ -278,9 +278,12 @@ def test_receiving(side, backend, bits, no_takeover):
 def test_between_ours(backend, other, queue):
     client, _ = connection(Side.CLIENT, extension(backend=backend), queue=queue)
     server, _ = connection(Side.SERVER, extension(backend=other), queue=queue)
-    for message in MESSAGES:
+    for i, message in enumerate(MESSAGES):
         for sender, receiver in ((client, server), (server, client)):
-            sender.send(message)
+            if i % 3:
+                sender.send(message)
+            else:
+                sender.send_prepared(PreparedMessage(message))
             receiver.receive_data(output(sender))
             if queue:
                 assert messages(receiver) == [message]
@@ -424,6 +427,38 @@ def test_control_frames_are_not_compressed(side):
         (CLOSE, 0),
     ]
     assert frames[2].payload == b"r" * 125
+
+
+@both_sides
+def test_misuse_changes_nothing(side):
+    protocol, peer = connection(side)
+    for message in JSON:
+        with pytest.raises(TypeError):
+            protocol.send(1.5)
+        with pytest.raises(UnicodeEncodeError):
+            protocol.send("\ud800" * 100)
+        with pytest.raises(UnicodeError):
+            protocol.send(b"\xff" * 100, text=True)
+        with pytest.raises(ProtocolError):
+            protocol.send_continuation("x" * 100, fin=True)
+        protocol.send_text(message, fin=False)
+        with pytest.raises(ProtocolError):
+            protocol.send_text("x" * 100)
+        with pytest.raises(TypeError):
+            protocol.send_continuation(None, fin=False)
+        protocol.send_continuation(message, fin=True)
+        assert peer.read(output(protocol)) == [(message * 2, True)]
+
+
+@both_sides
+def test_messages_while_closing(side):
+    protocol, peer = connection(side, queue=False)
+    protocol.receive_data(frame(side, TEXT, peer.deflate(b"before"), rsv=RSV1))
+    protocol.send_close(1000)
+    protocol.receive_data(frame(side, TEXT, peer.deflate(b"before"), rsv=RSV1))
+    assert events(protocol) == [(TEXT, b"before", True)] * 2
+    protocol.receive_data(frame(side, CLOSE, b"\x03\xe8"))
+    assert protocol.close_rcvd.code == 1000
 
 
 # What a peer must not do
@@ -1107,6 +1142,25 @@ def test_beside_another_extension(side, max_size, first):
         assert messages(receiver) == [message, message]
     receiver.receive_data(frame(receiver.side, BINARY, b"\xff" * 10, rsv=RSV1 | RSV2))
     assert closed_with(receiver) == CloseCode.INVALID_DATA
+
+
+@both_sides
+def test_subclass(side):
+    class Counting(PerMessageDeflate):
+        calls = 0
+
+        def encode(self, item):
+            self.calls += 1
+            return super().encode(item)
+
+    deflate = Counting(False, False, 15, 15)
+    protocol, peer = connection(side, deflate)
+    for message in JSON:
+        protocol.send(message)
+        assert peer.read(output(protocol)) == [(message, True)]
+        protocol.receive_data(frame(side, TEXT, peer.deflate(message.encode()), rsv=RSV1))
+        assert messages(protocol) == [message]
+    assert deflate.calls == len(JSON)
 
 
 def test_logging(caplog):

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import ssl as ssl_module
 import sys
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from types import TracebackType
 from typing import Any, cast
 
@@ -134,7 +134,7 @@ class _Tunnel(asyncio.BufferedProtocol):
         loop = asyncio.get_running_loop()
         self.established: asyncio.Future[None] = loop.create_future()
         self.lost: asyncio.Future[None] = loop.create_future()
-        self.ended = False  # the proxy has closed the connection
+        self.failure: Exception | None = None  # even if there was a tunnel
         self.held = False  # the transport is open, and has this protocol
         self.buffer = memoryview(bytearray(8192))
 
@@ -146,26 +146,30 @@ class _Tunnel(asyncio.BufferedProtocol):
         return self.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        try:
-            if self.protocol.receive_data(self.buffer[:nbytes]):
-                self.finish(None)
-        except Exception as exc:
-            self.finish(exc)
+        if self.failure is None:
+            try:
+                if self.protocol.receive_data(self.buffer[:nbytes]):
+                    self.finish(None)
+            except Exception as exc:
+                self.finish(exc)
 
     def eof_received(self) -> None:
-        self.ended = True
-        try:
-            self.protocol.receive_eof()
-        except Exception as exc:
-            self.finish(exc)
+        if self.failure is None:
+            try:
+                self.protocol.receive_eof()
+            except Exception as exc:
+                self.finish(exc)
+            else:
+                self.finish(ConnectionResetError("connection closed by proxy"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.ended = True
         self.finish(exc or ConnectionResetError("connection closed by proxy"))
         self.lost.set_result(None)
 
     def finish(self, exc: Exception | None) -> None:
-        """Have the coroutine go on that waits for the tunnel."""
+        """Have the coroutine go on that waits for the tunnel, or fail when it leaves it."""
+        if self.failure is None:
+            self.failure = exc
         if self.established.done():
             return
         if exc is None:
@@ -173,10 +177,6 @@ class _Tunnel(asyncio.BufferedProtocol):
         else:
             self.established.set_exception(exc)
             self.established.exception()  # nobody looks at it after a cancellation
-
-
-def _context(ssl: Any) -> Any:
-    return ssl_module.create_default_context() if ssl is True else ssl
 
 
 def _check_tls(options: dict[str, Any], name: str, what: str) -> None:
@@ -188,6 +188,34 @@ def _check_tls(options: dict[str, Any], name: str, what: str) -> None:
         raise TypeError(f"{name} must be an SSLContext or True, not {type(ssl).__name__}")
 
 
+def _check_transport(options: dict[str, Any], secure: bool) -> None:
+    """Check the arguments that say where to connect and how."""
+    unknown = options.keys() - _ALL_OPTIONS
+    if unknown:
+        raise TypeError(f"connect() got unexpected keyword arguments: {sorted(unknown)}")
+    _options.check_port(options.get("port"))
+    if options.get("sock") is not None and any(
+        options.get(name) is not None for name in ("host", "port", "path")
+    ):
+        raise ValueError("sock is incompatible with host, port and path")
+    if secure:
+        _check_tls(options, "ssl", "a wss:// URI")
+    else:
+        for name in _TLS_OPTIONS:
+            if options.get(name) is not None:
+                raise ValueError(f"{name} argument is incompatible with a ws:// URI")
+    if options.get("proxy_ssl") is not None:
+        _check_tls(options, "proxy_ssl", "an https:// proxy")
+    for name in (*_TLS_OPTIONS, *_PROXY_TLS_OPTIONS):
+        value = options.get(name)
+        if name.endswith("_hostname"):
+            _options.check_instance(name, value, str, "a str")
+        elif name.endswith("_timeout"):
+            _options.check_instance(name, value, (int, float), "a number of seconds")
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be positive or None; got {value}")
+
+
 class connect:
     """Connect to a WebSocket server, once or again and again.
 
@@ -197,7 +225,7 @@ class connect:
     ``async for websocket in connect(...)`` connects each time the body ends, and when connecting
     fails as often as the policy wants it. The previous connection is closed before. Exceptions in
     the body aren't caught; leaving the loop closes the connection with 1000, which the event loop
-    does in the background (``contextlib.aclosing`` does it at once).
+    does in the background; ``contextlib.aclosing(aiter(connect(...)))`` does it at once.
 
     Args:
         uri: WebSocket URI. Its credentials go to its origin only: in a Basic authorization, and in
@@ -270,14 +298,6 @@ class connect:
     ) -> None:
         if not isinstance(uri, str):
             raise TypeError(f"uri must be a str, not {type(uri).__name__}")
-        unknown = kwargs.keys() - _ALL_OPTIONS
-        _options.check_port(kwargs.get("port"))
-        if unknown:
-            raise TypeError(f"connect() got unexpected keyword arguments: {sorted(unknown)}")
-        if kwargs.get("sock") is not None and any(
-            kwargs.get(name) is not None for name in ("host", "port", "path")
-        ):
-            raise ValueError("sock is incompatible with host, port and path")
         self._target = Target(
             uri,
             additional_headers,
@@ -290,22 +310,7 @@ class connect:
                 else None
             ),
         )
-        if self._target.parsed.secure:
-            _check_tls(kwargs, "ssl", "a wss:// URI")
-        else:
-            for name in _TLS_OPTIONS:
-                if kwargs.get(name) is not None:
-                    raise ValueError(f"{name} argument is incompatible with a ws:// URI")
-        if kwargs.get("proxy_ssl") is not None:
-            _check_tls(kwargs, "proxy_ssl", "an https:// proxy")
-        for name in (*_TLS_OPTIONS, *_PROXY_TLS_OPTIONS):
-            value = kwargs.get(name)
-            if name.endswith("_hostname"):
-                _options.check_instance(name, value, str, "a str")
-            elif name.endswith("_timeout"):
-                _options.check_instance(name, value, (int, float), "a number of seconds")
-                if value is not None and value <= 0:
-                    raise ValueError(f"{name} must be positive or None; got {value}")
+        _check_transport(kwargs, self._target.parsed.secure)
         _options.check_header("origin", origin)
         _options.check_extensions(extensions, ["get_request_params", "process_response_params"])
         _options.check_subprotocols(subprotocols)
@@ -356,6 +361,7 @@ class connect:
 
         self._factory = factory
         self._connection: ClientConnection | None = None
+        self._default_context: ssl_module.SSLContext | None = None
 
     # ------------------------------------------------------------------ shapes
 
@@ -380,7 +386,7 @@ class connect:
             CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR
         )
 
-    async def __aiter__(self) -> AsyncIterator[ClientConnection]:
+    async def __aiter__(self) -> AsyncGenerator[ClientConnection, None]:
         """Yield connections, one after the other.
 
         Raises:
@@ -454,7 +460,7 @@ class connect:
         if uri.secure:
             _check_tls(options, "ssl", "a wss:// URI")
             tls = {name: options[name] for name in _TLS_OPTIONS if name in options}
-            tls["ssl"] = _context(tls.get("ssl", True))
+            tls["ssl"] = self._context(tls.get("ssl", True))
             if tls.get("server_hostname") is None:
                 tls["server_hostname"] = uri.host
         if "path" in options:
@@ -463,6 +469,8 @@ class connect:
             )
             return
         if options.get("sock") is not None:
+            if options["sock"].fileno() == -1:
+                raise ValueError("sock is closed; it is good for one connection only")
             await loop.create_connection(lambda: connection, sock=options["sock"], **tls)
             return
         host = uri.host if options.get("host") is None else options["host"]
@@ -492,6 +500,14 @@ class connect:
                     await tunnel.lost
                 raise
 
+    def _context(self, ssl: Any) -> Any:
+        """Return an SSLContext for an ``ssl`` argument; loading authorities takes a while."""
+        if ssl is not True:
+            return ssl
+        if self._default_context is None:
+            self._default_context = ssl_module.create_default_context()
+        return self._default_context
+
     @staticmethod
     def _check_proxy_tls(proxy: Proxy, options: dict[str, Any]) -> None:
         """Check that TLS options for a proxy go with its scheme."""
@@ -514,7 +530,7 @@ class connect:
                 for name in _PROXY_TLS_OPTIONS
                 if name in self._options
             }
-            tls["ssl"] = _context(tls.get("ssl", True))
+            tls["ssl"] = self._context(tls.get("ssl", True))
             if tls.get("server_hostname") is None:
                 tls["server_hostname"] = proxy.host
         loop = asyncio.get_running_loop()
@@ -528,8 +544,8 @@ class connect:
     ) -> None:
         """Have the connection take over the transport, with TLS on top if there are options."""
         assert tunnel.transport is not None
-        if tunnel.ended:
-            raise ConnectionResetError("connection closed by proxy")
+        if tunnel.failure is not None:
+            raise tunnel.failure
         transport = tunnel.transport
         tunnel.held = False
         if tls:
