@@ -5,7 +5,7 @@ released at any time between messages. A compressor then starts afresh, which no
 decompressor the window is kept, if the peer may refer to it.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_GET_SIZE
 
 from .backends import get_backend
 from .exceptions import PayloadTooBig, ProtocolError
@@ -33,9 +33,7 @@ class CompressedDataError(ProtocolError):
 
 
 cdef class PerMessageDeflate:
-    """PerMessageDeflate(remote_no_context_takeover, local_no_context_takeover, remote_max_window_bits, local_max_window_bits, compress_settings=None)
-
-    permessage-deflate with negotiated parameters (RFC 7692 section 7).
+    """permessage-deflate with negotiated parameters (RFC 7692 section 7).
 
     Args:
         remote_no_context_takeover: Whether the peer compresses each message on its own.
@@ -143,7 +141,8 @@ cdef class PerMessageDeflate:
 
         A message that was cut is out of step here, and that gives contents, or an error.
         """
-        cdef bytes rest = self._inflate(TAIL + (LAST_EMPTY_BLOCK if self.remote_no_context_takeover else EMPTY_BLOCK), None)
+        cdef bytes end = LAST_EMPTY_BLOCK if self.remote_no_context_takeover else EMPTY_BLOCK
+        cdef bytes rest = self._inflate(TAIL + end, None)
         if rest or (self.remote_no_context_takeover and self._decompressor is not None):
             raise CompressedDataError("decompression failed: truncated data")
         if self.remote_no_context_takeover:

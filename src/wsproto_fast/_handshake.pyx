@@ -223,9 +223,7 @@ cdef class HandshakeProtocol(Protocol):
 
 
 cdef class ClientProtocol(HandshakeProtocol):
-    """ClientProtocol(uri, *, origin=None, extensions=None, subprotocols=None, state=State.CONNECTING, max_size=2**20, logger=None)
-
-    Client side of a WebSocket connection.
+    """Client side of a WebSocket connection.
 
     Args:
         uri: Parsed URI.
@@ -417,9 +415,7 @@ cdef class ClientProtocol(HandshakeProtocol):
 
 
 cdef class ServerProtocol(HandshakeProtocol):
-    """ServerProtocol(*, origins=None, extensions=None, subprotocols=None, select_subprotocol=None, state=State.CONNECTING, max_size=2**20, logger=None, check_host=False, server_header=None)
-
-    Server side of a WebSocket connection.
+    """Server side of a WebSocket connection.
 
     Args:
         origins: Acceptable values of the ``Origin`` header: str, compiled regular expressions, or

@@ -688,4 +688,3 @@ cdef class Receiver(Sender):
 
     cdef int _fail_receiving(self, int code, str reason, exc) except -1:
         raise NotImplementedError
-
