@@ -160,6 +160,13 @@ async def talk(library: Any, server: Server, transcript: Transcript) -> None:
         step(who, f"connect to {REFUSED}", f'refused: {status} "{body}"', status == 404)
 
     async with connect(f"{server.url}/{who}/utf-8") as connection:
+        if hasattr(connection.protocol, "validate_text"):
+            try:
+                await connection.send(NOT_UTF8, text=True)
+                step(who, f"send {NOT_UTF8!r} as text", "sent", False)
+            except UnicodeDecodeError:
+                step(who, f"send {NOT_UTF8!r} as text", "refused before it is sent", True)
+            connection.protocol.validate_text = False
         await connection.send(NOT_UTF8, text=True)
         try:
             answer = await connection.recv()
