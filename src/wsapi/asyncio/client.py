@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl as ssl_module
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, cast
 
@@ -27,6 +29,7 @@ from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from wsproto_fast.uri import WebSocketURI
 
 from .. import _options
+from .._gate import gate
 from .._reconnection import Reconnection, backoff, one_line, process_exception
 from .._target import Target
 from ..proxy import ConnectProtocol, Proxy, parse_proxy, select_proxy, socks_errors, socks_proxy
@@ -179,6 +182,31 @@ class _Tunnel(asyncio.BufferedProtocol):
             self.established.exception()  # nobody looks at it after a cancellation
 
 
+@asynccontextmanager
+async def _turn(key: str) -> AsyncIterator[None]:
+    """Wait for one's turn at the gate; leave it at the end of the context."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def proceed() -> None:
+        loop.call_soon_threadsafe(wake)
+
+    if not gate.enter(key, proceed):
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            gate.give_up(key, proceed)
+            raise
+    try:
+        yield
+    finally:
+        gate.leave(key)
+
+
 def _check_tls(options: dict[str, Any], name: str, what: str) -> None:
     """Check one ``ssl`` argument of a connection that uses TLS."""
     ssl = options.get(name, True)
@@ -256,6 +284,8 @@ class connect:
             and of the size at which it goes on.
         logger: Logger; ``wsapi.client`` by default.
         create_connection: Class of connections, or factory called like it.
+        one_connecting: Wait while another connection of this process, made with this option too, is
+            in its opening handshake with the same IP address (RFC 6455 section 4.1).
         **kwargs: ``host`` and ``port``, a connected ``sock``, or the ``path`` of a Unix socket
             change where to connect, not what the handshake says. ``ssl`` (an SSLContext),
             ``server_hostname``, ``ssl_handshake_timeout`` and ``ssl_shutdown_timeout`` are for TLS
@@ -294,6 +324,7 @@ class connect:
         write_limit: int | tuple[int, int | None] = 2**15,
         logger: LoggerLike | None = None,
         create_connection: Callable[..., ClientConnection] | None = None,
+        one_connecting: bool = False,
         **kwargs: Any,
     ) -> None:
         if not isinstance(uri, str):
@@ -333,11 +364,14 @@ class connect:
             "logger", logger, (logging.Logger, logging.LoggerAdapter), "a Logger, a LoggerAdapter"
         )
         _options.check_callable("create_connection", create_connection)
+        if not isinstance(one_connecting, bool):
+            raise TypeError(f"one_connecting must be a bool, not {type(one_connecting).__name__}")
         self.open_timeout = open_timeout
         self.user_agent_header = user_agent_header
         self.proxy = proxy
         self.process_exception = process_exception
         self.reconnect_delays = reconnect_delays
+        self.one_connecting = one_connecting
         self.logger = logging.getLogger("wsapi.client") if logger is None else logger
         self._options = kwargs
         connection_class = ClientConnection if create_connection is None else create_connection
@@ -437,6 +471,29 @@ class connect:
         """Open a connection for one request."""
         uri, additional_headers = self._target.request()
         connection = self._factory(uri)
+        if self.one_connecting:
+            async with _turn(await self._address(uri)):
+                return await self._open_connection(uri, connection, additional_headers)
+        return await self._open_connection(uri, connection, additional_headers)
+
+    async def _address(self, uri: WebSocketURI) -> str:
+        """Return the IP address to connect to, or the name if the host isn't for us to look up."""
+        options = self._options
+        if "path" in options or options.get("sock") is not None:
+            return uri.host
+        if options.get("host") is None and select_proxy(self.proxy, uri) is not None:
+            return uri.host
+        host = uri.host if options.get("host") is None else options["host"]
+        port = uri.port if options.get("port") is None else options["port"]
+        infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return str(infos[0][4][0])
+
+    async def _open_connection(
+        self,
+        uri: WebSocketURI,
+        connection: ClientConnection,
+        additional_headers: HeadersLike | None,
+    ) -> ClientConnection:
         try:
             await self._open_transport(uri, connection)
         except BaseException:
