@@ -418,3 +418,17 @@ for side in Side:
     raises(lambda: Protocol(side).send_prepared(PreparedMessage.__new__(PreparedMessage)))
 """
         assert "no exception" not in run_apart(PRELUDE + code)
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_control_frames_do_not_count_against_the_size_of_messages(queued: bool) -> None:
+    protocol = Protocol(Side.CLIENT, max_size=3)
+    if queued:
+        protocol.queue_messages()
+    protocol.receive_data(b"\x01\x02ab" + b"\x89\x64" + bytes(100) + b"\x80\x01c")
+    assert protocol.state is State.OPEN
+    if queued:
+        assert protocol.next_message() == "abc"
+    protocol.receive_data(b"\x88\x0c\x03\xe8" + b"ten bytes!")
+    assert protocol.close_rcvd.reason == "ten bytes!"
+    assert protocol.parser_exc is None
