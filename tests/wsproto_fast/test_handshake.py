@@ -1135,3 +1135,10 @@ def test_same_answers_as_websockets():
 def test_accept_value_is_what_the_rfc_says():
     digest = hashlib.sha1((KEY + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
     assert base64.b64encode(digest).decode() == ACCEPT
+
+
+def test_empty_lists_send_no_headers() -> None:
+    client = ClientProtocol(parse_uri("ws://localhost/"), extensions=[], subprotocols=[])
+    request = client.connect()
+    assert "Sec-WebSocket-Extensions" not in request.headers
+    assert "Sec-WebSocket-Protocol" not in request.headers
