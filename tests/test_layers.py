@@ -18,6 +18,7 @@ NO_IO = {"wsapi", "asyncio", "threading", "trio", "socket", "selectors", "ssl"}
 ORDER = [
     "_output",
     "_frames",
+    "_listener",
     "_queue",
     "_deflate",
     "_http11",

@@ -4,6 +4,7 @@ try:
     from ._deflate import PerMessageDeflate
     from ._frames import Frame, apply_mask
     from ._handshake import ClientProtocol, ServerProtocol
+    from ._listener import Listener
     from ._protocol import Protocol
     from ._sender import PreparedMessage
 except ModuleNotFoundError as exc:
@@ -42,6 +43,7 @@ __all__ = [
     "Headers",
     "InvalidHandshake",
     "InvalidState",
+    "Listener",
     "MultipleValuesError",
     "Opcode",
     "PayloadTooBig",

@@ -53,6 +53,7 @@ __all__ = [
     "Headers",
     "InvalidHandshake",
     "InvalidState",
+    "Listener",
     "MultipleValuesError",
     "Opcode",
     "PayloadTooBig",
@@ -183,6 +184,9 @@ class PreparedMessage:
     def __new__(cls, message: DataLike, text: bool | None = None) -> Self: ...
 
 @disjoint_base
+class Listener: ...  # for compiled code: _listener.pxd
+
+@disjoint_base
 class Protocol:
     handshake_exc: Exception | None
     parser_exc: Exception | None
@@ -211,6 +215,15 @@ class Protocol:
         max_bytes: int | None = 2**22,
         max_fragments: int | None = 4096,
     ) -> None: ...
+    def listen(
+        self,
+        on_message: Callable[[Data], object] | None = None,
+        *,
+        on_frame: Callable[[int, memoryview, bool], object] | None = None,
+        listener: Listener | None = None,
+    ) -> None: ...
+    @property
+    def last_in_buffer(self) -> bool: ...
     def set_timeouts(
         self,
         *,

@@ -191,6 +191,7 @@ cdef class Protocol(Receiver):
         self._ping_time = self._now + self._ping_interval
         if self._early is not None:
             early, self._early = self._early, None
+            self._unmask_in_place = False
             self._receive(<const unsigned char*><char*>early, len(early))
 
     cdef int _set_handshake_failed(self, exc) except -1:
@@ -258,7 +259,7 @@ cdef class Protocol(Receiver):
                 # Any received byte is a sign of life, not just the Pong.
                 self._pong_deadline = self._last_received + self._ping_timeout
                 self._keepalive_sent = self._last_received
-            if self._queue is not None and not self._queue.reading_wanted:
+            if not self._reading_wanted():
                 # The Pong may be among what isn't read because the application is slow.
                 self._pong_deadline = now + self._ping_timeout
             elif self._pong_deadline <= now and late > 0.25 * min(self._ping_timeout, 4.0):
@@ -519,6 +520,22 @@ cdef class Protocol(Receiver):
         else:
             self._output.append(message._frame)
         return self._pending()
+
+    cdef int send_memory(self, int opcode, const void* data, Py_ssize_t size) except -1:
+        """Send a message that lies in memory, from compiled code; return the activity bits.
+
+        Args:
+            opcode: OP_TEXT or OP_BINARY. Text is UTF-8: the caller answers for it.
+            data: Payload, copied.
+            size: Number of bytes.
+
+        Raises:
+            InvalidState, ConcurrencyError: As in ``send``.
+        """
+        if self._extensions is None and self._state == OPEN and not self._sending_opcode and not self._debug():
+            self._write_frame(opcode, True, 0, data, size)
+            return self._pending()
+        return self._send((<const char*>data)[:size], opcode == OP_TEXT, None)
 
     cdef int _pending(self) noexcept:
         cdef int activity = OUTPUT

@@ -11,13 +11,20 @@ import asyncio
 import logging
 import uuid
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+)
 from math import inf
 from time import monotonic
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, NoReturn, Self, cast, overload
 
-from wsproto_fast import PreparedMessage, Protocol
+from wsproto_fast import Listener, PreparedMessage, Protocol
 from wsproto_fast.activity import ABORT, CLOSE, HALF_CLOSE
 from wsproto_fast.exceptions import (
     ConcurrencyError,
@@ -266,7 +273,73 @@ class Connection(asyncio.BufferedProtocol):
         """
         return _Fragments(self._pump, decode)
 
+    def listen(
+        self,
+        on_message: Callable[[Data], object] | None = None,
+        *,
+        on_frame: Callable[[int, memoryview, bool], object] | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        """Have callbacks called with what is received, from now on, in place of ``recv``.
+
+        They run inside the transport's callback, without a task: the fastest way to take messages.
+        They may call ``send_nowait``; what they send leaves in one write when all that was received
+        is processed. An exception in one is logged and fails the connection with 1011. Reading
+        pauses while the peer doesn't read what is sent. The handler of a server goes on with
+        ``await connection.wait_closed()``.
+
+        Args:
+            on_message: Callable that is given each message.
+            on_frame: Callable that is given, instead, each frame of a message: its opcode, which is
+                CONT after the first one, its payload as a memoryview that is released when the
+                callable returns, and whether it ends the message. Nothing is copied; text is
+                checked but not decoded.
+            listener: Object of a compiled class that is derived from ``wsproto_fast.Listener``.
+
+        Raises:
+            TypeError: If there isn't exactly one of the three, or it isn't callable.
+            ConcurrencyError: If a coroutine is receiving.
+        """
+        self._pump.listen(on_message, on_frame, listener)
+
+    @property
+    def last_in_buffer(self) -> bool:
+        """Whether no other callback of ``listen`` follows this one at once."""
+        return self.protocol.last_in_buffer
+
     # ------------------------------------------------------------------ sending
+
+    def send_nowait(
+        self, message: DataLike, text: bool | None = None, *, compress: bool | None = None
+    ) -> bool:
+        """Send a message without waiting, from callbacks.
+
+        Args:
+            message: str for a text message or bytes-like object for a binary one.
+            text: As in ``send``.
+            compress: As in ``send``.
+
+        Returns:
+            Whether the network takes more. If not, messages pile up in memory: ``await drain()``,
+            or send less.
+
+        Raises:
+            ConnectionClosed: When the connection is closed.
+            InvalidState: While it is closing.
+            ConcurrencyError: If a fragmented message is being sent.
+            TypeError: If ``message`` is of another type.
+            UnicodeError: If a text message given as bytes isn't UTF-8.
+        """
+        return self._pump.send_nowait(message, text, compress)
+
+    async def drain(self) -> None:
+        """Wait until the network takes more.
+
+        Raises:
+            ConnectionClosed: When the connection is closed meanwhile.
+        """
+        if self._pump.writing_paused:
+            await self._drain()
 
     async def send(
         self,
@@ -494,11 +567,13 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         self._pump.writing_paused = True
         self.protocol.pause_writing()
+        self._update_reading()
 
     def resume_writing(self) -> None:
         self._pump.writing_paused = False
         self.protocol.resume_writing()
         self._pump.flush()
+        self._update_reading()
         if self._drain_waiter is not None:
             waiter, self._drain_waiter = self._drain_waiter, None
             waiter.set_result(None)
