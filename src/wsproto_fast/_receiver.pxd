@@ -60,7 +60,8 @@ cdef class Receiver(Sender):
     cdef int _parser_failed(self, exc) except -1
     cdef bint _check_text(self, const unsigned char* data, Py_ssize_t size, Py_ssize_t offset, bint fin) except -1
     cdef int _data_payload(self, bytes payload, bint checked) except -1
-    cdef object _remaining_limit(self)
+    cdef Py_ssize_t _remaining_limit(self) noexcept
+    cdef bytes _decompress(self, bytes payload, bint fin)
     cdef int _fail_text(self, exc) except -1
     cdef int _fail_header(self, int fault) except -1
 

@@ -277,7 +277,9 @@ cdef class Pump:
         ):
             return SLOW_PATH
         activity = self._protocol._send(message, text, compress)
-        if activity & FLUSH:
+        if activity & ATTENTION:
+            self._update()
+        elif activity & FLUSH:
             self._flush()
         elif not self._in_turn and not self._flush_scheduled:
             if self._wrote or activity & MESSAGE:
@@ -296,8 +298,10 @@ cdef class Pump:
             ConcurrencyError: If a fragmented message is being sent.
         """
         if self._protocol._state == OPEN and not self._lost:
-            self._protocol._send_prepared(message, compress)
-            self._flush()
+            if self._protocol._send_prepared(message, compress) & ATTENTION:
+                self._update()
+            else:
+                self._flush()
 
     def _end_turn(self):
         self._flush_scheduled = False
