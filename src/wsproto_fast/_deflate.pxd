@@ -11,19 +11,25 @@ cdef class PerMessageDeflate:
     cdef readonly object backend
     cdef public Py_ssize_t min_size     # messages smaller than this go uncompressed, bytes
     cdef object _compressor
+    cdef bint _stale                    # it must forget what it has seen before it is used again
+    cdef list _shared                   # compressors of this kind that nobody uses at the moment
     cdef object _decompressor
     cdef bint _decoding                 # decode() is inside a compressed message
     cdef bint _encoding                 # encode() is inside a compressed message
     cdef bint _inside                   # inside a compressed message that is being received
+    cdef int _ends                      # ends of streams inside that message
     cdef list _recent                   # what was inflated last, at least a window of it
     cdef Py_ssize_t _recent_size
 
     cdef bytes compress(self, object payload, bint fin)
     cdef bytes compress_message(self, bytes payload)
+    cdef bytes compress_alone(self, object payload)
+    cdef object _take_compressor(self)
+    cdef int _share_compressor(self, object compressor) except -1
     cdef int start_afresh(self) except -1
-    cdef bytes decompress(self, bytes payload, bint fin, object limit)
+    cdef bytes decompress(self, bytes payload, bint fin, Py_ssize_t limit)
     cdef int _finish_message(self) except -1
-    cdef bytes _inflate(self, bytes payload, object limit)
+    cdef bytes _inflate(self, bytes payload, Py_ssize_t limit)
     cdef int _inflate_bits(self) noexcept
     cdef bytes _window(self)
     cdef int _remember(self, bytes data) except -1
@@ -31,4 +37,7 @@ cdef class PerMessageDeflate:
     cdef int release(self) except -1
 
 
-cdef bytes compress_afresh(object backend, int window_bits, bytes payload)
+cdef Py_ssize_t NO_LIMIT
+cdef bytes _flushed(object compressor, object payload)
+cdef int _forget(object compressor) except -1
+cdef bytes _without_tail(bytes data)

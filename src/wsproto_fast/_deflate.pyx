@@ -3,6 +3,9 @@
 Contexts exist only while they are used: compressor and decompressor are made when first needed and can be
 released at any time between messages. A compressor then starts afresh, which no peer can tell; of a
 decompressor the window is kept, if the peer may refer to it.
+
+Messages that are compressed on their own need no context of their connection: the compressors for them are
+shared by the whole process.
 """
 
 from cpython.bytes cimport PyBytes_GET_SIZE
@@ -13,19 +16,34 @@ from .exceptions import PayloadTooBig, ProtocolError
 from ._frames cimport OP_CONT, Frame
 
 
+cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
+
+
+cdef int Z_SYNC_FLUSH = 2
+# The same, after which a compressor refers to nothing before it.
+cdef int Z_FULL_FLUSH = 3
 # RFC 7692 section 7.2.1: what a sender removes from the end of a message, and a receiver appends.
 cdef bytes TAIL = b"\x00\x00\xff\xff"
-cdef int Z_SYNC_FLUSH = 2
 # An empty stored block, without its tail: an empty message, or the empty end of one.
 cdef bytes EMPTY = b"\x00"
-# A whole empty stored block, and one that ends the stream.
-cdef bytes EMPTY_BLOCK = b"\x00\x00\x00\xff\xff"
-cdef bytes LAST_EMPTY_BLOCK = b"\x01\x00\x00\xff\xff"
-# Ends of streams inside a message, and the bytes copied because of them; each costs a new context.
-cdef int MAX_FINAL_BLOCKS = 1000
-cdef Py_ssize_t MAX_FINAL_WORK = 1 << 26
+# The tail and an empty block that ends the stream.
+cdef bytes LAST_TAIL = TAIL + b"\x01\x00\x00\xff\xff"
+# The tail and empty blocks, more bytes than a block's header can have: 14 + 19 * 3 + 316 * 7 bits (RFC 1951
+# section 3.2.7). See _finish_message().
+cdef bytes LONG_TAIL = TAIL + 60 * b"\x00\x00\x00\xff\xff"
+# Ends of streams inside a message; each costs a new context.
+cdef int MAX_FINAL_BLOCKS = 16
 # Messages kept as they are because a window needs them; small ones cost more than they hold.
 cdef int MAX_RECENT = 64
+# Shared compressors of one kind that are kept; there are more while more threads compress.
+cdef int MAX_SHARED = 4
+
+# Larger than anything that can be inflated; one more still fits.
+cdef Py_ssize_t NO_LIMIT = PY_SSIZE_T_MAX // 2
+
+# By kind: backend, window bits, settings. Lists, because taking from them and giving back is atomic.
+cdef dict _shared = {}
 
 
 class CompressedDataError(ProtocolError):
@@ -87,17 +105,26 @@ cdef class PerMessageDeflate:
 
     cdef bytes compress(self, object payload, bint fin):
         """Compress a fragment, or the end of a message, or a whole one."""
+        cdef object compressor = self._compressor
         cdef bytes data
-        if self._compressor is None:
-            self._compressor = self.backend.new_compressor(self.local_max_window_bits, self.compress_settings)
-        data = self._compressor.compress(payload)
-        data = data + <bytes>self._compressor.flush(Z_SYNC_FLUSH) if data else self._compressor.flush(Z_SYNC_FLUSH)
-        if not fin:
-            # Nothing to flush: zlib has just done it.
-            return data
-        if self.local_no_context_takeover:
-            self._compressor = None
-        return data[: len(data) - 4] if data.endswith(TAIL) and len(data) > 4 else EMPTY
+        if compressor is None:
+            if self.local_no_context_takeover:
+                if fin:
+                    return self.compress_alone(payload)
+                compressor = self._take_compressor()
+            else:
+                compressor = self.backend.new_compressor(self.local_max_window_bits, self.compress_settings)
+        elif self._stale:
+            _forget(compressor)
+        self._stale = False
+        # Until all is done: nobody is going to see what it has seen if something fails now.
+        self._compressor = None
+        data = _flushed(compressor, payload)
+        if fin and self.local_no_context_takeover:
+            self._share_compressor(compressor)
+        else:
+            self._compressor = compressor
+        return _without_tail(data) if fin else data
 
     cdef bytes compress_message(self, bytes payload):
         """Compress a whole message; None if that would make it larger."""
@@ -105,16 +132,39 @@ cdef class PerMessageDeflate:
         if PyBytes_GET_SIZE(data) < PyBytes_GET_SIZE(payload):
             return data
         # The peer isn't going to see what this compressor has seen.
-        self._compressor = None
+        self.start_afresh()
         return None
+
+    cdef bytes compress_alone(self, object payload):
+        """Compress a message on its own, which is valid on any connection with at least this window."""
+        cdef object compressor = self._take_compressor()
+        cdef bytes data = _flushed(compressor, payload)
+        self._share_compressor(compressor)
+        return _without_tail(data)
+
+    cdef object _take_compressor(self):
+        """Take a compressor that refers to nothing before from those that the process shares."""
+        if self._shared is None:
+            kind = (self.backend, self.local_max_window_bits, repr(sorted(self.compress_settings.items())))
+            self._shared = _shared.setdefault(kind, [])
+        try:
+            return self._shared.pop()
+        except IndexError:
+            return self.backend.new_compressor(self.local_max_window_bits, self.compress_settings)
+
+    cdef int _share_compressor(self, object compressor) except -1:
+        """Give it to those that the process shares."""
+        if len(self._shared) < MAX_SHARED:
+            _forget(compressor)
+            self._shared.append(compressor)
 
     cdef int start_afresh(self) except -1:
         """Forget what was compressed, after a message that was compressed elsewhere."""
-        self._compressor = None
+        self._stale = True
 
     # ------------------------------------------------------------------ decompressing
 
-    cdef bytes decompress(self, bytes payload, bint fin, object limit):
+    cdef bytes decompress(self, bytes payload, bint fin, Py_ssize_t limit):
         """Decompress a fragment, or the end of a message, or a whole one.
 
         Raises:
@@ -124,9 +174,11 @@ cdef class PerMessageDeflate:
         cdef bytes data
         cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
         # The last byte ends with the header of the stored block that the tail belongs to, three zero
-        # bits, and the padding behind it. This finds most of the messages that were cut.
+        # bits, and the padding behind it. This finds most of the messages that were cut, at no cost.
         if fin and (size == 0 and not self._inside or size and payload[size - 1] & 0xE0):
             raise CompressedDataError("decompression failed: truncated data")
+        if not self._inside:
+            self._ends = 0
         try:
             data = self._inflate(payload, limit) if size else b""
             self._inside = not fin
@@ -137,35 +189,43 @@ cdef class PerMessageDeflate:
         return data
 
     cdef int _finish_message(self) except -1:
-        """Complete a message with its tail, which has no contents; so has the empty block appended to it.
+        """Complete a message with its tail, and make sure that it ends there.
 
-        A message that was cut is out of step here, and that gives contents, or an error.
+        The tail and the empty blocks appended to it have no contents. Whatever else they are taken for by a
+        decompressor that isn't between two blocks after the tail (the rest of a stored block, codes,
+        a block's header) gives contents, the end of the stream, or an error before the last of them.
+        So after this it is between two blocks for sure, and its window is what it was.
         """
-        cdef bytes end = LAST_EMPTY_BLOCK if self.remote_no_context_takeover else EMPTY_BLOCK
-        cdef bytes rest = self._inflate(TAIL + end, None)
-        if rest or (self.remote_no_context_takeover and self._decompressor is not None):
+        cdef bint alone = self.remote_no_context_takeover
+        cdef object decompressor = self._decompressor
+        if decompressor is None:
+            # There is nothing, or nothing behind a final block, that the tail could belong to.
             raise CompressedDataError("decompression failed: truncated data")
-        if self.remote_no_context_takeover:
+        if (
+            # A limit, because it decides what is allocated: one byte would be one too many.
+            PyBytes_GET_SIZE(decompressor.decompress(LAST_TAIL if alone else LONG_TAIL, 1))
+            or <bint>decompressor.eof != alone
+            or decompressor.unused_data
+        ):
+            raise CompressedDataError("decompression failed: truncated data")
+        if alone:
+            self._decompressor = None
             self._recent = None
             self._recent_size = 0
 
-    cdef bytes _inflate(self, bytes payload, object limit):
+    cdef bytes _inflate(self, bytes payload, Py_ssize_t limit):
         """Inflate all of ``payload``, over the ends of DEFLATE streams inside it."""
         cdef list pieces = None
         cdef bytes data = b""
         cdef Py_ssize_t size = 0
-        cdef int ends = 0
         while True:
             if self._decompressor is None:
                 self._decompressor = self.backend.new_decompressor(self._inflate_bits(), self._window())
-            if limit is None:
-                data = self._decompressor.decompress(payload)
-            else:
-                # One byte more than allowed shows that there is too much. A limit of 0 would be none.
-                data = self._decompressor.decompress(payload, limit - size + 1)
-                size += PyBytes_GET_SIZE(data)
-                if size > limit:
-                    raise PayloadTooBig(None, limit)
+            # One byte more than allowed shows that there is too much. A limit of 0 would be none.
+            data = self._decompressor.decompress(payload, limit - size + 1)
+            size += PyBytes_GET_SIZE(data)
+            if size > limit:
+                raise PayloadTooBig(None, limit)
             self._remember(data)
             if pieces is not None:
                 pieces.append(data)
@@ -174,13 +234,13 @@ cdef class PerMessageDeflate:
             # RFC 7692 section 7.2.3.5: a block may be marked as the last one; others follow all the same.
             payload = self._decompressor.unused_data
             self._decompressor = None
+            self._ends += 1
+            if self._ends > MAX_FINAL_BLOCKS:
+                raise CompressedDataError("decompression failed: too many final blocks")
             if not payload:
                 break
             if pieces is None:
                 pieces = [data]
-            ends += 1
-            if ends > MAX_FINAL_BLOCKS or ends * PyBytes_GET_SIZE(payload) > MAX_FINAL_WORK:
-                raise CompressedDataError("decompression failed: too many final blocks")
         return data if pieces is None else b"".join(pieces)
 
     cdef int _inflate_bits(self) noexcept:
@@ -247,7 +307,7 @@ cdef class PerMessageDeflate:
                 return frame
         elif not frame.rsv1:
             return frame
-        data = self.decompress(bytes(frame.data), frame.fin, max_size)
+        data = self.decompress(bytes(frame.data), frame.fin, NO_LIMIT if max_size is None else max_size)
         self._decoding = not frame.fin
         return Frame(frame.opcode, data, frame.fin, False, frame.rsv2, frame.rsv3)
 
@@ -267,9 +327,24 @@ cdef class PerMessageDeflate:
         return Frame(frame.opcode, data, frame.fin, frame.opcode != OP_CONT, frame.rsv2, frame.rsv3)
 
 
-cdef bytes compress_afresh(object backend, int window_bits, bytes payload):
-    """Compress a message from a fresh state, valid on any connection with at least that window."""
-    compressor = backend.new_compressor(window_bits, {})
+cdef bytes _flushed(object compressor, object payload):
+    """Return all that a compressor makes of a payload."""
     cdef bytes data = compressor.compress(payload)
-    data = data + <bytes>compressor.flush(Z_SYNC_FLUSH)
-    return data[: len(data) - 4] if data.endswith(TAIL) and len(data) > 4 else EMPTY
+    # Short messages stay inside it until it is flushed.
+    return data + <bytes>compressor.flush(Z_SYNC_FLUSH) if data else compressor.flush(Z_SYNC_FLUSH)
+
+
+cdef int _forget(object compressor) except -1:
+    """Make a compressor refer to nothing before.
+
+    It makes an empty block of that, which nobody needs. To flush a message this way in the first place
+    would do, but isal finds less in it then.
+    """
+    compressor.flush(Z_FULL_FLUSH)
+
+
+cdef bytes _without_tail(bytes data):
+    """Remove from the end of a message what its receiver appends."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+    # Nothing to flush: then a backend may make nothing.
+    return data[: size - 4] if size > 4 and data.endswith(TAIL) else EMPTY

@@ -441,7 +441,8 @@ cdef class Protocol(Receiver):
             compress: Whether to compress it, if permessage-deflate was negotiated; None if it pays.
 
         Returns:
-            Activity bits, with ``MESSAGE`` if a received one waits: the application is likely to send more.
+            Activity bits, with ``MESSAGE`` if a received one waits (the application is likely to send more)
+            and ``ATTENTION`` if ``next_timeout()`` is earlier than before.
 
         Raises:
             TypeError: If ``message`` is of another type.
@@ -495,11 +496,13 @@ cdef class Protocol(Receiver):
         ):
             if message._compressed is None:
                 message._compress(deflate)
-            # It refers to nothing outside itself, so its own size bounds the window that it needs.
-            if message._compressed and (
-                message._window_bits <= deflate.local_max_window_bits
-                or PyBytes_GET_SIZE(message._payload) <= 1 << deflate.local_max_window_bits
+            elif message._window_bits > deflate.local_max_window_bits and (
+                # It refers to nothing outside itself, so its own size bounds the window that it needs.
+                PyBytes_GET_SIZE(message._payload) > 1 << deflate.local_max_window_bits
             ):
+                # All can read what is compressed for the smallest window.
+                message._compress(deflate)
+            if message._compressed:
                 deflate.start_afresh()
                 if self._is_client:
                     self._write_frame(
@@ -509,8 +512,7 @@ cdef class Protocol(Receiver):
                 else:
                     self._output.append(message._compressed_frame)
                 return self._pending()
-            if message._compressed or compress:
-                # It needs a larger window than this connection has, or pays for nobody.
+            if compress:
                 self._write_deflated(message._opcode, message._payload, True, compress)
                 return self._pending()
         if self._is_client:
@@ -543,6 +545,9 @@ cdef class Protocol(Receiver):
             activity |= MESSAGE
         if self._output.size >= FLUSH_SIZE:
             activity |= FLUSH
+        if self._release_armed:
+            self._release_armed = False
+            activity |= ATTENTION
         return activity
 
     def send_text(self, data, fin: bool = True, *, compress: bool | None = None) -> None:

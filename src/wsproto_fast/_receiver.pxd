@@ -76,7 +76,8 @@ cdef class Receiver(Sender):
     cdef int _call_listener(
         self, object message, int opcode, bint fin, const unsigned char* payload, Py_ssize_t size, object owner
     ) except -1
-    cdef object _remaining_limit(self)
+    cdef Py_ssize_t _remaining_limit(self) noexcept
+    cdef bytes _decompress(self, bytes payload, bint fin)
     cdef int _fail_text(self, exc) except -1
     cdef int _fail_header(self, int fault) except -1
 

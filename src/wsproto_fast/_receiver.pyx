@@ -12,6 +12,7 @@ from cpython.unicode cimport PyUnicode_Check, PyUnicode_DecodeUTF8
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint8_t, uint64_t
 from libc.string cimport memcpy
 
+from ._deflate cimport NO_LIMIT
 from ._frames cimport (
     BAD_MASKING,
     BAD_OPCODE,
@@ -712,12 +713,12 @@ cdef class Receiver(Sender):
         finally:
             self._calling = False
 
-    cdef object _remaining_limit(self):
-        """Return how many bytes the current frame's payload may have; None for no limit."""
+    cdef Py_ssize_t _remaining_limit(self) noexcept:
+        """Return how many bytes the current frame's payload may have, at most NO_LIMIT."""
         cdef uint64_t limit = min(self._max_message_size - self._message_size, self._max_fragment_size)
-        return None if limit > <uint64_t>(PY_SSIZE_T_MAX // 2) else limit
+        return <Py_ssize_t>min(limit, <uint64_t>NO_LIMIT)
 
-    def _decompress(self, payload, fin):
+    cdef bytes _decompress(self, bytes payload, bint fin):
         """Decompress a received payload; return None after failing the connection."""
         self._use_deflate()
         try:
@@ -733,6 +734,8 @@ cdef class Receiver(Sender):
     def _decode(self, Frame frame):
         """Pass a received frame through the extensions; return None after failing the connection."""
         limit = self._remaining_limit()
+        if limit == NO_LIMIT:
+            limit = None
         try:
             for extension in reversed(self._extensions):
                 frame = extension.decode(frame, max_size=limit)

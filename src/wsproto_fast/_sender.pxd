@@ -56,7 +56,8 @@ cdef class Sender:
     cdef PerMessageDeflate _deflate  # the only extension, if it is this one
     cdef bint _foreign_extensions   # there are others
     cdef double _release_time       # when unused compression contexts are freed
-    cdef double _deflate_used
+    cdef bint _release_armed        # it has just been set
+    cdef bint _deflate_used         # since the last time that this was asked
 
     # --- output ---
     cdef OutputBuffer _output
@@ -76,7 +77,7 @@ cdef class Sender:
     cdef int _send_eof(self) except -1
     cdef int _write_data(self, int opcode, object data, bint fin, object compress) except -1
     cdef int _write_deflated(self, int opcode, bytes payload, bint fin, object compress) except -1
-    cdef int _use_deflate(self) except -1
+    cdef int _use_deflate(self) noexcept
     cdef int _release_contexts(self, bint receiving) except -1
     cdef int _write_control(self, int opcode, bytes payload) except -1
     cdef int _write_frame(self, int opcode, bint fin, int rsv, const void* payload, Py_ssize_t size) except -1

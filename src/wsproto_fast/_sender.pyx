@@ -15,7 +15,7 @@ from cpython.unicode cimport PyUnicode_Check
 from libc.math cimport INFINITY
 from libc.string cimport memcpy
 
-from ._deflate cimport PerMessageDeflate, compress_afresh
+from ._deflate cimport PerMessageDeflate
 from ._frames cimport (
     OP_BINARY,
     OP_CONT,
@@ -41,8 +41,8 @@ cdef extern from "Python.h":
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
 
 
-# Compression contexts that aren't used for so long are freed, in seconds.
-cdef double IDLE_TIME = 5.0
+# Compression contexts are freed when they aren't used between two times so far apart, in seconds.
+cdef double IDLE_TIME = 3.0
 
 cdef list _states = list(State)
 cdef object _DEBUG = logging.DEBUG
@@ -83,7 +83,7 @@ cdef class PreparedMessage:
         """Compress it, once for all connections."""
         cdef unsigned char header[14]
         cdef int header_size
-        cdef bytes data = compress_afresh(deflate.backend, deflate.local_max_window_bits, self._payload)
+        cdef bytes data = deflate.compress_alone(self._payload)
         self._window_bits = deflate.local_max_window_bits
         if PyBytes_GET_SIZE(data) >= PyBytes_GET_SIZE(self._payload):
             self._compressed = b""
@@ -257,19 +257,24 @@ cdef class Sender:
             opcode, fin, 0 if opcode == OP_CONT else 4, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
         )
 
-    cdef int _use_deflate(self) except -1:
-        """Note that compression contexts are in use."""
-        self._deflate_used = self._now
+    cdef int _use_deflate(self) noexcept:
+        """Note that compression contexts are in use.
+
+        When isn't noted: who sends doesn't tell the time.
+        """
+        self._deflate_used = True
         if self._release_time == INFINITY and self._state == OPEN:
             self._release_time = self._now + IDLE_TIME
+            self._release_armed = True
             self._activity |= ATTENTION
 
     cdef int _release_contexts(self, bint receiving) except -1:
-        """Free compression contexts that weren't used for a while; ``receiving`` inside a message."""
+        """Free compression contexts that weren't used since the last time; ``receiving`` inside a message."""
         self._release_time = INFINITY
         if self._deflate is None or not self._deflate.holds_state():
             return 0
-        if self._now - self._deflate_used < IDLE_TIME or receiving or self._sending_opcode:
+        if self._deflate_used or receiving or self._sending_opcode:
+            self._deflate_used = False
             self._release_time = self._now + IDLE_TIME
         else:
             self._deflate.release()

@@ -309,7 +309,9 @@ cdef class Pump:
 
     cdef int _sent(self, int activity) except -1:
         """Write what was sent: now, soon, or at the end of this turn."""
-        if activity & FLUSH:
+        if activity & ATTENTION:
+            self._update()
+        elif activity & FLUSH:
             self._flush()
         elif not self._in_turn and not self._flush_scheduled:
             if self._wrote or activity & MESSAGE:
@@ -327,8 +329,10 @@ cdef class Pump:
             ConcurrencyError: If a fragmented message is being sent.
         """
         if self._protocol._state == OPEN and not self._lost:
-            self._protocol._send_prepared(message, compress)
-            self._flush()
+            if self._protocol._send_prepared(message, compress) & ATTENTION:
+                self._update()
+            else:
+                self._flush()
 
     def _end_turn(self):
         self._flush_scheduled = False

@@ -443,7 +443,7 @@ class Connection(asyncio.BufferedProtocol):
             waiter.set_result(None)
 
     async def _flush_and_drain(self) -> None:
-        self._pump.flush()
+        self._pump.update()
         if self._pump.writing_paused:
             await self._drain()
 
