@@ -1,7 +1,7 @@
 """WebSocket protocol engine: bytes in, messages out, without sockets, threads, or a clock."""
 
 try:
-    from ._deflate import PerMessageDeflate
+    from ._deflate import Extension, PerMessageDeflate
     from ._frames import Frame, apply_mask
     from ._handshake import ClientProtocol, ServerProtocol
     from ._protocol import Protocol
@@ -38,6 +38,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "Extension",
     "Frame",
     "Headers",
     "InvalidHandshake",

@@ -26,13 +26,13 @@ from .exceptions import (
     TooManyFragments,
     WebSocketException,
 )
-from .extensions.base import Extension
 from .frames import Close, CloseCode, Opcode, Side, State
 from .http11 import Request, Response
 from .typing import (
     BytesLike,
     Data,
     DataLike,
+    ExtensionName,
     ExtensionParameter,
     LoggerLike,
     Origin,
@@ -49,6 +49,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "Extension",
     "Frame",
     "Headers",
     "InvalidHandshake",
@@ -146,7 +147,12 @@ class Frame:
 
 # _deflate
 
-# At run time it is registered as a subclass of Extension.
+@disjoint_base
+class Extension:
+    name: ExtensionName
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame: ...
+    def encode(self, frame: Frame) -> Frame: ...
+
 @disjoint_base
 class PerMessageDeflate(Extension):
     min_size: int
@@ -197,7 +203,7 @@ class Protocol:
         side: Side,
         *,
         state: State = State.OPEN,
-        max_size: int | tuple[int | None, int | None] | None = 2**20,
+        max_size: int | tuple[int | None, int | None] | None = 1048576,
         logger: LoggerLike | None = None,
     ) -> None: ...
 
@@ -234,6 +240,8 @@ class Protocol:
     def logger(self, logger: LoggerLike) -> None: ...
     @property
     def state(self) -> State: ...
+    @state.setter
+    def state(self, state: State) -> None: ...
     @property
     def extensions(self) -> list[_Extension]: ...
     @extensions.setter
@@ -332,7 +340,7 @@ class ClientProtocol(Protocol):
         extensions: Sequence[_ClientExtensionFactory] | None = None,
         subprotocols: Sequence[Subprotocol] | None = None,
         state: State = State.CONNECTING,
-        max_size: int | tuple[int | None, int | None] | None = 2**20,
+        max_size: int | tuple[int | None, int | None] | None = 1048576,
         logger: LoggerLike | None = None,
     ) -> None: ...
     def connect(self) -> Request: ...
@@ -360,7 +368,7 @@ class ServerProtocol(Protocol):
             Callable[[ServerProtocol, Sequence[Subprotocol]], Subprotocol | None] | None
         ) = None,
         state: State = State.CONNECTING,
-        max_size: int | tuple[int | None, int | None] | None = 2**20,
+        max_size: int | tuple[int | None, int | None] | None = 1048576,
         logger: LoggerLike | None = None,
         check_host: bool = False,
         server_header: str | None = None,
