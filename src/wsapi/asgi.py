@@ -141,7 +141,7 @@ class ASGIConnection(Connection):
     def shutdown(self) -> None:
         """Begin to close the connection because the server stops; safe to be called again."""
         protocol = self.protocol
-        if self._lost or self._finished:
+        if self._disconnect is not None:
             return  # it is being closed already
         if protocol.state is State.CONNECTING:
             if self._task is None:
@@ -164,7 +164,6 @@ class ASGIConnection(Connection):
     def _start(self, request: Request) -> None:
         self.response = response = self.protocol.accept(request)
         if response.status_code != 101:
-            self._finished = True
             self._respond(response)
             return
         self.scope = self._make_scope(request)
@@ -210,7 +209,6 @@ class ASGIConnection(Connection):
         self._pump.update()
 
     def _refuse(self, status: HTTPStatus, text: str) -> None:
-        self._finished = True
         response = self.protocol.reject(status, text)
         self._add_default_headers(response.headers)
         self._respond(response)
@@ -234,15 +232,15 @@ class ASGIConnection(Connection):
             self.log.exception("Exception in ASGI application\n")
         else:
             code = CloseCode.NORMAL_CLOSURE
-            if self.protocol.state is State.CONNECTING and not self._finished:
+            if self._opening and self._disconnect is None:
                 self.log.error("ASGI callable returned without completing handshake.")
             elif result is not None:
                 self.log.error("ASGI callable should return None, but returned '%s'.", result)
-        if self._lost:
+        if self._disconnect is not None:
             return
-        if self.protocol.state is State.OPEN:
+        if not self._opening:
             self._close(code)
-        elif not self._finished:
+        else:
             self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error")
 
     async def asgi_receive(self) -> Event:
@@ -306,7 +304,7 @@ class ASGIConnection(Connection):
         kind = event["type"]
         if self._finished and not self._lost:
             raise RuntimeError(CLOSED.format(kind))
-        if self._lost or self.protocol.state in (State.CLOSING, State.CLOSED):
+        if self._disconnect is not None:
             raise ClientDisconnected
         if not self._opening:
             if kind != "websocket.close":
@@ -328,6 +326,7 @@ class ASGIConnection(Connection):
             self._accept(event)
         elif kind == "websocket.close":
             self._log_outcome("403")
+            self._finished = True
             self._refuse(HTTPStatus.FORBIDDEN, "")
         elif kind == "websocket.http.response.start":
             self._start_denial(event)
