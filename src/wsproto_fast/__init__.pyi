@@ -1,5 +1,4 @@
-# The compiled modules have no stubs of their own: all that is public of them is here. Docstrings
-# are in their sources.
+# All that is public of the compiled modules beside it is here. Docstrings are in their sources.
 
 import re
 import uuid
@@ -70,7 +69,10 @@ __all__ = [
     "WebSocketException",
     "__version__",
     "apply_mask",
+    "install_as_wsproto",
 ]
+
+def install_as_wsproto() -> None: ...
 
 # What the engine calls of an extension and of its factories; they need no base class.
 
