@@ -40,6 +40,7 @@ from .frames import OK_CLOSE_CODES, Close, CloseCode, Side, State
 # Above this, output shouldn't wait for the end of the turn.
 cdef Py_ssize_t FLUSH_SIZE = 65536
 
+cdef list _states = list(State)
 cdef object _INFO = logging.INFO
 
 
@@ -53,8 +54,7 @@ cdef double _duration(str name, value) except? -1.0:
 
 
 cdef class Protocol(Receiver):
-    """Protocol(side, *, state=State.OPEN, max_size=2**20, logger=None)
-
+    """Protocol(side, *, state=State.OPEN, max_size=1048576, logger=None)\n--\n
     A WebSocket connection as a state machine.
 
     Args:
@@ -133,6 +133,25 @@ cdef class Protocol(Receiver):
         if self._id is None:
             self._id = uuid.uuid4()
         return self._id
+
+    @property
+    def state(self) -> State:
+        """State of the connection (RFC 6455 section 4.1, 7.1.3 and 7.1.4).
+
+        Drivers that do parts of the protocol themselves may set it: nothing is sent, and what is received is
+        discarded from ``State.CLOSED`` on.
+        """
+        return _states[self._state]
+
+    @state.setter
+    def state(self, state):
+        state = State(state)
+        if state == CLOSED:
+            self._set_closed()
+        elif state == OPEN and self._state == CONNECTING:
+            self._set_open()
+        elif state != self._state:
+            self._set_state(state)
 
     @property
     def close_code(self) -> int | None:

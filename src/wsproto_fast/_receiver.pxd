@@ -32,6 +32,7 @@ cdef class Receiver(Sender):
     cdef bint _message_compressed
     cdef ws_utf8_state _utf8
     cdef bint _eof_received
+    cdef bint _paused               # set by a sink that takes one frame at a time
     cdef bytearray _early           # bytes that came before the opening handshake was answered
     cdef double _last_received
 
@@ -55,7 +56,7 @@ cdef class Receiver(Sender):
     cdef object _next_message(self, object decode)
     cdef int _require_queue(self) except -1
     cdef int _receive(self, const unsigned char* data, Py_ssize_t size) except -1
-    cdef int _receive_frames(self, const unsigned char* data, Py_ssize_t size) except -1
+    cdef Py_ssize_t _receive_frames(self, const unsigned char* data, Py_ssize_t size) except -1
     cdef int _start_frame(self) except -1
     cdef int _whole_frame(self, const unsigned char* data, Py_ssize_t size) except -1
     cdef int _reserve_partial(self, Py_ssize_t extra) except -1

@@ -354,7 +354,8 @@ cdef class Receiver(Sender):
 
     # ------------------------------------------------------------------ frames
 
-    cdef int _receive_frames(self, const unsigned char* data, Py_ssize_t size) except -1:
+    cdef Py_ssize_t _receive_frames(self, const unsigned char* data, Py_ssize_t size) except -1:
+        """Read frames; return how many bytes are left because a sink paused, else 0."""
         cdef Py_ssize_t take
         cdef int used
         cdef uint8_t allowed_rsv = 0
@@ -365,7 +366,7 @@ cdef class Receiver(Sender):
             elif self._foreign_extensions:
                 # What extensions leave of the reserved bits is checked after decoding.
                 allowed_rsv = 7
-        while not self._discarding:
+        while not self._discarding and not self._paused:
             if not self._in_frame:
                 if size == 0:
                     return 0
@@ -412,6 +413,7 @@ cdef class Receiver(Sender):
                     self._finish_partial()
             data += take
             size -= take
+        return 0 if self._discarding else size
 
     cdef int _start_frame(self) except -1:
         """Check what a frame's header can tell; return whether its payload is welcome."""

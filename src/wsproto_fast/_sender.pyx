@@ -32,7 +32,6 @@ from ._output cimport OutputBuffer
 from ._queue cimport ATTENTION
 
 from .exceptions import ProtocolError
-from .frames import State
 
 
 cdef extern from "Python.h":
@@ -44,7 +43,6 @@ cdef extern from "Python.h":
 # Compression contexts are freed when they aren't used between two times so far apart, in seconds.
 cdef double IDLE_TIME = 3.0
 
-cdef list _states = list(State)
 cdef object _DEBUG = logging.DEBUG
 cdef object _FALSE = False
 cdef bytes _EOF = b""
@@ -126,11 +124,6 @@ cdef class Sender:
             if enabled == <PyObject*>_FALSE:
                 return False
         return self._logger.isEnabledFor(level)
-
-    @property
-    def state(self) -> State:
-        """State of the connection (RFC 6455 section 4.1, 7.1.3 and 7.1.4)."""
-        return _states[self._state]
 
     @property
     def extensions(self) -> list:

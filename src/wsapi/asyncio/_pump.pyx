@@ -278,6 +278,11 @@ cdef class Pump:
         finally:
             PyContext_Exit(context)
 
+    def wake(self) -> None:
+        """Resume the task that waits, in the loop's next turn, to see what else changed."""
+        if self._callback is not None:
+            self._wake_later()
+
     cdef int _wake_later(self) except -1:
         callback, self._callback = self._callback, None
         context, self._context = self._context, None

@@ -1,0 +1,26 @@
+# Private: for the modules beside it.
+
+from _typeshed import ReadableBuffer
+from typing_extensions import disjoint_base
+
+from .http11 import Request, Response
+
+@disjoint_base
+class HeadParser:
+    @property
+    def complete(self) -> bool: ...
+    def feed_data(self, data: ReadableBuffer) -> int: ...
+    def feed_eof(self) -> None: ...
+
+@disjoint_base
+class RequestParser(HeadParser):
+    def __init__(self) -> None: ...
+    @property
+    def message(self) -> Request | None: ...
+
+@disjoint_base
+class ResponseParser(HeadParser):
+    def __init__(self, *, allow_http10: bool = False, read_body: bool = True) -> None: ...
+    @property
+    def message(self) -> Response | None: ...
+    def take_body(self) -> bytes: ...
