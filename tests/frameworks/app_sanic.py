@@ -11,7 +11,7 @@ from sanic.server.websockets import impl
 
 app = Sanic("conversations", configure_logging=False)
 app.config.WEBSOCKET_MAX_SIZE = 1_000_000
-ended: list[str] = []
+ended: dict[str, str] = {}
 
 
 @app.on_request
@@ -25,7 +25,7 @@ async def echo(request: Any, ws: Any) -> None:
         async for message in ws:
             if message == "close!":
                 await ws.close(4001, "enough")
-                ended.append("closed")
+                ended[request.query_string] = "closed"
                 return
             if message == "fail!":
                 raise ValueError("told to")
@@ -34,7 +34,9 @@ async def echo(request: Any, ws: Any) -> None:
         # Handlers are cancelled when the client leaves.
         if ws.ws_proto.close_sent is None or ws.ws_proto.close_rcvd_then_sent:
             close = ws.ws_proto.close_rcvd
-            ended.append(f"{close.code} {close.reason}".strip() if close else "1006")
+            ended[request.query_string] = (
+                f"{close.code} {close.reason}".strip() if close else "1006"
+            )
 
 
 @app.websocket("/about")
@@ -43,7 +45,7 @@ async def about(request: Any, ws: Any) -> None:
         if question == "engine":
             await ws.send(impl.ServerProtocol.__module__)
         else:
-            await ws.send(ended.pop() if ended else "")
+            await ws.send(ended.pop(question, ""))
 
 
 @app.websocket("/slow")

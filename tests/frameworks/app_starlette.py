@@ -11,7 +11,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 CHUNK = bytes(65536)
-ended: list[str] = []  # how conversations ended, for other connections to ask
+ended: dict[str, str] = {}  # how conversations ended, by their query strings, to be asked for
 
 
 def engine() -> str:
@@ -36,7 +36,7 @@ async def echo(websocket: WebSocket) -> None:
     while (message := await websocket.receive())["type"] == "websocket.receive":
         if message.get("text") == "close!":
             await websocket.close(4001, "enough")
-            ended.append("closed")
+            ended[websocket.url.query] = "closed"
             return
         if message.get("text") == "fail!":
             raise ValueError("told to")
@@ -44,7 +44,7 @@ async def echo(websocket: WebSocket) -> None:
             await websocket.send_bytes(message["bytes"])
         else:
             await websocket.send_text(message["text"])
-    ended.append(f"{message['code']} {message.get('reason') or ''}".strip())
+    ended[websocket.url.query] = f"{message['code']} {message.get('reason') or ''}".strip()
 
 
 async def about(websocket: WebSocket) -> None:
@@ -55,8 +55,8 @@ async def about(websocket: WebSocket) -> None:
             question = await websocket.receive_text()
             if question == "engine":
                 await websocket.send_text(engine())
-            elif question == "ended":
-                await websocket.send_text(ended.pop() if ended else "")
+            else:
+                await websocket.send_text(ended.pop(question, ""))
     except WebSocketDisconnect:
         pass
 

@@ -53,10 +53,10 @@ def ask(server: Server, question: str) -> str:
         ws.close()
 
 
-def how_it_ended(server: Server) -> str:
-    """Return how the last conversation ended for the application, once it has."""
+def how_it_ended(server: Server, name: str) -> str:
+    """Return how the conversation at ``/echo?name`` ended for the application, once it has."""
     end = time.monotonic() + TIMEOUT
-    while not (answer := ask(server, "ended")):
+    while not (answer := ask(server, name)):
         assert time.monotonic() < end, server.log.read_text()
         time.sleep(0.02)
     return answer
@@ -107,7 +107,9 @@ def test_engine(server: Server) -> None:
 class TestClients:
     def test_websockets(self, server: Server) -> None:
         async def talk() -> None:
-            async with connect(server.uri("/echo"), subprotocols=["other", "echo"]) as ws:  # type: ignore[list-item]
+            async with connect(
+                server.uri("/echo?websockets"), subprotocols=["other", "echo"]
+            ) as ws:  # type: ignore[list-item]
                 # Sanic has no subprotocols here, and never extensions.
                 assert ws.subprotocol == ("echo" if server.framework.asgi else None)
                 assert ws.response is not None
@@ -127,11 +129,15 @@ class TestClients:
             assert ws.close_code == 3000
 
         asyncio.run(asyncio.wait_for(talk(), 3 * TIMEOUT))
-        assert how_it_ended(server) == ("3000 bye" if server.framework.knows_codes else "1006")
+        assert how_it_ended(server, "websockets") == (
+            "3000 bye" if server.framework.knows_codes else "1006"
+        )
 
     def test_websockets_without_compression(self, server: Server) -> None:
         async def talk() -> None:
-            async with connect(server.uri("/echo"), compression=None) as ws:
+            async with connect(
+                server.uri("/echo?websockets_without_compression"), compression=None
+            ) as ws:
                 assert ws.response is not None
                 assert "Sec-WebSocket-Extensions" not in ws.response.headers
                 for message in ("text é", bytes(900_000)):
@@ -139,12 +145,14 @@ class TestClients:
                     assert await ws.recv() == message
 
         asyncio.run(asyncio.wait_for(talk(), 3 * TIMEOUT))
-        assert how_it_ended(server) == ("1000" if server.framework.knows_codes else "1006")
+        assert how_it_ended(server, "websockets_without_compression") == (
+            "1000" if server.framework.knows_codes else "1006"
+        )
 
     def test_aiohttp(self, server: Server) -> None:
         async def talk() -> None:
             async with aiohttp.ClientSession() as session:
-                async with session.ws_connect(server.uri("/echo"), compress=15) as ws:
+                async with session.ws_connect(server.uri("/echo?aiohttp"), compress=15) as ws:
                     await ws.send_str("text é" * 100)
                     assert await ws.receive_str() == "text é" * 100
                     await ws.send_bytes(bytes(300_000))
@@ -156,10 +164,10 @@ class TestClients:
                     assert (message.data, message.extra) == (4001, "enough")
 
         asyncio.run(asyncio.wait_for(talk(), 3 * TIMEOUT))
-        assert how_it_ended(server) == "closed"
+        assert how_it_ended(server, "aiohttp") == "closed"
 
     def test_websocket_client(self, server: Server) -> None:
-        ws = websocket.create_connection(server.uri("/echo"), timeout=TIMEOUT)
+        ws = websocket.create_connection(server.uri("/echo?websocket_client"), timeout=TIMEOUT)
         ws.send("text é")
         assert ws.recv() == "text é"
         ws.send_binary(bytes(300_000))
@@ -172,10 +180,10 @@ class TestClients:
         assert opcode == websocket.ABNF.OPCODE_CLOSE
         assert payload == (4001).to_bytes(2, "big") + b"enough"
         ws.shutdown()
-        assert how_it_ended(server) == "closed"
+        assert how_it_ended(server, "websocket_client") == "closed"
 
     def test_httpx_ws(self, server: Server) -> None:
-        uri = server.uri("/echo").replace("ws:", "http:")
+        uri = server.uri("/echo?httpx_ws").replace("ws:", "http:")
         with httpx.Client() as http_client, httpx_ws.connect_ws(uri, http_client) as ws:
             ws.send_text("text é")
             assert ws.receive_text(TIMEOUT) == "text é"
@@ -185,7 +193,7 @@ class TestClients:
             with pytest.raises(httpx_ws.WebSocketDisconnect) as raised:
                 ws.receive_text(TIMEOUT)
             assert (raised.value.code, raised.value.reason) == (4001, "enough")
-        assert how_it_ended(server) == "closed"
+        assert how_it_ended(server, "httpx_ws") == "closed"
 
 
 class TestRefusals:
@@ -256,7 +264,7 @@ class TestFlowControl:
 
 class TestFailures:
     def test_lost_connection(self, server: Server) -> None:
-        sock = raw_connection(server)
+        sock = raw_connection(server, "/echo?lost_connection")
         sock.sendall(masked(b"\x81\x01a"))
         answer = b""
         while len(skip_ping(answer)) < 3:
@@ -264,11 +272,11 @@ class TestFailures:
         assert skip_ping(answer) == b"\x81\x01a"
         sock.close()
         # uvicorn's own classes say 1005 where there was no Close frame.
-        assert how_it_ended(server) in ("1005", "1006")
+        assert how_it_ended(server, "lost_connection") in ("1005", "1006")
 
     def test_application_that_fails(self, server: Server) -> None:
         async def talk() -> None:
-            async with connect(server.uri("/echo")) as ws:
+            async with connect(server.uri("/echo?application_that_fails")) as ws:
                 await ws.send("fail!")
                 with pytest.raises(ConnectionClosed):
                     await ws.recv()
@@ -282,7 +290,7 @@ class TestFailures:
             pytest.skip("its limit is 16 MiB, and it has no option for it on the command line")
 
         async def talk() -> None:
-            async with connect(server.uri("/echo"), compression=None) as ws:
+            async with connect(server.uri("/echo?message_that_is_too_big"), compression=None) as ws:
                 await ws.send(bytes(1_000_001))
                 with pytest.raises(ConnectionClosedError):
                     await ws.recv()
@@ -305,7 +313,7 @@ class TestFailures:
         ],
     )
     def test_hostile_bytes(self, server: Server, data: bytes, code: int) -> None:
-        with raw_connection(server) as sock:
+        with raw_connection(server, "/echo?hostile_bytes") as sock:
             sock.sendall(data)
             answer = skip_ping(read_all(sock))
         if server.framework.says_why:
@@ -322,7 +330,7 @@ def test_stopping_closes_connections() -> None:
     with running(FRAMEWORKS["uvicorn-class-starlette"]) as server:
 
         async def talk() -> None:
-            async with connect(server.uri("/echo")) as ws:
+            async with connect(server.uri("/echo?stopping_closes_connections")) as ws:
                 await ws.send("hello")
                 await ws.recv()
                 server.process.send_signal(signal.SIGTERM)
@@ -339,11 +347,11 @@ def test_keepalive() -> None:
     framework = FRAMEWORKS["uvicorn-class-fastapi"]
     options = ("--ws-ping-interval", "0.1", "--ws-ping-timeout", "0.2")
     with running(framework, *options) as server:
-        with raw_connection(server) as sock:
+        with raw_connection(server, "/echo?keepalive") as sock:
             answer = read_all(sock)
         assert answer[:2] == b"\x89\x04"
         assert answer[6:] == b"\x88\x18\x03\xf3keepalive ping timeout"
-        assert how_it_ended(server) == "1011 keepalive ping timeout"
+        assert how_it_ended(server, "keepalive") == "1011 keepalive ping timeout"
 
 
 def test_fastapi_routes_and_dependencies() -> None:
