@@ -116,8 +116,9 @@ class _Client:
         self.uri = uri
         self.insecure = insecure
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
-        self.reading = False
         self.lock = threading.Lock()
+        self.reading = False  # the main thread waits for a line, or is about to
+        self.closed = False
 
     def run(self) -> int:
         """Connect, and talk until one side closes the connection; return the exit status."""
@@ -169,6 +170,8 @@ class _Client:
         """
         while True:
             with self.lock:
+                if self.closed:
+                    return
                 self.reading = True
             try:
                 line = input(PROMPT if self.interactive else "")
@@ -184,8 +187,9 @@ class _Client:
                     self.show(f"< {_printable(message)}")
                 else:
                     self.show(f"< (binary) {message.hex()}")
-        # Have input() return. There is no handshake for it: it may just have returned by itself.
+        # Have input() return, or not begin.
         with self.lock:
+            self.closed = True
             if self.reading:
                 self.reading = False
                 _interrupt_main_thread()
