@@ -46,8 +46,9 @@ def _zlib_like(name: str, module: Any, defaults: dict[str, Any]) -> Backend:
     return Backend(name, new_compressor, new_decompressor, (module.error,))
 
 
-# memLevel 5 is what WebSocket libraries use: 16 KiB of hash chains instead of 128.
-_ZLIB = _zlib_like("zlib", zlib, {"memLevel": 5})
+# memLevel 5 is what WebSocket libraries use: 16 KiB of hash chains instead of 128. Level 5 instead of
+# 6 saves an eighth of the time and costs 3 % of size.
+_ZLIB = _zlib_like("zlib", zlib, {"level": 5, "memLevel": 5})
 
 # Module, and settings that the measurements in benchmarks/ favour. Those of isal have the smallest
 # tables: what doesn't fit into the processor's cache is what many connections wait for.

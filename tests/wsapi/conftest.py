@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import pytest
 
+from tests.wsapi.foreign import node_with_ws
 from tests.wsapi.helpers import LOOPS, run
+
+
+@pytest.fixture(scope="session")
+def node() -> Path:
+    """Give a directory where Node finds ``ws``."""
+    return node_with_ws()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -6,9 +6,6 @@ import asyncio
 import contextlib
 import functools
 import json
-import os
-import shutil
-import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.wsapi.foreign import start_node
 from tests.wsapi.helpers import serving, until, uri_of
 from wsapi.asyncio.client import connect
 from wsapi.asyncio.server import ServerConnection
@@ -328,9 +326,6 @@ class TestWebsocketClient:
 
 # ---------------------------------------------------------------------- Node
 
-NODE, NPM = shutil.which("node"), shutil.which("npm")
-CACHE = Path(__file__).parents[1] / ".cache" / "node"
-
 CLIENT = """
 const WebSocket = require("ws");
 const [uri, big] = [process.argv[2], "x".repeat(1 << 20)];
@@ -380,28 +375,6 @@ server.on("connection", ws => {
   });
 });
 """
-
-
-@pytest.fixture(scope="module")
-def node() -> Path:
-    """Give a directory where Node finds ``ws``; install it there once."""
-    if NODE is None or NPM is None:
-        pytest.skip("node and npm aren't installed")
-    if not (CACHE / "node_modules" / "ws").is_dir():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        command = [NPM, "install", "--prefix", os.fspath(CACHE), "--no-audit", "--no-fund", "ws@8"]
-        try:
-            subprocess.run(command, cwd=CACHE, check=True, capture_output=True, timeout=40)
-        except (subprocess.SubprocessError, OSError) as exc:
-            pytest.skip(f"npm can't install ws: {exc}")
-    return CACHE
-
-
-async def start_node(directory: Path, program: str, *arguments: str) -> asyncio.subprocess.Process:
-    assert NODE is not None
-    return await asyncio.create_subprocess_exec(
-        NODE, "-e", program, "--", *arguments, cwd=directory, stdout=subprocess.PIPE
-    )
 
 
 class TestNode:

@@ -14,10 +14,10 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.wsapi.foreign import DevTools, running_chromium
 from tests.wsapi.helpers import echo, run, serving, uri_of
 from wsapi.asyncio.client import ClientConnection, connect, unix_connect
 from wsapi.asyncio.server import ServerConnection, serve
@@ -389,64 +389,6 @@ async def test_dashboard() -> None:
             with pytest.raises(ConnectionClosedError, match="no such topic"):
                 await messages(two, 10)
         await server.end()
-
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--remote-debugging-port=0",
-]
-
-
-@contextlib.asynccontextmanager
-async def running_chromium(directory: Path) -> AsyncIterator[ClientConnection]:
-    """Run a browser; yield a connection to its DevTools, which are a WebSocket server."""
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("chromium isn't installed")
-    environment = os.environ | {"HOME": str(directory)}
-    process = await asyncio.create_subprocess_exec(
-        *(program, *FLAGS, f"--user-data-dir={directory}", "about:blank"),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment,
-    )
-    try:
-        assert process.stderr is not None
-        while not (line := await process.stderr.readline()).startswith(b"DevTools listening on "):
-            assert line, "chromium didn't start"
-        uri = line.decode().split()[-1]
-        async with connect(uri, max_size=None, compression=None) as connection:
-            yield connection
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.communicate()
-
-
-class DevTools:
-    def __init__(self, connection: ClientConnection) -> None:
-        self.connection = connection
-        self.numbers = itertools.count(1)
-
-    async def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
-        number = next(self.numbers)
-        command: dict[str, Any] = {"id": number, "method": method, "params": params}
-        if session is not None:
-            command["sessionId"] = session
-        await self.connection.send(json.dumps(command))
-        while True:
-            answer = json.loads(await self.connection.recv())
-            if answer.get("id") == number:
-                result: dict[str, Any] = answer["result"]
-                return result
 
 
 def test_dashboard_in_a_browser(tmp_path: Path) -> None:

@@ -506,6 +506,17 @@ def negotiated(factory):
     return factory.process_request_params([], [])[1]
 
 
+@pytest.mark.parametrize("client_off, server_off", [(True, False), (False, True), (True, True)])
+def test_no_context_takeover_at_all(client_off, server_off):
+    client = ClientPerMessageDeflateFactory(context_takeover=not client_off)
+    server = ServerPerMessageDeflateFactory(context_takeover=not server_off)
+    answer, at_server = server.process_request_params(client.get_request_params(), [])
+    at_client = client.process_response_params(answer, [])
+    for extension in (at_server, at_client):
+        assert extension.remote_no_context_takeover
+        assert extension.local_no_context_takeover
+
+
 def test_required_limit_needs_a_value():
     with pytest.raises(ValueError, match="client_max_window_bits"):
         ServerPerMessageDeflateFactory(require_client_max_window_bits=True)

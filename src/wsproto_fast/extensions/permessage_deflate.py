@@ -128,6 +128,9 @@ class ClientPerMessageDeflateFactory(ClientExtensionFactory):
         backend: Implementation of DEFLATE, see ``backends``; None for the default one.
         min_size: Size in bytes below which messages go uncompressed unless compression is asked
             for.
+        context_takeover: False for no context takeover either way, whatever the other arguments say:
+            no connection keeps anything between messages. What compresses them is shared by the
+            process.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -149,13 +152,14 @@ class ClientPerMessageDeflateFactory(ClientExtensionFactory):
         *,
         backend: str | None = None,
         min_size: int = 32,
+        context_takeover: bool = True,
     ) -> None:
         _check_bits("server_max_window_bits", server_max_window_bits, 8)
         if client_max_window_bits is not True:
             _check_bits("client_max_window_bits", client_max_window_bits, 9)
         _check_settings(compress_settings, backend)
-        self.server_no_context_takeover = server_no_context_takeover
-        self.client_no_context_takeover = client_no_context_takeover
+        self.server_no_context_takeover = server_no_context_takeover or not context_takeover
+        self.client_no_context_takeover = client_no_context_takeover or not context_takeover
         self.server_max_window_bits = server_max_window_bits
         self.client_max_window_bits = client_max_window_bits
         self.compress_settings = compress_settings
@@ -243,6 +247,9 @@ class ServerPerMessageDeflateFactory(ServerExtensionFactory):
         backend: Implementation of DEFLATE, see ``backends``; None for the default one.
         min_size: Size in bytes below which messages go uncompressed unless compression is asked
             for.
+        context_takeover: False for no context takeover either way, whatever the other arguments say:
+            no connection keeps anything between messages. What compresses them is shared by the
+            process.
 
     Raises:
         ValueError: If an argument is out of range, or a limit is required but not given.
@@ -265,14 +272,15 @@ class ServerPerMessageDeflateFactory(ServerExtensionFactory):
         *,
         backend: str | None = None,
         min_size: int = 32,
+        context_takeover: bool = True,
     ) -> None:
         _check_bits("server_max_window_bits", server_max_window_bits, 9)
         _check_bits("client_max_window_bits", client_max_window_bits, 8)
         _check_settings(compress_settings, backend)
         if require_client_max_window_bits and client_max_window_bits is None:
             raise ValueError("require_client_max_window_bits needs client_max_window_bits")
-        self.server_no_context_takeover = server_no_context_takeover
-        self.client_no_context_takeover = client_no_context_takeover
+        self.server_no_context_takeover = server_no_context_takeover or not context_takeover
+        self.client_no_context_takeover = client_no_context_takeover or not context_takeover
         self.server_max_window_bits = server_max_window_bits
         self.client_max_window_bits = client_max_window_bits
         self.compress_settings = compress_settings
