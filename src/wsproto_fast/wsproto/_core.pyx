@@ -40,15 +40,9 @@ from .._sender cimport CLOSED, CLOSING, OPEN
 from ..exceptions import PayloadTooBig
 from ..exceptions import ProtocolError as InvalidFrame
 from ..frames import Close, Side
-from ._types import (
-    DEFAULT_MAX_SIZE,
-    LOCAL_ONLY_CLOSE_REASONS,
-    CloseReason,
-    ConnectionState,
-    ConnectionType,
-    Opcode,
-    RsvBits,
-)
+from ._types import DEFAULT_MAX_SIZE as _DEFAULT_MAX_SIZE
+from ._types import LOCAL_ONLY_CLOSE_REASONS as _LOCAL_ONLY_CLOSE_REASONS
+from ._types import CloseReason, ConnectionState, ConnectionType, Opcode, RsvBits
 from .utilities import LocalProtocolError
 
 
@@ -685,7 +679,7 @@ cdef class FrameEvents(Protocol):
         if code is not None:
             if not isinstance(code, int):
                 raise TypeError(f"code must be int or None; got {type(code).__name__}")
-            if code in LOCAL_ONLY_CLOSE_REASONS:
+            if code in _LOCAL_ONLY_CLOSE_REASONS:
                 code = CloseReason.NORMAL_CLOSURE
             if not 0 <= code <= 0xFFFF:
                 raise ValueError(f"code must be between 0 and 65535; got {code}")
@@ -734,7 +728,7 @@ cdef class Connection:
         extensions: list[Extension] | None = None,
         trailing_data: bytes = b"",
         *,
-        max_size: int | None = DEFAULT_MAX_SIZE,
+        max_size: int | None = _DEFAULT_MAX_SIZE,
     ):
         self.client = connection_type is ConnectionType.CLIENT
         self._proto = FrameEvents(self.client, extensions or (), max_size=max_size)
