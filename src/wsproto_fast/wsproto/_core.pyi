@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterable
 from dataclasses import Field
+from types import GenericAlias
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from _typeshed import ReadableBuffer
@@ -13,7 +14,6 @@ from .extensions import Extension
 
 _Data = TypeVar("_Data", bytes | bytearray, str)
 
-@disjoint_base
 class Event: ...
 
 @disjoint_base
@@ -27,6 +27,7 @@ class Message(Event, Generic[_Data]):
     def __init__(
         self, data: _Data, frame_finished: bool = True, message_finished: bool = True
     ) -> None: ...
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __replace__(self, /, **changes: Any) -> Self: ...
@@ -35,10 +36,8 @@ class Message(Event, Generic[_Data]):
     ]
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
-@disjoint_base
 class TextMessage(Message[str]): ...
 
-@disjoint_base
 class BytesMessage(Message[bytes | bytearray]): ...
 
 @disjoint_base

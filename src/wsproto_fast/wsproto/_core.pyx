@@ -16,7 +16,7 @@ cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from .._deflate cimport PerMessageDeflate
 from .._frames cimport (
@@ -33,6 +33,8 @@ from .._frames cimport (
     read_header,
     ws_mask_copy,
     ws_plain_copy,
+    ws_utf8_check,
+    ws_utf8_state,
 )
 from .._protocol cimport Protocol
 from .._sender cimport CLOSED, CLOSING, OPEN
@@ -40,15 +42,9 @@ from .._sender cimport CLOSED, CLOSING, OPEN
 from ..exceptions import PayloadTooBig
 from ..exceptions import ProtocolError as InvalidFrame
 from ..frames import Close, Side
-from ._types import (
-    DEFAULT_MAX_SIZE,
-    LOCAL_ONLY_CLOSE_REASONS,
-    CloseReason,
-    ConnectionState,
-    ConnectionType,
-    Opcode,
-    RsvBits,
-)
+from ._types import DEFAULT_MAX_SIZE as _DEFAULT_MAX_SIZE
+from ._types import LOCAL_ONLY_CLOSE_REASONS as _LOCAL_ONLY_CLOSE_REASONS
+from ._types import CloseReason, ConnectionState, ConnectionType, Opcode, RsvBits
 from .utilities import LocalProtocolError
 
 
@@ -496,6 +492,7 @@ cdef class FrameEvents(Protocol):
     cdef object _decoded(self, const unsigned char* data, Py_ssize_t size, bint finished):
         """Decode the whole characters; keep what follows them. Return None after failing the connection."""
         cdef Py_ssize_t consumed
+        cdef ws_utf8_state state
         cdef bytes joined = None
         cdef object text
         if self._cut is not None:
@@ -506,13 +503,17 @@ cdef class FrameEvents(Protocol):
         try:
             if finished:
                 return PyUnicode_DecodeUTF8(<const char*>data, size, NULL)
-            # This finds what can't become a character at its first bad byte (RFC 6455 section 8.1).
             text = PyUnicode_DecodeUTF8Stateful(<const char*>data, size, NULL, &consumed)
         except UnicodeDecodeError as exc:
             self._fail_text(exc)
             return None
         if consumed < size:
             self._cut = (<const char*>data)[consumed:size]
+            # The decoder waits for the end of surrogates, too: they are bad at their second byte.
+            memset(&state, 0, sizeof(state))
+            if ws_utf8_check(&state, data + consumed, size - consumed) != <size_t>(size - consumed):
+                self._fail_text(UnicodeDecodeError("utf-8", self._cut, 0, 1, "invalid continuation byte"))
+                return None
         return text
 
     def _log_piece(self, payload, finished):
@@ -685,7 +686,7 @@ cdef class FrameEvents(Protocol):
         if code is not None:
             if not isinstance(code, int):
                 raise TypeError(f"code must be int or None; got {type(code).__name__}")
-            if code in LOCAL_ONLY_CLOSE_REASONS:
+            if code in _LOCAL_ONLY_CLOSE_REASONS:
                 code = CloseReason.NORMAL_CLOSURE
             if not 0 <= code <= 0xFFFF:
                 raise ValueError(f"code must be between 0 and 65535; got {code}")
@@ -734,7 +735,7 @@ cdef class Connection:
         extensions: list[Extension] | None = None,
         trailing_data: bytes = b"",
         *,
-        max_size: int | None = DEFAULT_MAX_SIZE,
+        max_size: int | None = _DEFAULT_MAX_SIZE,
     ):
         self.client = connection_type is ConnectionType.CLIENT
         self._proto = FrameEvents(self.client, extensions or (), max_size=max_size)
