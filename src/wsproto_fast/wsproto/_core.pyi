@@ -37,7 +37,6 @@ class Message(Event, Generic[_Data]):
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
 class TextMessage(Message[str]): ...
-
 class BytesMessage(Message[bytes | bytearray]): ...
 
 @disjoint_base
