@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import http
 import inspect
-import logging
 import uuid
-import weakref
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -92,10 +90,16 @@ class BaseConnection:
         self.ping_interval = ping_interval
         self.ping_timeout = ping_timeout
         self.close_timeout = close_timeout
-        self.logger: LoggerLike = logging.LoggerAdapter(
-            protocol.logger, {"websocket": weakref.proxy(self)}
-        )
-        protocol.logger = self.logger
+        protocol.log_about(self)
+
+    @property
+    def logger(self) -> LoggerLike:
+        """Logger whose records have the connection as their attribute ``websocket``."""
+        return self.protocol.logger
+
+    @logger.setter
+    def logger(self, logger: LoggerLike) -> None:
+        self.protocol.logger = logger
 
     @property
     def id(self) -> uuid.UUID:
