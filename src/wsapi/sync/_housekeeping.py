@@ -17,7 +17,8 @@ from itertools import count
 from math import inf
 from time import monotonic
 
-from ._pump import READ, WRITE, Inbox, Pump, set_inbox
+from ._inbox import Inbox, set_inbox
+from ._pump import READ, WRITE, Pump
 
 __all__ = ["Housekeeper"]
 
