@@ -10,14 +10,15 @@ from tests.wsapi.helpers import LOOPS, run
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if inspect.iscoroutinefunction(metafunc.function):
+    # The tests of all front-ends have a conftest.py of their own.
+    if inspect.iscoroutinefunction(metafunc.function) and "driver" not in metafunc.fixturenames:
         metafunc.fixturenames.append("event_loop_name")
         metafunc.parametrize("event_loop_name", LOOPS)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+    if "event_loop_name" not in pyfuncitem.fixturenames:
         return None
     names = pyfuncitem._fixtureinfo.argnames
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
