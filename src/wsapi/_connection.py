@@ -10,8 +10,8 @@ from __future__ import annotations
 import http
 import inspect
 import uuid
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from typing import Any, Protocol, Self, TypeVar
 
 from wsproto_fast import ClientProtocol, ServerProtocol
 from wsproto_fast import Protocol as Engine
@@ -322,10 +322,15 @@ class FragmentedMessage:
             )
         self.started = False
         self._protocol = protocol
+        self._message: Any = message
         self._text = text
         self._compress = compress
         self._kind = "async iterable" if self.asynchronous else "iterable"
         self._is_str: bool | None = None
+
+    def items(self) -> AsyncIterator[DataLike]:
+        """Return an asynchronous iterator over the items of either kind of iterable."""
+        return aiter(self._message) if self.asynchronous else _AsyncIterator(self._message)
 
     def check(self, item: object) -> None:
         """Check the type of an item.
@@ -377,6 +382,22 @@ class FragmentedMessage:
             and not isinstance(exc, ConnectionClosed)
         ):
             self._protocol.fail(CloseCode.INTERNAL_ERROR, "error in fragmented message", now=now)
+
+
+class _AsyncIterator:
+    """What makes an asynchronous iterator of an iterable; it has nothing to be closed."""
+
+    def __init__(self, iterable: Iterable[Any]) -> None:
+        self._iterator = iter(iterable)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            raise StopAsyncIteration from None
 
 
 class SkippedBroadcasts:

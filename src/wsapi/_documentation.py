@@ -161,15 +161,24 @@ SECTIONS = {
         InvalidHandshake: If the opening handshake fails.
         TimeoutError: If opening takes longer than ``open_timeout``.
     """,
-    "unix_connect": """
-        Args:
-            path: Path of the socket.
-            uri: WebSocket URI for the handshake; ``ws://localhost/`` by default,
-                ``wss://localhost/`` with ``ssl``.
-            **kwargs: As for ``connect``.
-
-        Raises:
-            ValueError: Unless there is either a path or a connection that is there already.
+    "handshake": _whole("handshake"),
+    "handshake_args": """
+        additional_headers: Headers to add to the request.
+        user_agent_header: Value of the User-Agent header, unless it is among the additional ones;
+            None for none.
+    """,
+    "handshake_raises": """
+        InvalidHandshake: If the server doesn't accept it.
+    """,
+    "unix_connect": _whole("unix_connect"),
+    "unix_connect_args": """
+        path: Path of the socket.
+        uri: WebSocket URI for the handshake; ``ws://localhost/`` by default, ``wss://localhost/``
+            with ``ssl``.
+        **kwargs: As for ``connect``.
+    """,
+    "unix_connect_raises": """
+        ValueError: Unless there is either a path or a connection that is there already.
     """,
     # ------------------------------------------------------------------ servers
     "serve_args": """
@@ -204,23 +213,30 @@ SECTIONS = {
             TypeError: If ``url_map`` isn't a map.
     """,
     "route": """
+        {route_intro}
+
+        Args:
+            {route_args}
+
+        Raises:
+            {route_raises}
+    """,
+    "route_args": """
+        url_map: Map of URLs.
+        *args: As for ``serve``.
+        server_name: Name of the server, as clients see it; None for what the ``Host`` header says.
+        ssl: TLS configuration; True when TLS ends elsewhere, so that URLs begin with ``wss://``.
+        create_router: Class of routers, or factory called like it.
+        **kwargs: As for ``serve``. A response of ``process_request`` prevails over the routing.
+    """,
+    "route_raises": """
+        ImportError: If werkzeug isn't installed.
+        TypeError, ValueError: If an argument isn't acceptable.
+    """,
+    "route_intro": """
         The endpoints of ``url_map`` are handlers, as for ``serve``; parts of the URL that vary are
         passed to them as keyword arguments. All rules become rules for WebSockets. What matches no
         rule is answered with 404, a redirection with 302.
-
-        Args:
-            url_map: Map of URLs.
-            *args: As for ``serve``.
-            server_name: Name of the server, as clients see it; None for what the ``Host`` header
-                says.
-            ssl: TLS configuration; True when TLS ends elsewhere, so that URLs begin with
-                ``wss://``.
-            create_router: Class of routers, or factory called like it.
-            **kwargs: As for ``serve``. A response of ``process_request`` prevails over the routing.
-
-        Raises:
-            ImportError: If werkzeug isn't installed.
-            TypeError, ValueError: If an argument isn't acceptable.
     """,
 }
 

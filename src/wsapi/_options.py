@@ -11,12 +11,14 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import ssl as ssl_module
 import textwrap
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import (
     Annotated,
     Any,
     Generic,
+    Literal,
     NamedTuple,
     TypeAlias,
     TypedDict,
@@ -38,6 +40,7 @@ __all__ = [
     "ConnectionOptions",
     "Option",
     "ServerOptions",
+    "TLSOptions",
     "complete",
     "documented",
     "other_options",
@@ -167,6 +170,27 @@ class ClientOptions(
             "Wait while another connection of this process, made with this option too, is in its "
             "opening handshake with the same IP address (RFC 6455 section 4.1).",
         ),
+    ]
+
+
+class TLSOptions(TypedDict, total=False):
+    """Options for TLS of a client where there is a default configuration."""
+
+    ssl: Annotated[
+        ssl_module.SSLContext | Literal[True] | None,
+        Option(None, "Configuration of TLS, for a ``wss://`` URI; None for a default one."),
+    ]
+    server_hostname: Annotated[
+        str | None,
+        Option(None, "Name that the server's certificate must have; None for that in the URI."),
+    ]
+    proxy_ssl: Annotated[
+        ssl_module.SSLContext | Literal[True] | None,
+        Option(None, "Configuration of TLS with an ``https://`` proxy; None for a default one."),
+    ]
+    proxy_server_hostname: Annotated[
+        str | None,
+        Option(None, "Name that such a proxy's certificate must have; None for that in its URL."),
     ]
 
 

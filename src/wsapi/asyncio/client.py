@@ -66,6 +66,7 @@ class _Options(ConnectOptions, total=False):
     path: PathLike | None
 
 
+@documented()
 class ClientConnection(ClientSide, Connection):
     """A connection made by ``connect``; parameters are those of ``Connection``."""
 
@@ -79,13 +80,7 @@ class ClientConnection(ClientSide, Connection):
     ) -> None:
         """Perform the opening handshake.
 
-        Args:
-            additional_headers: Headers to add to the request.
-            user_agent_header: Value of the User-Agent header, unless it is among the additional
-                ones; None for none.
-
-        Raises:
-            InvalidHandshake: If the server doesn't accept it.
+        {handshake}
         """
         self._send_request(additional_headers, user_agent_header, monotonic())
         self._response_waiter = self.loop.create_future()

@@ -237,11 +237,7 @@ class Connection(BaseConnection, asyncio.BufferedProtocol):
         compress: bool | None,
     ) -> None:
         fragments = FragmentedMessage(self.protocol, message, text, compress, asynchronous=True)
-        items = (
-            aiter(cast(AsyncIterable[DataLike], message))
-            if fragments.asynchronous
-            else _iterate(cast(Iterable[DataLike], message))
-        )
+        items = fragments.items()
         try:
             first = await anext(items)
         except StopAsyncIteration:
@@ -477,11 +473,6 @@ class _Fragments:
         self.finished = True
 
     __del__ = release
-
-
-async def _iterate(iterable: Iterable[DataLike]) -> AsyncIterator[DataLike]:
-    for item in iterable:
-        yield item
 
 
 @documented()

@@ -19,12 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Router", "route", "unix_route"]
 
 
-@documented()
 class Router(AsyncRouter[ServerConnection]):
-    """Dispatches connections to handlers; subclass it to change how, and see ``create_router``.
-
-    {router}
-    """
+    __doc__ = AsyncRouter.__doc__
 
 
 @documented()
