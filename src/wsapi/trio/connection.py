@@ -289,7 +289,7 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
     ) -> None:
         protocol = self.protocol
         fragments = FragmentedMessage(protocol, message, text, compress, asynchronous=True)
-        items = aiter(message) if isinstance(message, AsyncIterable) else _iterate(message)
+        items = aiter(message) if isinstance(message, AsyncIterable) else _Items(message)
         try:
             item = await anext(items)
         except StopAsyncIteration:
@@ -661,9 +661,19 @@ class _Fragments:
     __del__ = _release
 
 
-async def _iterate(iterable: Iterable[DataLike]) -> AsyncIterator[DataLike]:
-    for item in iterable:
-        yield item
+class _Items:
+    """Asynchronous iterator over an iterable; trio wants generators to be exhausted."""
+
+    def __init__(self, iterable: Iterable[DataLike]) -> None:
+        self._items = iter(iterable)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> DataLike:
+        for item in self._items:
+            return item
+        raise StopAsyncIteration
 
 
 @documented()

@@ -107,6 +107,10 @@ class ServerConnection(ServerSide, Connection):
         if self._send_response(response):
             self._update()
 
+    def _lose(self) -> None:
+        super()._lose()
+        self.server._connections.discard(self)
+
 
 @documented()
 class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
@@ -203,10 +207,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
 
         connection = settings.new_connection(make)
         self._connections.add(connection)
-        try:
-            await self._handle(connection, open_timeout)
-        finally:
-            self._connections.discard(connection)
+        await self._handle(connection, open_timeout)
 
     async def _handle(self, connection: ServerConnection, open_timeout: float | None) -> None:
         """Answer the opening handshake, then run the handler."""
