@@ -360,9 +360,14 @@ class Driver(abc.ABC):
         async with self.connect(target, **options):
             pass
 
-    @abc.abstractmethod
+    @property
+    def connector_class(self) -> Any:
+        """What makes an object that connects each time its context is entered."""
+        return self.client.connect
+
     def connector(self, target: Any, **options: Any) -> Any:
         """Return an object of the front-end that connects each time its context is entered."""
+        return self.connector_class(self.uri(target), **self.client_options(options))
 
     @contextlib.asynccontextmanager
     async def connected_by(self, connector: Any) -> AsyncIterator[Ws]:

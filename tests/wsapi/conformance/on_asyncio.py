@@ -123,9 +123,6 @@ class AsyncioDriver(base.Driver):
             options["sock"] = sock
         return options
 
-    def connector(self, target: Any, **options: Any) -> Any:
-        return self.client.connect(self.uri(target), **self.client_options(options))
-
     async def open(self, target: Any, **options: Any) -> base.Ws:
         return base.Ws(self, await self.connector(target, **options))
 

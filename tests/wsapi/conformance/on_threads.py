@@ -177,8 +177,9 @@ class ThreadsDriver(base.Driver):
             options["sock"] = sock
         return options
 
-    def connector(self, target: Any, **options: Any) -> Any:
-        return self.client.reconnect(self.uri(target), **self.client_options(options))
+    @property
+    def connector_class(self) -> Any:
+        return self.client.reconnect
 
     async def open(self, target: Any, **options: Any) -> base.Ws:
         connect = self.client.connect

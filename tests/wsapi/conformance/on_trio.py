@@ -9,12 +9,17 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 
 from tests.wsapi.conformance import driver as base
 from tests.wsapi.conformance.on_asyncio import Connections
 from tests.wsapi.helpers import TEST_TIMEOUT, checking_errors
+
+
+# Of a test, as opposed to cancellations.
+FAILURES = (Exception, pytest.fail.Exception, pytest.skip.Exception)
 
 
 class TrioTask(base.Task):
@@ -30,9 +35,7 @@ class TrioTask(base.Task):
             with self.scope:
                 try:
                     self.value = await coroutine
-                except trio.Cancelled:
-                    raise
-                except BaseException as exc:
+                except FAILURES as exc:
                     self.error = exc
         finally:
             self.finished.set()
@@ -86,9 +89,7 @@ class TrioDriver(base.Driver):
                     await test
                     while self.nursery.child_tasks:
                         await trio.sleep(0.001)
-            except trio.Cancelled:
-                raise
-            except BaseException as exc:
+            except FAILURES as exc:
                 failure = exc  # without the group that the nursery would make of it
             self.nursery.cancel_scope.cancel()
         if failure is not None:
@@ -170,9 +171,6 @@ class TrioDriver(base.Driver):
         if (sock := options.pop("ready_made", None)) is not None:
             options["stream"] = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         return options
-
-    def connector(self, target: Any, **options: Any) -> Any:
-        return self.client.connect(self.uri(target), **self.client_options(options))
 
     async def open(self, target: Any, **options: Any) -> base.Ws:
         """Have a task hold the context until the test has closed the connection."""

@@ -30,8 +30,10 @@ RESET = b"\x01\0\0\0\0\0\0\0"  # SO_LINGER without time: closing sends RST
 class RawPeer:
     """A socket, and what was received on it and not yet read by the test."""
 
-    def __init__(self, driver: Driver, sock: Any, masked: bool) -> None:
+    def __init__(self, driver: Driver, sock: Any, masked: bool, over: Any = None) -> None:
         self.driver = driver
+        # An event for peers that do nothing until the test is over.
+        self.over = over
         self.sock = sock
         self.masked = masked
         self.buffer = bytearray()
@@ -130,7 +132,7 @@ class RawServer:
         self.handshake = handshake
         self.sock = driver.sock_adopt(socket.create_server(("127.0.0.1", 0)))
         self.port: int = self.sock.getsockname()[1]
-        self.stopping = False
+        self.over = driver.event()
         self.serving: list[tuple[Task, RawPeer]] = []
 
     def uri(self, path: str = "/", *, host: str = "127.0.0.1", user: str = "") -> str:
@@ -139,10 +141,11 @@ class RawServer:
     async def accept(self) -> None:
         while True:
             sock = await self.driver.sock_accept(self.sock)
-            if self.stopping:
+            if self.over.is_set():
                 sock.close()
+                self.sock.close()
                 return
-            peer = RawPeer(self.driver, sock, masked=False)
+            peer = RawPeer(self.driver, sock, masked=False, over=self.over)
             self.serving.append((self.driver.spawn(self.serve_one(peer)), peer))
 
     async def serve_one(self, peer: RawPeer) -> None:
@@ -157,7 +160,7 @@ class RawServer:
 
     async def stop(self) -> None:
         """Stop listening; what still runs is told by the end of its connection."""
-        self.stopping = True
+        self.over.set()
         try:
             (await self.driver.sock_connect(("127.0.0.1", self.port))).close()
         except OSError:
@@ -166,4 +169,3 @@ class RawServer:
             if not await task.ended(1):
                 peer.close()
             await task
-        self.sock.close()

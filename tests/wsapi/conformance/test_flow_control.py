@@ -195,24 +195,21 @@ class TestWriting:
             send = driver.spawn(send_blocks(ws, 1000))
             assert await stuck([send])
             assert ws.unsent < BOUND
-            others = [driver.spawn(ws.send("x")) for _ in range(5)]
-            others.append(driver.spawn(send_blocks(ws, 3)))
+            others = [driver.spawn(send_blocks(ws, 3)) for _ in range(5)]
             assert await stuck(others)
+            assert ws.unsent < BOUND + 5 * 100_100
             ws.lose()
             for task in (send, *others):
                 with pytest.raises(ConnectionClosedError):
                     await task
 
-        done = driver.event()
-
-        async def deaf(_peer: RawPeer) -> None:
-            await done.wait()
+        async def deaf(peer: RawPeer) -> None:
+            await peer.over.wait()
 
         if side == "client":
             async with driver.raw_server(deaf) as server:
                 async with driver.connect(server) as ws:
                     await check(ws)
-                    done.set()
         else:
             async with driver.serve(check) as server, driver.raw_client(server):
                 await driver.until(lambda: server.handling)
@@ -241,10 +238,8 @@ class TestWriting:
         assert received == [100_000] * 300
 
     async def test_close_timeout_of_a_peer_that_does_not_read(self, driver: Driver) -> None:
-        done = driver.event()
-
-        async def deaf(_peer: RawPeer) -> None:
-            await done.wait()
+        async def deaf(peer: RawPeer) -> None:
+            await peer.over.wait()
 
         async with driver.raw_server(deaf) as server:
             async with driver.connect(server, close_timeout=0.05) as ws:
@@ -254,7 +249,6 @@ class TestWriting:
                 assert ws.close_code == 1006
                 with pytest.raises(ConnectionClosed):
                     await send
-            done.set()
 
     async def test_last_message_is_not_lost(self, driver: Driver) -> None:
         """A handler that sends a lot and returns."""

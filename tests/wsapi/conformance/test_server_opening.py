@@ -118,7 +118,7 @@ class TestOpeningHandshake:
             await ws.send("x")
             assert await ws.recv() == "x"
 
-    @pytest.mark.not_on("sync", reason="nobody reads there while a callback runs")
+    @pytest.mark.not_on("sync", "trio", reason="nobody reads there while a callback runs")
     async def test_client_leaves_while_the_request_is_processed(self, driver: Driver) -> None:
         processing, handled = [], []
         gate = driver.event()
