@@ -19,7 +19,7 @@ from wsproto_fast.exceptions import InvalidHeader
 from wsproto_fast.headers import build_www_authenticate_basic, parse_authorization_basic
 from wsproto_fast.http11 import Request, Response
 
-from ._options import documented
+from ._documentation import document
 
 __all__ = ["BasicAuth", "basic_auth", "basic_auth_sync"]
 
@@ -196,7 +196,7 @@ def _checker_of(credentials: Any) -> CheckCredentials:
     return check
 
 
-@documented()
+@document
 def basic_auth(
     realm: str = "",
     credentials: Credentials | Iterable[Credentials] | None = None,
@@ -216,7 +216,7 @@ def basic_auth(
     return process_request
 
 
-@documented()
+@document
 def basic_auth_sync(
     realm: str = "",
     credentials: Credentials | Iterable[Credentials] | None = None,

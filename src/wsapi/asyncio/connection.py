@@ -18,7 +18,6 @@ from typing import (
     Any,
     Literal,
     NamedTuple,
-    NoReturn,
     Self,
     TypedDict,
     Unpack,
@@ -32,7 +31,8 @@ from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.typing import Data, DataLike
 
-from .._connection import BaseConnection, FragmentedMessage, SkippedBroadcasts
+from .._connection import SkippedBroadcasts
+from .._coroutines import AsyncConnection, AsyncFragments
 from .._options import ConnectionOptions, Option, documented
 from ._pump import DRAIN, SLOW_PATH, Pump
 
@@ -79,7 +79,7 @@ class Options(ConnectionOptions, WriteOptions, total=False):
 
 
 @documented(Options)
-class Connection(BaseConnection, asyncio.BufferedProtocol):
+class Connection(AsyncConnection, asyncio.BufferedProtocol):
     """A WebSocket connection, client or server.
 
     Args:
@@ -174,20 +174,7 @@ class Connection(BaseConnection, asyncio.BufferedProtocol):
             await pump.wait("recv")
         return message
 
-    @overload
-    def recv_streaming(self, decode: Literal[True]) -> AsyncIterator[str]: ...
-    @overload
-    def recv_streaming(self, decode: Literal[False]) -> AsyncIterator[bytes]: ...
-    @overload
-    def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]: ...
-
-    def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]:
-        """Receive the next message fragment by fragment.
-
-        Whoever leaves the iteration before its end skips the rest of the message.
-
-        {recv_streaming}
-        """
+    def _fragments(self, decode: bool | None) -> AsyncFragments:
         return _Fragments(self._pump, decode)
 
     # ------------------------------------------------------------------ sending
@@ -230,41 +217,17 @@ class Connection(BaseConnection, asyncio.BufferedProtocol):
         if obstacle == DRAIN:
             await self._drain()
 
-    async def _send_fragments(
-        self,
-        message: Iterable[DataLike] | AsyncIterable[DataLike],
-        text: bool | None,
-        compress: bool | None,
-    ) -> None:
-        fragments = FragmentedMessage(self.protocol, message, text, compress, asynchronous=True)
-        items = fragments.items()
-        try:
-            first = await anext(items)
-        except StopAsyncIteration:
-            return
-        fragments.check(first)
+    async def _begin_fragments(self) -> None:
         while self._fragmented is not None:
             await asyncio.shield(self._fragmented)
         self._fragmented = self.loop.create_future()
         self._pump.sending_fragments = True
-        try:
-            fragments.send(first)
-            await self._flush_and_drain()
-            async for item in items:
-                fragments.send(item)
-                await self._flush_and_drain()
-            fragments.finish()
-            await self._flush_and_drain()
-        except InvalidState:
-            await self._raise_closed()
-        except BaseException as exc:
-            fragments.abandon(exc, monotonic())
-            self._pump.update()
-            raise
-        finally:
-            waiter, self._fragmented = self._fragmented, None
-            self._pump.sending_fragments = False
-            waiter.set_result(None)
+
+    def _end_fragments(self) -> None:
+        waiter, self._fragmented = self._fragmented, None
+        self._pump.sending_fragments = False
+        assert waiter is not None
+        waiter.set_result(None)
 
     async def _flush_and_drain(self) -> None:
         self._pump.flush()
@@ -278,13 +241,6 @@ class Connection(BaseConnection, asyncio.BufferedProtocol):
         await asyncio.shield(self._drain_waiter)
         if self._lost:
             raise self.protocol.close_exc
-
-    async def _raise_closed(self) -> NoReturn:
-        """Wait until the connection is closed; raise what tells how that came."""
-        await self.wait_closed()
-        closed = self.protocol.close_exc
-        # Not the InvalidState that is being handled, but what broke the connection.
-        raise closed from closed.__cause__
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection and wait until it is closed, at most ``close_timeout``.
@@ -315,19 +271,6 @@ class Connection(BaseConnection, asyncio.BufferedProtocol):
             await self._raise_closed()
         await self._flush_and_drain()
         return waiter
-
-    async def pong(self, data: DataLike = b"") -> None:
-        """Send an unsolicited Pong.
-
-        {pong}
-        """
-        try:
-            if self.protocol.state is not State.OPEN:
-                raise InvalidState
-            self.protocol.send_pong(data)
-        except InvalidState:
-            await self._raise_closed()
-        await self._flush_and_drain()
 
     # ----------------------------------------------------------------- between engine and transport
 
@@ -382,6 +325,12 @@ class Connection(BaseConnection, asyncio.BufferedProtocol):
             waiter, self._drain_waiter = self._drain_waiter, None
             waiter.set_result(None)
 
+    def _update(self) -> None:
+        self._pump.update()
+
+    def _now(self) -> float:
+        return monotonic()
+
     def _act(self, action: int) -> None:
         """Do to the transport what the engine wants."""
         if action == ABORT:
@@ -429,50 +378,27 @@ class Connection(BaseConnection, asyncio.BufferedProtocol):
         self._pump.update()
 
 
-class _Fragments:
-    """Iterator over fragments of one message; others can receive as soon as nobody holds it."""
-
+class _Fragments(AsyncFragments):
     def __init__(self, pump: Pump, decode: bool | None) -> None:
+        super().__init__(decode)
         self.pump = pump
-        self.decode = decode
-        self.started = False
-        self.finished = False
 
-    def __aiter__(self) -> Self:
-        return self
+    def start(self) -> None:
+        if self.pump.receiver is not None:
+            raise self.pump.concurrent_receiver("recv_streaming")
+        self.pump.streaming = True
 
-    async def __anext__(self) -> Data:
+    async def receive(self) -> tuple[Data, bool]:
         pump = self.pump
-        if self.finished:
-            raise StopAsyncIteration
-        if not self.started:
-            if pump.receiver is not None:
-                raise pump.concurrent_receiver("recv_streaming")
-            self.started = pump.streaming = True
-        try:
-            while (fragment := pump.take_fragment(self.decode)) is None:
-                pump.receiver = None
-                await pump.wait("recv_streaming")
-        except BaseException:
-            self.release()
-            raise
+        while (fragment := pump.take_fragment(self.decode)) is None:
+            pump.receiver = None
+            await pump.wait("recv_streaming")
         pump.receiver = "recv_streaming"
-        data, fin = fragment
-        if fin:
-            self.release()
-        return data
+        return fragment
 
-    async def aclose(self) -> None:
-        """Skip the rest of the message."""
-        self.release()
-
-    def release(self) -> None:
-        if self.started and not self.finished:
-            self.pump.streaming = False
-            self.pump.receiver = None
-        self.finished = True
-
-    __del__ = release
+    def stop(self) -> None:
+        self.pump.streaming = False
+        self.pump.receiver = None
 
 
 @documented()
