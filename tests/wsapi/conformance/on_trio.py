@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -16,7 +15,6 @@ import trio.testing
 from tests.wsapi.conformance import driver as base
 from tests.wsapi.conformance.on_asyncio import Connections
 from tests.wsapi.helpers import TEST_TIMEOUT, checking_errors
-
 
 # Of a test, as opposed to cancellations.
 FAILURES = (Exception, pytest.fail.Exception, pytest.skip.Exception)
@@ -161,7 +159,7 @@ class TrioDriver(base.Driver):
             raise TimeoutError from None
 
     def lose(self, raw: Any) -> None:
-        raw.stream.socket.shutdown(socket.SHUT_RDWR)
+        raw.abort()
 
     def client_options(self, options: dict[str, Any]) -> dict[str, Any]:
         if (address := options.pop("address", None)) is not None:

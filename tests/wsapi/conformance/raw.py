@@ -135,8 +135,10 @@ class RawServer:
         self.over = driver.event()
         self.serving: list[tuple[Task, RawPeer]] = []
 
-    def uri(self, path: str = "/", *, host: str = "127.0.0.1", user: str = "") -> str:
-        return f"ws://{user}{host}:{self.port}{path}"
+    def uri(
+        self, path: str = "/", *, host: str = "127.0.0.1", user: str = "", tls: bool = False
+    ) -> str:
+        return f"ws{'s' * tls}://{user}{host}:{self.port}{path}"
 
     async def accept(self) -> None:
         while True:

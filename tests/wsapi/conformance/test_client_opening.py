@@ -245,7 +245,9 @@ class TestFailures:
             with pytest.raises(OSError) as caught:
                 await driver.attempt(f"ws://127.0.0.1:{port}/")
             if driver.package == "trio":  # which tries all addresses and then tells so
-                assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+                assert isinstance(caught.value.__cause__, ExceptionGroup)
+                (exc,) = caught.value.__cause__.exceptions
+                assert isinstance(exc, ConnectionRefusedError)
             else:
                 assert isinstance(caught.value, ConnectionRefusedError)
 
