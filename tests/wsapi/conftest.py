@@ -18,7 +18,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    if "event_loop_name" not in pyfuncitem.fixturenames:
+    # Not in pyfuncitem.fixturenames, from which pytest drops what isn't the name of a fixture.
+    if "event_loop_name" not in getattr(getattr(pyfuncitem, "callspec", None), "params", ()):
         return None
     names = pyfuncitem._fixtureinfo.argnames
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
