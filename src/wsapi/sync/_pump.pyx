@@ -83,8 +83,6 @@ cdef class Pump(Wire):
                 message = protocol._next_message(decode)
                 if message is not None:
                     self._reader = self._owner
-                    if self._list_time == INFINITY and not self._watched:
-                        self._list(protocol._now)
                     return message
                 if decode is not None:
                     self._update()
@@ -100,6 +98,7 @@ cdef class Pump(Wire):
                 finally:
                     self._receiver = NOBODY
         finally:
+            self._stop_reading()
             self._unlock()
 
     def next_fragment(self, timeout, decode, bint started):
@@ -128,8 +127,6 @@ cdef class Pump(Wire):
                 fragment = protocol.next_fragment(decode)
                 if fragment is not None:
                     self._receiver = NOBODY if fragment[1] else STREAMING
-                    if self._list_time == INFINITY and not self._watched:
-                        self._list(protocol._now)
                     return fragment
                 self._update()
                 if self._lost:
@@ -147,6 +144,7 @@ cdef class Pump(Wire):
                     if not started:
                         self._receiver = NOBODY
         finally:
+            self._stop_reading()
             self._unlock()
 
     def stop_streaming(self) -> None:
@@ -189,6 +187,7 @@ cdef class Pump(Wire):
         try:
             if self._protocol._state != OPEN:
                 return False
+            self._check_fragments()
             activity = self._protocol._send(message, text, compress)
             if (
                 activity & (MESSAGE | FLUSH) == MESSAGE
@@ -245,11 +244,14 @@ cdef class Pump(Wire):
         """
         self.enter()
         try:
-            if self._protocol._sending_opcode:
-                raise ConcurrencyError("a fragmented message is being sent")
+            self._check_fragments()
             function(*args)
         finally:
             self.leave()
+
+    cdef int _check_fragments(self) except -1:
+        if self._protocol._sending_opcode:
+            raise ConcurrencyError("cannot call send while another thread is already running send")
 
     def drain(self) -> None:
         """Wait until everything was written.
@@ -309,6 +311,7 @@ cdef class Pump(Wire):
         try:
             return not self._lost and self._read(deadline)
         finally:
+            self._stop_reading()
             self._unlock()
 
     @property
@@ -341,6 +344,7 @@ cdef class Pump(Wire):
             while not self.closed:
                 self._read(INFINITY)
         finally:
+            self._stop_reading()
             self._unlock()
 
     def wait_closed(self, timeout) -> bool:
@@ -367,6 +371,11 @@ cdef class Pump(Wire):
 
     # ------------------------------------------------------------------ the housekeeper
 
+    cdef int _stop_reading(self) except -1:
+        """Have the housekeeper come, unless it is here: the calling thread may not read again."""
+        if self._list_time == INFINITY and not self._watched & READ and not self._lost:
+            self._list(self._protocol._now)
+
     cdef int _list(self, double now) except -1:
         """Have the housekeeper find out whether somebody reads."""
         self._list_time = now + TICK
@@ -375,7 +384,7 @@ cdef class Pump(Wire):
 
     cdef int _watch_now(self) except -1:
         """Have the housekeeper watch the socket unless somebody reads."""
-        if not self._watched and not self._reading:
+        if not self._watched & READ and not self._reading:
             self._nobody_reads = True
             self._inbox.post(self, -INFINITY)
 
@@ -444,8 +453,9 @@ cdef class Pump(Wire):
             if wanted & READ:
                 self._nobody_reads = False
                 self._list_time = INFINITY
+            self._watched = wanted
             if wanted:
-                self._watched = wanted
+                self._registered = True
             return wanted
         finally:
             self._unlock()
@@ -454,7 +464,7 @@ cdef class Pump(Wire):
         """Tell that the socket isn't watched any more."""
         self._lock()
         try:
-            self._watched = NOTHING
+            self._registered = False
             if self._lost:
                 self._close_when_unused()
         finally:

@@ -58,7 +58,8 @@ cdef class Wire:
     cdef double _list_time              # to see whether somebody reads
     cdef uint64_t _list_reads
     cdef bint _nobody_reads             # to watch at once
-    cdef int _watched                   # what it is watched for
+    cdef int _watched                   # what it watches the socket for
+    cdef bint _registered               # which it may still do, and the socket can't be closed before
 
     # What is left to do once the mutex is released.
     cdef bint _chores

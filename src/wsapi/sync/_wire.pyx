@@ -142,6 +142,7 @@ cdef class Wire:
         self._inbox = current_inbox()
         self._timer_time = self._hold_time = self._list_time = INFINITY
         self._watched = NOTHING
+        self._registered = False
         self._inbox.attach()
         if not self._lost:
             self._inbox.post(self, -INFINITY)
@@ -352,7 +353,7 @@ cdef class Wire:
                 self.socket.shutdown(SHUT_RDWR)
             except OSError:
                 pass  # whoever is blocked is woken by the cause of that
-        if self._watched:
+        if self._registered:
             self._inbox.post(self, -INFINITY)
         self._close_when_unused()
         self._notify()
@@ -367,7 +368,7 @@ cdef class Wire:
             pass  # a courtesy
 
     cdef int _close_when_unused(self) except -1:
-        if self._users == 0 and not self._watched and not self._closing:
+        if self._users == 0 and not self._registered and not self._closing:
             self._closing = True
             self._close_due = True
             self._chores = True

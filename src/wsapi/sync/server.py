@@ -397,8 +397,9 @@ def serve(
     options = complete(_Options, kwargs, "serve")
     settings = ServerSettings(handler, options, ServerConnection, awaitables=False)
     transport = other_options(_Options, kwargs)
-    check_listening(host, port, {**transport, "sock": options["sock"], "ssl": options["ssl"]})
-    sock = options["sock"]
+    transport |= {"sock": options["sock"], "ssl": options["ssl"]}
+    check_listening(host, port, transport)
+    sock, _ = transport.pop("sock"), transport.pop("ssl")
     if sock is None:
         sock = _listen(host, port, transport)
     server = Server(
