@@ -454,6 +454,23 @@ class Driver(abc.ABC):
             served.raw = raw
             yield served
 
+    def endpoint(self, handler: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
+        """Make the handler of a route out of a test's."""
+        return Served(self).wrap(handler)
+
+    @contextlib.asynccontextmanager
+    async def route(
+        self, url_map: Any, *, path: Any = None, **options: Any
+    ) -> AsyncIterator[Served]:
+        """Serve with `route()`, or with `unix_route()` if there is a path."""
+        served = Served(self)
+        args, where = self.where(options) if path is None else ((path,), {})
+        function = self.router.route if path is None else self.router.unix_route
+        options = where | self.server_options(options)
+        async with self.listening(function, url_map, *args, **options) as raw:
+            served.raw = raw
+            yield served
+
     @contextlib.asynccontextmanager
     async def pair(
         self,
