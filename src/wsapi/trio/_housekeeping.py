@@ -63,30 +63,30 @@ class Housekeeper:
 
     def set_alarm(self, connection: Connection, time: float) -> None:
         """Have the engine of a connection called at a time, rather than at a later one."""
-        if connection.alarm != inf:
+        if connection._alarm != inf:
             self._outdated += 1
-        connection.alarm = time
+        connection._alarm = time
         heapq.heappush(self._alarms, (time, next(self._numbers), weakref.ref(connection)))
         self._wake_by(time)
 
     def clear_alarm(self, connection: Connection) -> None:
         """Forget the alarm of a connection."""
-        if connection.alarm == inf:
+        if connection._alarm == inf:
             return
-        connection.alarm = inf
+        connection._alarm = inf
         self._outdated += 1
         if self._outdated > max(MAX_OUTDATED, len(self._alarms) // 2):
             self._alarms = [
                 alarm
                 for alarm in self._alarms
-                if (current := alarm[2]()) is not None and current.alarm == alarm[0]
+                if (current := alarm[2]()) is not None and current._alarm == alarm[0]
             ]
             heapq.heapify(self._alarms)
             self._outdated = 0
 
     def watch(self, connection: Connection) -> None:
         """Look at a connection from time to time, until it says that it isn't needed."""
-        connection.watched = True
+        connection._watched = True
         self._watched.append(connection)
         if self._next_look == inf:
             self._next_look = trio.current_time() + ATTENTION_SPAN
@@ -109,7 +109,7 @@ class Housekeeper:
         while True:
             unsent, self._unsent = self._unsent, []
             for connection in unsent:
-                _guarded(connection, connection.end_turn)
+                _guarded(connection, connection._end_turn)
             now = trio.current_time()
             self._ring(now)
             if self._next_look <= now:
@@ -131,17 +131,17 @@ class Housekeeper:
         while alarms and alarms[0][0] <= now:
             time, _, reference = heapq.heappop(alarms)
             connection = reference()
-            if connection is None or connection.alarm != time:
-                self._outdated -= self._outdated > 0
+            if connection is None or connection._alarm != time:
+                self._outdated = max(0, self._outdated - 1)
                 continue
-            connection.alarm = inf
-            _guarded(connection, connection.handle_timeout, now)
+            connection._alarm = inf
+            _guarded(connection, connection._handle_timeout, now)
             alarms = self._alarms
 
     def _look(self) -> None:
         watched, self._watched = self._watched, []
         for connection in watched:
-            if _guarded(connection, connection.look):
+            if _guarded(connection, connection._look):
                 self._watched.append(connection)
 
 
@@ -151,7 +151,7 @@ def _guarded(connection: Connection, function: Callable[..., Any], *args: object
         return function(*args)
     except Exception as exc:
         connection.logger.error("housekeeping failed", exc_info=True)
-        connection.abort(exc)
+        connection._abort(exc)
 
 
 _current: trio.lowlevel.RunVar[Housekeeper] = trio.lowlevel.RunVar("wsapi.trio.housekeeper")

@@ -19,7 +19,6 @@ from trio.lowlevel import wait_readable, wait_writable
 import wsproto_fast
 
 __all__ = [
-    "FAILURES",
     "SocketTransport",
     "StreamTransport",
     "Transport",
@@ -27,9 +26,6 @@ __all__ = [
     "start_tls",
     "tls_errors",
 ]
-
-# What moving bytes raises when the connection is broken.
-FAILURES = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 # Bytes that a stream may have waiting before senders have to wait.
 STREAM_BACKLOG = 65536

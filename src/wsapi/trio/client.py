@@ -268,7 +268,13 @@ class connect(BaseConnect[ClientConnection]):
         socks = socks_proxy("async_.trio", proxy)
         with socks_errors():
             # There is one timeout for all.
-            return trio.SocketStream(await socks.connect(host, port, timeout=_NO_TIMEOUT))
+            sock = await socks.connect(
+                host,
+                port,
+                timeout=_NO_TIMEOUT,
+                local_addr=(tcp["local_address"], 0) if "local_address" in tcp else None,
+            )
+        return trio.SocketStream(sock)
 
     async def _open_tunnel(
         self, proxy: Proxy, host: str, port: int, tcp: dict[str, Any]
@@ -365,7 +371,7 @@ class _Host:
             await self._done.wait()
         except BaseException:
             if self.connection is not None:
-                self.connection.abort()
+                self.connection._abort()
             raise
 
     async def _run(self) -> None:
@@ -381,7 +387,7 @@ class _Host:
             finally:
                 # When the run of trio ends, there is no time for a closing handshake.
                 if self.connection is not None:
-                    self.connection.drop(CloseCode.NORMAL_CLOSURE)
+                    self.connection._drop(CloseCode.NORMAL_CLOSURE)
                 self._nursery.cancel_scope.cancel()
                 self._done.set()
 

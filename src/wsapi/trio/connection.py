@@ -33,7 +33,7 @@ from .._connection import (
 )
 from .._options import ConnectionOptions, documented
 from ._housekeeping import Housekeeper
-from ._transports import FAILURES, SocketTransport, StreamTransport, Transport, find_socket
+from ._transports import SocketTransport, StreamTransport, Transport, find_socket
 
 __all__ = ["Connection", "broadcast"]
 
@@ -62,13 +62,13 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
     _held_back = False  # the housekeeper is going to write the others
     _neglected = False  # nobody has read since the housekeeper looked
     _paused = False  # the engine knows that writing is paused
-    _fragmented: trio.Event | None = None  # set when the fragmented message was sent
+    _fragmented: trio.StrictFIFOLock | None = None  # held while a fragmented message is sent
     _received: trio.lowlevel.ParkingLot | None = None  # for what the reader finds
     _written: trio.lowlevel.ParkingLot | None = None  # for senders
     _closed: trio.Event | None = None  # for the end
     # The housekeeper's.
-    alarm = inf
-    watched = False
+    _alarm = inf  # when the engine is called
+    _watched = False  # it looks whether somebody reads
 
     def __init__(
         self,
@@ -158,8 +158,7 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
             if decode is not None:
                 self._update()
             await self._receive("recv")
-        if not self.watched and not self._reading:
-            self._housekeeper.watch(self)
+        self._see_to_reading()
         return message
 
     @overload
@@ -214,19 +213,23 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
             activity = await self._transport.receive()
             if activity & ATTENTION:
                 self._update()
-        except FAILURES as exc:
-            self.abort(exc)
+        except Exception as exc:
+            self._abort(exc)
         finally:
             self._reading = self._ended or self.protocol.transport_action >= CLOSE
             self._neglected = False
-            if not self.watched and not self._reading:
-                self._housekeeper.watch(self)
+            self._see_to_reading()
             others = self._received is not None and len(self._received) > 0
             if others:
                 self._notify()
         return others
 
-    def _have_read(self) -> None:
+    def _see_to_reading(self) -> None:
+        """See to it that somebody reads, sooner or later."""
+        if not self._watched and not self._reading:
+            self._housekeeper.watch(self)
+
+    def _read_now(self) -> None:
         """See to it that an answer is noticed as soon as it comes."""
         if not self._reading and self.protocol.reading_wanted:
             self._start(self._attend)
@@ -261,8 +264,9 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
         """
         if not isinstance(message, (str, bytes, bytearray, memoryview)):
             return await self._send_fragments(message, text, compress)
-        while self._fragmented is not None:
-            await self._fragmented.wait()
+        if self._fragmented is not None and self._fragmented.locked():
+            async with self._fragmented:
+                pass  # the next one is woken, but this task goes on first
         try:
             activity = self.protocol.send(message, text, compress=compress)
         except InvalidState:
@@ -295,26 +299,23 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
         except StopAsyncIteration:
             return
         fragments.check(item)
-        while self._fragmented is not None:
-            await self._fragmented.wait()
-        self._fragmented = trio.Event()
-        try:
-            fragments.send(item)
-            await self._flush_and_drain()
-            async for item in items:
+        if self._fragmented is None:
+            self._fragmented = trio.StrictFIFOLock()
+        async with self._fragmented:
+            try:
                 fragments.send(item)
                 await self._flush_and_drain()
-            fragments.finish()
-            await self._flush_and_drain()
-        except InvalidState:
-            await self._raise_closed()
-        except BaseException as exc:
-            fragments.abandon(exc, trio.current_time())
-            self._update()
-            raise
-        finally:
-            event, self._fragmented = self._fragmented, None
-            event.set()
+                async for item in items:
+                    fragments.send(item)
+                    await self._flush_and_drain()
+                fragments.finish()
+                await self._flush_and_drain()
+            except InvalidState:
+                await self._raise_closed()
+            except BaseException as exc:
+                fragments.abandon(exc, trio.current_time())
+                self._update()
+                raise
 
     async def _flush_and_drain(self) -> None:
         self._flush(waits=True)
@@ -352,7 +353,7 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
         self._writing = True
         try:
             await self._transport.write_pending()
-        except FAILURES as exc:
+        except Exception as exc:
             self._fail_writing(exc)
         finally:
             self._writing = False
@@ -369,7 +370,7 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
             await self._write()
         except BaseException:
             # Nobody else is going to, and a frame may be torn.
-            self.abort()
+            self._abort()
             raise
 
     def _flush(self, *, waits: bool = False) -> None:
@@ -384,7 +385,7 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
                 data = protocol.take_output()
                 if not self._broken:
                     transport.write(data)
-        except FAILURES as exc:
+        except Exception as exc:
             self._fail_writing(exc)
         if transport.pending and not self._ended:
             if transport.blocked and not self._paused:
@@ -400,7 +401,7 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
         if self.protocol.state is State.CLOSING:
             # What the peer sent before it left tells more.
             return
-        self.abort(exc)
+        self._abort(exc)
 
     async def _raise_closed(self) -> NoReturn:
         """Wait until the connection is closed; raise what tells how that came."""
@@ -422,7 +423,7 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
         except InvalidState:
             await self._raise_closed()
         await self._flush_and_drain()
-        self._have_read()
+        self._read_now()
         return event
 
     async def pong(self, data: DataLike = b"") -> None:
@@ -454,7 +455,7 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
             self._update()
             await self.wait_closed()
         except BaseException:
-            self.abort()
+            self._abort()
             await trio.aclose_forcefully(self.stream)
             raise
 
@@ -467,7 +468,7 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
                 self._closed = trio.Event()
             await self._closed.wait()
 
-    def abort(self, exc: Exception | None = None) -> None:
+    def _abort(self, exc: Exception | None = None) -> None:
         """Close the connection at once, without a closing handshake.
 
         Args:
@@ -475,7 +476,7 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
         """
         self._end(exc)
 
-    def drop(self, code: int) -> None:
+    def _drop(self, code: int) -> None:
         """Close the connection at once, and tell the peer so if that needs no waiting."""
         if not self._ended:
             self.protocol.close(code, now=trio.current_time())
@@ -504,9 +505,10 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
     async def _close_stream(self, graceful: bool) -> None:
         try:
             if graceful:
-                await self.stream.aclose()
-        except FAILURES:
-            pass
+                with trio.move_on_after(inf if self.close_timeout is None else self.close_timeout):
+                    await self.stream.aclose()
+        except Exception:
+            self.logger.debug("closing the stream failed", exc_info=True)
         finally:
             await trio.aclose_forcefully(self.stream)
             self._lose()
@@ -532,8 +534,9 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
         # An alarm that is set for an earlier time stays: it costs less to find that nothing is due
         # than to set another one.
         deadline = protocol.next_timeout()
-        if deadline is not None and deadline < self.alarm:
+        if deadline is not None and deadline < self._alarm:
             self._housekeeper.set_alarm(self, deadline)
+        self._see_to_reading()
         self._notify()
 
     def _act(self, action: int) -> None:
@@ -543,7 +546,7 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
         elif self._transport.pending:
             # Not before it is written. The engine has nothing to wait for any more, so the time
             # that this may last is up to us.
-            if action == CLOSE and self.alarm == inf and self.close_timeout is not None:
+            if action == CLOSE and self._alarm == inf and self.close_timeout is not None:
                 deadline = trio.current_time() + self.close_timeout
                 self._housekeeper.set_alarm(self, deadline)
         elif action == HALF_CLOSE:
@@ -571,29 +574,29 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
 
     # ------------------------------------------------------------------ the housekeeper's
 
-    def end_turn(self) -> None:
+    def _end_turn(self) -> None:
         """Send what was held back."""
         self._held_back = self._wrote = False
         if self.protocol.output_size:
             self._flush()
 
-    def handle_timeout(self, now: float) -> None:
+    def _handle_timeout(self, now: float) -> None:
         """Have the engine do what is due."""
         if self.protocol.transport_action == CLOSE:
-            self.abort()
+            self._abort()
         else:
             self.protocol.handle_timeout(now)
             self._update()
-            self._have_read()
+            self._read_now()
 
-    def look(self) -> bool:
+    def _look(self) -> bool:
         """See to it that somebody reads; return whether to look again."""
         if not self._reading and self.protocol.reading_wanted:
             if not self._neglected:
                 self._neglected = True
                 return True
             self._start(self._attend)
-        self.watched = False
+        self._watched = False
         return False
 
 
@@ -645,8 +648,7 @@ class _Fragments:
         data, fin = fragment
         if fin:
             self._release()
-        if not connection.watched and not connection._reading:
-            connection._housekeeper.watch(connection)
+        connection._see_to_reading()
         return data
 
     async def aclose(self) -> None:

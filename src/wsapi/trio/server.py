@@ -223,7 +223,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
             connection.logger.error("connection handler failed", exc_info=True)
         except BaseException:
             # There is no time for a closing handshake.
-            connection.drop(code)
+            connection._drop(code)
             raise
         await connection.aclose(code)
 
@@ -254,7 +254,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
                 await self._closed.wait()
         except BaseException:
             for connection in self._connections:
-                connection.drop(code)
+                connection._drop(code)
             if self._nursery is not None:
                 self._nursery.cancel_scope.cancel()
             raise
@@ -271,7 +271,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
                 if idle:
                     # Browsers connect in advance: such a client asks for nothing, and may not look
                     # at the end of the stream for long. Nothing that it sent can be lost, either.
-                    connection.abort()
+                    connection._abort()
         if close_connections:
             assert self._nursery is not None
             for connection in self.connections:
