@@ -9,6 +9,7 @@ import gc
 import hashlib
 import logging
 import os
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
@@ -317,6 +318,13 @@ async def answer_handshake(peer: RawPeer, more: str = "") -> str:
         f"Sec-WebSocket-Accept: {accept_key(key)}\r\n{more}\r\n".encode()
     )
     return head
+
+
+def untrusted(exc: BaseException) -> bool:
+    """Tell whether an error says that a certificate isn't good; trio's streams wrap it."""
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    return isinstance(exc, ssl.SSLCertVerificationError)
 
 
 @contextlib.contextmanager

@@ -159,7 +159,7 @@ class TrioDriver(base.Driver):
             raise TimeoutError from None
 
     def lose(self, raw: Any) -> None:
-        raw.abort()
+        raw._abort()
 
     def client_options(self, options: dict[str, Any]) -> dict[str, Any]:
         if (address := options.pop("address", None)) is not None:

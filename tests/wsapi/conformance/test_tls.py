@@ -10,15 +10,8 @@ import pytest
 
 from tests.wsapi.conformance.driver import Driver, Ws, echo, until_closed
 from tests.wsapi.conformance.raw import RawPeer
+from tests.wsapi.helpers import untrusted
 from wsapi.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidMessage
-
-
-def untrusted(exc: BaseException) -> bool:
-    """Tell whether an error says that a certificate isn't good; trio's streams wrap it."""
-    while exc.__cause__ is not None:
-        exc = exc.__cause__
-    return isinstance(exc, ssl.SSLCertVerificationError)
-
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
