@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from math import inf
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Self, Unpack, overload
+from typing import Any, Literal, Self, Unpack, overload
 
 import trio
 
@@ -25,12 +25,8 @@ from wsproto_fast.exceptions import ConnectionClosed, ConnectionClosedOK, Invali
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.typing import Data, DataLike
 
-from .._connection import (
-    BaseConnection,
-    FragmentedMessage,
-    SkippedBroadcasts,
-    concurrent_receiver,
-)
+from .._connection import SkippedBroadcasts, concurrent_receiver
+from .._coroutines import AsyncConnection, AsyncFragments
 from .._options import ConnectionOptions, documented
 from ._housekeeping import Housekeeper
 from ._transports import SocketTransport, StreamTransport, Transport, find_socket
@@ -39,7 +35,7 @@ __all__ = ["Connection", "broadcast"]
 
 
 @documented(ConnectionOptions)
-class Connection(BaseConnection, trio.abc.AsyncResource):
+class Connection(AsyncConnection, trio.abc.AsyncResource):
     """A WebSocket connection, client or server.
 
     Args:
@@ -161,20 +157,7 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
         self._see_to_reading()
         return message
 
-    @overload
-    def recv_streaming(self, decode: Literal[True]) -> AsyncIterator[str]: ...
-    @overload
-    def recv_streaming(self, decode: Literal[False]) -> AsyncIterator[bytes]: ...
-    @overload
-    def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]: ...
-
-    def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]:
-        """Receive the next message fragment by fragment.
-
-        Whoever leaves the iteration before its end skips the rest of the message.
-
-        {recv_streaming}
-        """
+    def _fragments(self, decode: bool | None) -> AsyncFragments:
         return _Fragments(self, decode)
 
     async def _receive(self, name: str) -> None:
@@ -285,37 +268,14 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
         if self._transport.blocked or self._ended:
             await self._drain()
 
-    async def _send_fragments(
-        self,
-        message: Iterable[DataLike] | AsyncIterable[DataLike],
-        text: bool | None,
-        compress: bool | None,
-    ) -> None:
-        protocol = self.protocol
-        fragments = FragmentedMessage(protocol, message, text, compress, asynchronous=True)
-        items = aiter(message) if isinstance(message, AsyncIterable) else _Items(message)
-        try:
-            item = await anext(items)
-        except StopAsyncIteration:
-            return
-        fragments.check(item)
+    async def _begin_fragments(self) -> None:
         if self._fragmented is None:
             self._fragmented = trio.StrictFIFOLock()
-        async with self._fragmented:
-            try:
-                fragments.send(item)
-                await self._flush_and_drain()
-                async for item in items:
-                    fragments.send(item)
-                    await self._flush_and_drain()
-                fragments.finish()
-                await self._flush_and_drain()
-            except InvalidState:
-                await self._raise_closed()
-            except BaseException as exc:
-                fragments.abandon(exc, trio.current_time())
-                self._update()
-                raise
+        await self._fragmented.acquire()
+
+    def _end_fragments(self) -> None:
+        assert self._fragmented is not None
+        self._fragmented.release()
 
     async def _flush_and_drain(self) -> None:
         self._flush(waits=True)
@@ -373,6 +333,9 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
             self._abort()
             raise
 
+    def _now(self) -> float:
+        return trio.current_time()
+
     def _flush(self, *, waits: bool = False) -> None:
         """Hand to the transport what the engine has to send.
 
@@ -403,13 +366,6 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
             return
         self._abort(exc)
 
-    async def _raise_closed(self) -> NoReturn:
-        """Wait until the connection is closed; raise what tells how that came."""
-        await self.wait_closed()
-        closed = self.protocol.close_exc
-        # Not the InvalidState that is being handled, but what broke the connection.
-        raise closed from closed.__cause__
-
     # ------------------------------------------------------------------ control frames
 
     async def ping(self, data: DataLike | None = None, *, ack_on_close: bool = False) -> trio.Event:
@@ -425,19 +381,6 @@ class Connection(BaseConnection, trio.abc.AsyncResource):
         await self._flush_and_drain()
         self._read_now()
         return event
-
-    async def pong(self, data: DataLike = b"") -> None:
-        """Send an unsolicited Pong.
-
-        {pong}
-        """
-        try:
-            if self.protocol.state is not State.OPEN:
-                raise InvalidState
-            self.protocol.send_pong(data)
-        except InvalidState:
-            await self._raise_closed()
-        await self._flush_and_drain()
 
     # ------------------------------------------------------------------ closing
 
@@ -616,66 +559,28 @@ class _Messages:
             raise StopAsyncIteration from None
 
 
-class _Fragments:
-    """Iterator over fragments of one message; others can receive as soon as nobody holds it."""
-
+class _Fragments(AsyncFragments):
     def __init__(self, connection: Connection, decode: bool | None) -> None:
-        self._connection = connection
-        self._decode = decode
-        self._started = False
-        self._finished = False
+        super().__init__(decode)
+        self.connection = connection
 
-    def __aiter__(self) -> Self:
-        return self
+    def start(self) -> None:
+        if self.connection._receiver is not None:
+            raise concurrent_receiver("recv_streaming", self.connection._receiver, "coroutine")
 
-    async def __anext__(self) -> Data:
-        connection = self._connection
-        if self._finished:
-            raise StopAsyncIteration
-        if not self._started and connection._receiver is not None:
-            raise concurrent_receiver("recv_streaming", connection._receiver, "coroutine")
-        self._started = True
+    async def receive(self) -> tuple[Data, bool]:
+        connection = self.connection
         connection._receiver = "recv_streaming"
-        try:
-            connection.protocol.handle_timeout(trio.current_time())
-            while (fragment := connection.protocol.next_fragment(self._decode)) is None:
-                connection._update()
-                await connection._receive("recv_streaming")
-        except BaseException:
-            self._release()
-            raise
+        connection.protocol.handle_timeout(trio.current_time())
+        while (fragment := connection.protocol.next_fragment(self.decode)) is None:
+            connection._update()
+            await connection._receive("recv_streaming")
         connection._receiver = "recv_streaming"
-        data, fin = fragment
-        if fin:
-            self._release()
         connection._see_to_reading()
-        return data
+        return fragment
 
-    async def aclose(self) -> None:
-        """Skip the rest of the message."""
-        self._release()
-
-    def _release(self) -> None:
-        if self._started and not self._finished:
-            self._connection._receiver = None
-        self._finished = True
-
-    __del__ = _release
-
-
-class _Items:
-    """Asynchronous iterator over an iterable; trio wants generators to be exhausted."""
-
-    def __init__(self, iterable: Iterable[DataLike]) -> None:
-        self._items = iter(iterable)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> DataLike:
-        for item in self._items:
-            return item
-        raise StopAsyncIteration
+    def stop(self) -> None:
+        self.connection._receiver = None
 
 
 @documented()
