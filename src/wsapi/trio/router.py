@@ -43,7 +43,14 @@ async def route(
 
     ``await nursery.start(route, url_map, port)`` returns the `Server` when it accepts connections.
 
-    {route}
+    {route_intro}
+
+    Args:
+        {route_args}
+        task_status: Is told when connections are accepted.
+
+    Raises:
+        {route_raises}
     """
     router = prepare_route(Router, url_map, server_name, ssl, create_router, kwargs)
     await serve(router.handler, *args, task_status=task_status, **kwargs)
