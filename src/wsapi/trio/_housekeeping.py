@@ -26,7 +26,7 @@ READ_BUFFER_SIZE = 256 * 1024
 
 # Seconds. A connection from which nobody has read for at least this long, and at most twice this
 # long, gets a task that reads: Pings are to be answered, and a close is to be noticed.
-ATTENTION_SPAN = 0.05
+ATTENTION_SPAN = 0.01
 
 # Number of outdated alarms from which on they are removed.
 MAX_OUTDATED = 64
