@@ -28,14 +28,6 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-def there(name: str) -> bool:
-    package = {"uvloop": "asyncio"}.get(name, name)
-    try:
-        return importlib.util.find_spec(f"wsapi.{package}.server") is not None
-    except ModuleNotFoundError:
-        return False
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "driver" not in metafunc.fixturenames:
         assert not inspect.iscoroutinefunction(metafunc.function), "who should run it?"
@@ -46,7 +38,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         excluded.update(mark.args)
     if "asyncio" in excluded:
         excluded.add("uvloop")
-    names = [name for name in DRIVERS if name not in excluded and there(name)]
+    names = [name for name in DRIVERS if name not in excluded]
     metafunc.parametrize("driver", names, indirect=True)
 
 
