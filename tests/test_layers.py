@@ -31,6 +31,7 @@ ORDER = [
     "_protocol",
     "_handshake",
     "__init__",
+    "_events",
     "_core",
 ]
 

@@ -125,6 +125,8 @@ def simple_websocket() -> None:
             while True:
                 server.send(server.receive())
         except ConnectionClosed:
+            # Its thread sends the answer to a Close frame after it wakes us.
+            server.thread.join(10)
             connection.close()
 
     listener = listen()
