@@ -375,7 +375,7 @@ class _Host:
             await self._done.wait()
         except BaseException:
             if self.connection is not None:
-                self.connection._abort()
+                self.connection._drop(CloseCode.NORMAL_CLOSURE)
             raise
 
     async def _run(self) -> None:
