@@ -101,26 +101,6 @@ class TestRecv:
             assert received == [str(i) for i in range(200)]
             await sending
 
-    @pytest.mark.parametrize("delay", [0, 0.0002, 0.001])
-    async def test_timeout(self, delay: float) -> None:
-        async def send() -> None:
-            for i in range(200):
-                await client.send(str(i))
-                if i % 10 == 0:
-                    await asyncio.sleep(0.0005)
-
-        async with pair() as (client, server):
-            sending = asyncio.create_task(send())
-            received: list[Any] = []
-            while len(received) < 200:
-                try:
-                    async with asyncio.timeout(delay):
-                        received.append(await server.recv())
-                except TimeoutError:
-                    await asyncio.sleep(0)
-            assert received == [str(i) for i in range(200)]
-            await sending
-
     async def test_cancelled_before_it_runs(self) -> None:
         async with pair() as (client, server):
             task = asyncio.create_task(server.recv())
@@ -177,23 +157,6 @@ class TestRecv:
             await turns(2)
             await client.send("x")
             assert await task == ["cancelled", "x"]
-
-    async def test_iteration(self) -> None:
-        async def iterate() -> None:
-            async for message in server:
-                received.append(message)
-
-        received: list[Any] = []
-        async with pair() as (client, server):
-            for i in range(20):
-                task = asyncio.create_task(iterate())
-                await client.send(str(i))
-                await turns(i % 5)
-                task.cancel()
-                await asyncio.wait([task])
-            await client.close()
-            received.extend([message async for message in server])
-            assert received == [str(i) for i in range(20)]
 
     async def test_connection_closed_after_the_cancellation_was_requested(self) -> None:
         async with pair() as (_client, server):
@@ -452,31 +415,6 @@ class TestSend:
             await client.send("x")
             assert await server.recv() == "x"
 
-    async def test_several_senders(self) -> None:
-        async def send(name: int) -> None:
-            for i in range(50):
-                if i % 5 == 0:
-                    await client.send([f"{name} ", str(i)])
-                elif i % 5 == 1:
-                    await client.send(f"{name} {i}".encode() + bytes(20_000))
-                else:
-                    await client.send(f"{name} {i}")
-                if i % 10 == name:
-                    await asyncio.sleep(0)
-
-        async with pair(write_limit=4096, max_queue=4) as (client, server):
-            tasks = [asyncio.create_task(send(name)) for name in range(5)]
-            last = [-1] * 5
-            for _ in range(250):
-                message = await server.recv()
-                if isinstance(message, bytes):
-                    message = message.rstrip(b"\0").decode()
-                name, number = map(int, message.split(" "))
-                assert number == last[name] + 1
-                last[name] = number
-            assert last == [49] * 5
-            await asyncio.gather(*tasks)
-
     async def test_senders_are_cancelled_at_random(self) -> None:
         generator = random.Random(1)
         received: list[Any] = []
@@ -499,30 +437,6 @@ class TestSend:
         assert {len(message) for message in received} == {5000}
         assert numbers == sorted(set(numbers))
         assert finished <= set(numbers)
-
-    async def test_cancelled_while_waiting_for_a_fragmented_message(self) -> None:
-        gate = asyncio.Event()
-
-        async def slow() -> Any:
-            yield "a"
-            await gate.wait()
-            yield "b"
-
-        async with pair() as (client, server):
-            sending = asyncio.create_task(client.send(slow()))
-            await turns(3)
-            for steps in range(4):
-                assert (
-                    await cancel_after(asyncio.create_task(client.send("never")), steps + 1) is None
-                )
-                assert (
-                    await cancel_after(asyncio.create_task(client.send(["never"])), steps + 1)
-                    is None
-                )
-            gate.set()
-            await sending
-            await client.send("next")
-            assert [await server.recv(), await server.recv()] == ["ab", "next"]
 
 
 class TestClose:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import json
-import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -107,27 +106,6 @@ class TestWebsockets:
                 await ws.wait_closed()
                 assert (ws.close_code, ws.close_reason) == (4000, "server's")
 
-    async def test_our_server_from_a_thread(self) -> None:
-        client = pytest.importorskip("websockets.sync.client")
-
-        def converse(uri: str) -> None:
-            with client.connect(uri, max_size=2**21) as ws:
-                for message in MESSAGES:
-                    ws.send(message)
-                    assert ws.recv() == message
-                ws.send(FRAGMENTS)
-                assert ws.recv() == "".join(FRAGMENTS)
-                assert ws.ping().wait(5)
-                ws.close(4001, "client's")
-            with client.connect(uri) as ws:
-                ws.send("close")
-                with contextlib.suppress(Exception):
-                    ws.recv()
-                assert (ws.close_code, ws.close_reason) == (4000, "server's")
-
-        async with scripted() as (uri, _):
-            await asyncio.to_thread(converse, uri)
-
     async def test_our_client(self) -> None:
         peer = pytest.importorskip("websockets.asyncio.server")
 
@@ -140,26 +118,6 @@ class TestWebsockets:
 
         async with peer.serve(quiet(handler), "127.0.0.1", 0, max_size=2**21) as server:
             await talk(uri_of(server))
-
-    async def test_our_client_and_a_server_of_threads(self) -> None:
-        peer = pytest.importorskip("websockets.sync.server")
-
-        def handler(ws: Any) -> None:
-            with contextlib.suppress(Exception):
-                for message in ws:
-                    if message == "close":
-                        ws.close(4000, "server's")
-                    else:
-                        ws.send(message)
-
-        with peer.serve(handler, "127.0.0.1", 0, max_size=2**21) as server:
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
-            try:
-                await talk(f"ws://127.0.0.1:{server.socket.getsockname()[1]}/")
-            finally:
-                await asyncio.to_thread(server.shutdown)
-                await asyncio.to_thread(thread.join)
 
 
 def quiet(handler: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -289,39 +247,6 @@ class TestPicows:
         finally:
             server.close()
             await server.wait_closed()
-
-
-class TestWebsocketClient:
-    async def test_our_server(self) -> None:
-        websocket = pytest.importorskip("websocket", reason="websocket-client isn't installed")
-        if not hasattr(websocket, "ABNF"):
-            pytest.skip("another package is called websocket")
-
-        def converse(uri: str) -> None:
-            ws = websocket.create_connection(uri, timeout=10)
-            for message in MESSAGES:
-                if isinstance(message, str):
-                    ws.send(message)
-                else:
-                    ws.send_binary(message)
-                assert ws.recv() == message
-            ws.send_frame(websocket.ABNF.create_frame("héllo ", websocket.ABNF.OPCODE_TEXT, 0))
-            ws.ping("between")
-            ws.send_frame(websocket.ABNF.create_frame("again", websocket.ABNF.OPCODE_CONT, 1))
-            assert ws.recv() == "héllo again"
-            ws.send("fragments")
-            assert ws.recv() == "".join(FRAGMENTS)
-            ws.close(4001, b"client's")
-            ws.shutdown()
-            ws = websocket.create_connection(uri, timeout=10)
-            ws.send("close")
-            opcode, data = ws.recv_data()
-            assert opcode == websocket.ABNF.OPCODE_CLOSE
-            assert data == b"\x0f\xa0server's"
-            ws.shutdown()
-
-        async with scripted((1000, "")) as (uri, _):
-            await asyncio.to_thread(converse, uri)
 
 
 # ---------------------------------------------------------------------- Node

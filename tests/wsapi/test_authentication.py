@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import Any
 
 import pytest
 
-from tests.wsapi.helpers import echo, port_of, serving
+from tests.wsapi.helpers import port_of
 from wsapi._authentication import Challenge, Digest, parse_challenges
 from wsapi.asyncio.client import connect
-from wsapi.asyncio.server import ServerConnection
 from wsapi.exceptions import InvalidHeaderFormat, InvalidStatus
-from wsapi.http11 import Request, Response
 
 # ---------------------------------------------------------------------- challenges
 
@@ -160,114 +157,6 @@ def test_unsupported_challenges(header: str) -> None:
         digest = Digest.from_headers(headers, "u", "p")
         assert digest is not None
         assert 'realm="r2"' in digest.authorization("GET", "/")
-
-
-# ---------------------------------------------------------------------- connections
-
-
-class Guard:
-    """A server's check of Digest authorizations; counts requests."""
-
-    def __init__(self, nonces: list[str], password: str = "pass") -> None:
-        self.nonces = nonces
-        self.password = password
-        self.seen: list[str | None] = []
-
-    def __call__(self, connection: ServerConnection, request: Request) -> Response | None:
-        authorization = request.headers.get("Authorization")
-        self.seen.append(authorization)
-        nonce = self.nonces[0]
-        if authorization is not None and authorization.startswith("Digest "):
-            if len(self.nonces) > 1:
-                del self.nonces[0]
-            fields = dict(re.findall(r'(\w+)="?([^",]*)"?', authorization))
-            secret = sha256(f"user:realm:{self.password}")
-            right = sha256(
-                f"{secret}:{nonce}:{fields['nc']}:{fields['cnonce']}:auth:"
-                + sha256(f"GET:{request.path}")
-            )
-            if fields["response"] == right:
-                return None
-        response = connection.respond(401, "no\n")
-        response.headers["WWW-Authenticate"] = 'Basic realm="realm", charset="UTF-8"'
-        response.headers["WWW-Authenticate"] = (
-            f'Digest realm="realm", nonce="{nonce}", qop="auth", algorithm=SHA-256'
-        )
-        return response
-
-
-async def test_digest() -> None:
-    guard = Guard(["n"])
-    async with serving(process_request=guard) as server:
-        uri = f"ws://user:pass@127.0.0.1:{port_of(server)}/path?query"
-        connector = connect(uri)
-        for _ in range(2):
-            async with connector as ws:
-                await ws.send("hello")
-                assert await ws.recv() == "hello"
-    basic, first, second = guard.seen
-    assert basic == "Basic dXNlcjpwYXNz"
-    assert first is not None
-    assert 'uri="/path?query"' in first
-    # The challenge holds for the next connection; a nonce is counted.
-    assert second is not None
-    assert "nc=00000002" in second
-
-
-async def test_digest_with_a_new_nonce() -> None:
-    guard = Guard(["n1", "n2", "n2"])
-    async with serving(process_request=guard) as server:
-        connector = connect(f"ws://user:pass@127.0.0.1:{port_of(server)}/")
-        for _ in range(2):
-            async with connector:
-                pass
-    assert len(guard.seen) == 4
-
-
-async def test_digest_is_refused() -> None:
-    guard = Guard(["n"], password="other")
-    async with serving(process_request=guard) as server:
-        with pytest.raises(InvalidStatus, match="401"):
-            await connect(f"ws://user:pass@127.0.0.1:{port_of(server)}/")
-    assert len(guard.seen) == 2
-
-
-@pytest.mark.parametrize(
-    "user_info, headers",
-    [
-        ("", None),
-        ("", {"Authorization": "Bearer x"}),
-        ("user:pass@", {"authorization": "Bearer x"}),
-    ],
-)
-async def test_no_digest_without_credentials_to_use(user_info: str, headers: Any) -> None:
-    async with serving(process_request=challenge) as server:
-        with pytest.raises(InvalidStatus, match="401"):
-            await connect(
-                f"ws://{user_info}127.0.0.1:{port_of(server)}/", additional_headers=headers
-            )
-
-
-def challenge(connection: ServerConnection, request: Request) -> Response:
-    response = connection.respond(401, "no\n")
-    response.headers["WWW-Authenticate"] = 'Digest realm="realm", nonce="n", qop="auth"'
-    return response
-
-
-async def test_no_digest_for_another_origin() -> None:
-    guard = Guard(["n"])
-
-    async with serving(process_request=guard) as other:
-
-        def redirect(connection: ServerConnection, request: Request) -> Response:
-            response = connection.respond(302, "there\n")
-            response.headers["Location"] = f"ws://127.0.0.1:{port_of(other)}/"
-            return response
-
-        async with serving(echo, process_request=redirect) as server:
-            with pytest.raises(InvalidStatus, match="401"):
-                await connect(f"ws://user:pass@127.0.0.1:{port_of(server)}/")
-    assert guard.seen == [None]
 
 
 # ---------------------------------------------------------------------- another server

@@ -1,18 +1,14 @@
-"""HTTP Basic Authentication on servers: with asyncio, and without I/O."""
+"""HTTP Basic Authentication on servers, without I/O."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from typing import Any
 
 import pytest
 
 from tests.wsapi.helpers import request as raw_request
-from tests.wsapi.helpers import serving, uri_of
-from wsapi.asyncio.client import connect
-from wsapi.asyncio.server import ServerConnection, basic_auth
-from wsapi.exceptions import InvalidStatus
+from wsapi.asyncio.server import basic_auth
 from wsapi.http11 import Request
 from wsapi.server import BasicAuth, ServerProtocol
 
@@ -173,57 +169,3 @@ def test_bad_arguments(make: Any, arguments: Any, error: type[Exception], text: 
     with pytest.raises(error, match=text) as raised:
         make(**arguments)
     assert "secret" not in str(raised.value)
-
-
-# ---------------------------------------------------------------------- asyncio
-
-
-async def who(ws: ServerConnection) -> None:
-    await ws.send(ws.username)
-
-
-def with_user(uri: str, username: str, password: str) -> dict[str, Any]:
-    return {"uri": uri, "additional_headers": {"Authorization": basic(username, password)}}
-
-
-async def test_asyncio_credentials() -> None:
-    async with serving(who, process_request=basic_auth("x", credentials=PAIRS)) as server:
-        for username, password in PAIRS:
-            async with connect(**with_user(uri_of(server), username, password)) as ws:
-                assert await ws.recv() == username
-        with pytest.raises(InvalidStatus) as raised:
-            await connect(**with_user(uri_of(server), "alice", "wrong"))
-        assert raised.value.response.status_code == 401
-        assert raised.value.response.body == INVALID
-        challenge = raised.value.response.headers["WWW-Authenticate"]
-        assert challenge == 'Basic realm="x", charset="UTF-8"'
-        # One Server header, as in every other answer.
-        assert len(raised.value.response.headers.get_all("Server")) == 1
-        with pytest.raises(InvalidStatus) as raised:
-            await connect(uri_of(server))
-        assert raised.value.response.body == MISSING
-
-
-async def test_asyncio_credentials_in_the_uri() -> None:
-    async with serving(who, process_request=basic_auth(credentials=PAIR)) as server:
-        uri = uri_of(server).replace("ws://", "ws://alice:pass%3Aw%C3%B6rd@")
-        async with connect(uri) as ws:
-            assert await ws.recv() == "alice"
-
-
-@pytest.mark.parametrize("kind", ["function", "coroutine function"])
-async def test_asyncio_check_credentials(kind: str) -> None:
-    def check(username: str, password: str) -> bool:
-        return (username, password) == PAIR
-
-    async def check_later(username: str, password: str) -> bool:
-        await asyncio.sleep(0)
-        return check(username, password)
-
-    checker: Any = check if kind == "function" else check_later
-    async with serving(who, process_request=basic_auth(check_credentials=checker)) as server:
-        async with connect(**with_user(uri_of(server), *PAIR)) as ws:
-            assert await ws.recv() == "alice"
-        with pytest.raises(InvalidStatus) as raised:
-            await connect(**with_user(uri_of(server), "alice", "wrong"))
-        assert raised.value.response.body == INVALID

@@ -1,14 +1,8 @@
 """One connection at a time in its opening handshake, per address (RFC 6455 section 4.1)."""
 
-import asyncio
 import threading
-from typing import Any
-
-import pytest
 
 from wsapi._gate import Gate
-from wsapi.asyncio.client import connect
-from wsapi.asyncio.server import serve
 
 
 def test_turns_are_taken_in_order() -> None:
@@ -75,61 +69,3 @@ def test_threads_pass_one_by_one() -> None:
     for thread in threads:
         thread.join()
     assert most == 1
-
-
-class Counting:
-    """A server that counts how many opening handshakes it sees at the same time."""
-
-    def __init__(self) -> None:
-        self.now = self.most = 0
-
-    async def process_request(self, connection: Any, request: Any) -> Any:
-        self.now += 1
-        self.most = max(self.most, self.now)
-        await asyncio.sleep(0.02)
-        self.now -= 1
-        return connection.respond(403, "no\n") if request.path == "/refused" else None
-
-    def serve(self) -> Any:
-        async def handler(connection: Any) -> None:
-            await connection.wait_closed()
-
-        return serve(handler, "127.0.0.1", 0, process_request=self.process_request)
-
-
-@pytest.mark.parametrize(("one", "most"), [(True, 1), (False, 4)])
-async def test_handshakes_with_one_address(one: bool, most: int) -> None:
-    counting = Counting()
-    async with counting.serve() as server:
-        port = server.sockets[0].getsockname()[1]
-        connections = await asyncio.gather(
-            *(connect(f"ws://127.0.0.1:{port}/", one_connecting=one) for _ in range(4))
-        )
-        for connection in connections:
-            await connection.close()
-    assert counting.most == most
-
-
-async def test_failures_and_cancellation_let_others_pass() -> None:
-    counting = Counting()
-    async with counting.serve() as server:
-        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-        async def attempt(path: str) -> None:
-            async with connect(url + path, one_connecting=True):
-                pass
-
-        paths = ["/refused", "/", "/", "/refused", "/"]
-        tasks = [asyncio.create_task(attempt(path)) for path in paths]
-        await asyncio.sleep(0.01)
-        tasks[2].cancel()
-        async with asyncio.timeout(5):
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    kinds = [type(outcome).__name__ for outcome in outcomes]
-    assert kinds == ["InvalidStatus", "NoneType", "CancelledError", "InvalidStatus", "NoneType"]
-    assert counting.most == 1
-
-
-def test_wrong_type() -> None:
-    with pytest.raises(TypeError, match="one_connecting must be a bool"):
-        connect("ws://localhost/", one_connecting="yes")  # type: ignore[arg-type]

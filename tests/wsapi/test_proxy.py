@@ -1,4 +1,4 @@
-"""Proxies: addresses, environment, CONNECT without I/O, and real ones in front of real servers."""
+"""Proxies: addresses, environment, CONNECT without I/O, asyncio with real ones."""
 
 from __future__ import annotations
 
@@ -18,26 +18,17 @@ from typing import Any
 import pytest
 
 from tests.wsapi.helpers import (
-    RawPeer,
-    answer_handshake,
-    echo,
     port_of,
-    raw_server,
     serving,
-    turns,
     uri_of,
 )
-from wsapi.asyncio.client import connect, unix_connect
-from wsapi.asyncio.server import ServerConnection, unix_serve
+from wsapi.asyncio.client import connect
 from wsapi.exceptions import (
-    InvalidMessage,
     InvalidProxy,
     InvalidProxyMessage,
     InvalidProxyStatus,
-    InvalidStatus,
     ProxyError,
 )
-from wsapi.http11 import Request, Response
 from wsapi.proxy import ConnectProtocol, Proxy, get_proxy, parse_proxy
 from wsapi.uri import parse_uri
 
@@ -281,153 +272,6 @@ def test_bad_arguments(
         connect(uri, **options)
 
 
-async def test_proxy_of_environment_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ws_proxy", "http://p")
-    with pytest.raises(ValueError, match="proxy_ssl argument is incompatible"):
-        await connect("ws://h/", proxy_ssl=True)
-    monkeypatch.setenv("ws_proxy", "ftp://p")
-    with pytest.raises(InvalidProxy, match="scheme ftp"):
-        await connect("ws://h/")
-
-
-@pytest.mark.parametrize("scheme", ["socks5h", "socks4"])
-async def test_socks_needs_python_socks(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
-    monkeypatch.setitem(sys.modules, "python_socks", None)
-    with pytest.raises(ImportError, match="python-socks is required to use a SOCKS proxy"):
-        await connect("ws://h/", proxy=f"{scheme}://p")
-
-
-# ---------------------------------------------------------------------- raw proxies
-
-
-async def read_connect(peer: RawPeer) -> str:
-    return (await peer.reader.readuntil(b"\r\n\r\n")).decode()
-
-
-@pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_request_and_answer(version: str) -> None:
-    heads: list[str] = []
-
-    async def behave(peer: RawPeer) -> None:
-        heads.append(await read_connect(peer))
-        for byte in f"HTTP/{version} 200 OK\r\nX: y\r\n\r\n".encode():
-            peer.writer.write(bytes([byte]))
-            await turns(2)
-        heads.append(await answer_handshake(peer))
-        assert await peer.read_message() == (1, b"hello")
-        peer.write(1, b"hi")
-        await peer.read_message()
-
-    async with raw_server(behave, handshake=False) as proxy:
-        async with connect(
-            "ws://example.test/path",
-            proxy=f"http://user:pass@127.0.0.1:{port_of(proxy)}",
-            user_agent_header="agent/1",
-            close_timeout=0.1,
-        ) as ws:
-            await ws.send("hello")
-            assert await ws.recv() == "hi"
-            assert ws.remote_address[1] == port_of(proxy)
-    assert heads[0] == (
-        "CONNECT example.test:80 HTTP/1.1\r\nHost: example.test:80\r\nUser-Agent: agent/1\r\n"
-        "Proxy-Authorization: Basic dXNlcjpwYXNz\r\n\r\n"
-    )
-    assert heads[1].startswith("GET /path HTTP/1.1\r\nHost: example.test\r\n")
-    assert "Proxy-Authorization" not in heads[1]
-
-
-async def test_tunnel_goes_where_host_and_port_say() -> None:
-    heads: list[str] = []
-
-    async def behave(peer: RawPeer) -> None:
-        heads.append(await read_connect(peer))
-        peer.writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        heads.append(await answer_handshake(peer))
-
-    async with raw_server(behave, handshake=False) as proxy:
-        ws = await connect(
-            "ws://example.test/",
-            proxy=f"http://127.0.0.1:{port_of(proxy)}",
-            host="other.test",
-            port=81,
-            close_timeout=0.1,
-        )
-        await ws.close()
-    assert heads[0].startswith("CONNECT other.test:81 ")
-    assert "Host: example.test\r\n" in heads[1]
-
-
-@pytest.mark.parametrize(
-    "answer, exception",
-    [
-        (b"", InvalidProxyMessage),
-        (b"HTTP/1.1 200", InvalidProxyMessage),
-        (b"garbage\r\n\r\n", InvalidProxyMessage),
-        (b"HTTP/1.1 200 OK\r\n\r\nmore", InvalidProxyMessage),
-        (b"HTTP/1.1 502 Bad\r\nContent-Length: 3\r\n\r\nbad", InvalidProxyStatus),
-        # The end is seen before or after the tunnel is left.
-        (b"HTTP/1.1 200 OK\r\n\r\n", (ConnectionError, InvalidMessage)),
-    ],
-)
-@pytest.mark.parametrize("scheme", ["ws", "wss"])
-async def test_bad_answer(answer: bytes, exception: Any, scheme: str) -> None:
-    async def behave(peer: RawPeer) -> None:
-        await read_connect(peer)
-        peer.writer.write(answer)
-
-    async with raw_server(behave, handshake=False) as proxy:
-        with pytest.raises(exception):
-            await connect(f"{scheme}://h.test/", proxy=f"http://127.0.0.1:{port_of(proxy)}")
-
-
-async def test_late_data() -> None:
-    """Data that comes before the client has said anything is never the server's."""
-
-    async def behave(peer: RawPeer) -> None:
-        await read_connect(peer)
-        peer.writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        await turns(1)
-        peer.writer.write(b"more")
-        await peer.read_to_end()
-
-    async with raw_server(behave, handshake=False) as proxy:
-        for _ in range(10):
-            with pytest.raises((InvalidProxyMessage, InvalidMessage)):
-                await connect("ws://h.test/", proxy=f"http://127.0.0.1:{port_of(proxy)}")
-
-
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n\r\n"])
-@pytest.mark.parametrize("scheme", ["ws", "wss"])
-async def test_silence(answer: bytes, scheme: str) -> None:
-    ended = asyncio.get_running_loop().create_future()
-
-    async def behave(peer: RawPeer) -> None:
-        try:
-            await read_connect(peer)
-            peer.writer.write(answer)
-            await peer.read_to_end()
-        finally:
-            ended.set_result(None)
-
-    async with raw_server(behave, handshake=False) as proxy:
-        with pytest.raises(TimeoutError, match="timed out during opening handshake"):
-            await connect(
-                f"{scheme}://h.test/",
-                proxy=f"http://127.0.0.1:{port_of(proxy)}",
-                open_timeout=0.05,
-            )
-        await ended
-
-
-async def test_reset() -> None:
-    async def behave(peer: RawPeer) -> None:
-        peer.abort()
-
-    async with raw_server(behave, handshake=False) as proxy:
-        with pytest.raises((ConnectionError, InvalidProxyMessage)):
-            await connect("ws://h.test/", proxy=f"http://127.0.0.1:{port_of(proxy)}")
-
-
 # ---------------------------------------------------------------------- real proxies
 
 
@@ -522,16 +366,6 @@ async def test_http_proxy_tls(tinyproxy: str, tls: tuple[Any, Any]) -> None:
         await talk(uri, address_of(tinyproxy), proxy=f"http://{tinyproxy}", **options)
 
 
-async def test_http_proxy_of_environment(tinyproxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("https_proxy", f"http://{tinyproxy}")
-    async with serving() as server:
-        await talk(uri_of(server), address_of(tinyproxy))
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        await talk(uri_of(server), port_of(server))
-        monkeypatch.delenv("no_proxy")
-        await talk(uri_of(server), port_of(server), proxy=None)
-
-
 async def test_http_proxy_cannot_connect(tinyproxy: str) -> None:
     with pytest.raises(InvalidProxyStatus) as info:
         await connect(f"ws://127.0.0.1:{free_port()}/", proxy=f"http://{tinyproxy}")
@@ -624,76 +458,6 @@ async def tls_server(context: ssl.SSLContext) -> AsyncIterator[asyncio.Server]:
         await asyncio.sleep(0.1)
 
 
-@pytest.mark.parametrize("side", ["proxy", "server"])
-async def test_tls_in_tls_with_wrong_certificate(
-    tinyproxy: str, tls: tuple[Any, Any], side: str
-) -> None:
-    credentials = tinyproxy.rpartition("127.0.0.1")[0]
-    options = {"ssl": tls[1], "proxy_ssl": tls[1]}
-    options["ssl" if side == "server" else "proxy_ssl"] = True
-    async with tls_server(tls[0]) as server, https_proxy(tinyproxy, tls[0]) as port:
-        with pytest.raises(ssl.SSLCertVerificationError):
-            await connect(
-                f"wss://127.0.0.1:{port_of(server)}/",
-                proxy=f"https://{credentials}127.0.0.1:{port}",
-                **options,
-            )
-
-
-@pytest.mark.parametrize("server_tls", [False, True])
-@pytest.mark.parametrize("proxy_tls", [False, True])
-async def test_server_refuses(
-    tinyproxy: str, tls: tuple[Any, Any], server_tls: bool, proxy_tls: bool
-) -> None:
-    def process_request(connection: ServerConnection, request: Request) -> Response:
-        return connection.respond(403, "no\n")
-
-    credentials = tinyproxy.rpartition("127.0.0.1")[0]
-    options: dict[str, Any] = {"ssl": tls[1]} if server_tls else {}
-    served = {"ssl": tls[0]} if server_tls else {}
-    async with (
-        serving(process_request=process_request, **served) as server,
-        https_proxy(tinyproxy, tls[0]) as port,
-    ):
-        proxy = f"http://{tinyproxy}"
-        if proxy_tls:
-            proxy = f"https://{credentials}127.0.0.1:{port}"
-            options["proxy_ssl"] = tls[1]
-        uri = f"ws{'s' * server_tls}://127.0.0.1:{port_of(server)}/"
-        with pytest.raises(InvalidStatus, match="403") as info:
-            await connect(uri, proxy=proxy, **options)
-        assert info.value.response.body == b"no\n"
-
-
-async def test_cancelled_anywhere(tinyproxy: str, tls: tuple[Any, Any]) -> None:
-    credentials = tinyproxy.rpartition("127.0.0.1")[0]
-    async with serving(ssl=tls[0]) as server, https_proxy(tinyproxy, tls[0]) as port:
-        step = 0
-        while True:
-            opening = asyncio.ensure_future(
-                open_connection(
-                    f"wss://127.0.0.1:{port_of(server)}/",
-                    proxy=f"https://{credentials}127.0.0.1:{port}",
-                    ssl=tls[1],
-                    proxy_ssl=tls[1],
-                )
-            )
-            # Steps are of different lengths, so that every stage is hit.
-            await asyncio.sleep(step * 0.002)
-            if opening.done():
-                await (await opening).close()
-                break
-            opening.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await opening
-            step += 1
-        assert step > 3
-
-
-async def open_connection(*args: Any, **kwargs: Any) -> Any:
-    return await connect(*args, **kwargs)
-
-
 # ---------------------------------------------------------------------- SOCKS
 
 
@@ -727,70 +491,3 @@ async def test_socks_proxy_wants_credentials(microsocks: str) -> None:
     for wrong in ("", "user:wrong@"):
         with pytest.raises(ProxyError):
             await connect("ws://127.0.0.1/", proxy=f"socks5://{wrong}{address}")
-
-
-@pytest.mark.parametrize("scheme", ["http", "https", "socks5"])
-async def test_no_proxy_there(scheme: str) -> None:
-    if scheme == "socks5":
-        pytest.importorskip("python_socks")
-    with pytest.raises(OSError):
-        await connect("ws://127.0.0.1/", proxy=f"{scheme}://127.0.0.1:{free_port()}")
-
-
-@pytest.mark.parametrize(
-    "scheme, request_",
-    [
-        ("socks4", b"\x04\x01\x00\x50\x7f\x00\x00\x01\x00"),
-        ("socks4a", b"\x04\x01\x00\x50\x00\x00\x00\x01\x00name.test\x00"),
-    ],
-)
-async def test_socks4(scheme: str, request_: bytes) -> None:
-    pytest.importorskip("python_socks")
-
-    async def behave(peer: RawPeer) -> None:
-        assert await peer.reader.readexactly(len(request_)) == request_
-        peer.writer.write(b"\x00\x5a\x00\x00\x00\x00\x00\x00")
-        await answer_handshake(peer)
-        await peer.read_message()
-        peer.write(8, b"")
-
-    host = "name.test" if scheme == "socks4a" else "127.0.0.1"
-    async with raw_server(behave, handshake=False) as proxy:
-        async with connect(f"ws://{host}/", proxy=f"{scheme}://127.0.0.1:{port_of(proxy)}"):
-            pass
-
-
-async def test_socks_proxy_is_silent() -> None:
-    pytest.importorskip("python_socks")
-
-    async def behave(peer: RawPeer) -> None:
-        await peer.read_to_end()
-
-    async with raw_server(behave, handshake=False) as proxy:
-        with pytest.raises(TimeoutError, match="timed out during opening handshake"):
-            await connect(
-                "ws://h/", proxy=f"socks5h://127.0.0.1:{port_of(proxy)}", open_timeout=0.05
-            )
-
-
-# ---------------------------------------------------------------------- where there is none
-
-
-async def test_socket_is_used_without_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ws_proxy", "http://127.0.0.1:1")
-    async with serving() as server:
-        sock = socket.create_connection(("127.0.0.1", port_of(server)))
-        async with connect("ws://h.test/", sock=sock) as ws:
-            await ws.send("hello")
-            assert await ws.recv() == "hello"
-
-
-@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets")
-async def test_unix_socket_is_used_without_proxy(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("ws_proxy", "http://127.0.0.1:1")
-    path = str(tmp_path / "socket")
-    async with unix_serve(echo, path), unix_connect(path) as ws:
-        await ws.send("hello")
-        assert await ws.recv() == "hello"

@@ -1,23 +1,18 @@
-"""Redirects of the opening handshake: which are followed, and what is told to whom."""
+"""Which redirects are followed, and what is told to whom, without I/O."""
 
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.wsapi.helpers import echo, port_of, serving
 from wsapi._target import Target
-from wsapi.asyncio.client import connect, unix_connect
-from wsapi.asyncio.server import ServerConnection, unix_serve
 from wsapi.datastructures import Headers
 from wsapi.exceptions import InvalidStatus, InvalidURI, SecurityError
-from wsapi.http11 import Request, Response
+from wsapi.http11 import Response
 
 SECRET = {"Authorization": "Bearer x", "cookie": "a=b", "PROXY-Authorization": "y", "X-Other": "z"}
 
@@ -144,92 +139,3 @@ def test_headers_of_the_caller() -> None:
     assert names(target) == ["X", "Y"]
     target = Target("ws://h/", iter([("X", "1")]))
     assert names(target) == names(target) == ["X"]
-
-
-# ---------------------------------------------------------------------- connections
-
-
-def redirecting(location: str, status: int = 302) -> Any:
-    def process_request(connection: ServerConnection, request: Request) -> Response | None:
-        if request.path != "/":
-            return None
-        response = connection.respond(status, "there\n")
-        response.headers["Location"] = location
-        return response
-
-    return process_request
-
-
-async def test_same_origin() -> None:
-    async with serving(process_request=redirecting("/there")) as server:
-        connector = connect(
-            f"ws://u:p@127.0.0.1:{port_of(server)}/", additional_headers={"Cookie": "a=b"}
-        )
-        for _ in range(2):  # the new URI is kept
-            async with connector as ws:
-                await ws.send("hello")
-                assert await ws.recv() == "hello"
-                assert ws.request is not None
-                assert ws.request.path == "/there"
-                assert ws.request.headers["Cookie"] == "a=b"
-                assert ws.request.headers["Authorization"] == "Basic dTpw"
-
-
-async def test_other_origin() -> None:
-    async with serving() as other:
-        location = f"ws://127.0.0.1:{port_of(other)}/there"
-        async with serving(process_request=redirecting(location, 308)) as server:
-            async with connect(
-                f"ws://u:p@127.0.0.1:{port_of(server)}/", additional_headers=SECRET
-            ) as ws:
-                await ws.send("hello")
-                assert await ws.recv() == "hello"
-                assert ws.request is not None
-                assert ws.request.headers["Host"] == f"127.0.0.1:{port_of(other)}"
-                assert ws.request.headers["X-Other"] == "z"
-                assert not set(ws.request.headers) & {"Authorization", "Cookie"}
-
-
-async def test_for_ever() -> None:
-    requests = []
-
-    def process_request(connection: ServerConnection, request: Request) -> Response:
-        requests.append(request)
-        response = connection.respond(302, "there\n")
-        response.headers["Location"] = "/"
-        return response
-
-    async with serving(process_request=process_request) as server:
-        with pytest.raises(SecurityError, match="more than 10 redirects"):
-            await connect(f"ws://127.0.0.1:{port_of(server)}/")
-    assert len(requests) == 10
-
-
-async def test_ready_made_socket() -> None:
-    async with serving(process_request=redirecting("/there")) as server:
-        sock = socket.create_connection(("127.0.0.1", port_of(server)))
-        with pytest.raises(ValueError, match="preexisting socket") as info:
-            await connect("ws://h.test/", sock=sock)
-        assert isinstance(info.value.__cause__, InvalidStatus)
-        assert sock.fileno() == -1
-
-
-async def test_explicit_host_and_port() -> None:
-    async with serving(process_request=redirecting("ws://other.test/")) as server:
-        with pytest.raises(ValueError, match="cross-origin redirect"):
-            await connect("ws://h.test/", host="127.0.0.1", port=port_of(server))
-    async with serving(process_request=redirecting("/there")) as server:
-        async with connect("ws://h.test/", host="127.0.0.1", port=port_of(server)):
-            pass
-
-
-@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets")
-async def test_unix_socket(tmp_path: Path) -> None:
-    path = str(tmp_path / "socket")
-    async with unix_serve(echo, path, process_request=redirecting("/there")):
-        async with unix_connect(path):
-            pass
-    path = str(tmp_path / "other")
-    async with unix_serve(echo, path, process_request=redirecting("ws://other.test/")):
-        with pytest.raises(ValueError, match="cross-origin redirect"):
-            await unix_connect(path)

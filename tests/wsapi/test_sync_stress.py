@@ -1,22 +1,25 @@
 """Many threads on few connections, which somebody closes now and then.
 
-Nothing is lost, doubled, torn, or stuck. WSAPI_STRESS_SECONDS makes it last longer.
+Nothing is lost, doubled, torn, or stuck. WSAPI_STRESS_SECONDS makes each test last longer.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import threading
+import ssl
 import time
 from collections import Counter
+from typing import Any
+
+import pytest
 
 from tests.wsapi.sync_helpers import Spawned, serving, uri_of
 from wsapi.exceptions import ConnectionClosed, ConnectionClosedOK
 from wsapi.sync.client import ClientConnection, connect
 from wsapi.sync.server import ServerConnection
 
-SECONDS = float(os.environ.get("WSAPI_STRESS_SECONDS", "2"))
+SECONDS = float(os.environ.get("WSAPI_STRESS_SECONDS", "1"))
 CONNECTIONS = 8
 SENDERS = 3  # and one that receives
 
@@ -35,8 +38,9 @@ def echo_or_close(ws: ServerConnection) -> None:
 class Shared:
     """One connection, the threads that use it, and what they said."""
 
-    def __init__(self, uri: str, seed: int, deadline: float) -> None:
+    def __init__(self, uri: str, options: dict[str, Any], seed: int, deadline: float) -> None:
         self.uri = uri
+        self.options = options
         self.random = random.Random(seed)
         self.deadline = deadline
         self.messages = 0
@@ -46,7 +50,7 @@ class Shared:
         """Use one connection after the other."""
         while time.monotonic() < self.deadline:
             how = self.random.choice(["stop", "close", "close by another", "ask to close"])
-            with connect(self.uri, compression=None, max_size=2**20, max_queue=4) as ws:
+            with connect(self.uri, **self.options) as ws:
                 self.use(ws, how)
             self.endings[how] += 1
 
@@ -58,8 +62,7 @@ class Shared:
             Spawned(self.send, ws, number, sent, until, self.random.random())
             for number in range(SENDERS)
         ]
-        stop = threading.Event()
-        receiver = Spawned(self.receive, ws, received, stop)
+        receiver = Spawned(self.receive, ws, received)
         if how == "close":
             time.sleep(max(until - time.monotonic(), 0) / 2)
             ws.close()
@@ -97,7 +100,7 @@ class Shared:
             pass
 
     @staticmethod
-    def receive(ws: ClientConnection, received: list[int], stop: threading.Event) -> None:
+    def receive(ws: ClientConnection, received: list[int]) -> None:
         dice = random.Random(1)
         try:
             while True:
@@ -120,10 +123,22 @@ class Shared:
                 raise
 
 
-def test_many_threads_on_shared_connections() -> None:
-    deadline = time.monotonic() + SECONDS
-    with serving(echo_or_close, max_queue=4) as server:
-        shared = [Shared(uri_of(server), seed, deadline) for seed in range(CONNECTIONS)]
+@pytest.mark.timeout(SECONDS + 60)
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_many_threads_on_shared_connections(tls: bool) -> None:
+    server_options: dict[str, Any] = {"max_queue": 4}
+    client_options: dict[str, Any] = {"max_queue": 4, "compression": None}
+    if tls:
+        trustme = pytest.importorskip("trustme")
+        authority = trustme.CA()
+        server_options["ssl"] = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(server_options["ssl"])
+        client_options["ssl"] = ssl.create_default_context()
+        authority.configure_trust(client_options["ssl"])
+    with serving(echo_or_close, **server_options) as server:
+        uri = uri_of(server, scheme="wss" if tls else "ws")
+        deadline = time.monotonic() + SECONDS
+        shared = [Shared(uri, client_options, seed, deadline) for seed in range(CONNECTIONS)]
         threads = [Spawned(each.run) for each in shared]
         for thread in threads:
             thread.thread.join(SECONDS + 20)

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import socket
 import ssl
-from time import monotonic
 from typing import Any
 
-__all__ = ["TLS", "Channel", "SecureSocket"]
+__all__ = ["TLS", "SecureSocket"]
 
 # Plaintext taken from OpenSSL at most with one call, in bytes.
 READ_SIZE = 65536
@@ -158,100 +157,3 @@ class SecureSocket:
             if hasattr(target, name):
                 return getattr(target, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-
-class Channel:
-    """A socket on which something is agreed upon before there is a WebSocket connection.
-
-    Args:
-        sock: Connected socket.
-        deadline: Time at which whatever is going on fails, of ``time.monotonic``; None for never.
-    """
-
-    def __init__(self, sock: socket.socket, deadline: float | None) -> None:
-        self.sock = sock
-        self.deadline = deadline
-        self.tls: TLS | None = None
-
-    def start_tls(
-        self,
-        context: ssl.SSLContext,
-        *,
-        server_side: bool = False,
-        server_hostname: str | None = None,
-    ) -> None:
-        """Put a layer of TLS on top.
-
-        Args:
-            context: Configuration.
-            server_side: Role.
-            server_hostname: Name of the server, for clients.
-
-        Raises:
-            OSError: If the handshake fails.
-            TimeoutError: If it lasts too long.
-        """
-        tls = TLS(context, server_side=server_side, server_hostname=server_hostname, below=self.tls)
-        try:
-            while not tls.handshake():
-                self._send(tls.take_output())
-                data = self._recv()
-                if data:
-                    tls.receive(data)
-                else:
-                    tls.receive_eof()
-        finally:
-            # An alert tells the peer what is wrong.
-            output = tls.take_output()
-            if output:
-                self._send(output)
-        self.tls = tls
-
-    def send(self, data: bytes) -> None:
-        """Send all of ``data``.
-
-        Args:
-            data: The data.
-        """
-        if self.tls is not None:
-            self.tls.encrypt(data)
-            data = self.tls.take_output()
-        self._send(data)
-
-    def recv(self) -> bytes:
-        """Receive something; nothing means the end of the stream."""
-        while True:
-            data = self._recv()
-            if self.tls is None:
-                return data
-            if not data:
-                self.tls.receive_eof()
-            data = self.tls.decrypt(data)
-            if data or self.tls.eof:
-                return data
-
-    def _send(self, data: bytes) -> None:
-        if data:
-            self.sock.settimeout(self.time_left())
-            self.sock.sendall(data)
-
-    def _recv(self) -> bytes:
-        self.sock.settimeout(self.time_left())
-        return self.sock.recv(8192)
-
-    def time_left(self) -> float | None:
-        """Return the seconds that are left, None for no limit.
-
-        Raises:
-            TimeoutError: If there are none.
-        """
-        if self.deadline is None:
-            return None
-        timeout = self.deadline - monotonic()
-        if timeout <= 0:
-            raise TimeoutError("timed out")
-        return timeout
-
-    def secured(self) -> socket.socket | SecureSocket:
-        """Return the socket for a connection, which knows by it whether there is TLS."""
-        return self.sock if self.tls is None else SecureSocket(self.sock, self.tls)

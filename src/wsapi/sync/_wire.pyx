@@ -105,6 +105,11 @@ cdef class Wire:
         self._inbox = current_inbox()
         self._inbox.attach()
 
+    def __del__(self):
+        # Whoever was to use it failed, or forgot to close it.
+        if not self.closed:
+            self._inbox.detach()
+
     # ------------------------------------------------------------------ the mutex
 
     cdef int _lock(self) except -1:

@@ -15,10 +15,9 @@ import time
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from math import inf
 from time import monotonic
 from types import TracebackType
-from typing import Annotated, Any, Literal, Unpack, cast, overload
+from typing import Annotated, Literal, Unpack, overload
 
 from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.exceptions import InvalidStatus
@@ -33,7 +32,7 @@ from .._gate import gate
 from .._options import ClientOptions, Option, complete, documented
 from .._reconnection import backoff, process_exception
 from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy
-from ._tls import Channel
+from ._channel import Channel, Deadline
 from .connection import Connection
 
 __all__ = [
@@ -107,7 +106,7 @@ class ClientConnection(ClientSide, Connection):
             InvalidHandshake: If the server doesn't accept it.
             TimeoutError: If there is no answer in time.
         """
-        deadline = inf if timeout is None else monotonic() + timeout
+        deadline = Deadline(timeout).time
         pump = self._pump
         pump.call(self._send_request, additional_headers, user_agent_header, monotonic())
         while not pump.call(self._receive_response):
@@ -119,12 +118,12 @@ class ClientConnection(ClientSide, Connection):
 
 
 @contextmanager
-def _turn(key: str, channel: Channel) -> Iterator[None]:
+def _turn(key: str, deadline: Deadline) -> Iterator[None]:
     """Wait for one's turn at the gate; leave it at the end of the context."""
     turn = threading.Event()
     if not gate.enter(key, turn.set):
         try:
-            if not turn.wait(channel.time_left()):
+            if not turn.wait(deadline.time_left()):
                 raise TimeoutError("timed out while waiting for another opening handshake")
         except BaseException:
             gate.give_up(key, turn.set)
@@ -215,8 +214,7 @@ class reconnect(BaseConnect[ClientConnection]):
     # ------------------------------------------------------------------ opening
 
     def _connect(self) -> ClientConnection:
-        timeout, target = self.open_timeout, self._target
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline, target = Deadline(self.open_timeout), self._target
         target.begin()
         while True:
             try:
@@ -224,11 +222,11 @@ class reconnect(BaseConnect[ClientConnection]):
             except InvalidStatus as exc:
                 target.process_response(exc)
 
-    def _open(self, deadline: float | None) -> ClientConnection:
+    def _open(self, deadline: Deadline) -> ClientConnection:
         """Open a connection for one request."""
         uri, additional_headers = self._target.request()
         if self.one_connecting:
-            with _turn(self._ip_address(uri), Channel(cast(Any, None), deadline)):
+            with _turn(self._ip_address(uri), deadline):
                 return self._open_connection(uri, additional_headers, deadline)
         return self._open_connection(uri, additional_headers, deadline)
 
@@ -244,7 +242,7 @@ class reconnect(BaseConnect[ClientConnection]):
         self,
         uri: WebSocketURI,
         additional_headers: HeadersLike | None,
-        deadline: float | None,
+        deadline: Deadline,
     ) -> ClientConnection:
         channel = self._open_channel(uri, deadline)
         try:
@@ -255,13 +253,13 @@ class reconnect(BaseConnect[ClientConnection]):
             channel.sock.close()
             raise
         try:
-            connection.handshake(additional_headers, self.user_agent_header, channel.time_left())
+            connection.handshake(additional_headers, self.user_agent_header, deadline.time_left())
         except BaseException:
             connection._pump.abort()
             raise
         return connection
 
-    def _open_channel(self, uri: WebSocketURI, deadline: float | None) -> Channel:
+    def _open_channel(self, uri: WebSocketURI, deadline: Deadline) -> Channel:
         """Connect to the server, through a proxy or not."""
         tls = self._tls(uri)
         if self._is_ready():
@@ -288,19 +286,19 @@ class reconnect(BaseConnect[ClientConnection]):
             raise
         return channel
 
-    def _open_unix(self, deadline: float | None) -> Channel:
+    def _open_unix(self, deadline: Deadline) -> Channel:
         channel = Channel(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), deadline)
         try:
-            channel.sock.settimeout(channel.time_left())
+            channel.sock.settimeout(deadline.time_left())
             channel.sock.connect(os.fspath(self._options["path"]))
         except BaseException:
             channel.sock.close()
             raise
         return channel
 
-    def _open_tcp(self, address: tuple[str, int], deadline: float | None) -> Channel:
+    def _open_tcp(self, address: tuple[str, int], deadline: Deadline) -> Channel:
         options = self._tcp()
-        timeout = Channel(cast(Any, None), deadline).time_left()
+        timeout = deadline.time_left()
         if options.get("timeout") is not None and timeout is not None:
             timeout = min(timeout, options["timeout"])
         options["timeout"] = timeout
@@ -308,12 +306,10 @@ class reconnect(BaseConnect[ClientConnection]):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         return Channel(sock, deadline)
 
-    def _open_socks(
-        self, proxy: Proxy, address: tuple[str, int], deadline: float | None
-    ) -> Channel:
+    def _open_socks(self, proxy: Proxy, address: tuple[str, int], deadline: Deadline) -> Channel:
         """Connect to a SOCKS proxy and have it connect to the server."""
         socks = socks_proxy("sync", proxy)
-        timeout = Channel(cast(Any, None), deadline).time_left()
+        timeout = deadline.time_left()
         with socks_errors():
             sock: socket.socket = socks.connect(
                 *address,
@@ -323,9 +319,7 @@ class reconnect(BaseConnect[ClientConnection]):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         return Channel(sock, deadline)
 
-    def _open_tunnel(
-        self, proxy: Proxy, address: tuple[str, int], deadline: float | None
-    ) -> Channel:
+    def _open_tunnel(self, proxy: Proxy, address: tuple[str, int], deadline: Deadline) -> Channel:
         """Connect to an HTTP proxy and have it connect to the server."""
         tls = self._proxy_tls(proxy)
         channel = self._open_tcp((proxy.host, proxy.port), deadline)
@@ -423,7 +417,12 @@ def unix_connect(
 ) -> ClientConnection | reconnect:
     """Connect to a WebSocket server that listens on a Unix socket.
 
-    {unix_connect}
+    Args:
+        {unix_connect_args}
+        legacy: As for ``connect``.
+
+    Raises:
+        {unix_connect_raises}
     """
     uri = unix_arguments(path, uri, kwargs)
     return connect(uri, legacy=legacy, path=path, **kwargs)

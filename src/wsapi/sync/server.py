@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import selectors
 import socket
 import ssl as ssl_module
@@ -29,7 +30,7 @@ from .._options import (
     other_options,
 )
 from .._server import BaseServer, ServerSettings, check_close, check_listening
-from ._tls import Channel
+from ._channel import Channel, Deadline
 from .connection import Connection, broadcast
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
@@ -84,11 +85,10 @@ class ServerConnection(ServerSide, Connection):
         super().__init__(sock, protocol, **kwargs)
         self.server = server
 
-    def _handshake(self, settings: ServerSettings[ServerConnection], deadline: float) -> None:
+    def _handshake(self, settings: ServerSettings[ServerConnection], deadline: Deadline) -> None:
         """Receive the request and answer it; the engine does the latter if it isn't a sound one."""
         pump, protocol = self._pump, self.protocol
-        now = monotonic()
-        pump.call(self._set_timeouts, now, None if deadline == inf else max(deadline - now, 0))
+        pump.call(self._set_timeouts, monotonic(), deadline.time_left())
         while not pump.call(self._receive_request):
             if pump.lost or protocol.close_expected():
                 return
@@ -108,13 +108,13 @@ class ServerConnection(ServerSide, Connection):
             self._pump.enter()
 
     def _refuse(self) -> None:
-        """Answer that the server is shutting down, unless the request is being answered."""
+        """Answer that the server is shutting down, unless there is a request: that is answered."""
+        idle = False
         self._pump.enter()
         try:
-            if self.request is not None:
-                return
-            idle = self.protocol.timeout_response() is None
-            self._send_response(self._shutting_down())
+            if self.request is None:
+                idle = self.protocol.timeout_response() is None
+                self._send_response(self._shutting_down())
         finally:
             self._pump.leave()
         if idle:
@@ -143,14 +143,15 @@ class Server(BaseServer[ServerConnection]):
     ) -> None:
         super().__init__(handler, logger)  # type: ignore[arg-type] # here it is given a socket
         self.socket = sock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may call shutdown()
         self._threads: set[threading.Thread] = set()
         self._shutting: set[threading.Thread] = set()  # those that wait for the others
         self._opening: set[socket.socket] = set()  # in their TLS handshake
         self._closing = threading.Event()
         self._stopped = threading.Event()  # nothing is accepted any more
+        self._closed = threading.Event()  # connections are being closed
         self._serving: threading.Thread | None = None
-        self._bell, self._ringer = socket.socketpair()
+        self._ringer: socket.socket | None = None  # ends its sleep
 
     # ------------------------------------------------------------------ life cycle
 
@@ -173,27 +174,28 @@ class Server(BaseServer[ServerConnection]):
         """Accept connections until the server is shut down.
 
         Raises:
-            RuntimeError: If another thread does so already.
+            RuntimeError: If it is running already.
         """
-        with self._lock:
-            if self._closing.is_set():
-                return
-            if self._serving is not None:
-                raise RuntimeError("another thread is running serve_forever() already")
-            self._serving = threading.current_thread()
-        try:
-            self.socket.setblocking(False)
-            with selectors.DefaultSelector() as selector:
+        bell, ringer = socket.socketpair()
+        with selectors.DefaultSelector() as selector, bell, ringer:
+            with self._lock:
+                if self._closing.is_set():
+                    return
+                if self._serving is not None:
+                    raise RuntimeError("serve_forever() is running already")
+                self._serving, self._ringer = threading.current_thread(), ringer
+            try:
+                self.socket.setblocking(False)
                 selector.register(self.socket, selectors.EVENT_READ)
-                selector.register(self._bell, selectors.EVENT_READ)
+                selector.register(bell, selectors.EVENT_READ)
                 while not self._closing.is_set():
                     selector.select()
                     self._accept()
-        finally:
-            with self._lock:
-                self._serving = None
-                if self._closing.is_set():
-                    self._stopped.set()
+            finally:
+                with self._lock:
+                    self._serving = self._ringer = None
+                    if self._closing.is_set():
+                        self._stopped.set()
 
     def _accept(self) -> None:
         """Accept the connections that wait."""
@@ -248,7 +250,7 @@ class Server(BaseServer[ServerConnection]):
         sock: socket.socket,
     ) -> None:
         """Open a connection, run the handler, close the connection."""
-        deadline = inf if settings.open_timeout is None else monotonic() + settings.open_timeout
+        deadline = Deadline(settings.open_timeout)
         connection = self._open(settings, ssl, sock, deadline)
         if connection is None:
             return
@@ -274,10 +276,10 @@ class Server(BaseServer[ServerConnection]):
         settings: ServerSettings[ServerConnection],
         ssl: ssl_module.SSLContext | None,
         sock: socket.socket,
-        deadline: float,
+        deadline: Deadline,
     ) -> ServerConnection | None:
         """Return a connection after the TLS handshake, None if there won't be one."""
-        channel = Channel(sock, None if deadline == inf else deadline)
+        channel = Channel(sock, deadline)
         try:
             if sock.family in (socket.AF_INET, socket.AF_INET6):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
@@ -294,13 +296,11 @@ class Server(BaseServer[ServerConnection]):
                     channel.secured(), protocol, self, **settings.connection_options
                 )
             )
-        except OSError:
-            self.logger.debug("! opening handshake failed", exc_info=True)
+        except Exception as exc:
+            level = logging.DEBUG if isinstance(exc, OSError) else logging.ERROR
+            self.logger.log(level, "opening handshake failed", exc_info=True)
             sock.close()
             return None
-        except BaseException:
-            sock.close()
-            raise
         with self._lock:
             self._connections.add(connection)
         if self._closing.is_set():
@@ -325,24 +325,29 @@ class Server(BaseServer[ServerConnection]):
         check_close(code, reason)
         thread = threading.current_thread()
         with self._lock:
+            if thread in self._shutting:
+                return  # a signal handler has interrupted this very method
             first = not self._closing.is_set()
             self._closing.set()
             self._shutting.add(thread)
+            if self._ringer is not None:
+                self._ringer.send(b"\0")
             # A signal handler may have interrupted serve_forever().
             if self._serving is None or self._serving is thread:
                 self._stopped.set()
         try:
             if first:
                 self.logger.info("server closing")
-                self._ringer.send(b"\0")
             self._stopped.wait()
             if first:
                 self.socket.close()
-                self._close_connections(close_connections, code, reason)
+                try:
+                    self._close_connections(close_connections, code, reason)
+                finally:
+                    self._closed.set()
+            self._closed.wait()
             self._wait_for_handlers()
             if first:
-                self._bell.close()
-                self._ringer.close()
                 self.logger.info("server closed")
         finally:
             with self._lock:
@@ -359,7 +364,8 @@ class Server(BaseServer[ServerConnection]):
         for connection in connections:
             if connection.state is State.CONNECTING:
                 connection._refuse()
-            elif close_connections:
+            # It may have been opened meanwhile.
+            if connection.state is State.OPEN and close_connections:
                 connection._pump.close(code, reason)
 
     def _wait_for_handlers(self) -> None:

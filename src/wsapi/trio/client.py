@@ -152,6 +152,7 @@ class connect(BaseConnect[ClientConnection]):
         self._connection: ClientConnection | None = None
         self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._nursery: trio.Nursery
+        self._stream_taken = False
 
     # ------------------------------------------------------------------ shapes
 
@@ -249,6 +250,9 @@ class connect(BaseConnect[ClientConnection]):
         options = self._options
         stream: trio.abc.Stream
         if self._is_ready():
+            if self._stream_taken:
+                raise ValueError("stream is closed; it is good for one connection only")
+            self._stream_taken = True
             stream = options["stream"]
         elif self._is_unix():
             stream = await trio.open_unix_socket(options["path"])
@@ -371,7 +375,7 @@ class _Host:
             await self._done.wait()
         except BaseException:
             if self.connection is not None:
-                self.connection._abort()
+                self.connection._drop(CloseCode.NORMAL_CLOSURE)
             raise
 
     async def _run(self) -> None:

@@ -57,6 +57,7 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
     _wrote = False  # the first message of this turn was written at once
     _held_back = False  # the housekeeper is going to write the others
     _neglected = False  # nobody has read since the housekeeper looked
+    _deadline = inf  # for writing the rest, when the engine is through
     _paused = False  # the engine knows that writing is paused
     _fragmented: trio.StrictFIFOLock | None = None  # held while a fragmented message is sent
     _received: trio.lowlevel.ParkingLot | None = None  # for what the reader finds
@@ -86,7 +87,7 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
         if not self._opening:
             self._set_timeouts(trio.current_time())
             self._update()
-        self._housekeeper.watch(self)
+        self._see_to_reading()
 
     # ------------------------------------------------------------------ attributes
 
@@ -489,9 +490,10 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
         elif self._transport.pending:
             # Not before it is written. The engine has nothing to wait for any more, so the time
             # that this may last is up to us.
-            if action == CLOSE and self._alarm == inf and self.close_timeout is not None:
-                deadline = trio.current_time() + self.close_timeout
-                self._housekeeper.set_alarm(self, deadline)
+            if action == CLOSE and self._deadline == inf and self.close_timeout is not None:
+                self._deadline = trio.current_time() + self.close_timeout
+                if self._deadline < self._alarm:
+                    self._housekeeper.set_alarm(self, self._deadline)
         elif action == HALF_CLOSE:
             self._action = action
             try:
@@ -525,8 +527,10 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
 
     def _handle_timeout(self, now: float) -> None:
         """Have the engine do what is due."""
-        if self.protocol.transport_action == CLOSE:
+        if self._deadline <= now:
             self._abort()
+        elif self._deadline < inf:
+            self._housekeeper.set_alarm(self, self._deadline)
         else:
             self.protocol.handle_timeout(now)
             self._update()

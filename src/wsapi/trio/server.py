@@ -253,7 +253,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
             elif self._nursery is not None:
                 await self._closed.wait()
         except BaseException:
-            for connection in self._connections:
+            for connection in list(self._connections):
                 connection._drop(code)
             if self._nursery is not None:
                 self._nursery.cancel_scope.cancel()
@@ -272,8 +272,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
                     # Browsers connect in advance: such a client asks for nothing, and may not look
                     # at the end of the stream for long. Nothing that it sent can be lost, either.
                     connection._abort()
-        if close_connections:
-            assert self._nursery is not None
+        if close_connections and self._nursery is not None:
             for connection in self.connections:
                 self._nursery.start_soon(connection.aclose, code, reason)
 
@@ -341,7 +340,9 @@ async def unix_serve(
     """
     if path is None:
         return await serve(handler, task_status=task_status, **kwargs)
-    options: dict[str, Any] = {"path": path, "sock": kwargs.pop("listeners", None)}
+    if kwargs.get("listeners") is not None:
+        raise ValueError("exactly one of path and listeners must be given")
+    options: dict[str, Any] = {"path": path}
     check_listening(kwargs.get("host"), None, options)
     backlog = kwargs.pop("backlog", None)
     listener = await _listen(options["path"], 128 if backlog is None else backlog)

@@ -87,7 +87,11 @@ class AsyncioDriver(base.Driver):
     async def sock_connect(self, address: Any) -> Any:
         sock = socket.socket()
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, address)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, address)
+        except BaseException:
+            sock.close()
+            raise
         return sock
 
     def sock_adopt(self, sock: Any) -> Any:

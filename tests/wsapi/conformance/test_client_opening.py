@@ -53,6 +53,64 @@ class TestArguments:
             (("ws://localhost/",), {"subprotocols": ["a b"]}, ValueError, "invalid subprotocol"),
             (("ws://localhost/",), {"compression": "zip"}, ValueError, "unsupported compression"),
             ((), {}, TypeError, "uri"),
+            ((b"ws://h/",), {}, TypeError, "uri must be a str, not bytes"),
+            (
+                ("ws://h/",),
+                {"server_hostname": "h"},
+                ValueError,
+                "server_hostname argument",
+            ),
+            (("ws://h/",), {"extensions": [object()]}, TypeError, "extensions must contain"),
+            (("ws://h/",), {"origin": 1}, TypeError, "origin must be a str or None"),
+            (
+                ("ws://h/",),
+                {"origin": "a\nb"},
+                ValueError,
+                "origin must have no control characters",
+            ),
+            (
+                ("ws://h/",),
+                {"user_agent_header": 1},
+                TypeError,
+                "user_agent_header must be a str or None",
+            ),
+            (
+                ("ws://h/",),
+                {"additional_headers": 1},
+                TypeError,
+                "additional_headers must be Headers",
+            ),
+            (
+                ("ws://h/",),
+                {"additional_headers": {"X": 1}},
+                TypeError,
+                "additional_headers must have",
+            ),
+            (
+                ("ws://h/",),
+                {"process_exception": None},
+                TypeError,
+                "process_exception must be",
+            ),
+            (
+                ("ws://h/",),
+                {"reconnect_delays": 1},
+                TypeError,
+                "reconnect_delays must be a callable",
+            ),
+            (
+                ("ws://h/",),
+                {"create_connection": 1},
+                TypeError,
+                "create_connection must be a callable",
+            ),
+            (("ws://h/",), {"logger": "x"}, TypeError, "logger must be a Logger"),
+            (
+                ("ws://h/",),
+                {"max_size": (1, 2, 3)},
+                ValueError,
+                "max_size must be",
+            ),
         ],
     )
     def test_wrong_ones(
@@ -400,6 +458,18 @@ class TestFailures:
             await waiting.wait()
             assert await task.cancelled()
             await closed.wait()
+
+    async def test_ready_made_socket_is_closed_after_a_failure(self, driver: Driver) -> None:
+        async def behave(peer: RawPeer) -> None:
+            await peer.read_head()
+            await peer.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            assert await peer.read_to_end() == b""
+
+        async with driver.raw_server(behave, handshake=False) as server:
+            sock = socket.create_connection(("127.0.0.1", server.port))
+            with pytest.raises(InvalidStatus):
+                await driver.attempt("ws://h.test/", ready_made=sock)
+            assert sock.fileno() == -1
 
     async def test_invalid_additional_headers(self, driver: Driver) -> None:
         async with driver.serve(until_closed) as server:

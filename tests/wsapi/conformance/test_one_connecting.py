@@ -62,7 +62,8 @@ async def check_failures(driver: Driver, *, cancelled: bool) -> None:
                 outcomes.append(type(exc))
     expected = [InvalidStatus, None, Cancelled if cancelled else None, InvalidStatus, None]
     assert outcomes == expected
-    assert counting.most == 1
+    # The server doesn't know that a client gave up while its request was processed.
+    assert counting.most <= 1 + cancelled
 
 
 async def test_timeout_while_waiting_for_its_turn(driver: Driver) -> None:

@@ -309,10 +309,12 @@ async def test_bad_arguments(driver: Driver, arguments: dict[str, Any], text: st
 
 
 def test_without_werkzeug(driver: Driver) -> None:
-    code = (
-        "import sys; sys.modules['werkzeug'] = None; "
-        f"from wsapi.{driver.package}.router import Router\n"
-        "try: Router({})\nexcept ImportError as exc: print(exc)"
-    )
+    calls = ["Router({})"]
+    if driver.package != "trio":  # where route() is a coroutine function
+        calls += ["route({})", "unix_route({}, 'path')"]
+    lines = [f"try: {call}\nexcept ImportError as exc: print(exc)" for call in calls]
+    imports = f"from wsapi.{driver.package}.router import Router, route, unix_route"
+    code = "\n".join(["import sys; sys.modules['werkzeug'] = None", imports, *lines])
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "requires werkzeug: pip install 'wsproto-fast[router]'" in result.stdout, result.stderr
+    text = "requires werkzeug: pip install 'wsproto-fast[router]'"
+    assert result.stdout.count(text) == len(calls), result.stderr

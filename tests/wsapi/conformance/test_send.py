@@ -10,7 +10,7 @@ import pytest
 
 from tests.wsapi.conformance.driver import Driver, Ws
 from tests.wsapi.conformance.raw import RawPeer
-from tests.wsapi.helpers import BINARY, CONT, TEXT
+from tests.wsapi.helpers import BINARY, CLOSE, CONT, TEXT
 from wsapi.exceptions import (
     ConcurrencyError,
     ConnectionClosed,
@@ -116,6 +116,7 @@ class TestSend:
                 (BINARY, b"c"),
                 (0x80 | CONT, b""),
             ]
+            assert (await peer.read_message())[0] == CLOSE
 
     @pytest.mark.parametrize("nothing", [[], (), iter([]), "agenerate"])
     async def test_empty_iterable_sends_nothing(self, driver: Driver, nothing: Any) -> None:
@@ -217,7 +218,9 @@ class TestSend:
             send = driver.spawn(client.send(slow))
             await slow.started.wait()
             for message in ("second", b"second", ["se", "cond"]):
-                with pytest.raises(ConcurrencyError, match="fragmented message is being sent"):
+                with pytest.raises(
+                    ConcurrencyError, match="another thread is already running send"
+                ):
                     await client.send(message)
             await (await client.ping()).wait()
             await client.pong()
@@ -313,6 +316,32 @@ class TestSend:
             send = driver.spawn(client.send(text))
             assert await server.recv() == text
             await send
+
+    async def test_several_senders(self, driver: Driver) -> None:
+        """Each one's messages stay in order, whatever others send meanwhile."""
+
+        async def send(name: int) -> None:
+            for i in range(50):
+                if i % 5 == 0 and driver.package != "sync":
+                    await client.send([f"{name} ", str(i)])
+                elif i % 5 == 1:
+                    await client.send(f"{name} {i}".encode() + bytes(20_000))
+                else:
+                    await client.send(f"{name} {i}")
+
+        async with driver.pair(max_queue=4) as (client, server):
+            tasks = [driver.spawn(send(name)) for name in range(5)]
+            last = [-1] * 5
+            for _ in range(250):
+                message = await server.recv()
+                if isinstance(message, bytes):
+                    message = message.rstrip(b"\0").decode()
+                name, number = map(int, message.split(" "))
+                assert number == last[name] + 1
+                last[name] = number
+            assert last == [49] * 5
+            for task in tasks:
+                await task
 
     async def test_echo_of_many_sizes(self, driver: Driver) -> None:
         sizes = [0, 1, 125, 126, 127, 65535, 65536, 262143, 262144, 262145, 700_000]

@@ -1,0 +1,426 @@
+"""What only servers for threads have: serve_forever, and a shutdown that always returns."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import queue
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.wsapi.helpers import CLOSE, TEXT, close_payload, request
+from tests.wsapi.sync_helpers import (
+    PATIENCE,
+    Spawned,
+    echo,
+    eventually,
+    port_of,
+    raw_client,
+    running,
+    serving,
+    until_closed,
+    uri_of,
+)
+from wsapi.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus, ProtocolError
+from wsapi.http11 import Request, Response
+from wsapi.sync.client import connect, unix_connect
+from wsapi.sync.server import Server, ServerConnection, basic_auth, serve, unix_serve
+
+
+def code_of(server: Server) -> Any:
+    """Connect; return how the server closed the connection."""
+    with connect(uri_of(server)) as ws:
+        with pytest.raises(ConnectionClosed) as raised:
+            ws.recv()
+    assert raised.value.rcvd is not None
+    return raised.value.rcvd.code
+
+
+# ---------------------------------------------------------------------- serve_forever
+
+
+def test_listens_at_once_and_accepts_later() -> None:
+    with serve(echo, "127.0.0.1", 0) as server:
+        assert server.fileno() == server.socket.fileno()
+        client = Spawned(connect, uri_of(server), legacy=True)
+        time.sleep(0.05)
+        assert client.running
+        with running(server):
+            ws = client.result()
+            ws.send("hello")
+            assert ws.recv() == "hello"
+            ws.close()
+
+
+def test_serve_forever_twice() -> None:
+    with serving() as server:
+        with contextlib.closing(connect(uri_of(server), legacy=True)):
+            with pytest.raises(RuntimeError, match="running already"):
+                server.serve_forever()
+
+
+def test_serve_forever_after_shutdown() -> None:
+    server = serve(echo, "127.0.0.1", 0)
+    server.shutdown()
+    server.serve_forever()
+
+
+def test_one_thread_per_connection() -> None:
+    with serving(until_closed) as server:
+        before = threading.active_count()
+        with contextlib.ExitStack() as stack:
+            for _ in range(10):
+                stack.enter_context(connect(uri_of(server)))
+            assert threading.active_count() <= before + 10 + 1
+            assert len(server.connections) == 10
+        eventually(lambda: threading.active_count() <= before + 1)
+        assert server.connections == set()
+
+
+def test_accepting_fails_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    class Listening(socket.socket):
+        failures = 2
+
+        def accept(self) -> Any:
+            if self.failures:
+                self.failures -= 1
+                raise OSError("too many open files")
+            return super().accept()
+
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        listening = Listening(fileno=sock.detach())
+    with running(serve(echo, sock=listening)) as server:
+        with connect(uri_of(server)) as ws:
+            ws.send("hello")
+            assert ws.recv() == "hello"
+    assert caplog.messages.count("accepting a connection failed") == 2
+
+
+def test_no_more_threads(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    with serving() as server:
+        original = threading.Thread.start
+
+        def start(thread: threading.Thread) -> None:
+            if thread.name.startswith("wsapi-handler"):
+                raise RuntimeError("can't start new thread")
+            original(thread)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            with raw_client(server, b"") as peer:
+                assert peer.read_to_end() == b""
+        with connect(uri_of(server)) as ws:
+            ws.send("hello")
+            assert ws.recv() == "hello"
+    assert caplog.messages == ["accepting a connection failed"]
+
+
+def test_failing_factory_of_connections() -> None:
+    messages = []
+
+    class Messages(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            # Not the record, which holds the exception, thus the connection.
+            messages.append(record.getMessage())
+
+    logger = logging.Logger("test")
+    logger.addHandler(Messages())
+
+    class Failing(ServerConnection):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            raise LookupError("no room")
+
+    with serving(create_connection=Failing, logger=logger) as server:
+        with raw_client(server, b"") as peer:
+            assert peer.read_to_end() == b""
+    assert "opening handshake failed" in messages
+    eventually(lambda: "wsapi-housekeeper" not in {t.name for t in threading.enumerate()})
+
+
+# ---------------------------------------------------------------------- shutdown
+
+
+def test_shutdown_without_serve_forever() -> None:
+    server = serve(echo, "127.0.0.1", 0)
+    server.shutdown()
+    assert server.fileno() == -1
+    server.shutdown()
+
+
+def test_shutdown_from_another_thread() -> None:
+    server = serve(until_closed, "127.0.0.1", 0)
+    serving_thread = Spawned(server.serve_forever)
+    with connect(uri_of(server)) as ws:
+        shutdown = Spawned(server.shutdown, code=4000, reason="later")
+        with pytest.raises(ConnectionClosed, match=r"received 4000 .* later") as raised:
+            ws.recv()
+        assert raised.value.rcvd is not None
+    shutdown.result()
+    serving_thread.result()
+
+
+@pytest.mark.parametrize("many", [1, 3])
+def test_shutdown_from_handlers(many: int) -> None:
+    """It doesn't wait for handlers that wait for it."""
+    barrier = threading.Barrier(many)
+    returned = queue.Queue[int]()
+
+    def handler(ws: ServerConnection) -> None:
+        barrier.wait(PATIENCE)
+        ws.server.shutdown(code=1012)
+        returned.put(1)
+
+    with serving(handler) as server:
+        clients = [Spawned(code_of, server) for _ in range(many)]
+        assert [client.result() for client in clients] == [1012] * many
+        for _ in range(many):
+            returned.get(timeout=PATIENCE)
+        assert server.fileno() == -1
+
+
+def test_shutdown_waits_for_handlers() -> None:
+    release = threading.Event()
+
+    def handler(ws: ServerConnection) -> None:
+        until_closed(ws)
+        release.wait(PATIENCE)
+
+    with serving(handler) as server:
+        with connect(uri_of(server)):
+            first, second = Spawned(server.shutdown), Spawned(server.shutdown)
+            time.sleep(0.1)
+            assert first.running
+            assert second.running
+            release.set()
+            first.result()
+            second.result()
+
+
+def test_shutdown_leaves_connections() -> None:
+    with serving() as server:
+        with connect(uri_of(server)) as ws:
+            shutdown = Spawned(server.shutdown, close_connections=False)
+            eventually(lambda: server.fileno() == -1)
+            ws.send("still here")
+            assert ws.recv() == "still here"
+            assert shutdown.running
+        shutdown.result()
+
+
+def test_shutdown_with_wrong_arguments() -> None:
+    with serving() as server:
+        with pytest.raises(ProtocolError):
+            server.shutdown(code=1006)
+        with connect(uri_of(server)) as ws:
+            ws.send("not shut down")
+            assert ws.recv() == "not shut down"
+
+
+def test_shutdown_refuses_connecting_clients() -> None:
+    with serving() as server:
+        with raw_client(server, b"") as partial, raw_client(server, b"") as silent:
+            partial.sock.sendall(b"GET / HTTP/1.1\r\n")
+            eventually(lambda: len(server._connections) == 2)
+            time.sleep(0.05)
+            shutdown = Spawned(server.shutdown)
+            for peer in (partial, silent):
+                assert peer.read_to_end().startswith(b"HTTP/1.1 503 ")
+                peer.sock.close()
+            shutdown.result()
+
+
+def test_shutdown_while_a_request_is_processed() -> None:
+    processing, go_on = threading.Event(), threading.Event()
+
+    def process_request(ws: ServerConnection, request: Request) -> None:
+        processing.set()
+        go_on.wait(PATIENCE)
+
+    with serving(process_request=process_request) as server:
+        client = Spawned(connect, uri_of(server))
+        assert processing.wait(PATIENCE)
+        shutdown = Spawned(server.shutdown)
+        eventually(lambda: server.fileno() == -1)
+        go_on.set()
+        with pytest.raises(InvalidStatus, match="HTTP 503"):
+            client.result()
+        shutdown.result()
+
+
+if hasattr(signal, "pthread_kill"):
+
+    @pytest.mark.parametrize("action", ["shutdown", "interrupt"])
+    def test_signal_ends_serve_forever(action: str) -> None:
+        server = serve(until_closed, "127.0.0.1", 0)
+
+        def shut_down(*args: Any) -> None:
+            server.shutdown()
+
+        handler = shut_down if action == "shutdown" else signal.default_int_handler
+        previous = signal.signal(signal.SIGINT, handler)
+        main = threading.get_ident()
+
+        def client() -> Any:
+            with connect(uri_of(server)) as ws:
+                signal.pthread_kill(main, signal.SIGINT)
+                with pytest.raises(ConnectionClosedOK) as raised:
+                    ws.recv()
+                return raised.value.rcvd
+
+        try:
+            spawned = Spawned(client)
+            with server:
+                if action == "shutdown":
+                    server.serve_forever()
+                else:
+                    with pytest.raises(KeyboardInterrupt):
+                        server.serve_forever()
+            assert spawned.result().code == 1001
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+
+# ---------------------------------------------------------------------- opening
+
+
+def test_open_timeout() -> None:
+    with serving(open_timeout=0.1, close_timeout=0.1) as server:
+        with raw_client(server, b"") as silent, raw_client(server, b"") as slow:
+            slow.sock.sendall(b"GET / HTTP/1.1\r\n")
+            assert silent.read_to_end() == b""
+            assert slow.read_to_end().startswith(b"HTTP/1.1 408 ")
+        eventually(lambda: not server._threads)
+
+
+def test_slow_callbacks_do_not_keep_the_housekeeper() -> None:
+    release = threading.Event()
+
+    def select_subprotocol(ws: ServerConnection, offered: Any) -> None:
+        release.wait(PATIENCE)
+
+    with serving(select_subprotocol=select_subprotocol) as slow, serving(until_closed) as server:
+        client = Spawned(connect, uri_of(slow), legacy=True)
+        with connect(uri_of(server)) as ws:
+            for _ in range(3):
+                assert ws.ping().wait(PATIENCE)
+        assert client.running
+        release.set()
+        client.result().close()
+
+
+def test_awaitables_are_refused(caplog: pytest.LogCaptureFixture) -> None:
+    async def process_request(ws: ServerConnection, request: Request) -> Response | None:
+        raise AssertionError("nobody awaits this")
+
+    with serving(process_request=process_request) as server:
+        with pytest.raises(InvalidStatus, match="HTTP 500"):
+            connect(uri_of(server))
+    assert caplog.messages[0] == "process_request failed"
+
+
+def test_basic_auth_is_a_plain_function() -> None:
+    process_request = basic_auth(credentials=("user", "password"))
+    assert not inspect.iscoroutinefunction(process_request)
+    names = queue.Queue[str]()
+
+    def handler(ws: ServerConnection) -> None:
+        names.put(ws.username)
+
+    with serving(handler, process_request=process_request) as server:
+        with connect(f"ws://user:password@127.0.0.1:{port_of(server)}/"):
+            assert names.get(timeout=PATIENCE) == "user"
+        with pytest.raises(InvalidStatus, match="HTTP 401"):
+            connect(uri_of(server))
+
+
+def test_early_messages() -> None:
+    """They come in the same packet as the request."""
+    with serving() as server:
+        with raw_client(server, b"") as peer:
+            peer.sock.sendall(request() + b"\x81\x82\0\0\0\0hi")
+            assert peer.read_head().startswith(b"HTTP/1.1 101 ")
+            assert peer.read() == (TEXT, b"hi")
+            peer.write(CLOSE, close_payload(1000))
+            assert peer.read() == (CLOSE, close_payload(1000))
+
+
+def test_handler_that_exits(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    threads = queue.Queue[threading.Thread]()
+
+    def handler(ws: ServerConnection) -> None:
+        threads.put(threading.current_thread())
+        raise SystemExit
+
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    with serving(handler) as server:
+        assert code_of(server) == 1011
+        threads.get(timeout=PATIENCE).join()
+    assert caplog.messages == []
+
+
+# ---------------------------------------------------------------------- where to listen
+
+
+def test_all_addresses(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with running(serve(echo, None, 0)) as server:
+        with connect(uri_of(server)) as ws:
+            ws.send("hello")
+            assert ws.recv() == "hello"
+    assert caplog.messages[0].startswith("server listening on ")
+    assert caplog.messages[-1] == "server closed"
+
+
+@pytest.mark.parametrize(
+    "arguments, options, error",
+    [
+        ((), {}, "missing port argument"),
+        (("127.0.0.1", 70000), {}, "port must be 0 to 65535"),
+        (("127.0.0.1", 0), {"max_queue": (1, 2)}, "max_queue must be"),
+        (("127.0.0.1", 0), {"compression": "zip"}, "unsupported compression"),
+    ],
+)
+def test_wrong_arguments(arguments: Any, options: Any, error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        serve(echo, *arguments, **options)
+
+
+def test_socket_excludes_host_and_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        with pytest.raises(ValueError, match="host and port must be None"):
+            serve(echo, "127.0.0.1", 0, sock=sock)
+
+
+def test_unknown_argument() -> None:
+    with pytest.raises(TypeError, match="serve\\(\\) got unexpected keyword arguments: \\['hots'"):
+        serve(echo, hots="127.0.0.1")  # type: ignore[call-arg]
+
+
+def test_ssl_context_is_deprecated() -> None:
+    with pytest.warns(DeprecationWarning, match="ssl_context was renamed to ssl"):
+        serve(echo, "127.0.0.1", 0, ssl_context=None).shutdown()
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no Unix sockets here")
+@pytest.mark.parametrize("kind", [str, Path, lambda path: str(path).encode()])
+def test_unix_socket(kind: Any, tmp_path: Path) -> None:
+    path = kind(tmp_path / "socket")
+    with running(unix_serve(echo, path)):
+        with unix_connect(path) as ws:
+            ws.send("hello")
+            assert ws.recv() == "hello"
+
+
+def test_unix_socket_needs_a_path() -> None:
+    with pytest.raises(ValueError, match="path"):
+        unix_serve(echo)

@@ -1,0 +1,212 @@
+"""TLS for threads: one that blocks in reading doesn't keep others from writing."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.wsapi.helpers import BINARY, CLOSE, PING, PONG, TEXT, close_payload, frame
+from tests.wsapi.sync_helpers import (
+    PATIENCE,
+    RawPeer,
+    Spawned,
+    echo,
+    port_of,
+    serving,
+    uri_of,
+)
+from wsapi.exceptions import ConnectionClosedError, ConnectionClosedOK
+from wsapi.protocol import Protocol, Side
+from wsapi.sync._channel import Channel, Deadline
+from wsapi.sync.client import ClientConnection, connect
+from wsapi.sync.connection import Connection
+from wsapi.sync.server import ServerConnection
+
+trustme = pytest.importorskip("trustme")
+
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+
+
+@pytest.fixture(scope="module")
+def contexts() -> Contexts:
+    """Contexts of a server called localhost and 127.0.0.1, and of clients that trust it."""
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+@pytest.fixture
+def both_ends(contexts: Contexts) -> Iterator[tuple[Connection, RawPeer]]:
+    """Return a connection, as servers have them, and its peer."""
+    server, client = contexts
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours, Deadline(PATIENCE))
+    handshake = Spawned(channel.start_tls, server, server_side=True)
+    # So that the end of the stream without the end of TLS is an error here.
+    secure = client.wrap_socket(theirs, server_hostname="localhost", suppress_ragged_eofs=False)
+    handshake.result()
+    connection = Connection(channel.secured(), Protocol(Side.SERVER), close_timeout=PATIENCE)
+    with secure:
+        yield connection, RawPeer(secure, masked=True)
+        secure.close()
+        assert connection.wait_closed(PATIENCE)
+
+
+@contextlib.contextmanager
+def connecting(contexts: Contexts, handler: Any = echo) -> Iterator[ClientConnection]:
+    server, client = contexts
+    with serving(handler, ssl=server) as listening:
+        with connect(uri_of(listening, scheme="wss"), ssl=client, compression=None) as ws:
+            yield ws
+
+
+def test_certificate(contexts: Contexts) -> None:
+    with connecting(contexts) as ws:
+        sock: Any = ws.socket
+        assert sock.getpeercert()["subjectAltName"]
+        assert sock.version() == "TLSv1.3"
+        assert sock.getpeername() == ws.remote_address
+        with pytest.raises(AttributeError, match="SecureSocket"):
+            _ = sock.nothing_like_this
+
+
+def test_writing_while_a_thread_blocks_in_reading(both_ends: tuple[Connection, RawPeer]) -> None:
+    connection, peer = both_ends
+    receiver = Spawned(connection.recv)
+    for number in range(10):
+        connection.send(str(number))
+        assert peer.read() == (TEXT, str(number).encode())
+    peer.write(TEXT, b"end")
+    assert receiver.result() == "end"
+
+
+def test_both_ways_at_once(contexts: Contexts) -> None:
+    message = bytes(range(256)) * 4000
+
+    def handler(ws: ServerConnection) -> None:
+        sending = Spawned(lambda: [ws.send(message) for _ in range(20)])
+        assert [ws.recv() for _ in range(20)] == [message] * 20
+        sending.result()
+
+    with connecting(contexts, handler) as ws:
+        sending = Spawned(lambda: [ws.send(message) for _ in range(20)])
+        assert list(ws) == [message] * 20
+        sending.result()
+
+
+def test_idle_connection_answers_pings(both_ends: tuple[Connection, RawPeer]) -> None:
+    connection, peer = both_ends
+    for payload in (b"1", b"2"):
+        peer.write(PING, payload)
+        assert peer.read() == (PONG, payload)
+    peer.write(TEXT, b"kept")
+    assert connection.recv(timeout=PATIENCE) == "kept"
+
+
+def test_recv_timeout(both_ends: tuple[Connection, RawPeer]) -> None:
+    connection, peer = both_ends
+    with pytest.raises(TimeoutError):
+        connection.recv(timeout=0.01)
+    peer.write(BINARY, bytes(300_000))
+    assert connection.recv(timeout=PATIENCE) == bytes(300_000)
+    with pytest.raises(TimeoutError):
+        connection.recv(timeout=0)
+
+
+def test_peer_that_does_not_read(both_ends: tuple[Connection, RawPeer]) -> None:
+    connection, peer = both_ends
+    sender = Spawned(lambda: [connection.send(b"%06d" % n * 50_000) for n in range(30)])
+    time.sleep(0.2)
+    assert sender.running
+    peer.write(TEXT, b"hello")
+    assert connection.recv(timeout=PATIENCE) == "hello"
+    for number in range(30):
+        assert peer.read() == (BINARY, b"%06d" % number * 50_000)
+    sender.result()
+
+
+@pytest.mark.parametrize("side", ["ours", "theirs"])
+def test_close_says_so(both_ends: tuple[Connection, RawPeer], side: str) -> None:
+    connection, peer = both_ends
+    waiting = Spawned(connection.close if side == "ours" else connection.wait_closed)
+    if side == "ours":
+        assert peer.read() == (CLOSE, close_payload(1000))
+    peer.write(CLOSE, close_payload(1000))
+    if side == "theirs":
+        assert peer.read() == (CLOSE, close_payload(1000))
+    # TLS ends, too; otherwise this raised an exception.
+    assert peer.sock.recv(100) == b""
+    peer.sock.close()
+    waiting.result()
+    with pytest.raises(ConnectionClosedOK):
+        connection.recv()
+
+
+def test_end_without_end_of_tls(both_ends: tuple[Connection, RawPeer]) -> None:
+    connection, peer = both_ends
+    peer.write(TEXT, b"last")
+    peer.sock.shutdown(socket.SHUT_WR)  # of the socket below TLS
+    assert connection.recv() == "last"
+    with pytest.raises(ConnectionClosedError) as raised:
+        connection.recv()
+    assert isinstance(raised.value.__cause__, EOFError)
+
+
+def test_garbage(both_ends: tuple[Connection, RawPeer]) -> None:
+    connection, peer = both_ends
+    with socket.socket(fileno=peer.sock.detach()) as plain:
+        plain.sendall(frame(TEXT, b"without TLS", masked=True) * 10)
+        with pytest.raises(ConnectionClosedError) as raised:
+            connection.recv()
+        assert isinstance(raised.value.__cause__, ssl.SSLError)
+
+
+def test_data_with_the_end_of_the_tls_handshake(contexts: Contexts) -> None:
+    """What comes in the same packet isn't forgotten."""
+    server, client = contexts
+    ours, theirs = socket.socketpair()
+    with theirs:
+        channel = Channel(ours, Deadline(PATIENCE))
+        handshake = Spawned(channel.start_tls, server, server_side=True)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        secure = client.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        while True:
+            try:
+                secure.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                theirs.sendall(outgoing.read())
+                incoming.write(theirs.recv(65536))
+        secure.write(frame(TEXT, b"early", masked=True))
+        theirs.sendall(outgoing.read())
+        handshake.result()
+        connection = Connection(channel.secured(), Protocol(Side.SERVER), close_timeout=0.1)
+        assert connection.recv(timeout=PATIENCE) == "early"
+        connection.close()
+
+
+def test_handshake_timeout() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Channel(ours, Deadline(0.05))
+        with pytest.raises(TimeoutError):
+            channel.start_tls(ssl.create_default_context(), server_hostname="localhost")
+
+
+def test_shutdown_during_a_tls_handshake(contexts: Contexts) -> None:
+    with serving(ssl=contexts[0], open_timeout=None) as server:
+        with socket.create_connection(("127.0.0.1", port_of(server))) as sock:
+            while not server._opening:
+                time.sleep(0.001)
+            server.shutdown()
+            sock.settimeout(PATIENCE)
+            assert sock.recv(1) == b""

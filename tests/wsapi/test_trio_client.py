@@ -1,0 +1,258 @@
+"""What is particular about clients on trio: contexts, cancellation, iterators that are left."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.wsapi.helpers import logged_errors
+from tests.wsapi.trio_helpers import serving, trio_test, until
+from wsapi.exceptions import ConnectionClosed, ConnectionClosedOK
+from wsapi.trio.client import connect, unix_connect
+from wsapi.trio.server import ServerConnection
+from wsproto_fast import State
+
+
+class Codes(list[int]):
+    """A handler that notes with which codes connections are closed."""
+
+    async def __call__(self, connection: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            async for message in connection:
+                await connection.send(message)
+        await connection.wait_closed()
+        assert connection.close_code is not None
+        self.append(connection.close_code)
+
+
+class TestContext:
+    @trio_test
+    async def test_exceptions_stay_as_they_are(self) -> None:
+        async with serving(codes := Codes()) as (_server, uri):
+            with pytest.raises(ZeroDivisionError):
+                async with connect(uri):
+                    raise ZeroDivisionError
+            with pytest.raises(ExceptionGroup) as caught:
+                async with connect(uri):
+                    raise ExceptionGroup("mine", [ZeroDivisionError()])
+            assert caught.value.message == "mine"
+            await until(lambda: codes == [1011, 1011])
+
+    @trio_test
+    async def test_failure_to_connect(self) -> None:
+        with pytest.raises(OSError):
+            async with connect("ws://127.0.0.1:1/"):
+                raise AssertionError
+
+    @trio_test
+    async def test_not_reentrant(self) -> None:
+        async with serving() as (_server, uri):
+            manager = connect(uri)
+            for _ in range(2):
+                async with manager as connection:
+                    with pytest.raises(RuntimeError, match="reentrant"):
+                        await manager.__aenter__()
+                    await connection.send("x")
+                    assert await connection.recv() == "x"
+
+    @trio_test
+    async def test_cancelled(self) -> None:
+        async with serving(codes := Codes()) as (server, uri):
+            with trio.move_on_after(0.05) as scope:
+                async with connect(uri) as connection:
+                    await connection.recv()
+            assert scope.cancelled_caught
+            assert connection.state is State.CLOSED
+            # The server was told so, though nobody waited for its answer.
+            await until(lambda: codes == [1011])
+            await until(lambda: not server._connections)
+
+    @trio_test
+    async def test_cancelled_while_connecting(self) -> None:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listeners[0].socket.getsockname()[1]
+        with trio.move_on_after(0.05) as scope:
+            async with connect(f"ws://127.0.0.1:{port}"):
+                raise AssertionError
+        assert scope.cancelled_caught
+        async with await listeners[0].accept() as stream:
+            while await stream.receive_some():
+                pass
+        await listeners[0].aclose()
+
+    @trio_test
+    async def test_open_timeout(self) -> None:
+        one, other = trio.testing.memory_stream_pair()
+        with pytest.raises(TimeoutError, match="timed out during opening handshake"):
+            async with connect("ws://localhost", stream=one, open_timeout=0.02):
+                raise AssertionError
+        with pytest.raises(trio.ClosedResourceError):
+            await one.receive_some()
+        await other.aclose()
+
+    @trio_test
+    async def test_nested(self) -> None:
+        async with serving() as (_server, uri):
+            async with connect(uri) as one, connect(uri) as other:
+                for connection in (other, one):
+                    await connection.send("x")
+                    assert await connection.recv() == "x"
+
+    @trio_test
+    async def test_is_not_awaitable(self) -> None:
+        assert not hasattr(connect("ws://localhost"), "__await__")
+
+    def test_path_and_stream(self) -> None:
+        one, _other = trio.testing.memory_stream_pair()
+        with pytest.raises(ValueError, match="missing path"):
+            unix_connect()
+        with pytest.raises(ValueError, match="incompatible"):
+            unix_connect("path", stream=one)
+
+
+class TestIterator:
+    @trio_test
+    async def test_break(self) -> None:
+        async with serving(codes := Codes()) as (_server, uri):
+            async for connection in connect(uri):
+                await connection.send("x")
+                assert await connection.recv() == "x"
+                break
+            await connection.wait_closed()
+            await until(lambda: codes == [1000])
+
+    @trio_test
+    async def test_continue(self) -> None:
+        async with serving(codes := Codes()) as (_server, uri):
+            number = 0
+            async for connection in connect(uri):
+                number += 1
+                assert len(codes) == number - 1
+                if number == 3:
+                    break
+                if number == 2:
+                    await connection.aclose()
+                    with pytest.raises(ConnectionClosedOK):
+                        await connection.recv()
+            await until(lambda: codes == [1000, 1000, 1000])
+
+    @trio_test
+    async def test_exception_in_the_body(self) -> None:
+        async with serving(codes := Codes()) as (_server, uri):
+            with pytest.raises(ZeroDivisionError):
+                async for _ in connect(uri):
+                    raise ZeroDivisionError
+            gc.collect()
+            await until(lambda: codes == [1000])
+
+    @trio_test
+    async def test_cancelled(self) -> None:
+        async with serving(codes := Codes()) as (_server, uri):
+            with trio.move_on_after(0.05) as scope:
+                async for connection in connect(uri):
+                    await connection.recv()
+            assert scope.cancelled_caught
+            del connection
+            gc.collect()
+            await until(lambda: codes == [1000])
+
+    @trio_test
+    async def test_aclosing(self) -> None:
+        async with serving(codes := Codes()) as (_server, uri):
+            async with contextlib.aclosing(aiter(connect(uri))) as connections:
+                connection = await anext(connections)
+                assert connection.state is State.OPEN
+            assert connection.state is State.CLOSED
+            await until(lambda: codes == [1000])
+            # Without a connection there is nothing to close.
+            async with contextlib.aclosing(aiter(connect(uri))):
+                pass
+
+    @trio_test
+    async def test_cancelled_aclose(self) -> None:
+        async with serving() as (_server, uri):
+            connections: Any = aiter(connect(uri))
+            connection = await anext(connections)
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await connections.aclose()
+            assert scope.cancelled_caught
+            assert connection.state is State.CLOSED
+
+    @trio_test
+    async def test_dropped_by_another_thread(self) -> None:
+        async with serving(codes := Codes()) as (_server, uri):
+            connections = [aiter(connect(uri))]
+            connection = await anext(connections[0])
+            thread = threading.Thread(target=connections.clear)
+            thread.start()
+            thread.join()
+            await connection.wait_closed()
+            await until(lambda: codes == [1000])
+
+    def test_left_at_the_end_of_the_run(self) -> None:
+        codes = Codes()
+        kept: list[Any] = []
+
+        async def client(uri: str) -> None:
+            async for connection in connect(uri):
+                await connection.send("x")
+                assert await connection.recv() == "x"
+                break
+            kept.append(aiter(connect(uri)))
+            await anext(kept[0])
+
+        @trio_test
+        async def server() -> None:
+            async with serving(codes) as (_server, uri):
+                # The client's run ends before the closing handshake, and before its iterator.
+                await trio.to_thread.run_sync(trio.run, client, uri)
+                kept.clear()
+                await until(lambda: codes == [1000, 1000])
+
+        server()
+
+    @trio_test
+    async def test_fault_while_closing(self) -> None:
+        from wsapi.trio.client import ClientConnection
+
+        class Faulty(ClientConnection):
+            async def aclose(self, code: int = 1000, reason: str = "") -> None:
+                await trio.lowlevel.checkpoint()
+                raise ZeroDivisionError
+
+        async with serving(codes := Codes()) as (_server, uri):
+            connections = aiter(connect(uri, create_connection=Faulty))
+            connection = await anext(connections)
+            del connections
+            await connection.wait_closed()
+            await until(lambda: codes == [1000])
+        logged_errors("closing failed")
+
+    @trio_test
+    async def test_reconnects(self) -> None:
+        async with serving() as (server, _uri):
+            listener = server.listeners[0]
+            port = listener.socket.getsockname()[1]
+        attempts = 0
+
+        def process_exception(exc: Exception) -> Exception | None:
+            nonlocal attempts
+            attempts += 1
+            assert isinstance(exc, OSError)
+            return None if attempts < 3 else exc
+
+        with pytest.raises(OSError):
+            async for _ in connect(
+                f"ws://127.0.0.1:{port}",
+                process_exception=process_exception,
+                reconnect_delays=lambda: iter([0.001, 0.001, 0.001]),
+            ):
+                raise AssertionError
+        assert attempts == 3

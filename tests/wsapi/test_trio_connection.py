@@ -1,0 +1,580 @@
+"""What is particular about connections on trio: streams, cancellation, who reads, and when."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+import wsapi
+from tests.wsapi.helpers import BINARY, PONG, TEXT, frame, logged_errors
+from tests.wsapi.trio_helpers import (
+    STREAMS,
+    connections,
+    raw_peer,
+    socket_streams,
+    trio_test,
+    until,
+    virtual_time_test,
+)
+from wsapi.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
+from wsapi.trio._housekeeping import ATTENTION_SPAN, MAX_OUTDATED, Housekeeper
+from wsapi.trio.connection import Connection
+from wsapi.trio.server import broadcast
+from wsproto_fast import Protocol, Side, State
+
+SOURCES = sorted((Path(wsapi.__file__).parent / "trio").glob("*.py"))
+
+# More than sockets and streams take without being read.
+TOO_MUCH = 8 * 2**20
+
+
+class TestImport:
+    @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+    def test_only_public_parts_of_trio(self, path: Path) -> None:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "trio":
+                names = [*str(node.module).split("."), *(alias.name for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [part for alias in node.names for part in alias.name.split(".")]
+            elif isinstance(node, ast.Attribute) and ast.unparse(node).startswith("trio."):
+                names = ast.unparse(node).split(".")
+            assert not any(name.startswith("_") and name != "__aexit__" for name in names), names
+
+    def test_there_are_sources(self) -> None:
+        assert len(SOURCES) > 4
+
+    def test_trio_is_imported_only_when_needed(self) -> None:
+        program = "import sys, wsapi, wsapi.asyncio.server; assert 'trio' not in sys.modules"
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+class TestStreams:
+    @trio_test
+    async def test_messages(self, kind: str) -> None:
+        async with connections(STREAMS[kind]()) as (client, server):
+            for message in ("", "a", "é" * 1000, b"", b"\0" * 300_000):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(client.send, message)
+                    assert await server.recv() == message
+                    nursery.start_soon(server.send, message)
+                    assert await client.recv() == message
+
+    @trio_test
+    async def test_many_messages(self, kind: str) -> None:
+        messages = [str(i) * (i % 100) for i in range(500)]
+        async with connections(STREAMS[kind]()) as (client, server):
+
+            async def send() -> None:
+                for message in messages:
+                    await client.send(message)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send)
+                assert [await server.recv() for _ in messages] == messages
+
+    @trio_test
+    async def test_close(self, kind: str) -> None:
+        async with connections(STREAMS[kind]()) as (client, server):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.aclose, 4000, "bye")
+                with pytest.raises(ConnectionClosedError, match="received 4000"):
+                    await server.recv()
+            await server.wait_closed()
+            for connection in (client, server):
+                assert connection.state is State.CLOSED
+                assert (connection.close_code, connection.close_reason) == (4000, "bye")
+
+    @trio_test
+    async def test_ping(self, kind: str) -> None:
+        async with connections(STREAMS[kind]()) as (client, server):
+            for connection in (client, server):
+                await (await connection.ping()).wait()
+                assert connection.latency > 0
+
+    @trio_test
+    async def test_cancelled_aclose_closes_at_once(self, kind: str) -> None:
+        one, other = STREAMS[kind]()
+        async with trio.open_nursery() as nursery:
+            connection = Connection(nursery, one, Protocol(Side.CLIENT))
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await connection.aclose()
+            assert scope.cancelled_caught
+            assert connection.state is State.CLOSED
+            await connection.wait_closed()
+            with pytest.raises(trio.ClosedResourceError):
+                await one.receive_some()
+        await other.aclose()
+
+    @trio_test
+    async def test_nursery_is_cancelled(self, kind: str) -> None:
+        one, other = STREAMS[kind]()
+        async with trio.open_nursery() as nursery:
+            connection = Connection(nursery, one, Protocol(Side.CLIENT))
+            async with connection:
+                nursery.start_soon(connection.recv)
+                await connection.send(bytes(10))
+                await trio.sleep(3 * ATTENTION_SPAN)
+                nursery.cancel_scope.cancel()
+        assert connection.state is State.CLOSED
+        with pytest.raises(trio.ClosedResourceError):
+            await one.receive_some()
+        await other.aclose()
+
+    @trio_test
+    async def test_stream_is_closed_by_somebody_else(self, kind: str) -> None:
+        one, other = STREAMS[kind]()
+        async with trio.open_nursery() as nursery:
+            connection = Connection(nursery, one, Protocol(Side.CLIENT))
+            async with trio.open_nursery() as receiving:
+
+                @receiving.start_soon
+                async def receive() -> None:
+                    with pytest.raises(ConnectionClosedError) as caught:
+                        await connection.recv()
+                    assert isinstance(caught.value.__cause__, trio.ClosedResourceError)
+
+                await trio.testing.wait_all_tasks_blocked()
+                await one.aclose()
+            await connection.wait_closed()
+        await other.aclose()
+
+    @trio_test
+    async def test_peer_leaves_without_a_word(self, kind: str) -> None:
+        one, other = STREAMS[kind]()
+        async with trio.open_nursery() as nursery:
+            connection = Connection(nursery, one, Protocol(Side.CLIENT))
+            await other.aclose()
+            with pytest.raises(ConnectionClosedError, match="no close frame"):
+                await connection.recv()
+            await connection.wait_closed()
+
+
+class TestAddresses:
+    @trio_test
+    async def test_of_sockets(self) -> None:
+        async with raw_peer() as (connection, peer):
+            assert connection.local_address == peer.socket.getpeername()
+            assert connection.remote_address == peer.socket.getsockname()
+        for name in ("local_address", "remote_address"):
+            with pytest.raises(OSError):
+                getattr(connection, name)
+
+    @trio_test
+    async def test_of_other_streams(self) -> None:
+        async with connections(trio.testing.memory_stream_pair()) as (client, _server):
+            with pytest.raises(OSError, match="isn't made of a socket"):
+                _ = client.local_address
+
+
+class TestCancellation:
+    @trio_test
+    async def test_recv_loses_nothing(self) -> None:
+        messages = [str(i) for i in range(300)]
+        received: list[Any] = []
+        async with connections() as (client, server):
+
+            async def send() -> None:
+                for message in messages:
+                    await client.send([message[:1], message[1:]])
+                    await trio.sleep(0)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send)
+                while len(received) < len(messages):
+                    with trio.move_on_after(0.0001):
+                        while True:
+                            received.append(await server.recv())
+        assert received == messages
+
+    @pytest.mark.parametrize("kind", ["sockets", "memory"])
+    @trio_test
+    async def test_send_tears_no_frame(self, kind: str) -> None:
+        one, other = STREAMS[kind]()
+        if kind == "memory":
+            # It takes a little at a time, and waits in between.
+            send_all = one.send_stream.send_all
+
+            async def slowly(data: bytes) -> None:
+                for i in range(0, len(data), 30_000):
+                    await send_all(data[i : i + 30_000])
+                    await trio.sleep(0.0005)
+
+            one.send_all = slowly
+        async with connections((one, other), max_queue=None) as (client, server):
+            sizes = [300_000 + i for i in range(12)]
+            cancelled = 0
+            for size in sizes:
+                with trio.move_on_after(0.0002) as scope:
+                    await client.send(bytes(size))
+                cancelled += scope.cancelled_caught
+            await client.send("end")
+            received = []
+            while (message := await server.recv()) != "end":
+                received.append(len(message))
+            assert received == sizes
+            assert cancelled
+
+    @trio_test
+    async def test_somebody_else_finishes_what_was_sent(self) -> None:
+        async with raw_peer() as (connection, peer):
+            with trio.move_on_after(0.01) as scope:
+                await connection.send(bytes(TOO_MUCH))
+            assert scope.cancelled_caught
+            left = TOO_MUCH + 10
+            while left:
+                left -= len(await peer.receive_some(min(left, 65536)))
+
+    @trio_test
+    async def test_send_in_fragments_fails_the_connection(self) -> None:
+        async with connections() as (client, server):
+
+            async def fragments() -> Any:
+                yield "a"
+                await trio.sleep_forever()
+
+            items = fragments()
+            with trio.move_on_after(0.01) as scope:
+                await client.send(items)
+            await items.aclose()
+            assert scope.cancelled_caught
+            with pytest.raises(ConnectionClosedError, match="1011"):
+                await server.recv()
+
+    @trio_test
+    async def test_sends_are_cancelled_while_they_wait(self) -> None:
+        async with raw_peer() as (connection, peer):
+            async with trio.open_nursery() as nursery:
+                for i in range(5):
+                    nursery.start_soon(connection.send, bytes([i]) * 2_000_000)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+            left, seen = 5 * 2_000_010, b""
+            while left:
+                data = await peer.receive_some(min(left, 1_000_000))
+                left -= len(data)
+                seen += data[:: len(data)]
+            assert left == 0
+
+    @trio_test
+    async def test_reader_leaves_while_others_wait(self) -> None:
+        async with connections() as (client, server):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.recv)
+                await trio.testing.wait_all_tasks_blocked()
+                async with trio.open_nursery() as closing:
+                    closing.start_soon(server.aclose)
+                    await trio.testing.wait_all_tasks_blocked()
+                    nursery.cancel_scope.cancel()
+                    await client.wait_closed()
+            assert server.state is State.CLOSED
+
+    @trio_test
+    async def test_send_in_a_loop(self) -> None:
+        async with connections(max_queue=None) as (client, server):
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def receive() -> None:
+                    async for _ in server:
+                        pass
+
+                with trio.move_on_after(0.02) as scope:
+                    while True:
+                        await client.send("x" * 60)
+                assert scope.cancelled_caught
+                await client.aclose()
+
+
+class TestReading:
+    """Somebody reads, whether or not the application receives."""
+
+    @trio_test
+    async def test_pings_are_answered(self) -> None:
+        async with raw_peer() as (connection, peer):
+            await peer.send_all(frame(0x9, b"1", masked=True))
+            assert await peer.receive_some() == frame(PONG, b"1")
+            # The task that reads by now goes on when somebody receives, and when he stops.
+            for i in range(3):
+                with trio.move_on_after(0.001 * i):
+                    await connection.recv()
+                await peer.send_all(frame(0x9, b"2", masked=True))
+                assert await peer.receive_some() == frame(PONG, b"2")
+
+    @trio_test
+    async def test_close_is_noticed(self) -> None:
+        async with connections() as (client, server):
+            await client.aclose()
+            await server.wait_closed()
+
+    @trio_test
+    async def test_messages_come_while_nobody_receives(self) -> None:
+        async with connections(max_queue=4) as (client, server):
+            for i in range(10):
+                await client.send(str(i))
+                await trio.sleep(ATTENTION_SPAN if i % 3 else 3 * ATTENTION_SPAN)
+            assert [await server.recv() for _ in range(10)] == [str(i) for i in range(10)]
+
+    @trio_test
+    async def test_second_receiver(self) -> None:
+        async with connections() as (client, server):
+            await trio.sleep(3 * ATTENTION_SPAN)  # by now a task reads
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.recv)
+                await trio.testing.wait_all_tasks_blocked()
+                with pytest.raises(ConcurrencyError, match="already running recv"):
+                    await server.recv()
+                with pytest.raises(ConcurrencyError, match="already running recv"):
+                    await anext(server.recv_streaming())
+                await client.send("for the first one")
+
+    @trio_test
+    async def test_stream_with_a_fault(self) -> None:
+        one, other = trio.testing.memory_stream_pair()
+        one.receive_stream.receive_some_hook = lambda: 1 / 0
+        async with trio.open_nursery() as nursery:
+            connection = Connection(nursery, one, Protocol(Side.CLIENT))
+            with pytest.raises(ConnectionClosedError) as caught:
+                await connection.recv()
+            assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        await other.aclose()
+
+
+class TestWriting:
+    @trio_test
+    async def test_replies_leave_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        writes: list[int] = []
+        write = os.write
+
+        def counting(fd: int, data: bytes) -> int:
+            writes.append(len(data))
+            return write(fd, data)
+
+        async with raw_peer() as (connection, peer):
+            await peer.send_all(b"".join(frame(TEXT, b"x", masked=True) for _ in range(64)))
+            monkeypatch.setattr(os, "write", counting)
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def echo() -> None:
+                    async for message in connection:
+                        await connection.send(message)
+
+                data = b""
+                while len(data) < 64 * 3:
+                    data += await peer.receive_some()
+                await peer.send_all(frame(TEXT, b"x", masked=True))
+                assert await peer.receive_some() == frame(TEXT, b"x")
+                nursery.cancel_scope.cancel()
+            monkeypatch.undo()
+        assert sum(writes[:-1]) == 64 * 3
+        # The socket may be read in more than one piece.
+        assert len(writes) <= 5
+
+    @trio_test
+    async def test_reply_leaves_though_more_was_received(self) -> None:
+        async with raw_peer() as (connection, peer):
+            await peer.send_all(frame(TEXT, b"1", masked=True) + frame(TEXT, b"2", masked=True))
+            await connection.send(await connection.recv())
+            # Nobody receives the second one, nor sends anything else.
+            assert await peer.receive_some() == frame(TEXT, b"1")
+
+    @trio_test
+    async def test_messages_of_one_turn_leave(self) -> None:
+        async with raw_peer() as (connection, peer):
+            for _ in range(3):
+                await connection.send(b"x")
+                await connection.send(b"y")
+            data = b""
+            while len(data) < 18:
+                data += await peer.receive_some()
+            assert data == (frame(BINARY, b"x") + frame(BINARY, b"y")) * 3
+
+    @trio_test
+    async def test_write_error(self) -> None:
+        async with raw_peer() as (connection, peer):
+            peer.socket.shutdown(trio.socket.SHUT_RDWR)
+            with pytest.raises(ConnectionClosedError) as caught:
+                while True:
+                    await connection.send(bytes(100_000))
+            assert isinstance(caught.value.__cause__, BrokenPipeError)
+
+    @trio_test
+    async def test_broadcast_waits_for_the_slow(self) -> None:
+        async with (
+            connections(max_queue=None) as (client, server),
+            raw_peer() as (slow, peer),
+        ):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(broadcast, [slow, server], bytes(TOO_MUCH // 10))
+                assert len(await client.recv()) == TOO_MUCH // 10
+                await trio.testing.wait_all_tasks_blocked(0.005)
+                assert nursery.child_tasks
+                left = TOO_MUCH // 10 + 10
+                while left:
+                    left -= len(await peer.receive_some(left))
+            await broadcast([slow, server], "x")
+            assert await client.recv() == "x"
+
+
+class TestTime:
+    @virtual_time_test
+    async def test_keepalive(self) -> None:
+        one, other = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            connection = Connection(nursery, one, Protocol(Side.CLIENT), close_timeout=7)
+            start = trio.current_time()
+            with pytest.raises(ConnectionClosedError, match="keepalive ping timeout"):
+                await connection.recv()
+            assert 47 <= trio.current_time() - start < 48
+            await connection.wait_closed()
+        await other.aclose()
+
+    @virtual_time_test
+    async def test_keepalive_is_answered(self) -> None:
+        async with connections(trio.testing.memory_stream_pair()) as (client, server):
+            await trio.sleep(300)
+            assert client.state is server.state is State.OPEN
+
+    @virtual_time_test
+    async def test_close_timeout(self) -> None:
+        one, other = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            connection = Connection(nursery, one, Protocol(Side.SERVER), ping_interval=None)
+            await trio.sleep(100)
+            start = trio.current_time()
+            await connection.aclose()
+            assert 10 <= trio.current_time() - start < 11
+            with pytest.raises(ConnectionClosedError) as caught:
+                await connection.recv()
+            assert str(caught.value.__cause__) == "timed out while closing connection"
+        await other.aclose()
+
+    @virtual_time_test
+    async def test_peer_leaves_and_does_not_read(self) -> None:
+        one, other = trio.testing.lockstep_stream_pair()
+        async with trio.open_nursery() as nursery:
+            connection = Connection(nursery, one, Protocol(Side.SERVER), close_timeout=3)
+            nursery.start_soon(other.send_eof)
+            await connection.send("never read")
+            start = trio.current_time()
+            await connection.wait_closed()
+            assert 3 <= trio.current_time() - start < 4
+        await other.aclose()
+
+
+class TestHousekeeper:
+    @trio_test
+    async def test_alarms_do_not_pile_up(self) -> None:
+        housekeeper = Housekeeper.current()
+        for _ in range(5 * MAX_OUTDATED):
+            async with raw_peer():
+                pass
+        assert len(housekeeper._alarms) <= 2 * MAX_OUTDATED
+
+    @trio_test
+    async def test_fault_of_one_connection(self) -> None:
+        class Faulty(Connection):
+            def _look(self) -> bool:
+                raise ZeroDivisionError
+
+        one, other = socket_streams()
+        async with trio.open_nursery() as nursery, connections() as (client, server):
+            faulty = Faulty(nursery, one, Protocol(Side.CLIENT))
+            await faulty.wait_closed()
+            with pytest.raises(ConnectionClosedError) as caught:
+                await faulty.recv()
+            assert isinstance(caught.value.__cause__, ZeroDivisionError)
+            await (await client.ping()).wait()
+            await (await server.ping()).wait()
+        await other.aclose()
+        logged_errors("housekeeping failed")
+
+    @trio_test
+    async def test_idle_connections_have_no_tasks(self) -> None:
+        one, other = socket_streams()
+        async with trio.open_nursery() as nursery, trio.open_nursery() as receiving, other:
+            connection = Connection(nursery, one, Protocol(Side.CLIENT))
+            receiver = trio.CancelScope()
+
+            @receiving.start_soon
+            async def receive() -> None:
+                with receiver:
+                    await connection.recv()
+
+            await trio.sleep(3 * ATTENTION_SPAN)
+            assert not nursery.child_tasks
+            receiver.cancel()
+            await until(lambda: nursery.child_tasks)
+            connection._abort()
+
+    def test_runs_in_several_threads(self) -> None:
+        failures: list[BaseException] = []
+
+        async def main() -> None:
+            async with connections() as (client, server):
+                for i in range(200):
+                    message = f"{i} {threading.get_ident()}" * 20
+                    await client.send(message)
+                    assert await server.recv() == message
+
+        def run() -> None:
+            try:
+                trio.run(main)
+            except BaseException as exc:
+                failures.append(exc)
+
+        threads = [threading.Thread(target=run) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failures
+
+
+class TestNursery:
+    @trio_test
+    async def test_closed_before_the_connection(self) -> None:
+        one, other = socket_streams()
+        async with trio.open_nursery() as nursery:
+            connection = Connection(nursery, one, Protocol(Side.CLIENT))
+        await connection.wait_closed()
+        with pytest.raises(ConnectionClosedError):
+            await connection.send("x")
+        await other.aclose()
+
+    @trio_test
+    async def test_context_manager(self) -> None:
+        one, other = socket_streams()
+        async with trio.open_nursery() as nursery:
+            server = Connection(nursery, other, Protocol(Side.SERVER))
+            with pytest.raises(ZeroDivisionError):
+                async with Connection(nursery, one, Protocol(Side.CLIENT)):
+                    raise ZeroDivisionError
+            with pytest.raises(ConnectionClosedError, match="received 1011"):
+                await server.recv()
+            await server.wait_closed()
+
+    @trio_test
+    async def test_iteration_is_left(self) -> None:
+        async with connections() as (client, server):
+            for message in ("a", "b"):
+                await client.send(message)
+            async for message in server:
+                assert message == "a"
+                break
+            assert await server.recv() == "b"
+            await client.aclose()
+            with pytest.raises(ConnectionClosedOK):
+                await server.recv()
