@@ -1,6 +1,7 @@
 """The direction of dependencies, read from the imports: a lower layer never knows a higher one."""
 
 import ast
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ PURE = sorted(ENGINE.rglob("*.py"))
 FACE = ENGINE / "wsproto"
 COMPILED = sorted([*ENGINE.rglob("*.pyx"), *ENGINE.rglob("*.pxd")])
 FRONT_ENDS = ["asyncio", "sync", "trio"]
+MOST_REPEATED_LINES = 15
 COMPILED_FRONT_ENDS = sorted([*(SRC / "wsapi").rglob("*.pyx"), *(SRC / "wsapi").rglob("*.pxd")])
 NO_IO = {"wsapi", "asyncio", "threading", "trio", "socket", "selectors", "ssl"}
 # A compiled module cimports only those that stand before it.
@@ -29,6 +31,7 @@ ORDER = [
     "_protocol",
     "_handshake",
     "__init__",
+    "_events",
     "_core",
 ]
 
@@ -84,7 +87,9 @@ def test_compiled_modules_cimport_downwards(path: Path) -> None:
 
 @pytest.mark.parametrize("path", COMPILED_FRONT_ENDS, ids=lambda path: path.name)
 def test_compiled_front_ends_cimport_the_engine(path: Path) -> None:
-    packages = {name.split(".")[0] for name in cython_imported(path, "cimport")}
+    own = f"wsapi.{path.parent.name}."
+    names = [name for name in cython_imported(path, "cimport") if not name.startswith(own)]
+    packages = {name.split(".")[0] for name in names}
     assert packages <= {"cpython", "cython", "libc", "wsproto_fast"}
 
 
@@ -95,3 +100,27 @@ def test_front_ends_do_not_import_each_other(front_end: str) -> None:
         if path.suffix not in (".py", ".pyx"):
             continue
         assert not [name for name in any_imported(path) if name.startswith(others)]
+
+
+def lines_of(front_end: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield lines of code and documentation, the same whether they are of coroutines or not."""
+    for path in sorted((SRC / "wsapi" / front_end).rglob("*.py*")):
+        if path.suffix in (".py", ".pyx"):
+            text = re.sub(r"\b(async|await) |#.*", "", path.read_text(encoding="utf-8"))
+            text = re.sub(r"(?m)^(from|import) .*(\n    .*)*(\n\))?", "", text)
+            yield path.name, [line.strip() for line in text.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("pair", list(itertools.combinations(FRONT_ENDS, 2)), ids="-".join)
+def test_front_ends_do_not_repeat_each_other(pair: tuple[str, str]) -> None:
+    size = MOST_REPEATED_LINES + 1
+    runs: list[dict[str, str]] = [
+        {
+            "\n".join(lines[start : start + size]): name
+            for name, lines in lines_of(front_end)
+            for start in range(len(lines) - size + 1)
+        }
+        for front_end in pair
+    ]
+    repeated = [f"{runs[0][run]} and {runs[1][run]}:\n{run}" for run in runs[0] if run in runs[1]]
+    assert not repeated, "write it once, beside the front-ends:\n\n" + "\n\n".join(repeated)

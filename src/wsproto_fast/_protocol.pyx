@@ -201,7 +201,7 @@ cdef class Protocol(Receiver):
         self._state = state
         self._activity |= ATTENTION
         if self._debug():
-            self._logger.debug("= connection is %s", self.state.name)
+            self.logger.debug("= connection is %s", self.state.name)
 
     cdef int _set_open(self) except -1:
         """Enter OPEN after the opening handshake; read the frames that came early."""
@@ -241,7 +241,7 @@ cdef class Protocol(Receiver):
             opened = self._state != CONNECTING
             self._set_state(CLOSED)
             if opened and not self._is_client and self._enabled(_INFO):
-                self._logger.info("connection closed")
+                self.logger.info("connection closed")
 
     # ------------------------------------------------------------------ time
 
@@ -286,7 +286,7 @@ cdef class Protocol(Receiver):
                 self._pong_deadline = now + min(late, self._ping_timeout)
             if self._pong_deadline <= now:
                 if self._debug():
-                    self._logger.debug("- timed out waiting for keepalive pong")
+                    self.logger.debug("- timed out waiting for keepalive pong")
                 self._pong_deadline = INFINITY
                 self._fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
         if self._ping_time <= now:
@@ -310,7 +310,7 @@ cdef class Protocol(Receiver):
             self._ping_time = INFINITY
             self._pong_deadline = self._now + self._ping_timeout
         if self._debug():
-            self._logger.debug("% sent keepalive ping")
+            self.logger.debug("% sent keepalive ping")
 
     cdef int _opening_timed_out(self) except -1:
         self._set_handshake_failed(TimeoutError("timed out during opening handshake"))
@@ -325,7 +325,7 @@ cdef class Protocol(Receiver):
         if not self._eof_received:
             self._eof_received = True
             if self._debug():
-                self._logger.debug("< EOF")
+                self.logger.debug("< EOF")
             if self._state == CONNECTING:
                 self._receive_handshake_eof()
             elif not self._discarding and self.parser_exc is None:
@@ -367,7 +367,7 @@ cdef class Protocol(Receiver):
                     return 0
                 payload = bytes(frame.data)
             if self._debug():
-                self._logger.debug("< %s", frame)
+                self.logger.debug("< %s", frame)
         if self._queue is None:
             self._events.append(frame)
         self._activity |= ATTENTION
@@ -399,7 +399,7 @@ cdef class Protocol(Receiver):
                 if self._state == OPEN:
                     self._ping_time = max(self._now, sent + self._ping_interval)
                 if self._debug():
-                    self._logger.debug("% received keepalive pong")
+                    self.logger.debug("% received keepalive pong")
             if earlier == payload:
                 self.latency = self._now - sent
                 return 0

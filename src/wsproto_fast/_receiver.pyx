@@ -349,7 +349,7 @@ cdef class Receiver(Sender):
 
     cdef int _parser_failed(self, exc) except -1:
         # Nothing that a peer sends should lead here; an extension's fault does, or a lack of memory.
-        self._logger.error("parser failed", exc_info=exc)
+        self.logger.error("parser failed", exc_info=exc)
         self._fail_receiving(CloseCode.INTERNAL_ERROR, "", exc)
 
     # ------------------------------------------------------------------ frames
@@ -642,7 +642,7 @@ cdef class Receiver(Sender):
             payload = frame.data if type(frame.data) is bytes else bytes(frame.data)
             checked = False
         if self._debug():
-            self._logger.debug("< %s", Frame.make(opcode, payload, fin, 0))
+            self.logger.debug("< %s", Frame.make(opcode, payload, fin, 0))
         message_opcode = self._message_opcode
         self._message_size += PyBytes_GET_SIZE(payload)
         if message_opcode == OP_TEXT and not checked and self.validate_text and not (

@@ -73,6 +73,16 @@ _header_line = re.compile(
 )
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def _first_line(line: str) -> str:
+    """Return a line with its end; refuse what would end it earlier (RFC 9112 section 3)."""
+    if _CONTROL.search(line):
+        raise ValueError(f"control characters in the first line of an HTTP message: {line!r}")
+    return f"{line}\r\n"
+
+
 @dataclass
 class Request:
     """Request of an opening handshake.
@@ -90,9 +100,14 @@ class Request:
     protocol: str = "HTTP/1.1"
 
     def serialize(self) -> bytes:
-        """Return the request as sent."""
-        line = f"{self.method} {self.path} {self.protocol}\r\n".encode("ascii")
-        return line + self.headers.serialize()
+        """Return the request as sent.
+
+        Raises:
+            ValueError: If the first line would be another one: it has control characters, or
+                characters outside ASCII.
+        """
+        line = _first_line(f"{self.method} {self.path} {self.protocol}")
+        return line.encode("ascii") + self.headers.serialize()
 
     @classmethod
     def parse(cls, read_line: ReadLine) -> Generator[None, None, Request]:
@@ -140,8 +155,13 @@ class Response:
     body: bytes = b""
 
     def serialize(self) -> bytes:
-        """Return the response as sent."""
-        line = f"HTTP/1.1 {self.status_code} {self.reason_phrase}\r\n"
+        """Return the response as sent.
+
+        Raises:
+            ValueError: If the reason phrase has control characters, or characters outside
+                ISO-8859-1.
+        """
+        line = _first_line(f"HTTP/1.1 {self.status_code} {self.reason_phrase}")
         return f"{line}{self.headers}".encode("iso-8859-1") + self.body
 
     @classmethod

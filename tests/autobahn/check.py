@@ -8,7 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-FAILING = {"FAILED", "WRONG CODE", "UNCLEAN"}
+# "UNIMPLEMENTED" means that compression was not negotiated.
+FAILING = {"FAILED", "WRONG CODE", "UNCLEAN", "UNIMPLEMENTED"}
 
 
 def check(index: dict[str, dict[str, dict[str, str]]], least: int = 1) -> list[str]:

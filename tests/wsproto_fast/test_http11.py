@@ -521,3 +521,19 @@ def test_environment(monkeypatch, prefix):
 def test_own_environment_comes_first(monkeypatch):
     module = reload_with(monkeypatch, WSAPI_SERVER="a", WEBSOCKETS_SERVER="b")
     assert module.SERVER == "a"
+
+
+@pytest.mark.parametrize("bad", ["OK\r\nX: y", "a\nb", "\x00", "tab\t", "\x7f"])
+def test_serialize_refuses_another_first_line(bad: str) -> None:
+    with pytest.raises(ValueError, match="control characters in the first line"):
+        Response(200, bad, Headers()).serialize()
+    with pytest.raises(ValueError, match="control characters in the first line"):
+        Request("/" + bad, Headers()).serialize()
+
+
+def test_serialize_leaves_other_characters_alone() -> None:
+    assert (
+        Response(200, "\xdcber\xa0alles", Headers())
+        .serialize()
+        .startswith(b"HTTP/1.1 200 \xdcber\xa0alles\r\n")
+    )

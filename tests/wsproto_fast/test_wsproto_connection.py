@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -49,7 +50,7 @@ def receive(connection: Connection, pieces: Iterable[bytes]) -> list[Event]:
 def joined(events: Iterable[Event]) -> list[Event]:
     """Join the pieces of each frame, as if it had arrived at once."""
     result: list[Event] = []
-    data: str | bytes | None = None
+    data: Any = None
     for event in events:
         if isinstance(event, Message):
             data = event.data if data is None else data + event.data
@@ -390,9 +391,9 @@ SENT: dict[str, tuple[list[Event], Wires]] = {
     "binary": ([BytesMessage(b"\xff")], [(BINARY, b"\xff", True)]),
     "message of str": ([Message("x")], [(TEXT, b"x", True)]),
     "message of bytes": ([Message(b"x")], [(BINARY, b"x", True)]),
-    "the type of data counts": ([TextMessage(b"x")], [(BINARY, b"x", True)]),  # type: ignore[type-var]
+    "the type of data counts": ([TextMessage(b"x")], [(BINARY, b"x", True)]),  # type: ignore[arg-type]
     "bytearray": ([BytesMessage(bytearray(b"x"))], [(BINARY, b"x", True)]),
-    "memoryview": ([BytesMessage(memoryview(b"xy")[::-1])], [(BINARY, b"yx", True)]),  # type: ignore[type-var]
+    "memoryview": ([BytesMessage(memoryview(b"xy")[::-1])], [(BINARY, b"yx", True)]),  # type: ignore[arg-type]
     "fragments": (
         [
             TextMessage("a", message_finished=False),
@@ -410,7 +411,7 @@ SENT: dict[str, tuple[list[Event], Wires]] = {
         ],
     ),
     "ping": ([Ping()], [(PING, b"", True)]),
-    "pong": ([Pong(bytearray(b"x" * 125))], [(PONG, b"x" * 125, True)]),
+    "pong": ([Pong(b"x" * 125)], [(PONG, b"x" * 125, True)]),
     "close": ([CloseConnection(1001, "bye")], [(CLOSE, close(1001, b"bye"), True)]),
     "close without reason": ([CloseConnection(1001)], [(CLOSE, close(1001), True)]),
     "close without code": ([CloseConnection(None)], [(CLOSE, b"", True)]),  # type: ignore[arg-type]
@@ -446,8 +447,8 @@ def test_sent(side: Side, case: str) -> None:
 @pytest.mark.parametrize(
     ("event", "error", "text"),
     [
-        (TextMessage(None), TypeError, "Must provide bytes or text"),  # type: ignore[type-var]
-        (BytesMessage([1]), TypeError, "Must provide bytes or text"),  # type: ignore[type-var]
+        (TextMessage(None), TypeError, "Must provide bytes or text"),  # type: ignore[arg-type]
+        (BytesMessage([1]), TypeError, "Must provide bytes or text"),  # type: ignore[arg-type]
         (TextMessage("\ud800"), UnicodeEncodeError, "surrogates"),
         (Ping(b"x" * 126), ValueError, "payload too long for control frame"),
         (Pong(b"x" * 126), ValueError, "payload too long for control frame"),
@@ -488,7 +489,12 @@ STATES: dict[ConnectionState, list[str]] = {
 }
 SENDABLE: list[Event] = [TextMessage(""), BytesMessage(b""), Ping(), Pong(), CloseConnection(1000)]
 HANDSHAKE = [Request("h", "/"), AcceptConnection(), RejectConnection(), RejectData(b"")]
-MAY_SEND = {OPEN: SENDABLE, REMOTE_CLOSING: [CloseConnection(1000)], LOCAL_CLOSING: [], CLOSED: []}
+MAY_SEND: dict[ConnectionState, list[Event]] = {
+    OPEN: SENDABLE,
+    REMOTE_CLOSING: [CloseConnection(1000)],
+    LOCAL_CLOSING: [],
+    CLOSED: [],
+}
 
 
 def in_state(state: ConnectionState) -> Connection:

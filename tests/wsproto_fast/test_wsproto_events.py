@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import pickle
-from typing import Any
+from typing import Any, get_origin
 
 import pytest
 import wsproto.events as reference
@@ -93,7 +93,7 @@ def test_classes() -> None:
     assert issubclass(events.TextMessage, events.Message)
     assert issubclass(events.BytesMessage, events.Message)
     assert not issubclass(events.Ping, events.Message)
-    assert events.Message[str].__origin__ is events.Message
+    assert get_origin(events.Message[str]) is events.Message
 
 
 def test_responses() -> None:

@@ -179,4 +179,4 @@ def test_names() -> None:
     assert [opcode.iscontrol() for opcode in Opcode] == [False] * 3 + [True] * 3
     assert LOCAL_ONLY_CLOSE_REASONS == (1005, 1006, 1015)
     assert MAX_PAYLOAD_NORMAL == 125
-    assert CloseReason.BAD_GATEWAY == 1014
+    assert CloseReason(1014) is CloseReason.BAD_GATEWAY

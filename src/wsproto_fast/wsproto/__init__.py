@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+from ..typing import BytesLike
 from . import events, extensions, frame_protocol, utilities
 from .connection import DEFAULT_MAX_SIZE, Connection, ConnectionState, ConnectionType
 from .events import Event
@@ -89,7 +90,7 @@ class WSConnection:
         self.connection = self.handshake.connection
         return data
 
-    def receive_data(self, data: bytes | None) -> None:
+    def receive_data(self, data: BytesLike | None) -> None:
         """Take received bytes; ``events()`` tells what they mean.
 
         Args:

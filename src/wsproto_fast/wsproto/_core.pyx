@@ -1,4 +1,4 @@
-"""Frames as events, piece by piece as they arrive, and the events of a connection; compiled.
+"""Frames as events, piece by piece as they arrive; events as frames. Compiled.
 
 The third sink on the engine's parser, beside its list of frames and its queue of messages. It takes one
 piece at a time, when it is asked for it: what is received waits as bytes until then. Nothing is answered
@@ -8,14 +8,8 @@ Which events may be sent in which state is the table in ``Connection.send``; all
 engine's.
 """
 
-import dataclasses
-from types import GenericAlias
-
-cimport cython
-
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
-from cpython.ref cimport PyObject
 from libc.string cimport memcpy, memset
 
 from .._deflate cimport PerMessageDeflate
@@ -38,6 +32,7 @@ from .._frames cimport (
 )
 from .._protocol cimport Protocol
 from .._sender cimport CLOSED, CLOSING, OPEN
+from ._events cimport BytesMessage, CloseConnection, Event, Message, Ping, Pong, TextMessage
 
 from ..exceptions import PayloadTooBig
 from ..exceptions import ProtocolError as InvalidFrame
@@ -50,189 +45,12 @@ from .utilities import LocalProtocolError
 
 cdef extern from "Python.h":
     object PyBytes_FromStringAndSize(const char* data, Py_ssize_t size)
-    int PyObject_GenericSetAttr(object obj, object name, PyObject* value) except -1
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
     unsigned char* PyUnicode_1BYTE_DATA(object text)
     object PyUnicode_DecodeUTF8(const char* data, Py_ssize_t size, const char* errors)
     object PyUnicode_DecodeUTF8Stateful(
         const char* data, Py_ssize_t size, const char* errors, Py_ssize_t* consumed
     )
-
-
-# ---------------------------------------------------------------------- events
-
-
-def _fields(name, *fields):
-    """Make what the functions of dataclasses look for in a class."""
-    return {
-        field.name: field
-        for field in dataclasses.fields(dataclasses.make_dataclass(name, fields, frozen=True))
-    }
-
-
-cdef class Event:
-    """Event()
-
-    Base class of all events.
-    """
-
-
-cdef class _Record(Event):
-    """Base of compiled events: they behave like frozen dataclasses."""
-
-    cdef tuple _values(self):
-        raise NotImplementedError
-
-    def __eq__(self, other):
-        if type(other) is not type(self):
-            return NotImplemented
-        return self._values() == (<_Record>other)._values()
-
-    def __hash__(self):
-        return hash(self._values())
-
-    def __repr__(self) -> str:
-        pairs = zip(self.__dataclass_fields__, self._values(), strict=True)
-        return f"{type(self).__qualname__}({', '.join([f'{name}={value!r}' for name, value in pairs])})"
-
-    def __setattr__(self, name, value):
-        if name in self.__dataclass_fields__:
-            raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
-        PyObject_GenericSetAttr(self, name, <PyObject*>value)
-
-    def __delattr__(self, name):
-        if name in self.__dataclass_fields__:
-            raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
-        PyObject_GenericSetAttr(self, name, NULL)
-
-    def __reduce__(self):
-        return type(self), self._values()
-
-    def __replace__(self, /, **changes):
-        return dataclasses.replace(self, **changes)
-
-
-cdef class Message(_Record):
-    """Message(data, frame_finished=True, message_finished=True)
-
-    A message, or a piece of one.
-
-    Args:
-        data: Contents: str for text, bytes-like for binary messages.
-        frame_finished: Whether this is the end of a frame. What is sent always is.
-        message_finished: Whether this is the end of the message.
-    """
-
-    cdef readonly object data
-    cdef readonly bint frame_finished
-    cdef readonly bint message_finished
-
-    def __init__(self, data, frame_finished: bool = True, message_finished: bool = True):
-        self.data = data
-        self.frame_finished = frame_finished
-        self.message_finished = message_finished
-
-    cdef tuple _values(self):
-        return (self.data, self.frame_finished, self.message_finished)
-
-    __class_getitem__ = classmethod(GenericAlias)
-    __match_args__ = ("data", "frame_finished", "message_finished")
-    __dataclass_fields__ = _fields(
-        "Message", ("data", object), ("frame_finished", bool, True), ("message_finished", bool, True)
-    )
-
-
-@cython.freelist(16)
-cdef class TextMessage(Message):
-    """TextMessage(data, frame_finished=True, message_finished=True)
-
-    A text message, or a piece of one: whole characters, perhaps none.
-    """
-
-
-@cython.freelist(16)
-cdef class BytesMessage(Message):
-    """BytesMessage(data, frame_finished=True, message_finished=True)
-
-    A binary message, or a piece of one.
-    """
-
-
-cdef class Ping(_Record):
-    """Ping(payload=b"")
-
-    A Ping frame. One that is received should be answered with its ``response()``.
-
-    Args:
-        payload: At most 125 bytes.
-    """
-
-    cdef readonly object payload
-
-    def __init__(self, payload: bytes = b""):
-        self.payload = payload
-
-    def response(self) -> Pong:
-        """Return the Pong that answers this Ping (RFC 6455 section 5.5.3)."""
-        return Pong(self.payload)
-
-    cdef tuple _values(self):
-        return (self.payload,)
-
-    __match_args__ = ("payload",)
-    __dataclass_fields__ = _fields("Ping", ("payload", bytes, b""))
-
-
-cdef class Pong(_Record):
-    """Pong(payload=b"")
-
-    A Pong frame.
-
-    Args:
-        payload: At most 125 bytes.
-    """
-
-    cdef readonly object payload
-
-    def __init__(self, payload: bytes = b""):
-        self.payload = payload
-
-    cdef tuple _values(self):
-        return (self.payload,)
-
-    __match_args__ = ("payload",)
-    __dataclass_fields__ = _fields("Pong", ("payload", bytes, b""))
-
-
-cdef class CloseConnection(_Record):
-    """CloseConnection(code, reason=None)
-
-    A Close frame, or the end of the connection without one.
-
-    Received in state OPEN, it should be answered with its ``response()``, also where it stands for a fault
-    in what the peer sent.
-
-    Args:
-        code: Close code (RFC 6455 section 7.4).
-        reason: Close reason; cut to 123 bytes of UTF-8 when it is sent.
-    """
-
-    cdef readonly object code
-    cdef readonly object reason
-
-    def __init__(self, code: int, reason: str | None = None):
-        self.code = code
-        self.reason = reason
-
-    def response(self) -> CloseConnection:
-        """Return the event that answers this one: the same code and reason."""
-        return CloseConnection(self.code, self.reason)
-
-    cdef tuple _values(self):
-        return (self.code, self.reason)
-
-    __match_args__ = ("code", "reason")
-    __dataclass_fields__ = _fields("CloseConnection", ("code", int), ("reason", "str | None", None))
 
 
 # ---------------------------------------------------------------------- frames

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ._core import BytesMessage, CloseConnection, Event, Message, Ping, Pong, TextMessage
+from ._events import BytesMessage, CloseConnection, Event, Message, Ping, Pong, TextMessage
 from .typing import Headers
 
 if TYPE_CHECKING:

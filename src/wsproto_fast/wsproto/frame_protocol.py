@@ -9,15 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from ..exceptions import ProtocolError
-from ._core import (
-    BytesMessage,
-    CloseConnection,
-    FrameEvents,
-    Ping,
-    Pong,
-    TextMessage,
-    refusal,
-)
+from ..typing import BytesLike, DataLike
+from ._core import FrameEvents, refusal
+from ._events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from ._types import (
     DEFAULT_MAX_SIZE,
     LOCAL_ONLY_CLOSE_REASONS,
@@ -99,7 +93,7 @@ class FrameProtocol:
         self.extensions = [extension for extension in extensions if extension.enabled()]
         self._sink = FrameEvents(client, self.extensions, max_size=max_size)
 
-    def receive_bytes(self, data: bytes) -> None:
+    def receive_bytes(self, data: BytesLike) -> None:
         """Take received bytes; ``received_frames()`` tells what they mean.
 
         Args:
@@ -156,7 +150,7 @@ class FrameProtocol:
         """Return a Pong frame; parameters and exceptions as in ``ping``."""
         return bytearray(self._sink.send_control(Opcode.PONG, payload))
 
-    def send_data(self, payload: bytes | bytearray | str = b"", fin: bool = True) -> bytearray:
+    def send_data(self, payload: DataLike = b"", fin: bool = True) -> bytearray:
         """Return a data frame, whose opcode depends on the type of the payload.
 
         Args:
@@ -182,7 +176,7 @@ class FrameDecoder:
         self.extensions = list(extensions or ())
         self._sink = FrameEvents(client, self.extensions, max_size=DEFAULT_MAX_SIZE, raw=True)
 
-    def receive_bytes(self, data: bytes) -> None:
+    def receive_bytes(self, data: BytesLike) -> None:
         """Take received bytes.
 
         Args:

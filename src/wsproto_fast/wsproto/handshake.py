@@ -28,7 +28,7 @@ from ..headers import build_extension, parse_extension, parse_subprotocol
 from ..http11 import Request as HTTPRequest
 from ..http11 import Response as HTTPResponse
 from ..http11 import parse_content_length
-from ..typing import ExtensionName, ExtensionParameter, Subprotocol
+from ..typing import BytesLike, ExtensionName, ExtensionParameter, Subprotocol
 from ..uri import WebSocketURI
 from .connection import DEFAULT_MAX_SIZE, Connection, ConnectionState, ConnectionType
 from .events import AcceptConnection, Event, RejectConnection, RejectData, Request
@@ -250,7 +250,7 @@ class H11Handshake:
             return self._reject(event)
         return self._send_reject_data(event)
 
-    def receive_data(self, data: bytes | None) -> None:
+    def receive_data(self, data: BytesLike | None) -> None:
         """Take received bytes; ``events()`` tells what they mean.
 
         Args:
