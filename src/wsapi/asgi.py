@@ -407,8 +407,8 @@ class ASGIConnection(Connection):
     def _end(self) -> None:
         """Have the application told, after all messages, that there won't be more."""
         if self._disconnect is None:
-            protocol = self.protocol
-            close = protocol.close_rcvd if protocol.close_rcvd_then_sent else protocol.close_sent
+            # The engine answers a Close frame with the same code and reason.
+            close = self.protocol.close_sent
             event: dict[str, Any] = {"type": "websocket.disconnect"}
             if close is None:
                 event["code"] = CloseCode.ABNORMAL_CLOSURE.value

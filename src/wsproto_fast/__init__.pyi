@@ -150,7 +150,6 @@ class Frame:
 
 # _deflate
 
-@disjoint_base
 class Extension:
     name: ExtensionName
     def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame: ...

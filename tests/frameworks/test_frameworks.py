@@ -322,6 +322,8 @@ class TestFailures:
             assert len(answer) == 2 + answer[1]
         else:
             assert answer == b""
+        if server.framework.engine == "wsapi.uvicorn":
+            assert how_it_ended(server, "hostile_bytes").startswith(str(code))
         assert ask(server, "engine") == server.framework.engine
 
 
