@@ -16,6 +16,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 SOURCES = Path("src")
+KERNELS = SOURCES / "wsproto_fast"
 
 
 def switched_on(variable: str) -> bool:
@@ -55,8 +56,8 @@ def extension(source: Path) -> Extension:
     return Extension(
         ".".join(source.relative_to(SOURCES).with_suffix("").parts),
         [source.as_posix()],
-        depends=[path.as_posix() for path in sorted(source.parent.glob("*.h"))],
-        include_dirs=[source.parent.as_posix()],
+        depends=[path.as_posix() for path in sorted(KERNELS.glob("*.h"))],
+        include_dirs=[KERNELS.as_posix()],
         define_macros=macros,
         extra_compile_args=compile_args,
         extra_link_args=link_args,

@@ -185,6 +185,11 @@ def run_handshake(process: Process, settings: Settings) -> Figure:
     return figure(load.handshakes(process.target, 8, True, settings.warmup, settings.seconds))
 
 
+def run_opening(process: Process, settings: Settings) -> Figure:
+    """Open connections that stay open, 8 at a time."""
+    return figure(load.openings(process.target, 8, scaled(300, settings)))
+
+
 def run_accept(process: Process, settings: Settings) -> Figure:
     """Open and close TCP connections without a byte, 8 at a time."""
     return figure(load.handshakes(process.target, 8, False, settings.warmup, settings.seconds))
@@ -277,6 +282,13 @@ SCENARIOS: Final = {
             "memory of an idle connection, over 1,000 of them",
             "echo",
             run_idle,
+        ),
+        Scenario(
+            "opening",
+            "CPU µs per connection",
+            "connect, opening handshake (raw: the same request echoed); connections stay open",
+            "echo",
+            run_opening,
         ),
         Scenario(
             "handshake",

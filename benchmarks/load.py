@@ -17,9 +17,9 @@ import socket
 import struct
 import time
 import zlib
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -463,13 +463,15 @@ def measure(
     return best if traffic is None else replace(best, wire=traffic.ratio)
 
 
-def measure_slice(clock: Clock, turn: Callable[[], int], seconds: float) -> Window:
-    """Call `turn` for `seconds` and count."""
+def measure_slice(
+    clock: Clock, turn: Callable[[], int], seconds: float, enough: float = inf
+) -> Window:
+    """Call `turn` for `seconds`, or until `enough` messages are finished, and count."""
     now = time.perf_counter
     messages, sleeps, queued = 0, clock.sleeps(), clock.queued()
     cpu, begin = clock.cpu(), now()
     end = begin + seconds
-    while now() < end:
+    while now() < end and messages < enough:
         messages += turn()
     cpu, wall = clock.cpu() - cpu, now() - begin
     if not messages:
@@ -563,85 +565,139 @@ def everybody(
     return turn
 
 
-def handshakes(
-    target: Target, concurrency: int, upgrade: bool, warmup: float, seconds: float
-) -> Window:
-    """Measure connections that are opened and closed, `concurrency` at any time.
+def upgrade(sock: socket.socket, target: Target, nonce: bytes) -> Conversation:
+    """Perform the opening handshake; a raw server echoes the bytes of the request instead."""
+    request = data.upgrade_request(target.port, nonce)
+    sock.send(request)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        yield 0
+        piece = sock.recv(4096)
+        if not piece:
+            raise mismatch(piece, b"")
+        head += piece
+    if target.websocket:
+        check_head(head, nonce)
+    elif head != request:
+        raise mismatch(head, request)
 
-    With `upgrade`: the opening handshake, then a Close frame from the client, the server's Close
-    frame, and the server closes the TCP connection first (RFC 6455 §7.1.1). A raw server echoes
-    the bytes of the request instead. Without `upgrade`: connect and half-close, no bytes.
+
+def expect_end(sock: socket.socket, expected: bytes) -> Conversation:
+    """Receive `expected`, then the end of the stream."""
+    received = b""
+    while True:
+        yield 0
+        piece = sock.recv(4096)
+        if not piece:
+            break
+        received += piece
+    if received != expected:
+        raise mismatch(received, expected)
+
+
+class Arrivals:
+    """Connections that come one after the other, `concurrency` of them at any time.
+
+    `converse` is what each of them does once it is connected. Their sockets are closed after it, or
+    stay open with `keep`.
     """
-    epoll = select.epoll()
-    running: dict[int, tuple[socket.socket, Callable[[], int]]] = {}
-    nonces = deque(number.to_bytes(16, "big") for number in range(64))
-    keys = itertools.cycle(data.masking_keys(64))
-    close_reply = data.frame(data.CLOSE, CLOSE_FRAME)
 
-    def conversation(sock: socket.socket) -> Conversation:
-        yield 0  # until connected
+    def __init__(
+        self,
+        target: Target,
+        concurrency: int,
+        converse: Callable[[socket.socket], Conversation],
+        keep: bool = False,
+    ) -> None:
+        self.target = target
+        self.converse = converse
+        self.keep = keep
+        self.epoll = select.epoll()
+        self.running: dict[int, tuple[socket.socket, Callable[[], int]]] = {}
+        for _ in range(concurrency):
+            self.begin()
+
+    def begin(self) -> None:
+        """Start to connect."""
+        sock = self.target.new_socket()
+        sock.setblocking(False)
+        sock.connect_ex((HOST, self.target.port))
+        resume = self.conversation(sock).__next__
+        resume()
+        self.running[sock.fileno()] = sock, resume
+        self.epoll.register(sock.fileno(), select.EPOLLOUT)
+
+    def conversation(self, sock: socket.socket) -> Conversation:
+        """Converse when connected."""
+        yield 0
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             raise WrongEcho(f"connection refused: {errno.errorcode[error]}")
-        epoll.modify(sock.fileno(), select.EPOLLIN)
-        rest = b""
-        if upgrade:
-            nonce = nonces[0]
-            nonces.rotate()
-            request = data.upgrade_request(target.port, nonce)
-            sock.send(request)
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
-                yield 0
-                piece = sock.recv(4096)
-                if not piece:
-                    raise mismatch(piece, b"")
-                head += piece
-            if target.websocket:
-                check_head(head, nonce)
-                rest = close_reply
-                sock.send(data.frame(data.CLOSE, CLOSE_FRAME, next(keys)))
-            elif head != request:
-                raise mismatch(head, request)
-        if not rest:
-            sock.shutdown(socket.SHUT_WR)
-        received = b""
-        while True:
-            yield 0
-            piece = sock.recv(4096)
-            if not piece:
-                break
-            received += piece
-        if received != rest:
-            raise mismatch(received, rest)
+        self.epoll.modify(sock.fileno(), select.EPOLLIN)
+        yield from self.converse(sock)
         yield 1
 
-    def begin() -> None:
-        sock = target.new_socket()
-        sock.setblocking(False)
-        sock.connect_ex((HOST, target.port))
-        resume = conversation(sock).__next__
-        resume()
-        running[sock.fileno()] = sock, resume
-        epoll.register(sock.fileno(), select.EPOLLOUT)
-
-    def turn() -> int:
-        events = epoll.poll(TIMEOUT, 1024)
+    def turn(self) -> int:
+        """Go on with those that got something; return how many finished, for which others begin."""
+        events = self.epoll.poll(TIMEOUT, 1024)
         if not events:
             raise WrongEcho(f"no answer within {TIMEOUT:g} s")
         finished = 0
         for fd, _ in events:
-            sock, resume = running[fd]
+            sock, resume = self.running[fd]
             if resume():
                 finished += 1
-                del running[fd]
-                target.close(sock)
-                begin()
+                del self.running[fd]
+                if self.keep:
+                    self.epoll.unregister(fd)
+                else:
+                    self.target.close(sock)
+                self.begin()
         return finished
 
-    for _ in range(concurrency):
-        begin()
+
+def handshakes(
+    target: Target, concurrency: int, upgraded: bool, warmup: float, seconds: float
+) -> Window:
+    """Measure connections that are opened and closed, `concurrency` at any time.
+
+    With `upgraded`: the opening handshake, then a Close frame from the client, the server's Close
+    frame, and the server closes the TCP connection first (RFC 6455 §7.1.1). Without: connect and
+    half-close, no bytes.
+    """
+    nonces = itertools.cycle(number.to_bytes(16, "big") for number in range(64))
+    keys = itertools.cycle(data.masking_keys(64))
+    close_reply = data.frame(data.CLOSE, CLOSE_FRAME)
+
+    def converse(sock: socket.socket) -> Conversation:
+        rest = b""
+        if upgraded:
+            yield from upgrade(sock, target, next(nonces))
+            if target.websocket:
+                rest = close_reply
+                sock.send(data.frame(data.CLOSE, CLOSE_FRAME, next(keys)))
+        if not rest:
+            sock.shutdown(socket.SHUT_WR)
+        yield from expect_end(sock, rest)
+
+    turn = Arrivals(target, concurrency, converse).turn
     return measure(target.clock, turn, warmup, seconds, slices=2)
+
+
+def openings(target: Target, concurrency: int, count: int) -> Window:
+    """Measure opening handshakes, `concurrency` at any time, of connections that then stay open.
+
+    There are `count` of them in each slice, after as many that don't count.
+    """
+    nonces = itertools.cycle(number.to_bytes(16, "big") for number in range(64))
+
+    def converse(sock: socket.socket) -> Conversation:
+        return upgrade(sock, target, next(nonces))
+
+    turn = Arrivals(target, concurrency, converse, keep=True).turn
+
+    windows = [measure_slice(target.clock, turn, TIMEOUT, count) for _ in range(1 + SLICES)]
+    return min(windows[1:], key=lambda window: window.cpu_us)
 
 
 def exchange_once(

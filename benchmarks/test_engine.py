@@ -23,11 +23,14 @@ from websockets.server import ServerProtocol as WebsocketsServer
 from websockets.speedups import apply_mask as websockets_apply_mask
 
 import wsproto_fast
+import wsproto_fast.wsproto
 
 from . import data
 
 SMALL = 16
 LARGE = 1 << 16
+NONCE = bytes(range(16))
+REQUEST = data.upgrade_request(80, NONCE)
 COUNTS = {SMALL: 1000, LARGE: 16}  # messages in one call of receive_data, or sent before output
 
 Message = str | bytes
@@ -87,21 +90,34 @@ def receive_websockets() -> Receive:
     return receive
 
 
-def receive_wsproto() -> Receive:
-    """Message events of wsproto."""
-    connection = wsproto.connection.Connection(wsproto.connection.ConnectionType.SERVER)
+def receive_as_wsproto(package: Any) -> Receive:
+    """Message events of a connection of wsproto, or with its interface, after its handshake."""
+    connection = package.WSConnection(package.ConnectionType.SERVER)
+    connection.receive_data(REQUEST)
+    next(iter(connection.events()))
+    connection.send(package.events.AcceptConnection())
 
     def receive(wire: bytes) -> list[Message]:
         connection.receive_data(wire)
-        events: list[Any] = list(connection.events())
-        return [event.data for event in events]
+        return [event.data for event in connection.events()]
 
     return receive
+
+
+def receive_ours_wsproto() -> Receive:
+    """Message events of our engine with the interface of wsproto."""
+    return receive_as_wsproto(wsproto_fast.wsproto)
+
+
+def receive_wsproto() -> Receive:
+    """Message events of wsproto."""
+    return receive_as_wsproto(wsproto)
 
 
 RECEIVERS = {
     "ours-queue": receive_ours_queue,
     "ours-events": receive_ours_events,
+    "ours-wsproto": receive_ours_wsproto,
     "websockets": receive_websockets,
     "wsproto": receive_wsproto,
 }
@@ -158,17 +174,16 @@ def send_websockets(is_client: bool) -> Send:
     return send
 
 
-def send_wsproto(is_client: bool) -> Send:
-    """The connection of wsproto."""
-    kind = wsproto.connection.ConnectionType
-    connection = wsproto.connection.Connection(kind.CLIENT if is_client else kind.SERVER)
+def send_as_wsproto(package: Any, is_client: bool) -> Send:
+    """The connection of wsproto, or one with its interface."""
+    kind = package.connection.ConnectionType
+    connection = package.connection.Connection(kind.CLIENT if is_client else kind.SERVER)
+    text, binary = package.events.TextMessage, package.events.BytesMessage
 
     def send(messages: list[Message]) -> bytes:
         return b"".join(
             connection.send(
-                wsproto.events.TextMessage(data=message)
-                if isinstance(message, str)
-                else wsproto.events.BytesMessage(data=message)
+                text(data=message) if isinstance(message, str) else binary(data=message)
             )
             for message in messages
         )
@@ -176,7 +191,22 @@ def send_wsproto(is_client: bool) -> Send:
     return send
 
 
-SENDERS = {"ours": send_ours, "websockets": send_websockets, "wsproto": send_wsproto}
+def send_ours_wsproto(is_client: bool) -> Send:
+    """Our engine with the interface of wsproto."""
+    return send_as_wsproto(wsproto_fast.wsproto, is_client)
+
+
+def send_wsproto(is_client: bool) -> Send:
+    """The connection of wsproto."""
+    return send_as_wsproto(wsproto, is_client)
+
+
+SENDERS = {
+    "ours": send_ours,
+    "ours-wsproto": send_ours_wsproto,
+    "websockets": send_websockets,
+    "wsproto": send_wsproto,
+}
 
 
 def unmasked(wire: bytes, size: int) -> bytes:
@@ -239,9 +269,6 @@ def test_mask(benchmark: BenchmarkFixture, size: int, engine: str) -> None:
 
 # --- opening handshake of a server: a request -> the response
 
-NONCE = bytes(range(16))
-REQUEST = data.upgrade_request(80, NONCE)
-
 
 def handshake_ours() -> bytes:
     """Accept a request with our engine."""
@@ -261,16 +288,28 @@ def handshake_websockets() -> bytes:
     return b"".join(protocol.data_to_send())
 
 
-def handshake_wsproto() -> bytes:
-    """Accept a request with wsproto."""
-    connection = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
+def handshake_as_wsproto(package: Any) -> bytes:
+    """Accept a request with wsproto, or with its interface."""
+    connection = package.WSConnection(package.ConnectionType.SERVER)
     connection.receive_data(REQUEST)
     next(iter(connection.events()))
-    return connection.send(wsproto.events.AcceptConnection())
+    response: bytes = connection.send(package.events.AcceptConnection())
+    return response
+
+
+def handshake_ours_wsproto() -> bytes:
+    """Accept a request with our engine and the interface of wsproto."""
+    return handshake_as_wsproto(wsproto_fast.wsproto)
+
+
+def handshake_wsproto() -> bytes:
+    """Accept a request with wsproto."""
+    return handshake_as_wsproto(wsproto)
 
 
 HANDSHAKES = {
     "ours": handshake_ours,
+    "ours-wsproto": handshake_ours_wsproto,
     "websockets": handshake_websockets,
     "wsproto": handshake_wsproto,
 }

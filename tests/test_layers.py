@@ -1,6 +1,7 @@
 """The direction of dependencies, read from the imports: a lower layer never knows a higher one."""
 
 import ast
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,14 +11,18 @@ import pytest
 SRC = Path(__file__).parents[1] / "src"
 ENGINE = SRC / "wsproto_fast"
 PURE = sorted(ENGINE.rglob("*.py"))
+# A face on top of the engine, with a compiled part of its own.
+FACE = ENGINE / "wsproto"
 COMPILED = sorted([*ENGINE.rglob("*.pyx"), *ENGINE.rglob("*.pxd")])
 FRONT_ENDS = ["asyncio", "sync", "trio"]
+MOST_REPEATED_LINES = 15
 COMPILED_FRONT_ENDS = sorted([*(SRC / "wsapi").rglob("*.pyx"), *(SRC / "wsapi").rglob("*.pxd")])
 NO_IO = {"wsapi", "asyncio", "threading", "trio", "socket", "selectors", "ssl"}
 # A compiled module cimports only those that stand before it.
 ORDER = [
     "_output",
     "_frames",
+    "_listener",
     "_queue",
     "_deflate",
     "_http11",
@@ -26,6 +31,7 @@ ORDER = [
     "_protocol",
     "_handshake",
     "__init__",
+    "_core",
 ]
 
 pytestmark = pytest.mark.skipif(not PURE, reason="the sources are not beside the tests")
@@ -66,8 +72,9 @@ def test_engine_does_no_io(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PURE, ids=lambda path: path.name)
 def test_pure_modules_do_not_import_compiled_ones(path: Path) -> None:
-    if path != ENGINE / "__init__.py":
-        assert not {part for name in imported(path) for part in name.split(".")} & set(ORDER[:-1])
+    if path != ENGINE / "__init__.py" and FACE not in path.parents:
+        assert not {part for name in imported(path) for part in name.split(".")} & set(ORDER)
+        assert not [name for name in imported(path) if name.startswith("wsproto_fast.wsproto")]
 
 
 @pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.name)
@@ -79,7 +86,9 @@ def test_compiled_modules_cimport_downwards(path: Path) -> None:
 
 @pytest.mark.parametrize("path", COMPILED_FRONT_ENDS, ids=lambda path: path.name)
 def test_compiled_front_ends_cimport_the_engine(path: Path) -> None:
-    packages = {name.split(".")[0] for name in cython_imported(path, "cimport")}
+    own = f"wsapi.{path.parent.name}."
+    names = [name for name in cython_imported(path, "cimport") if not name.startswith(own)]
+    packages = {name.split(".")[0] for name in names}
     assert packages <= {"cpython", "cython", "libc", "wsproto_fast"}
 
 
@@ -90,3 +99,27 @@ def test_front_ends_do_not_import_each_other(front_end: str) -> None:
         if path.suffix not in (".py", ".pyx"):
             continue
         assert not [name for name in any_imported(path) if name.startswith(others)]
+
+
+def lines_of(front_end: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield lines of code and documentation, the same whether they are of coroutines or not."""
+    for path in sorted((SRC / "wsapi" / front_end).rglob("*.py*")):
+        if path.suffix in (".py", ".pyx"):
+            text = re.sub(r"\b(async|await) |#.*", "", path.read_text(encoding="utf-8"))
+            text = re.sub(r"(?m)^(from|import) .*(\n    .*)*(\n\))?", "", text)
+            yield path.name, [line.strip() for line in text.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("pair", list(itertools.combinations(FRONT_ENDS, 2)), ids="-".join)
+def test_front_ends_do_not_repeat_each_other(pair: tuple[str, str]) -> None:
+    size = MOST_REPEATED_LINES + 1
+    runs: list[dict[str, str]] = [
+        {
+            "\n".join(lines[start : start + size]): name
+            for name, lines in lines_of(front_end)
+            for start in range(len(lines) - size + 1)
+        }
+        for front_end in pair
+    ]
+    repeated = [f"{runs[0][run]} and {runs[1][run]}:\n{run}" for run in runs[0] if run in runs[1]]
+    assert not repeated, "write it once, beside the front-ends:\n\n" + "\n\n".join(repeated)

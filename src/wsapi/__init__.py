@@ -60,6 +60,7 @@ from .typing import (
 )
 
 if TYPE_CHECKING:
+    from ._install import install_as_websockets as install_as_websockets
     from .asyncio.client import ClientConnection, connect, unix_connect
     from .asyncio.router import Router, route, unix_route
     from .asyncio.server import Server, ServerConnection, basic_auth, broadcast, serve, unix_serve
@@ -80,6 +81,7 @@ else:
         "broadcast": "asyncio.server",
         "serve": "asyncio.server",
         "unix_serve": "asyncio.server",
+        "install_as_websockets": "_install",
     }
 
     def __getattr__(name: str) -> object:

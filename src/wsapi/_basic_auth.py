@@ -1,7 +1,6 @@
 """HTTP Basic Authentication of clients by a server (RFC 7617), without I/O.
 
-Owns what is read from a request, how credentials are compared, and what is answered. Front-ends
-own how ``check_credentials`` is called.
+Owns what is read from a request, how credentials are compared, and what is answered.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import http
 import inspect
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from wsproto_fast import ServerProtocol
 from wsproto_fast.datastructures import MultipleValuesError
@@ -20,10 +19,21 @@ from wsproto_fast.exceptions import InvalidHeader
 from wsproto_fast.headers import build_www_authenticate_basic, parse_authorization_basic
 from wsproto_fast.http11 import Request, Response
 
-__all__ = ["BasicAuth", "CheckCredentials", "Credentials", "Unauthorized"]
+from ._documentation import document
+
+__all__ = ["BasicAuth", "basic_auth", "basic_auth_sync"]
 
 Credentials: TypeAlias = tuple[str, str]
 CheckCredentials: TypeAlias = Callable[[str, str], Awaitable[bool] | bool]
+
+
+class Authenticated(Protocol):
+    """What is asked of a server's connection."""
+
+    username: str
+
+    @property
+    def protocol(self) -> ServerProtocol: ...
 
 
 class Unauthorized(Exception):
@@ -84,6 +94,11 @@ class BasicAuth:
         Raises:
             TypeError: If ``check_credentials`` is a coroutine function.
         """
+        answer = self._check(protocol, request)
+        return answer if isinstance(answer, Response) else None
+
+    def _check(self, protocol: ServerProtocol, request: Request) -> Response | str:
+        """Return the name of the user, or the response to whoever isn't one."""
         try:
             username, password = self.read(request)
             valid = self.check_credentials(username, password)
@@ -94,7 +109,16 @@ class BasicAuth:
             self.require(valid)
         except Unauthorized as exc:
             return self.refuse(protocol, exc)
-        return None
+        return username
+
+    async def _check_later(self, protocol: ServerProtocol, request: Request) -> Response | str:
+        try:
+            username, password = self.read(request)
+            valid = self.check_credentials(username, password)
+            self.require(await valid if inspect.isawaitable(valid) else valid)
+        except Unauthorized as exc:
+            return self.refuse(protocol, exc)
+        return username
 
     def read(self, request: Request) -> Credentials:
         """Return the user name and the password of a request.
@@ -170,3 +194,48 @@ def _checker_of(credentials: Any) -> CheckCredentials:
         return digest(username, password) in known
 
     return check
+
+
+@document
+def basic_auth(
+    realm: str = "",
+    credentials: Credentials | Iterable[Credentials] | None = None,
+    check_credentials: CheckCredentials | None = None,
+) -> Callable[[Authenticated, Request], Awaitable[Response | None]]:
+    """Return a ``process_request`` that demands HTTP Basic Authentication (RFC 7617).
+
+    ``check_credentials`` may be a coroutine function.
+
+    {basic_auth}
+    """
+    auth = BasicAuth(realm, credentials, check_credentials)
+
+    async def process_request(connection: Authenticated, request: Request) -> Response | None:
+        return _admit(connection, await auth._check_later(connection.protocol, request))
+
+    return process_request
+
+
+@document
+def basic_auth_sync(
+    realm: str = "",
+    credentials: Credentials | Iterable[Credentials] | None = None,
+    check_credentials: Callable[[str, str], bool] | None = None,
+) -> Callable[[Authenticated, Request], Response | None]:
+    """Return a ``process_request`` that demands HTTP Basic Authentication (RFC 7617).
+
+    {basic_auth}
+    """
+    auth = BasicAuth(realm, credentials, check_credentials)
+
+    def process_request(connection: Authenticated, request: Request) -> Response | None:
+        return _admit(connection, auth._check(connection.protocol, request))
+
+    return process_request
+
+
+def _admit(connection: Authenticated, answer: Response | str) -> Response | None:
+    if isinstance(answer, Response):
+        return answer
+    connection.username = answer
+    return None

@@ -1,207 +1,335 @@
-"""Checks of arguments of ``connect`` and ``serve``, made before any I/O.
+"""Options of ``connect``, ``serve`` and connections: names, types, defaults, documentation, once.
 
-Owns what is acceptable, and texts that name the argument and say so. What the engine is given, it
-checks itself.
+An option is an entry of a ``TypedDict`` whose annotation has an `Option`. Functions take them as
+``**kwargs: Unpack[...]``, which type checkers follow; `takes` tells ``inspect.signature`` and
+``help`` the same. Front-ends add their own. Entries without `Option` are passed on to what makes
+sockets, if they are given.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+import ssl as ssl_module
+import textwrap
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    cast,
+    get_origin,
+    get_type_hints,
+)
 
-from wsproto_fast.datastructures import Headers
-from wsproto_fast.headers import validate_subprotocols
+from wsproto_fast.datastructures import HeadersLike
+from wsproto_fast.http11 import SERVER, USER_AGENT, Request, Response
+from wsproto_fast.typing import LoggerLike, Origin, Subprotocol
+
+from ._documentation import document
+from ._reconnection import backoff, process_exception
 
 __all__ = [
-    "check_callable",
-    "check_extensions",
-    "check_header",
-    "check_instance",
-    "check_origins",
-    "check_pair",
-    "check_port",
-    "check_subprotocols",
-    "check_write_limit",
+    "ClientOptions",
+    "ConnectionOptions",
+    "Option",
+    "ServerOptions",
+    "TLSOptions",
+    "complete",
+    "documented",
+    "other_options",
 ]
 
+T = TypeVar("T")
+ConnectionT = TypeVar("ConnectionT")
+ResultT = TypeVar("ResultT")
 
-def check_callable(name: str, value: object, *, optional: bool = True) -> None:
-    """Refuse what can't be called.
+OptionsType: TypeAlias = Any  # the class of a TypedDict, for which there is no type
+
+Limits: TypeAlias = int | tuple[int | None, int | None] | None
+
+AnswerLater: TypeAlias = Awaitable[Response | None] | Response | None
+"""What ``process_request`` and ``process_response`` may return where coroutines are awaited."""
+
+
+class Option(NamedTuple):
+    """What an option is by default, and what it means."""
+
+    default: Any
+    doc: str
+
+
+class ConnectionOptions(TypedDict, total=False):
+    """Options of a connection."""
+
+    ping_interval: Annotated[
+        float | None, Option(20, "Seconds between keepalive pings; None for none.")
+    ]
+    ping_timeout: Annotated[
+        float | None,
+        Option(
+            20,
+            "Seconds after a keepalive ping in which something must be received; None for no "
+            "limit.",
+        ),
+    ]
+    close_timeout: Annotated[
+        float | None, Option(10, "Seconds that closing may last; None for no limit.")
+    ]
+    max_queue: Annotated[
+        Limits,
+        Option(
+            16,
+            "Number of received frames in the queue above which reading pauses, or a pair of this "
+            "and of the number at which it resumes; None for no limit.",
+        ),
+    ]
+
+
+class _CommonOptions(TypedDict, Generic[ConnectionT], total=False):
+    """Options that clients and servers have in common."""
+
+    extensions: Annotated[
+        Sequence[Any] | None, Option(None, "Extension factories, in order of preference.")
+    ]
+    subprotocols: Annotated[
+        Sequence[Subprotocol] | None, Option(None, "Subprotocols, in order of preference.")
+    ]
+    compression: Annotated[str | None, Option("deflate", '"deflate" or None.')]
+    max_size: Annotated[
+        Limits,
+        Option(
+            2**20,
+            "Limit on incoming messages in bytes, or a pair of limits on messages and on "
+            "fragments; None for no limit.",
+        ),
+    ]
+    create_connection: Annotated[
+        Callable[..., ConnectionT] | None,
+        Option(None, "Class of connections, or factory called like it."),
+    ]
+
+
+class ClientOptions(
+    _CommonOptions[ConnectionT], ConnectionOptions, Generic[ConnectionT], total=False
+):
+    """Options of a client."""
+
+    origin: Annotated[Origin | None, Option(None, "Value of the Origin header.")]
+    additional_headers: Annotated[
+        HeadersLike | None,
+        Option(
+            None,
+            "Headers to add to the opening handshake. A redirect to another origin drops those "
+            "that hold credentials, for good.",
+        ),
+    ]
+    user_agent_header: Annotated[
+        str | None, Option(USER_AGENT, "Value of the User-Agent header; None for none.")
+    ]
+    proxy: Annotated[
+        str | bool | None,
+        Option(
+            True,
+            "URL of an HTTP or SOCKS proxy; True for the one that environment or system have for "
+            "this URI; None for none. A connection that is there already, and a Unix socket, are "
+            "used without proxy.",
+        ),
+    ]
+    open_timeout: Annotated[
+        float | None,
+        Option(10, "Seconds that opening the connection may last in all; None for no limit."),
+    ]
+    process_exception: Annotated[
+        Callable[[Exception], Exception | None],
+        Option(
+            process_exception,
+            "Policy of the reconnecting iterator: takes what connecting raised, returns None to "
+            "try again or else what to raise.",
+        ),
+    ]
+    reconnect_delays: Annotated[
+        Callable[[], Iterator[float]],
+        Option(
+            backoff,
+            "Callable that returns a generator of the seconds to wait after failures; called anew "
+            "after each success. When it ends, the last failure is raised.",
+        ),
+    ]
+    logger: Annotated[LoggerLike | None, Option(None, "Logger; ``wsapi.client`` by default.")]
+    one_connecting: Annotated[
+        bool,
+        Option(
+            False,
+            "Wait while another connection of this process, made with this option too, is in its "
+            "opening handshake with the same IP address (RFC 6455 section 4.1).",
+        ),
+    ]
+
+
+class TLSOptions(TypedDict, total=False):
+    """Options for TLS of a client where there is a default configuration."""
+
+    ssl: Annotated[
+        ssl_module.SSLContext | Literal[True] | None,
+        Option(None, "Configuration of TLS, for a ``wss://`` URI; None for a default one."),
+    ]
+    server_hostname: Annotated[
+        str | None,
+        Option(None, "Name that the server's certificate must have; None for that in the URI."),
+    ]
+    proxy_ssl: Annotated[
+        ssl_module.SSLContext | Literal[True] | None,
+        Option(None, "Configuration of TLS with an ``https://`` proxy; None for a default one."),
+    ]
+    proxy_server_hostname: Annotated[
+        str | None,
+        Option(None, "Name that such a proxy's certificate must have; None for that in its URL."),
+    ]
+
+
+class ServerOptions(
+    _CommonOptions[ConnectionT], ConnectionOptions, Generic[ConnectionT, ResultT], total=False
+):
+    """Options of a server."""
+
+    origins: Annotated[
+        Sequence[Origin | re.Pattern[str] | None] | None,
+        Option(
+            None,
+            "Acceptable values of the Origin header: strings, compiled regular expressions (full "
+            "match), or None for requests without one. None instead of a sequence: don't check.",
+        ),
+    ]
+    select_subprotocol: Annotated[
+        Callable[[ConnectionT, Sequence[Subprotocol]], Subprotocol | None] | None,
+        Option(
+            None,
+            "Called with the connection and the offered subprotocols; returns the one to use.",
+        ),
+    ]
+    process_request: Annotated[
+        Callable[[ConnectionT, Request], ResultT] | None,
+        Option(
+            None,
+            "Called with the connection and the request; may return a response to be sent instead "
+            "of accepting the connection.",
+        ),
+    ]
+    process_response: Annotated[
+        Callable[[ConnectionT, Request, Response], ResultT] | None,
+        Option(
+            None,
+            "Called with the connection, the request and the response; may change the response or "
+            "return another one.",
+        ),
+    ]
+    server_header: Annotated[
+        str | None, Option(SERVER, "Value of the Server header; None for none.")
+    ]
+    check_host: Annotated[
+        bool,
+        Option(True, "Refuse requests whose Host header is missing, repeated or malformed."),
+    ]
+    open_timeout: Annotated[
+        float | None,
+        Option(10, "Seconds that the opening handshake may last; None for no limit."),
+    ]
+    logger: Annotated[LoggerLike | None, Option(None, "Logger; ``wsapi.server`` by default.")]
+
+
+class _Table(NamedTuple):
+    """A ``TypedDict`` of options, taken apart."""
+
+    types: dict[str, Any]
+    options: dict[str, Option]
+    defaults: dict[str, Any]
+    others: frozenset[str]
+
+
+@functools.cache
+def _table(kind: OptionsType) -> _Table:
+    types: dict[str, Any] = {}
+    options: dict[str, Option] = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if get_origin(hint) is Annotated:
+            types[name] = hint.__origin__
+            (options[name],) = hint.__metadata__
+        else:
+            types[name] = hint
+    defaults = {name: option.default for name, option in options.items()}
+    return _Table(types, options, defaults, frozenset(types.keys() - options.keys()))
+
+
+def complete(kind: OptionsType, kwargs: T, name: str = "connect") -> T:
+    """Return options with the defaults of those that aren't given.
 
     Args:
-        name: Name of the argument.
-        value: The argument.
-        optional: Whether None is fine.
+        kind: ``TypedDict`` of the options.
+        kwargs: Options that are given.
+        name: Name of the function that they are given to.
 
     Raises:
-        TypeError: If it isn't acceptable.
+        TypeError: If there is no such option.
     """
-    if not (callable(value) or (optional and value is None)):
-        wanted = "a callable or None" if optional else "a callable"
-        raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
+    table = _table(kind)
+    given = cast(dict[str, Any], kwargs)
+    if unknown := given.keys() - table.types.keys():
+        raise TypeError(f"{name}() got unexpected keyword arguments: {sorted(unknown)}")
+    return cast(T, {**table.defaults, **given})
 
 
-def check_instance(
-    name: str, value: object, types: type | tuple[type, ...], description: str
-) -> None:
-    """Refuse values of other types; None is fine.
+def other_options(kind: OptionsType, kwargs: object) -> dict[str, Any]:
+    """Return what is passed on to what makes sockets.
 
     Args:
-        name: Name of the argument.
-        value: The argument.
-        types: Acceptable types.
-        description: What they are called.
-
-    Raises:
-        TypeError: If it isn't acceptable.
+        kind: ``TypedDict`` of the options.
+        kwargs: Options that are given.
     """
-    if value is not None and not isinstance(value, types):
-        raise TypeError(f"{name} must be {description} or None, not {type(value).__name__}")
+    given = cast(dict[str, Any], kwargs)
+    return {name: value for name, value in given.items() if name in _table(kind).others}
 
 
-def _items(name: str, value: object) -> Sequence[Any]:
-    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
-        raise TypeError(f"{name} must be a list or None, not {_type_name(value)}")
-    return value
+def documented(kind: OptionsType = None) -> Callable[[T], T]:
+    """Return a decorator for functions, or classes, that take options as their last parameter.
 
-
-def _type_name(value: object) -> str:
-    return f"a {type(value).__name__}" if isinstance(value, (str, bytes)) else type(value).__name__
-
-
-def check_origins(origins: object) -> None:
-    """Check acceptable values of the ``Origin`` header.
+    It replaces markers in docstrings, see ``_documentation``, and sets ``__signature__``.
 
     Args:
-        origins: Sequence of str, compiled regular expressions of str, and None; or None.
-
-    Raises:
-        TypeError: If it isn't acceptable.
+        kind: ``TypedDict`` of the options; None to do no more than replace markers.
     """
-    if origins is None:
-        return
-    for origin in _items("origins", origins):
-        if origin is None or isinstance(origin, str):
-            continue
-        if not (isinstance(origin, re.Pattern) and isinstance(origin.pattern, str)):
-            raise TypeError(
-                "origins must contain str, compiled regular expressions of str, or None, "
-                f"not {type(origin).__name__}"
+    if kind is None:
+        return document
+
+    def decorate(thing: T) -> T:
+        table = _table(kind)
+        function: Any = thing.__init__ if isinstance(thing, type) else thing  # type: ignore[misc]
+        signature = inspect.signature(function)
+        *parameters, kwargs = signature.parameters.values()
+        assert kwargs.kind is kwargs.VAR_KEYWORD
+        parameters += (
+            inspect.Parameter(
+                name, kwargs.KEYWORD_ONLY, default=option.default, annotation=table.types[name]
             )
-
-
-def check_extensions(extensions: object, methods: Iterable[str]) -> None:
-    """Check extension factories.
-
-    Args:
-        extensions: Sequence of factories, or None.
-        methods: What factories must have, beside ``name``.
-
-    Raises:
-        TypeError: If it isn't acceptable.
-    """
-    if extensions is None:
-        return
-    wanted = ("name", *methods)
-    for factory in _items("extensions", extensions):
-        if isinstance(factory, type) or not all(hasattr(factory, name) for name in wanted):
-            raise TypeError(
-                f"extensions must contain extension factories, which have {', '.join(wanted)}; "
-                f"got {factory!r}"
-            )
-
-
-def check_subprotocols(subprotocols: object) -> None:
-    """Check names of subprotocols.
-
-    Args:
-        subprotocols: Sequence of str, or None.
-
-    Raises:
-        TypeError: If it isn't a sequence of str.
-        ValueError: If one isn't a token.
-    """
-    if isinstance(subprotocols, Sequence) and not isinstance(subprotocols, str):
-        for subprotocol in subprotocols:
-            if not isinstance(subprotocol, str):
-                raise TypeError(f"subprotocols must contain str, not {type(subprotocol).__name__}")
-    if subprotocols is not None:
-        validate_subprotocols(subprotocols)  # type: ignore[arg-type] # that is what it finds out
-
-
-def check_header(name: str, value: object) -> None:
-    """Check the value of a header.
-
-    Args:
-        name: Name of the argument.
-        value: str or None.
-
-    Raises:
-        TypeError: If it isn't a str.
-        ValueError: If headers can't have this value.
-    """
-    check_instance(name, value, str, "a str")
-    if isinstance(value, str):
-        try:
-            Headers({"Value": value})
-        except Exception:
-            raise ValueError(
-                f"{name} must have no control characters and none outside ISO-8859-1; got {value!r}"
-            ) from None
-
-
-def check_pair(name: str, value: object) -> None:
-    """Refuse tuples that aren't pairs.
-
-    Args:
-        name: Name of the argument.
-        value: The argument; what the items are is checked elsewhere.
-
-    Raises:
-        ValueError: If it has more or fewer than two items.
-    """
-    if isinstance(value, tuple) and len(value) != 2:
-        raise ValueError(f"{name} must be one number or a pair of two; got {value!r}")
-
-
-def check_port(port: object) -> None:
-    """Check a TCP port.
-
-    Args:
-        port: int or None.
-
-    Raises:
-        TypeError: If it isn't an int.
-        ValueError: If there is no such port.
-    """
-    if isinstance(port, bool):
-        raise TypeError("port must be an int or None, not bool")
-    check_instance("port", port, int, "an int")
-    if isinstance(port, int) and not 0 <= port <= 65535:
-        raise ValueError(f"port must be 0 to 65535; got {port}")
-
-
-def check_write_limit(write_limit: object) -> None:
-    """Check limits of a write buffer.
-
-    Args:
-        write_limit: Number of bytes, or a pair of the high mark and the low one, which may be None.
-
-    Raises:
-        TypeError: If these aren't ints.
-        ValueError: If they are negative, or the low one is more than the high one.
-    """
-    check_pair("write_limit", write_limit)
-    high, low = write_limit if isinstance(write_limit, tuple) else (write_limit, None)
-    for mark in (high, low):
-        if isinstance(mark, bool) or not isinstance(mark, (int, type(None))):
-            raise TypeError(
-                f"write_limit must be int, a pair of int, or None; got {type(mark).__name__}"
-            )
-    if (high is not None and high < 0) or (
-        low is not None and not 0 <= low <= (4 * low if high is None else high)
-    ):
-        raise ValueError(
-            f"write_limit must be (high, low) with high >= low >= 0; got ({high}, {low})"
+            for name, option in table.options.items()
+            if name not in signature.parameters
         )
+        if table.others:
+            parameters.append(kwargs.replace(annotation=Any))
+        function.__signature__ = signature.replace(parameters=parameters)
+        return document(thing, "\n".join(_describe(table.options.items())))
+
+    return decorate
+
+
+def _describe(options: Iterable[tuple[str, Option]]) -> Iterator[str]:
+    """Yield the lines of the documentation of options."""
+    for name, option in options:
+        # Room for the indentation in docstrings.
+        yield from textwrap.wrap(f"{name}: {option.doc}", 84, subsequent_indent="    ")

@@ -1,24 +1,28 @@
 """Routing of connections to handlers by werkzeug's URL maps, without I/O.
 
-Owns how a request is matched and what is answered when it isn't. Front-ends own how handlers are
-called. werkzeug is optional: imported only when something is routed.
+Owns how a request is matched, and what is answered when it isn't. werkzeug is optional: imported
+only when something is routed.
 """
 
 from __future__ import annotations
 
 import http
+import inspect
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from wsproto_fast.exceptions import InvalidHeader
 from wsproto_fast.http11 import Request, Response
 from wsproto_fast.typing import StatusLike
 
+from ._checks import check_callable
+from ._options import documented
+
 if TYPE_CHECKING:
     from werkzeug.routing import Map
 
-__all__ = ["BaseRouter", "url_scheme_of"]
+__all__ = ["AsyncRouter", "BaseRouter", "SyncRouter", "prepare_route"]
 
 
 class Routable(Protocol):
@@ -33,23 +37,11 @@ class Routable(Protocol):
 ConnectionT = TypeVar("ConnectionT", bound=Routable)
 
 
-def url_scheme_of(ssl: object) -> str:
-    """Return the scheme of URLs for an ``ssl`` argument of ``route``."""
-    return "ws" if ssl is None else "wss"
-
-
+@documented()
 class BaseRouter(Generic[ConnectionT]):
     """Finds the handler of a connection; what the routers of front-ends have in common.
 
-    Args:
-        url_map: Map of URLs, whose endpoints are handlers.
-        server_name: Name that URLs are built and hosts are matched with; None for what the
-            ``Host`` header says.
-        url_scheme: Scheme of URLs, "ws" or "wss".
-
-    Raises:
-        ImportError: If werkzeug isn't installed.
-        TypeError: If ``url_map`` isn't a map.
+    {router}
     """
 
     def __init__(
@@ -145,3 +137,89 @@ def _bad_host(connection: Routable, request: Request) -> Response:
     return connection.respond(
         http.HTTPStatus.BAD_REQUEST, f"Failed to open a WebSocket connection: {problem}.\n"
     )
+
+
+@documented()
+class AsyncRouter(BaseRouter[ConnectionT]):
+    """Dispatches connections to handlers; subclass it to change how, and see ``create_router``.
+
+    {router}
+    """
+
+    async def handler(self, connection: ConnectionT) -> None:
+        """Call the handler of a connection.
+
+        Args:
+            connection: An open connection.
+        """
+        await connection.handler(connection, **connection.handler_kwargs)
+
+
+@documented()
+class SyncRouter(BaseRouter[ConnectionT]):
+    """Dispatches connections to handlers; subclass it to change how, and see ``create_router``.
+
+    {router}
+    """
+
+    def handler(self, connection: ConnectionT) -> None:
+        """Call the handler of a connection.
+
+        Args:
+            connection: An open connection.
+        """
+        connection.handler(connection, **connection.handler_kwargs)
+
+
+RouterT = TypeVar("RouterT", bound=BaseRouter[Any])
+
+
+def prepare_route(
+    router_class: type[RouterT],
+    url_map: Map,
+    server_name: str | None,
+    ssl: Any,
+    create_router: Callable[..., RouterT] | None,
+    kwargs: dict[str, Any],
+    *,
+    awaitables: bool = True,
+) -> RouterT:
+    """Make the router of ``route``.
+
+    Args:
+        router_class: Class of routers, unless ``create_router`` is given.
+        url_map: As for ``route``, as are the following ones.
+        server_name: See there.
+        ssl: See there.
+        create_router: See there.
+        kwargs: Arguments of ``serve``, which are completed.
+        awaitables: Whether ``process_request`` may return awaitables.
+
+    Raises:
+        ImportError: If werkzeug isn't installed.
+        TypeError: If an argument isn't acceptable.
+    """
+    check_callable("create_router", create_router)
+    factory = router_class if create_router is None else create_router
+    router = factory(url_map, server_name, "ws" if ssl is None else "wss")
+    if ssl is not None and ssl is not True:
+        kwargs["ssl"] = ssl
+    first = kwargs.pop("process_request", None)
+    check_callable("process_request", first)
+
+    # Whatever isn't a response is for the server to complain about.
+    def process_request(connection: Any, request: Request) -> Any:
+        response = first(connection, request)
+        return router.route_request(connection, request) if response is None else response
+
+    async def process_request_later(connection: Any, request: Request) -> Any:
+        response = first(connection, request)
+        if inspect.isawaitable(response):
+            response = await response
+        return router.route_request(connection, request) if response is None else response
+
+    if first is None:
+        kwargs["process_request"] = router.route_request
+    else:
+        kwargs["process_request"] = process_request_later if awaitables else process_request
+    return router

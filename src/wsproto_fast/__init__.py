@@ -1,9 +1,10 @@
 """WebSocket protocol engine: bytes in, messages out, without sockets, threads, or a clock."""
 
 try:
-    from ._deflate import PerMessageDeflate
+    from ._deflate import Extension, PerMessageDeflate
     from ._frames import Frame, apply_mask
     from ._handshake import ClientProtocol, ServerProtocol
+    from ._listener import Listener
     from ._protocol import Protocol
     from ._sender import PreparedMessage
 except ModuleNotFoundError as exc:
@@ -13,6 +14,7 @@ except ModuleNotFoundError as exc:
         f"the compiled part of {__name__} is missing ({exc.name}): install the package with "
         "'pip install .', or compile it in place with 'make build'"
     ) from exc
+from ._aliases import install as _install
 from ._version import __version__
 from .datastructures import Headers, MultipleValuesError
 from .exceptions import (
@@ -38,10 +40,12 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "Extension",
     "Frame",
     "Headers",
     "InvalidHandshake",
     "InvalidState",
+    "Listener",
     "MultipleValuesError",
     "Opcode",
     "PayloadTooBig",
@@ -58,4 +62,17 @@ __all__ = [
     "WebSocketException",
     "__version__",
     "apply_mask",
+    "install_as_wsproto",
 ]
+
+
+def install_as_wsproto() -> None:
+    """Make imports of ``wsproto``, from now on, imports of ``wsproto_fast.wsproto``.
+
+    For programs whose imports can't be edited. It must come before the first of them. What isn't
+    there can't be imported, even if the real package is installed.
+
+    Raises:
+        RuntimeError: If the real package was imported before.
+    """
+    _install("wsproto", f"{__name__}.wsproto")

@@ -1,5 +1,4 @@
-# The compiled modules have no stubs of their own: all that is public of them is here. Docstrings
-# are in their sources.
+# All that is public of the compiled modules beside it is here. Docstrings are in their sources.
 
 import re
 import uuid
@@ -26,13 +25,13 @@ from .exceptions import (
     TooManyFragments,
     WebSocketException,
 )
-from .extensions.base import Extension
 from .frames import Close, CloseCode, Opcode, Side, State
 from .http11 import Request, Response
 from .typing import (
     BytesLike,
     Data,
     DataLike,
+    ExtensionName,
     ExtensionParameter,
     LoggerLike,
     Origin,
@@ -49,10 +48,12 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "Extension",
     "Frame",
     "Headers",
     "InvalidHandshake",
     "InvalidState",
+    "Listener",
     "MultipleValuesError",
     "Opcode",
     "PayloadTooBig",
@@ -69,7 +70,10 @@ __all__ = [
     "WebSocketException",
     "__version__",
     "apply_mask",
+    "install_as_wsproto",
 ]
+
+def install_as_wsproto() -> None: ...
 
 # What the engine calls of an extension and of its factories; they need no base class.
 
@@ -146,7 +150,12 @@ class Frame:
 
 # _deflate
 
-# At run time it is registered as a subclass of Extension.
+@disjoint_base
+class Extension:
+    name: ExtensionName
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame: ...
+    def encode(self, frame: Frame) -> Frame: ...
+
 @disjoint_base
 class PerMessageDeflate(Extension):
     min_size: int
@@ -183,6 +192,9 @@ class PreparedMessage:
     def __new__(cls, message: DataLike, text: bool | None = None) -> Self: ...
 
 @disjoint_base
+class Listener: ...  # for compiled code: _listener.pxd
+
+@disjoint_base
 class Protocol:
     handshake_exc: Exception | None
     parser_exc: Exception | None
@@ -197,7 +209,7 @@ class Protocol:
         side: Side,
         *,
         state: State = State.OPEN,
-        max_size: int | tuple[int | None, int | None] | None = 2**20,
+        max_size: int | tuple[int | None, int | None] | None = 1048576,
         logger: LoggerLike | None = None,
     ) -> None: ...
 
@@ -211,6 +223,15 @@ class Protocol:
         max_bytes: int | None = 2**22,
         max_fragments: int | None = 4096,
     ) -> None: ...
+    def listen(
+        self,
+        on_message: Callable[[Data], object] | None = None,
+        *,
+        on_frame: Callable[[int, memoryview, bool], object] | None = None,
+        listener: Listener | None = None,
+    ) -> None: ...
+    @property
+    def last_in_buffer(self) -> bool: ...
     def set_timeouts(
         self,
         *,
@@ -220,6 +241,7 @@ class Protocol:
         close_timeout: float | None = None,
         now: float = 0.0,
     ) -> None: ...
+    def log_about(self, connection: object) -> None: ...
     def use_read_buffer(self, buffer: WriteableBuffer) -> None: ...
 
     # State
@@ -234,6 +256,8 @@ class Protocol:
     def logger(self, logger: LoggerLike) -> None: ...
     @property
     def state(self) -> State: ...
+    @state.setter
+    def state(self, state: State) -> None: ...
     @property
     def extensions(self) -> list[_Extension]: ...
     @extensions.setter
@@ -332,7 +356,7 @@ class ClientProtocol(Protocol):
         extensions: Sequence[_ClientExtensionFactory] | None = None,
         subprotocols: Sequence[Subprotocol] | None = None,
         state: State = State.CONNECTING,
-        max_size: int | tuple[int | None, int | None] | None = 2**20,
+        max_size: int | tuple[int | None, int | None] | None = 1048576,
         logger: LoggerLike | None = None,
     ) -> None: ...
     def connect(self) -> Request: ...
@@ -360,7 +384,7 @@ class ServerProtocol(Protocol):
             Callable[[ServerProtocol, Sequence[Subprotocol]], Subprotocol | None] | None
         ) = None,
         state: State = State.CONNECTING,
-        max_size: int | tuple[int | None, int | None] | None = 2**20,
+        max_size: int | tuple[int | None, int | None] | None = 1048576,
         logger: LoggerLike | None = None,
         check_host: bool = False,
         server_header: str | None = None,

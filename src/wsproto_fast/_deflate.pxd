@@ -2,7 +2,11 @@
 """permessage-deflate (RFC 7692); see _deflate.pyx."""
 
 
-cdef class PerMessageDeflate:
+cdef class Extension:
+    pass
+
+
+cdef class PerMessageDeflate(Extension):
     cdef readonly bint remote_no_context_takeover
     cdef readonly bint local_no_context_takeover
     cdef readonly int remote_max_window_bits

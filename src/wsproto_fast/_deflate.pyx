@@ -50,8 +50,49 @@ class CompressedDataError(ProtocolError):
     """Raised when the payload of a compressed message isn't valid."""
 
 
-cdef class PerMessageDeflate:
-    """permessage-deflate with negotiated parameters (RFC 7692 section 7).
+cdef class Extension:
+    """Extension()\n--\n
+    Base of extensions: one of them as negotiated for one connection, with its state.
+
+    All frames pass through it, control frames included. Frames aren't to be changed: return the one given, or
+    a new one, for instance from ``dataclasses.replace``. The engine only calls methods, so an extension may do
+    without this base, and may leave out what is never called.
+
+    Attributes:
+        name: Name in the registry, as in ``Sec-WebSocket-Extensions``.
+    """
+
+    name = ""
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        """Undo the transformation of a received frame.
+
+        Args:
+            frame: Frame as received, or as left by the extensions applied after this one.
+            max_size: Limit for the payload of the result, in bytes; None for no limit.
+
+        Returns:
+            The frame, with the reserved bits cleared that this extension gives a meaning.
+
+        Raises:
+            PayloadTooBig: If the payload would exceed ``max_size``.
+            ProtocolError: If the frame isn't what the extension allows.
+        """
+        raise NotImplementedError("extensions have their own decode()")
+
+    def encode(self, frame: Frame) -> Frame:
+        """Transform a frame that is going to be sent.
+
+        Args:
+            frame: Frame as made by the application, or by the extensions applied before this one.
+        """
+        raise NotImplementedError("extensions have their own encode()")
+
+
+cdef class PerMessageDeflate(Extension):
+    """PerMessageDeflate(remote_no_context_takeover, local_no_context_takeover, remote_max_window_bits, \
+local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--\n
+    permessage-deflate with negotiated parameters (RFC 7692 section 7).
 
     Args:
         remote_no_context_takeover: Whether the peer compresses each message on its own.

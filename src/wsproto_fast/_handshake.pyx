@@ -223,7 +223,9 @@ cdef class HandshakeProtocol(Protocol):
 
 
 cdef class ClientProtocol(HandshakeProtocol):
-    """Client side of a WebSocket connection.
+    """ClientProtocol(uri, *, origin=None, extensions=None, subprotocols=None, state=State.CONNECTING, \
+max_size=1048576, logger=None)\n--\n
+    Client side of a WebSocket connection.
 
     Args:
         uri: Parsed URI.
@@ -415,7 +417,9 @@ cdef class ClientProtocol(HandshakeProtocol):
 
 
 cdef class ServerProtocol(HandshakeProtocol):
-    """Server side of a WebSocket connection.
+    """ServerProtocol(*, origins=None, extensions=None, subprotocols=None, select_subprotocol=None, \
+state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_header=None)\n--\n
+    Server side of a WebSocket connection.
 
     Args:
         origins: Acceptable values of the ``Origin`` header: str, compiled regular expressions, or

@@ -547,6 +547,22 @@ cdef class ResponseParser(HeadParser):
         self.complete = True
         return 0
 
+    def take_body(self) -> bytes:
+        """Return and forget the part of the body that was received since the last call.
+
+        What is taken doesn't count against the limit on the size of bodies any more, nor is it in
+        ``message.body``.
+        """
+        cdef bytes piece
+        if self.complete or self._body is None:
+            piece = b"" if self.message is None else self.message.body
+            if piece:
+                self.message.body = b""
+            return piece
+        piece = bytes(self._body)
+        self._body.clear()
+        return piece
+
     cdef Py_ssize_t _scan_chunk_size(self, const unsigned char* line, Py_ssize_t size) except -1:
         # RFC 9112 section 7.1: 1*HEXDIG [ chunk-ext ] CRLF
         cdef Py_ssize_t i = self._scanned

@@ -30,6 +30,9 @@ cdef class Protocol(Receiver):
     cdef double _close_deadline
     cdef bint _closing_started      # the clock of the closing handshake runs
 
+    # --- for programs that are compiled: stable ---
+    cdef int send_memory(self, int opcode, const void* data, Py_ssize_t size) except -1
+
     # --- for the opening handshake, which subclasses add ---
     cdef int _receive_handshake_eof(self) except -1
     cdef int _opening_timed_out(self) except -1

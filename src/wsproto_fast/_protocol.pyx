@@ -40,6 +40,7 @@ from .frames import OK_CLOSE_CODES, Close, CloseCode, Side, State
 # Above this, output shouldn't wait for the end of the turn.
 cdef Py_ssize_t FLUSH_SIZE = 65536
 
+cdef list _states = list(State)
 cdef object _INFO = logging.INFO
 
 
@@ -53,8 +54,7 @@ cdef double _duration(str name, value) except? -1.0:
 
 
 cdef class Protocol(Receiver):
-    """Protocol(side, *, state=State.OPEN, max_size=2**20, logger=None)
-
+    """Protocol(side, *, state=State.OPEN, max_size=1048576, logger=None)\n--\n
     A WebSocket connection as a state machine.
 
     Args:
@@ -135,6 +135,25 @@ cdef class Protocol(Receiver):
         return self._id
 
     @property
+    def state(self) -> State:
+        """State of the connection (RFC 6455 section 4.1, 7.1.3 and 7.1.4).
+
+        Drivers that do parts of the protocol themselves may set it: nothing is sent, and what is received is
+        discarded from ``State.CLOSED`` on.
+        """
+        return _states[self._state]
+
+    @state.setter
+    def state(self, state):
+        state = State(state)
+        if state == CLOSED:
+            self._set_closed()
+        elif state == OPEN and self._state == CONNECTING:
+            self._set_open()
+        elif state != self._state:
+            self._set_state(state)
+
+    @property
     def close_code(self) -> int | None:
         """Close code received, 1006 without a Close frame; None until the connection is closed."""
         if self._state != CLOSED:
@@ -182,7 +201,7 @@ cdef class Protocol(Receiver):
         self._state = state
         self._activity |= ATTENTION
         if self._debug():
-            self._logger.debug("= connection is %s", self.state.name)
+            self.logger.debug("= connection is %s", self.state.name)
 
     cdef int _set_open(self) except -1:
         """Enter OPEN after the opening handshake; read the frames that came early."""
@@ -191,6 +210,7 @@ cdef class Protocol(Receiver):
         self._ping_time = self._now + self._ping_interval
         if self._early is not None:
             early, self._early = self._early, None
+            self._unmask_in_place = False
             self._receive(<const unsigned char*><char*>early, len(early))
 
     cdef int _set_handshake_failed(self, exc) except -1:
@@ -221,7 +241,7 @@ cdef class Protocol(Receiver):
             opened = self._state != CONNECTING
             self._set_state(CLOSED)
             if opened and not self._is_client and self._enabled(_INFO):
-                self._logger.info("connection closed")
+                self.logger.info("connection closed")
 
     # ------------------------------------------------------------------ time
 
@@ -258,7 +278,7 @@ cdef class Protocol(Receiver):
                 # Any received byte is a sign of life, not just the Pong.
                 self._pong_deadline = self._last_received + self._ping_timeout
                 self._keepalive_sent = self._last_received
-            if self._queue is not None and not self._queue.reading_wanted:
+            if not self._reading_wanted():
                 # The Pong may be among what isn't read because the application is slow.
                 self._pong_deadline = now + self._ping_timeout
             elif self._pong_deadline <= now and late > 0.25 * min(self._ping_timeout, 4.0):
@@ -266,7 +286,7 @@ cdef class Protocol(Receiver):
                 self._pong_deadline = now + min(late, self._ping_timeout)
             if self._pong_deadline <= now:
                 if self._debug():
-                    self._logger.debug("- timed out waiting for keepalive pong")
+                    self.logger.debug("- timed out waiting for keepalive pong")
                 self._pong_deadline = INFINITY
                 self._fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
         if self._ping_time <= now:
@@ -290,7 +310,7 @@ cdef class Protocol(Receiver):
             self._ping_time = INFINITY
             self._pong_deadline = self._now + self._ping_timeout
         if self._debug():
-            self._logger.debug("% sent keepalive ping")
+            self.logger.debug("% sent keepalive ping")
 
     cdef int _opening_timed_out(self) except -1:
         self._set_handshake_failed(TimeoutError("timed out during opening handshake"))
@@ -305,7 +325,7 @@ cdef class Protocol(Receiver):
         if not self._eof_received:
             self._eof_received = True
             if self._debug():
-                self._logger.debug("< EOF")
+                self.logger.debug("< EOF")
             if self._state == CONNECTING:
                 self._receive_handshake_eof()
             elif not self._discarding and self.parser_exc is None:
@@ -347,7 +367,7 @@ cdef class Protocol(Receiver):
                     return 0
                 payload = bytes(frame.data)
             if self._debug():
-                self._logger.debug("< %s", frame)
+                self.logger.debug("< %s", frame)
         if self._queue is None:
             self._events.append(frame)
         self._activity |= ATTENTION
@@ -379,7 +399,7 @@ cdef class Protocol(Receiver):
                 if self._state == OPEN:
                     self._ping_time = max(self._now, sent + self._ping_interval)
                 if self._debug():
-                    self._logger.debug("% received keepalive pong")
+                    self.logger.debug("% received keepalive pong")
             if earlier == payload:
                 self.latency = self._now - sent
                 return 0
@@ -521,6 +541,22 @@ cdef class Protocol(Receiver):
         else:
             self._output.append(message._frame)
         return self._pending()
+
+    cdef int send_memory(self, int opcode, const void* data, Py_ssize_t size) except -1:
+        """Send a message that lies in memory, from compiled code; return the activity bits.
+
+        Args:
+            opcode: OP_TEXT or OP_BINARY. Text is UTF-8: the caller answers for it.
+            data: Payload, copied.
+            size: Number of bytes.
+
+        Raises:
+            InvalidState, ConcurrencyError: As in ``send``.
+        """
+        if self._extensions is None and self._state == OPEN and not self._sending_opcode and not self._debug():
+            self._write_frame(opcode, True, 0, data, size)
+            return self._pending()
+        return self._send((<const char*>data)[:size], opcode == OP_TEXT, None)
 
     cdef int _pending(self) noexcept:
         cdef int activity = OUTPUT

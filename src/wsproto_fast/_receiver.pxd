@@ -5,6 +5,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from ._frames cimport Header, ws_utf8_state
+from ._listener cimport Listener
 from ._queue cimport MessageQueue
 from ._sender cimport Sender
 
@@ -31,6 +32,7 @@ cdef class Receiver(Sender):
     cdef bint _message_compressed
     cdef ws_utf8_state _utf8
     cdef bint _eof_received
+    cdef bint _paused               # set by a sink that takes one frame at a time
     cdef bytearray _early           # bytes that came before the opening handshake was answered
     cdef double _last_received
 
@@ -39,9 +41,14 @@ cdef class Receiver(Sender):
     cdef uint64_t _max_fragment_size
     cdef uint32_t _max_fragments
 
-    # --- sinks: a queue of messages or a list of events ---
-    cdef MessageQueue _queue
+    # --- sinks: a list of events, a queue of messages, or callbacks ---
     cdef list _events
+    cdef MessageQueue _queue
+    cdef Listener _listener         # with one the queue holds unfinished messages only
+    cdef bint _calling              # a callback runs
+    cdef bint _unmask_in_place      # the bytes being parsed may be written to
+    cdef const unsigned char* _rest  # what follows the frame being processed
+    cdef Py_ssize_t _rest_size
 
     cdef int _set_max_size(self, max_size) except -1
     cdef int _buffer_updated(self, Py_ssize_t size, double now) except -1
@@ -49,7 +56,7 @@ cdef class Receiver(Sender):
     cdef object _next_message(self, object decode)
     cdef int _require_queue(self) except -1
     cdef int _receive(self, const unsigned char* data, Py_ssize_t size) except -1
-    cdef int _receive_frames(self, const unsigned char* data, Py_ssize_t size) except -1
+    cdef Py_ssize_t _receive_frames(self, const unsigned char* data, Py_ssize_t size) except -1
     cdef int _start_frame(self) except -1
     cdef int _whole_frame(self, const unsigned char* data, Py_ssize_t size) except -1
     cdef int _reserve_partial(self, Py_ssize_t extra) except -1
@@ -60,6 +67,16 @@ cdef class Receiver(Sender):
     cdef int _parser_failed(self, exc) except -1
     cdef bint _check_text(self, const unsigned char* data, Py_ssize_t size, Py_ssize_t offset, bint fin) except -1
     cdef int _data_payload(self, bytes payload, bint checked) except -1
+    cdef bint _reading_wanted(self) noexcept
+    cdef bint _gives_frames(self) noexcept
+    cdef int _deliver(self, object payload, int opcode, bint fin) except -1
+    cdef int _whole_frame_in_place(self, const unsigned char* data, Py_ssize_t size) except -1
+    cdef int _call_back(
+        self, object message, int opcode, bint fin, const unsigned char* payload, Py_ssize_t size, object owner
+    ) except -1
+    cdef int _call_listener(
+        self, object message, int opcode, bint fin, const unsigned char* payload, Py_ssize_t size, object owner
+    ) except -1
     cdef Py_ssize_t _remaining_limit(self) noexcept
     cdef bytes _decompress(self, bytes payload, bint fin)
     cdef int _fail_text(self, exc) except -1

@@ -8,7 +8,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.ref cimport Py_XDECREF
-from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cpython.unicode cimport PyUnicode_Check, PyUnicode_DecodeUTF8
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint8_t, uint64_t
 from libc.string cimport memcpy
 
@@ -25,6 +25,7 @@ from ._frames cimport (
     OP_CONT,
     OP_TEXT,
     Frame,
+    Header,
     read_header,
     ws_mask_copy,
     ws_mask_in_place,
@@ -32,8 +33,9 @@ from ._frames cimport (
     ws_utf8_check,
 )
 from ._output cimport new_bytes, resize_bytes
+from ._listener cimport Callbacks, Listener
 from ._queue cimport ATTENTION, OUTPUT, MessageQueue
-from ._sender cimport CONNECTING, Sender
+from ._sender cimport CONNECTING, OPEN, Sender
 
 from ._deflate import CompressedDataError
 from .exceptions import PayloadTooBig, ProtocolError, TooManyFragments
@@ -122,6 +124,73 @@ cdef class Receiver(Sender):
         self._queue = MessageQueue(high, low, max_bytes)
         self._max_fragments = UINT32_MAX if max_fragments is None else max_fragments
 
+    def listen(self, on_message=None, *, on_frame=None, Listener listener=None) -> None:
+        """Have callbacks called with what is received, inside ``receive_data`` and ``buffer_updated``.
+
+        They may send, ping, close, and fail. An exception in one is logged and fails the connection with
+        1011. While writing is paused, ``reading_wanted`` is false. What is queued is delivered at once.
+
+        Args:
+            on_message: Callable that is given each message, str or bytes.
+            on_frame: Callable that is given, instead, each frame of a message: its opcode (that of the
+                message, CONT after the first frame), its payload as a memoryview that is released when the
+                callable returns, and whether it ends the message. Nothing is copied; text is checked but
+                not decoded.
+            listener: Object of a compiled class, instead of callables.
+
+        Raises:
+            TypeError: If there isn't exactly one of the three, or it isn't callable.
+        """
+        if (on_message is not None) + (on_frame is not None) + (listener is not None) != 1:
+            raise TypeError("listen() takes one of on_message, on_frame, and listener")
+        if listener is None:
+            for name, value in (("on_message", on_message), ("on_frame", on_frame)):
+                if value is not None and not callable(value):
+                    raise TypeError(f"{name} must be callable, not {type(value).__name__}")
+            listener = Callbacks(on_message, on_frame)
+        if self._queue is None:
+            self.queue_messages(None, max_bytes=None)
+        self._listener = listener
+        self._deliver_queued()
+
+    def _deliver_queued(self):
+        """Call back with what was queued before."""
+        cdef bytes payload
+        cdef bint fin
+        cdef int opcode
+        self._rest_size = 0
+        while self._queue.frames and not self._calling:
+            if not self._listener.wants_frames:
+                if not self._queue.messages:
+                    return
+                self._call_listener(self.next_message(), 0, True, NULL, 0, None)
+                continue
+            opcode = OP_CONT if self._queue._streaming else self._queue._front().opcode
+            payload, fin = self._queue.next_fragment(False)
+            self._call_listener(
+                None, opcode, fin, <const unsigned char*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), payload
+            )
+
+    @property
+    def last_in_buffer(self) -> bool:
+        """Whether no other callback follows this one at once (inside a callback of ``listen``).
+
+        What a callback does for several messages together is done when it is true.
+        """
+        cdef Header header
+        cdef const unsigned char* data = self._rest
+        cdef Py_ssize_t left = self._rest_size
+        cdef int used
+        while self._calling and left > 0 and not self._discarding:
+            used = read_header(&header, data, left, not self._is_client, 7)
+            if used < 0 or header.length > <uint64_t>(left - used):
+                break
+            if not header.opcode & 8 and (header.fin or self._listener.wants_frames):
+                return False
+            data += used + <Py_ssize_t>header.length
+            left -= used + <Py_ssize_t>header.length
+        return True
+
     def use_read_buffer(self, buffer) -> None:
         """Receive through ``buffer``, which other connections may share.
 
@@ -196,16 +265,21 @@ cdef class Receiver(Sender):
 
     cdef int _buffer_updated(self, Py_ssize_t size, double now) except -1:
         cdef Py_ssize_t room = self._handed_out
+        if self._calling:
+            raise RuntimeError("a callback can't have more data processed")
         self._handed_out = 0
         if not 0 <= size <= room:
             raise ValueError(f"get_buffer() gave room for {room} bytes, not {size}")
         self._activity = 0
+        self._rest_size = 0
         self._now = self._last_received = now
         if self._reading_direct:
             self._reading_direct = False
             self._receive_direct(size)
         else:
+            self._unmask_in_place = True
             self._receive(self._read_memory, size)
+            self._unmask_in_place = False
         return self._activity | (OUTPUT if self._output.size else 0)
 
     def receive_data(self, data, double now = 0.0) -> int:
@@ -221,10 +295,14 @@ cdef class Receiver(Sender):
         cdef Py_buffer view
         if self._eof_received:
             raise EOFError("stream ended")
+        if self._calling:
+            raise RuntimeError("a callback can't have more data processed")
         # A buffer that was handed out is void now.
         self._handed_out = 0
         self._reading_direct = False
         self._activity = 0
+        self._rest_size = 0
+        self._unmask_in_place = False
         self._now = self._last_received = now
         if PyBytes_CheckExact(data):
             self._receive(<const unsigned char*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
@@ -271,12 +349,13 @@ cdef class Receiver(Sender):
 
     cdef int _parser_failed(self, exc) except -1:
         # Nothing that a peer sends should lead here; an extension's fault does, or a lack of memory.
-        self._logger.error("parser failed", exc_info=exc)
+        self.logger.error("parser failed", exc_info=exc)
         self._fail_receiving(CloseCode.INTERNAL_ERROR, "", exc)
 
     # ------------------------------------------------------------------ frames
 
-    cdef int _receive_frames(self, const unsigned char* data, Py_ssize_t size) except -1:
+    cdef Py_ssize_t _receive_frames(self, const unsigned char* data, Py_ssize_t size) except -1:
+        """Read frames; return how many bytes are left because a sink paused, else 0."""
         cdef Py_ssize_t take
         cdef int used
         cdef uint8_t allowed_rsv = 0
@@ -287,7 +366,7 @@ cdef class Receiver(Sender):
             elif self._foreign_extensions:
                 # What extensions leave of the reserved bits is checked after decoding.
                 allowed_rsv = 7
-        while not self._discarding:
+        while not self._discarding and not self._paused:
             if not self._in_frame:
                 if size == 0:
                     return 0
@@ -322,16 +401,19 @@ cdef class Receiver(Sender):
             if self._partial == NULL and self._frame_left <= <uint64_t>size:
                 take = <Py_ssize_t>self._frame_left
                 self._in_frame = False
+                self._rest, self._rest_size = data + take, size - take
                 self._whole_frame(data, take)
             else:
                 if size == 0:
                     return 0
                 take = <Py_ssize_t>min(self._frame_left, <uint64_t>size)
+                self._rest, self._rest_size = data + take, size - take
                 self._store_partial(data, take)
                 if self._frame_left == 0 and not self._discarding:
                     self._finish_partial()
             data += take
             size -= take
+        return 0 if self._discarding else size
 
     cdef int _start_frame(self) except -1:
         """Check what a frame's header can tell; return whether its payload is welcome."""
@@ -393,6 +475,16 @@ cdef class Receiver(Sender):
         cdef unsigned char* out
         cdef bint wide
         if (
+            self._gives_frames()
+            and self._header.rsv == 0
+            and not self._header.opcode & 8
+            and not self._message_compressed
+            and not self._foreign_extensions
+            and self._unmask_in_place
+            and not self._debug()
+        ):
+            return self._whole_frame_in_place(data, size)
+        if (
             self._header.opcode == OP_TEXT
             and self._header.fin
             and self._queue is not None
@@ -400,6 +492,7 @@ cdef class Receiver(Sender):
             and not self._foreign_extensions
             and size
             and self.validate_text
+            and not self._gives_frames()
             and not self._debug()
         ):
             # Unmask into a new str. If that turns out not to be ASCII, its memory serves as
@@ -416,8 +509,7 @@ cdef class Receiver(Sender):
                 except UnicodeDecodeError as exc:
                     return self._fail_text(exc)
             self._message_opcode = 0
-            self._activity |= self._queue.put(text, OP_TEXT, True)
-            return 0
+            return self._deliver(text, OP_TEXT, True)
         payload = <bytes>PyBytes_FromStringAndSize(NULL, size)
         out = <unsigned char*>PyBytes_AS_STRING(payload)
         if self._is_client:
@@ -428,6 +520,19 @@ cdef class Receiver(Sender):
             self._control_payload(payload)
         else:
             self._data_payload(payload, False)
+
+    cdef int _whole_frame_in_place(self, const unsigned char* data, Py_ssize_t size) except -1:
+        """Call back with a frame where it lies in the read buffer."""
+        cdef int opcode = self._header.opcode
+        cdef bint fin = self._header.fin
+        if not self._is_client:
+            ws_mask_in_place(<unsigned char*>data, size, self._header.key, 0)
+        self._message_size += size
+        if self._message_opcode == OP_TEXT and self.validate_text and not self._check_text(data, size, 0, fin):
+            return 0
+        if fin:
+            self._message_opcode = 0
+        self._call_back(None, opcode, fin, data, size, self._read_buffer)
 
     cdef int _reserve_partial(self, Py_ssize_t extra) except -1:
         """Make room for ``extra`` more bytes of the current frame, at most for all of it."""
@@ -537,12 +642,12 @@ cdef class Receiver(Sender):
             payload = frame.data if type(frame.data) is bytes else bytes(frame.data)
             checked = False
         if self._debug():
-            self._logger.debug("< %s", Frame.make(opcode, payload, fin, 0))
+            self.logger.debug("< %s", Frame.make(opcode, payload, fin, 0))
         message_opcode = self._message_opcode
         self._message_size += PyBytes_GET_SIZE(payload)
         if message_opcode == OP_TEXT and not checked and self.validate_text and not (
             # A whole message in one frame is validated by decoding it.
-            self._queue is not None and fin and opcode == OP_TEXT
+            self._queue is not None and fin and opcode == OP_TEXT and not self._gives_frames()
         ):
             if not self._check_text(
                 <const unsigned char*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), 0, fin
@@ -553,14 +658,62 @@ cdef class Receiver(Sender):
         if self._queue is None:
             self._events.append(Frame.make(opcode, payload, fin, 0))
             self._activity |= ATTENTION
+        elif self._gives_frames():
+            self._call_back(
+                None, opcode, fin, <const unsigned char*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), payload
+            )
         elif message_opcode == OP_TEXT and fin and opcode == OP_TEXT and self.validate_text:
             try:
                 text = payload.decode()
             except UnicodeDecodeError as exc:
                 return self._fail_text(exc)
-            self._activity |= self._queue.put(text, OP_TEXT, True)
+            self._deliver(text, OP_TEXT, True)
         else:
-            self._activity |= self._queue.put(payload, message_opcode, fin)
+            self._deliver(payload, message_opcode, fin)
+
+    cdef bint _gives_frames(self) noexcept:
+        return self._listener is not None and self._listener.wants_frames
+
+    cdef int _deliver(self, object payload, int opcode, bint fin) except -1:
+        """Queue a message or a fragment of one, or call back with a message."""
+        if self._listener is None:
+            self._activity |= self._queue.put(payload, opcode, fin)
+        else:
+            if fin and not self._queue.frames and (opcode != OP_TEXT or PyUnicode_Check(payload)):
+                self._call_back(payload, opcode, True, NULL, 0, None)
+                return 0
+            self._queue.put(payload, opcode, fin)
+            if fin:
+                try:
+                    payload = self._queue.next_message(None)
+                except UnicodeDecodeError as exc:
+                    # It wasn't checked as it came: see validate_text.
+                    self._fail_text(exc)
+                else:
+                    self._call_back(payload, opcode, True, NULL, 0, None)
+
+    cdef int _call_back(
+        self, object message, int opcode, bint fin, const unsigned char* payload, Py_ssize_t size, object owner
+    ) except -1:
+        """Call the listener with a message, or with a frame."""
+        if self._state == OPEN:
+            self._call_listener(message, opcode, fin, payload, size, owner)
+        # Otherwise the application closes the connection, and wants nothing more.
+
+    cdef int _call_listener(
+        self, object message, int opcode, bint fin, const unsigned char* payload, Py_ssize_t size, object owner
+    ) except -1:
+        self._calling = True
+        try:
+            if self._listener.wants_frames:
+                self._listener.received_frame(opcode, fin, payload, size, owner)
+            else:
+                self._listener.received_message(message)
+        except Exception as exc:
+            self._logger.error("callback failed", exc_info=exc)
+            self._fail_receiving(CloseCode.INTERNAL_ERROR, "", exc)
+        finally:
+            self._calling = False
 
     cdef Py_ssize_t _remaining_limit(self) noexcept:
         """Return how many bytes the current frame's payload may have, at most NO_LIMIT."""
@@ -611,6 +764,12 @@ cdef class Receiver(Sender):
     @property
     def reading_wanted(self) -> bool:
         """Whether the driver should go on reading from the network (flow control)."""
+        return self._reading_wanted()
+
+    cdef bint _reading_wanted(self) noexcept:
+        if self._listener is not None:
+            # Callbacks take what comes. What they send isn't to grow while the peer doesn't read.
+            return not self._writing_paused or self._state != OPEN
         return self._queue is None or self._queue.reading_wanted
 
     def events_received(self) -> list:

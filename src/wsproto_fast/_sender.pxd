@@ -44,6 +44,7 @@ cdef class Sender:
     cdef bint _is_client
     cdef int _state
     cdef object _logger
+    cdef object _log_subject        # weak reference to what records are about, until there is one
     cdef dict _logger_cache
     cdef int _activity
     cdef double _now

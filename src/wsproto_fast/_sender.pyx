@@ -5,6 +5,7 @@ something may be sent, and what must be, is decided above.
 """
 
 import logging
+import weakref
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -32,7 +33,6 @@ from ._output cimport OutputBuffer
 from ._queue cimport ATTENTION
 
 from .exceptions import ProtocolError
-from .frames import State
 
 
 cdef extern from "Python.h":
@@ -44,7 +44,6 @@ cdef extern from "Python.h":
 # Compression contexts are freed when they aren't used between two times so far apart, in seconds.
 cdef double IDLE_TIME = 3.0
 
-cdef list _states = list(State)
 cdef object _DEBUG = logging.DEBUG
 cdef object _FALSE = False
 cdef bytes _EOF = b""
@@ -104,16 +103,34 @@ cdef class Sender:
     @property
     def logger(self):
         """Logger or LoggerAdapter for what happens on this connection."""
+        subject = self._log_subject
+        if subject is not None:
+            connection = subject()
+            if connection is not None:
+                self._logger = logging.LoggerAdapter(self._logger, {"websocket": weakref.proxy(connection)})
+            self._log_subject = None
         return self._logger
 
     @logger.setter
     def logger(self, logger):
         self._logger = logger
+        self._log_subject = None
         while isinstance(logger, logging.LoggerAdapter):
             logger = logger.logger
         # Loggers keep what isEnabledFor() found in a dict that is emptied whenever a level changes.
         cache = getattr(logger, "_cache", None)
         self._logger_cache = cache if type(cache) is dict else None
+
+    def log_about(self, connection) -> None:
+        """Have log records carry a connection as their attribute ``websocket``.
+
+        A LoggerAdapter takes the place of the logger when there is something to log: most connections never
+        need it.
+
+        Args:
+            connection: The connection; it is referenced weakly.
+        """
+        self._log_subject = weakref.ref(connection)
 
     cdef bint _debug(self) except -1:
         return self._enabled(_DEBUG)
@@ -126,11 +143,6 @@ cdef class Sender:
             if enabled == <PyObject*>_FALSE:
                 return False
         return self._logger.isEnabledFor(level)
-
-    @property
-    def state(self) -> State:
-        """State of the connection (RFC 6455 section 4.1, 7.1.3 and 7.1.4)."""
-        return _states[self._state]
 
     @property
     def extensions(self) -> list:
@@ -202,7 +214,7 @@ cdef class Sender:
             self.transport_action = max(self.transport_action, HALF_CLOSE)
             self._activity |= ATTENTION
             if self._debug():
-                self._logger.debug("> EOF")
+                self.logger.debug("> EOF")
 
     # ------------------------------------------------------------------ frames
 
@@ -213,7 +225,7 @@ cdef class Sender:
         if self._extensions is not None:
             self._refresh_extensions()
         if self._debug():
-            self._logger.debug("> %s", Frame.make(opcode, to_bytes("message", data), fin, 0))
+            self.logger.debug("> %s", Frame.make(opcode, to_bytes("message", data), fin, 0))
         if self._foreign_extensions:
             self._write_through_extensions(opcode, to_bytes("message", data), fin)
             return 0
@@ -293,7 +305,7 @@ cdef class Sender:
         if PyBytes_GET_SIZE(payload) > 125:
             raise ProtocolError("control frame too long")
         if self._debug():
-            self._logger.debug("> %s", Frame.make(opcode, payload, True, 0))
+            self.logger.debug("> %s", Frame.make(opcode, payload, True, 0))
         if self._foreign_extensions:
             self._write_through_extensions(opcode, payload, True)
         else:

@@ -7,18 +7,21 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import wsproto_fast
-from wsproto_fast import Protocol, Side
+from wsproto_fast import Listener, Protocol, Side
+from wsproto_fast.exceptions import InvalidState
 
 SETUP = """
 from Cython.Build import cythonize
 from setuptools import Extension, setup
-extension = Extension("smoke", ["smoke.pyx"], include_dirs=[{include!r}])
-setup(name="smoke", ext_modules=cythonize([extension], language_level=3))
+extension = Extension({name!r}, ["{name}.pyx"], include_dirs=[{include!r}])
+setup(name={name!r}, ext_modules=cythonize([extension], language_level=3))
 """
+EXAMPLE = Path(__file__).parents[2] / "examples" / "compiled" / "echo.pyx"
 
 
 def what_is_missing() -> str | None:
@@ -33,14 +36,15 @@ def what_is_missing() -> str | None:
     return None
 
 
-@pytest.mark.timeout(300)
-def test_cimport(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def compiled(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Compile a module as its users do, against what is installed, and import it."""
     pytest.importorskip("Cython")
     if (reason := what_is_missing()) is not None:
         pytest.skip(reason)
-    include = Path(wsproto_fast.__file__).parent
-    shutil.copy(Path(__file__).with_name("smoke.pyx"), tmp_path)
-    (tmp_path / "setup.py").write_text(SETUP.format(include=str(include)), encoding="utf-8")
+    include = str(Path(wsproto_fast.__file__).parent)
+    shutil.copy(source, tmp_path)
+    setup = SETUP.format(name=source.stem, include=include)
+    (tmp_path / "setup.py").write_text(setup, encoding="utf-8")
     result = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
         cwd=tmp_path,
@@ -49,8 +53,12 @@ def test_cimport(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     monkeypatch.syspath_prepend(tmp_path)
-    smoke = importlib.import_module("smoke")
+    return importlib.import_module(source.stem)
 
+
+@pytest.mark.timeout(300)
+def test_cimport(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    smoke = compiled(Path(__file__).with_name("smoke.pyx"), tmp_path, monkeypatch)
     protocol = Protocol(Side.CLIENT)
     # A text message, a ping, and the beginning of another text message.
     wire = b"\x81\x02hi\x89\x01x\x81\x05hel"
@@ -59,3 +67,38 @@ def test_cimport(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert smoke.texts_received(protocol, b"lo") == [b"hello"]
     with pytest.raises(TypeError):
         smoke.output_size(object())
+
+
+@pytest.mark.timeout(300)
+def test_compiled_listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not EXAMPLE.exists():
+        pytest.skip("the examples are not beside the tests")
+    echo = compiled(EXAMPLE, tmp_path, monkeypatch)
+    protocol = Protocol(Side.CLIENT)
+    listener = echo.Echo(protocol)
+    protocol.listen(listener=listener)
+    # A message in one frame, one in two, a ping between them, and an empty message.
+    protocol.receive_data(b"\x81\x02hi\x02\x01a\x89\x00\x80\x02bc\x82\x00")
+    assert (listener.messages, listener.size) == (3, 5)
+
+    server = Protocol(Side.SERVER)
+    server.receive_data(b"".join(protocol.data_to_send()))
+    frames = [(frame.opcode, frame.data) for frame in server.events_received()]
+    assert frames == [(1, b"hi"), (10, b""), (2, b"abc"), (2, b"")]
+
+    buffer = protocol.get_buffer()
+    buffer[:4] = b"\x81\x02yo"
+    protocol.buffer_updated(4)
+    assert listener.messages == 4
+    protocol.close()
+    with pytest.raises(InvalidState):
+        protocol.send("x")
+
+
+def test_listener_overrides_a_method() -> None:
+    protocol = Protocol(Side.CLIENT)
+    protocol.listen(listener=Listener())
+    protocol.receive_data(b"\x81\x02hi")
+    assert isinstance(protocol.parser_exc, NotImplementedError)
+    assert protocol.close_sent is not None
+    assert protocol.close_sent.code == 1011

@@ -7,9 +7,13 @@ import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from typing import assert_type
 
+import wsapi.sync.client
+import wsapi.sync.server
+import wsapi.trio.client
+import wsapi.trio.server
 import wsproto_fast
-from wsapi.asyncio.client import ClientConnection, connect
-from wsapi.asyncio.server import Server, ServerConnection, serve
+from wsapi.asyncio.client import ClientConnection, connect, unix_connect
+from wsapi.asyncio.server import Server, ServerConnection, serve, unix_serve
 from wsapi.exceptions import ConnectionClosed, InvalidStatus, PayloadTooBig
 from wsapi.http11 import Request, Response
 from wsapi.typing import ExtensionParameter, Origin, Subprotocol
@@ -137,3 +141,53 @@ def engine(data: bytearray, now: float) -> None:
     protocol.ping(waiter=asyncio.Event(), now=now)
     assert_type(protocol.data_to_send(), list[bytes])
     assert_type(wsproto_fast.apply_mask(memoryview(data), b"\x00\x01\x02\x03"), bytes)
+
+
+async def options() -> None:
+    """Options are known at the place of the call, those of sockets, too."""
+    await connect("ws://127.0.0.1/", ping_interval=None, happy_eyeballs_delay=0.1)
+    await connect("ws://127.0.0.1/", ping_intervall=1)  # type: ignore[call-arg]
+    await connect("ws://127.0.0.1/", max_queue="16")  # type: ignore[arg-type]
+    await unix_connect("/run/socket", additional_headers=[("X", "y")], max_size=(None, 2**16))
+    await unix_connect("/run/socket", port="1")  # type: ignore[arg-type]
+    await serve(handler, port=0, reuse_port=True, origins=[Origin("http://a"), None])
+    await serve(handler, server_header=1)  # type: ignore[arg-type]
+    await unix_serve(handler, "/run/socket", process_request=check_later, write_limit=(1, None))
+    signature = ServerConnection(
+        wsproto_fast.ServerProtocol(),
+        await serve(handler),
+        max_queue=(16, None),
+        close_timeout=1.5,
+    )
+    assert_type(signature.request, Request | None)
+
+
+def threads() -> None:
+    def handler(connection: wsapi.sync.server.ServerConnection) -> None:
+        for message in connection:
+            assert_type(message, str | bytes)
+            connection.send(message)
+
+    with wsapi.sync.client.connect("ws://127.0.0.1/", open_timeout=5) as ws:
+        assert_type(ws, wsapi.sync.client.ClientConnection)
+        assert_type(ws.recv(timeout=1), str | bytes)
+        assert_type(ws.recv(None, True), str)
+    wsapi.sync.client.connect("ws://127.0.0.1/", write_limit=1)  # type: ignore[call-overload]
+    with wsapi.sync.server.serve(handler, "127.0.0.1", 0, ssl=None) as running:
+        running.serve_forever()
+
+
+async def tasks() -> None:
+    async def handler(connection: wsapi.trio.server.ServerConnection) -> None:
+        async for message in connection:
+            assert_type(message, str | bytes)
+            await connection.send(message)
+
+    async with wsapi.trio.client.connect("ws://127.0.0.1/", ping_timeout=5) as ws:
+        assert_type(ws, wsapi.trio.client.ClientConnection)
+        assert_type(await ws.recv(decode=False), bytes)
+        async for fragment in ws.recv_streaming(True):
+            assert_type(fragment, str)
+        await ws.aclose()
+    wsapi.trio.client.connect("ws://127.0.0.1/", sock=None)  # type: ignore[call-arg]
+    await wsapi.trio.server.serve(handler, 0, host="127.0.0.1", process_request=None)

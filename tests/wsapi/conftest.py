@@ -18,14 +18,16 @@ def node() -> Path:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if inspect.iscoroutinefunction(metafunc.function):
+    # The tests of all front-ends have a conftest.py of their own.
+    if inspect.iscoroutinefunction(metafunc.function) and "driver" not in metafunc.fixturenames:
         metafunc.fixturenames.append("event_loop_name")
         metafunc.parametrize("event_loop_name", LOOPS)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+    # Not in pyfuncitem.fixturenames, from which pytest drops what isn't the name of a fixture.
+    if "event_loop_name" not in getattr(getattr(pyfuncitem, "callspec", None), "params", ()):
         return None
     names = pyfuncitem._fixtureinfo.argnames
     arguments = {name: pyfuncitem.funcargs[name] for name in names}

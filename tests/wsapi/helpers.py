@@ -9,6 +9,7 @@ import gc
 import hashlib
 import logging
 import os
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
@@ -29,7 +30,7 @@ if uvloop is not None:
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 # Longest time that a test may take; one that works needs a small part of it.
-TEST_TIMEOUT = 20
+TEST_TIMEOUT = float(os.environ.get("WSAPI_TEST_TIMEOUT", "20"))
 
 
 # ---------------------------------------------------------------------- runner
@@ -56,6 +57,23 @@ def logged_errors(*messages: str) -> list[logging.LogRecord]:
     return records
 
 
+@contextlib.contextmanager
+def checking_errors() -> Iterator[None]:
+    """Fail if something is logged as an error, or isn't closed when it is collected."""
+    _errors.records = []
+    logging.getLogger().addHandler(_errors)
+    # What is older needn't be looked at by the collector.
+    gc.freeze()
+    try:
+        yield
+        # Complaints about unclosed resources come now; the configuration makes errors of them.
+        gc.collect()
+        logged_errors()
+    finally:
+        gc.unfreeze()
+        logging.getLogger().removeHandler(_errors)
+
+
 def run(
     test: Coroutine[Any, Any, None], loop_factory: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
@@ -72,19 +90,9 @@ def run(
             await asyncio.sleep(0)
         assert not leaked, "tasks were left behind"
 
-    _errors.records = []
-    logging.getLogger().addHandler(_errors)
-    # What is older needn't be looked at by the collector.
-    gc.freeze()
-    try:
+    with checking_errors():
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(checked())
-        # Complaints about unclosed resources come now; the configuration makes errors of them.
-        gc.collect()
-        logged_errors()
-    finally:
-        gc.unfreeze()
-        logging.getLogger().removeHandler(_errors)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -310,6 +318,13 @@ async def answer_handshake(peer: RawPeer, more: str = "") -> str:
         f"Sec-WebSocket-Accept: {accept_key(key)}\r\n{more}\r\n".encode()
     )
     return head
+
+
+def untrusted(exc: BaseException) -> bool:
+    """Tell whether an error says that a certificate isn't good; trio's streams wrap it."""
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    return isinstance(exc, ssl.SSLCertVerificationError)
 
 
 @contextlib.contextmanager

@@ -106,6 +106,14 @@ async def test_sans_io() -> None:
     assert output == "Hello!\nsent 1000 (OK); then received 1000 (OK)\n"
 
 
+async def test_over_http2() -> None:
+    # The long one needs updates of the window of the stream.
+    long = "long " * 20_000
+    async with running("over_http2.py", "Hello!", long) as example:
+        output = await example.wait()
+    assert output == f"Hello!\n{long}\nsent 1000 (OK); then received 1000 (OK)\n"
+
+
 async def test_broadcast() -> None:
     async with running("broadcast.py", "0") as server:
         url = await server.line()

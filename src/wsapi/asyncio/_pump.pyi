@@ -6,7 +6,7 @@ from contextvars import Context
 from types import TracebackType
 from typing import Final, Literal, Self, final, overload
 
-from wsproto_fast import PreparedMessage, Protocol
+from wsproto_fast import Listener, PreparedMessage, Protocol
 from wsproto_fast.exceptions import ConcurrencyError
 from wsproto_fast.typing import Data
 
@@ -40,6 +40,12 @@ class Pump:
     # Receiving
 
     def buffer_updated(self, nbytes: int) -> None: ...
+    def listen(
+        self,
+        on_message: Callable[[Data], object] | None,
+        on_frame: Callable[[int, memoryview, bool], object] | None,
+        listener: Listener | None,
+    ) -> None: ...
     @overload
     def take(self, decode: Literal[True]) -> str | None: ...
     @overload
@@ -54,6 +60,7 @@ class Pump:
     def take_fragment(self, decode: bool | None) -> tuple[Data, bool] | None: ...
     def concurrent_receiver(self, name: str) -> ConcurrencyError: ...
     def wait(self, name: str) -> Awaitable[None]: ...
+    def wake(self) -> None: ...
 
     # What a task needs of the thing it waits on.
 
@@ -79,5 +86,6 @@ class Pump:
     # Sending
 
     def send(self, message: object, text: bool | None, compress: bool | None) -> int: ...
+    def send_nowait(self, message: object, text: bool | None, compress: bool | None) -> bool: ...
     def flush(self) -> None: ...
     def broadcast(self, message: PreparedMessage, compress: bool | None) -> None: ...

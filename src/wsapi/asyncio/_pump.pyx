@@ -71,6 +71,7 @@ cdef class Pump:
     cdef public str receiver            # what it is doing, for error messages; None if nobody receives
     cdef public bint streaming          # it takes single fragments
 
+    cdef bint _listening                # callbacks take what is received
     cdef bint _in_turn                  # a flush follows at the end of buffer_updated()
     cdef bint _wrote                    # the first message of this turn was written at once
     cdef bint _flush_scheduled
@@ -119,7 +120,7 @@ cdef class Pump:
             connection._act(self._action)
         if self._lost:
             return 0
-        if protocol._queue.reading_wanted == self.reading_paused:
+        if protocol._reading_wanted() == self.reading_paused:
             connection._update_reading()
         # A timer that is set for an earlier time stays: it costs less to find that nothing is due than to
         # set another one.
@@ -131,7 +132,15 @@ cdef class Pump:
 
     def buffer_updated(self, Py_ssize_t nbytes) -> None:
         """Pass on what the transport received."""
-        cdef int activity = self._protocol._buffer_updated(nbytes, monotonic())
+        cdef int activity
+        if self._listening:
+            self._in_turn = True
+            try:
+                activity = self._protocol._buffer_updated(nbytes, monotonic())
+            finally:
+                self._in_turn = False
+        else:
+            activity = self._protocol._buffer_updated(nbytes, monotonic())
         self._wrote = False
         if activity & ATTENTION:
             self._update()
@@ -145,6 +154,19 @@ cdef class Pump:
                 self._in_turn = False
         if self._protocol._output.size and not self._flush_scheduled and not self._lost:
             self._flush()
+
+    def listen(self, on_message, on_frame, listener) -> None:
+        """Have callbacks called with what is received; nobody else receives from now on."""
+        if self.receiver is not None:
+            raise self.concurrent_receiver("listen")
+        self._in_turn = True
+        try:
+            self._protocol.listen(on_message, on_frame=on_frame, listener=listener)
+        finally:
+            self._in_turn = False
+        self.receiver = "listen"
+        self._listening = True
+        self.update()
 
     def take(self, decode=None):
         """Return the next message, or None if there isn't one."""
@@ -256,6 +278,11 @@ cdef class Pump:
         finally:
             PyContext_Exit(context)
 
+    def wake(self) -> None:
+        """Resume the task that waits, in the loop's next turn, to see what else changed."""
+        if self._callback is not None:
+            self._wake_later()
+
     cdef int _wake_later(self) except -1:
         callback, self._callback = self._callback, None
         context, self._context = self._context, None
@@ -271,12 +298,22 @@ cdef class Pump:
             the message wasn't sent because it isn't str or bytes-like, a fragmented one is being sent,
             or the connection isn't open.
         """
-        cdef int activity
         if self._protocol._state != OPEN or self.sending_fragments or not isinstance(
             message, (bytes, str, bytearray, memoryview)
         ):
             return SLOW_PATH
-        activity = self._protocol._send(message, text, compress)
+        self._sent(self._protocol._send(message, text, compress))
+        return DRAIN if self.writing_paused else NOTHING
+
+    def send_nowait(self, message, text, compress) -> bool:
+        """Send a message in the same way; return whether the network takes more."""
+        if self._lost:
+            raise self._protocol.close_exc
+        self._sent(self._protocol._send(message, text, compress))
+        return not self.writing_paused
+
+    cdef int _sent(self, int activity) except -1:
+        """Write what was sent: now, soon, or at the end of this turn."""
         if activity & ATTENTION:
             self._update()
         elif activity & FLUSH:
@@ -289,7 +326,6 @@ cdef class Pump:
             else:
                 self._wrote = True
                 self._flush()
-        return DRAIN if self.writing_paused else NOTHING
 
     def broadcast(self, PreparedMessage message not None, compress) -> None:
         """Send a message that goes to many connections at once; skip a connection that isn't open.

@@ -8,75 +8,70 @@ modules that all front-ends share.
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl as ssl_module
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import asynccontextmanager
+from time import monotonic
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Literal, Unpack, cast
 
-from wsproto_fast import ClientProtocol
 from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.exceptions import InvalidStatus
-from wsproto_fast.extensions.permessage_deflate import (
-    enable_client_permessage_deflate,
-)
 from wsproto_fast.frames import CloseCode, State
-from wsproto_fast.http11 import USER_AGENT, Response
-from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
+from wsproto_fast.http11 import USER_AGENT
+from wsproto_fast.typing import PathLike
 from wsproto_fast.uri import WebSocketURI
 
-from .. import _options
+from .. import _checks
+from .._client import BaseConnect, TransportNames, unix_arguments
+from .._connection import ClientSide
 from .._gate import gate
-from .._reconnection import Reconnection, backoff, one_line, process_exception
-from .._target import Target
-from ..proxy import ConnectProtocol, Proxy, parse_proxy, select_proxy, socks_errors, socks_proxy
-from .connection import Connection, check_options
+from .._options import ClientOptions, complete, documented
+from .._reconnection import process_exception
+from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy
+from .connection import Connection, WriteOptions
 
 __all__ = ["ClientConnection", "connect", "process_exception", "unix_connect"]
-
-# What is passed on to the event loop.
-_TCP_OPTIONS = frozenset(
-    {"all_errors", "family", "flags", "happy_eyeballs_delay", "interleave", "local_addr", "proto"}
-)
-_TLS_OPTIONS = ("ssl", "server_hostname", "ssl_handshake_timeout", "ssl_shutdown_timeout")
-_PROXY_TLS_OPTIONS = tuple(f"proxy_{name}" for name in _TLS_OPTIONS)
-_PLACES = ("host", "port", "sock", "path")
-_ALL_OPTIONS = _TCP_OPTIONS.union(_TLS_OPTIONS, _PROXY_TLS_OPTIONS, _PLACES)
 
 # python-socks takes None for a limit of its own. This is one that isn't reached.
 _NO_TIMEOUT = 1_000_000
 
-ProcessException = Callable[[Exception], Exception | None]
+
+class ConnectOptions(ClientOptions["ClientConnection"], WriteOptions, total=False):
+    """Options of ``connect``."""
+
+    host: str | None
+    port: int | None
+    sock: socket.socket | None
+    ssl: ssl_module.SSLContext | Literal[True] | None
+    server_hostname: str | None
+    ssl_handshake_timeout: float | None
+    ssl_shutdown_timeout: float | None
+    proxy_ssl: ssl_module.SSLContext | Literal[True] | None
+    proxy_server_hostname: str | None
+    proxy_ssl_handshake_timeout: float | None
+    proxy_ssl_shutdown_timeout: float | None
+    all_errors: bool
+    family: int
+    flags: int
+    happy_eyeballs_delay: float | None
+    interleave: int | None
+    local_addr: tuple[str, int] | None
+    proto: int
 
 
-class ClientConnection(Connection):
+class _Options(ConnectOptions, total=False):
+    path: PathLike | None
+
+
+@documented()
+class ClientConnection(ClientSide, Connection):
     """A connection made by ``connect``; parameters are those of ``Connection``."""
 
     _opening = True
     _response_waiter: asyncio.Future[None] | None = None
-
-    def __init__(
-        self,
-        protocol: ClientProtocol,
-        *,
-        ping_interval: float | None = 20,
-        ping_timeout: float | None = 20,
-        close_timeout: float | None = 10,
-        max_queue: int | tuple[int | None, int | None] | None = 16,
-        write_limit: int | tuple[int, int | None] = 2**15,
-    ) -> None:
-        super().__init__(
-            protocol,
-            ping_interval=ping_interval,
-            ping_timeout=ping_timeout,
-            close_timeout=close_timeout,
-            max_queue=max_queue,
-            write_limit=write_limit,
-        )
-        self.protocol: ClientProtocol
 
     async def handshake(
         self,
@@ -85,22 +80,9 @@ class ClientConnection(Connection):
     ) -> None:
         """Perform the opening handshake.
 
-        Args:
-            additional_headers: Headers to add to the request.
-            user_agent_header: Value of the User-Agent header, unless it is among the additional
-                ones; None for none.
-
-        Raises:
-            InvalidHandshake: If the server doesn't accept it.
+        {handshake}
         """
-        request = self.protocol.connect()
-        if additional_headers is not None:
-            request.headers.update(additional_headers)
-        if user_agent_header and "User-Agent" not in request.headers:
-            request.headers["User-Agent"] = user_agent_header
-        self.request = request
-        self._set_timeouts()
-        self.protocol.send_request(request)
+        self._send_request(additional_headers, user_agent_header, monotonic())
         self._response_waiter = self.loop.create_future()
         self._pump.update()
         await self._response_waiter
@@ -112,10 +94,7 @@ class ClientConnection(Connection):
         self._update_opening()
 
     def _update_opening(self) -> None:
-        for event in self.protocol.events_received():
-            if isinstance(event, Response):
-                self.response = event
-        if self.protocol.state is not State.CONNECTING or self.protocol.handshake_exc is not None:
+        if self._receive_response():
             self._pump.opening = False
             if self._response_waiter is not None and not self._response_waiter.done():
                 self._response_waiter.set_result(None)
@@ -207,44 +186,8 @@ async def _turn(key: str) -> AsyncIterator[None]:
         gate.leave(key)
 
 
-def _check_tls(options: dict[str, Any], name: str, what: str) -> None:
-    """Check one ``ssl`` argument of a connection that uses TLS."""
-    ssl = options.get(name, True)
-    if ssl is None:
-        raise ValueError(f"{name}=None is incompatible with {what}")
-    if ssl is not True and not isinstance(ssl, ssl_module.SSLContext):
-        raise TypeError(f"{name} must be an SSLContext or True, not {type(ssl).__name__}")
-
-
-def _check_transport(options: dict[str, Any], secure: bool) -> None:
-    """Check the arguments that say where to connect and how."""
-    unknown = options.keys() - _ALL_OPTIONS
-    if unknown:
-        raise TypeError(f"connect() got unexpected keyword arguments: {sorted(unknown)}")
-    _options.check_port(options.get("port"))
-    if options.get("sock") is not None and any(
-        options.get(name) is not None for name in ("host", "port", "path")
-    ):
-        raise ValueError("sock is incompatible with host, port and path")
-    if secure:
-        _check_tls(options, "ssl", "a wss:// URI")
-    else:
-        for name in _TLS_OPTIONS:
-            if options.get(name) is not None:
-                raise ValueError(f"{name} argument is incompatible with a ws:// URI")
-    if options.get("proxy_ssl") is not None:
-        _check_tls(options, "proxy_ssl", "an https:// proxy")
-    for name in (*_TLS_OPTIONS, *_PROXY_TLS_OPTIONS):
-        value = options.get(name)
-        if name.endswith("_hostname"):
-            _options.check_instance(name, value, str, "a str")
-        elif name.endswith("_timeout"):
-            _options.check_instance(name, value, (int, float), "a number of seconds")
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} must be positive or None; got {value}")
-
-
-class connect:
+@documented(_Options)
+class connect(BaseConnect[ClientConnection]):
     """Connect to a WebSocket server, once or again and again.
 
     ``await connect(...)`` returns a connection, which the caller closes. ``async with`` closes it
@@ -256,36 +199,7 @@ class connect:
     does in the background; ``contextlib.aclosing(aiter(connect(...)))`` does it at once.
 
     Args:
-        uri: WebSocket URI. Its credentials go to its origin only: in a Basic authorization, and in
-            a Digest one (RFC 7616) if the server then asks for that.
-        origin: Value of the Origin header.
-        extensions: Extension factories, in order of preference.
-        subprotocols: Subprotocols, in order of preference.
-        compression: "deflate" or None.
-        additional_headers: Headers to add to the opening handshake. A redirect to another origin
-            drops those that hold credentials, for good.
-        user_agent_header: Value of the User-Agent header; None for none.
-        proxy: URL of an HTTP or SOCKS proxy; True for the one that environment or system have for
-            this URI; None for none. A ``sock`` or ``path`` is used without proxy.
-        process_exception: Policy of the reconnecting iterator: takes what connecting raised,
-            returns None to try again or else what to raise.
-        open_timeout: Seconds that opening the connection may last in all; None for no limit.
-        ping_interval: Seconds between keepalive pings; None for none.
-        ping_timeout: Seconds after a keepalive ping in which something must be received; None for
-            no limit.
-        close_timeout: Seconds that closing may last; None for no limit.
-        reconnect_delays: Callable that returns a generator of the seconds to wait after failures;
-            called anew after each success. When it ends, the last failure is raised.
-        max_size: Limit on incoming messages in bytes, or a pair of limits on messages and on
-            fragments; None for no limit.
-        max_queue: Number of received frames in the queue above which reading pauses, or a pair of
-            this and of the number at which it resumes; None for no limit.
-        write_limit: Size of the write buffer in bytes above which ``send`` waits, or a pair of this
-            and of the size at which it goes on.
-        logger: Logger; ``wsapi.client`` by default.
-        create_connection: Class of connections, or factory called like it.
-        one_connecting: Wait while another connection of this process, made with this option too, is
-            in its opening handshake with the same IP address (RFC 6455 section 4.1).
+        {connect_args}
         **kwargs: ``host`` and ``port``, a connected ``sock``, or the ``path`` of a Unix socket
             change where to connect, not what the handshake says. ``ssl`` (an SSLContext),
             ``server_hostname``, ``ssl_handshake_timeout`` and ``ssl_shutdown_timeout`` are for TLS
@@ -293,109 +207,33 @@ class connect:
             those of ``loop.create_connection``.
 
     Raises:
-        InvalidURI: If the URI isn't valid.
-        InvalidProxy: If the URL of the proxy isn't valid.
-        TypeError, ValueError: If another argument isn't acceptable.
-        OSError: If the TCP connection or TLS fails.
-        ProxyError: If the proxy fails or refuses.
-        InvalidHandshake: If the opening handshake fails.
-        TimeoutError: If opening takes longer than ``open_timeout``.
+        {connect_raises}
     """
 
-    def __init__(
-        self,
-        uri: str,
-        *,
-        origin: Origin | None = None,
-        extensions: Sequence[Any] | None = None,
-        subprotocols: Sequence[Subprotocol] | None = None,
-        compression: str | None = "deflate",
-        additional_headers: HeadersLike | None = None,
-        user_agent_header: str | None = USER_AGENT,
-        proxy: str | bool | None = True,
-        process_exception: ProcessException = process_exception,
-        open_timeout: float | None = 10,
-        ping_interval: float | None = 20,
-        ping_timeout: float | None = 20,
-        close_timeout: float | None = 10,
-        reconnect_delays: Callable[[], Iterator[float]] = backoff,
-        max_size: int | tuple[int | None, int | None] | None = 2**20,
-        max_queue: int | tuple[int | None, int | None] | None = 16,
-        write_limit: int | tuple[int, int | None] = 2**15,
-        logger: LoggerLike | None = None,
-        create_connection: Callable[..., ClientConnection] | None = None,
-        one_connecting: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        if not isinstance(uri, str):
-            raise TypeError(f"uri must be a str, not {type(uri).__name__}")
-        self._target = Target(
-            uri,
-            additional_headers,
-            socket=kwargs.get("sock") is not None,
-            fixed=(
-                "a Unix socket"
-                if "path" in kwargs
-                else "an explicit host or port"
-                if kwargs.get("host") is not None or kwargs.get("port") is not None
-                else None
-            ),
-        )
-        _check_transport(kwargs, self._target.parsed.secure)
-        _options.check_header("origin", origin)
-        _options.check_extensions(extensions, ["get_request_params", "process_response_params"])
-        _options.check_subprotocols(subprotocols)
-        if compression == "deflate":
-            extensions = enable_client_permessage_deflate(extensions)
-        elif compression is not None:
-            raise ValueError(f"unsupported compression: {compression}; use 'deflate' or None")
-        _options.check_header("user_agent_header", user_agent_header)
-        if isinstance(proxy, str):
-            self._check_proxy_tls(parse_proxy(proxy), kwargs)
-        elif proxy is not True and proxy is not None:
-            raise TypeError(f"proxy must be a URL, True or None, not {proxy!r}")
-        _options.check_callable("process_exception", process_exception, optional=False)
-        _options.check_callable("reconnect_delays", reconnect_delays, optional=False)
-        _options.check_pair("max_size", max_size)
-        _options.check_pair("max_queue", max_queue)
-        check_options(max_size, max_queue, open_timeout, ping_interval, ping_timeout, close_timeout)
-        _options.check_write_limit(write_limit)
-        _options.check_instance(
-            "logger", logger, (logging.Logger, logging.LoggerAdapter), "a Logger, a LoggerAdapter"
-        )
-        _options.check_callable("create_connection", create_connection)
-        if not isinstance(one_connecting, bool):
-            raise TypeError(f"one_connecting must be a bool, not {type(one_connecting).__name__}")
-        self.open_timeout = open_timeout
-        self.user_agent_header = user_agent_header
-        self.proxy = proxy
-        self.process_exception = process_exception
-        self.reconnect_delays = reconnect_delays
-        self.one_connecting = one_connecting
-        self.logger = logging.getLogger("wsapi.client") if logger is None else logger
-        self._options = kwargs
-        connection_class = ClientConnection if create_connection is None else create_connection
+    names = TransportNames(
+        ready="sock",
+        places=("host", "port"),
+        tls=("ssl", "server_hostname", "ssl_handshake_timeout", "ssl_shutdown_timeout"),
+        tcp=frozenset(
+            {
+                "all_errors",
+                "family",
+                "flags",
+                "happy_eyeballs_delay",
+                "interleave",
+                "local_addr",
+                "proto",
+            }
+        ),
+    )
+    ssl_optional = False
 
-        def factory(uri: WebSocketURI) -> ClientConnection:
-            return connection_class(
-                ClientProtocol(
-                    uri,
-                    origin=origin,
-                    extensions=extensions,
-                    subprotocols=subprotocols,
-                    max_size=max_size,
-                    logger=self.logger,
-                ),
-                ping_interval=ping_interval,
-                ping_timeout=ping_timeout,
-                close_timeout=close_timeout,
-                max_queue=max_queue,
-                write_limit=write_limit,
-            )
-
-        self._factory = factory
+    def __init__(self, uri: str, **kwargs: Unpack[_Options]) -> None:
+        options = complete(_Options, kwargs)
+        super().__init__(uri, options, ClientConnection)
+        _checks.check_write_limit(options["write_limit"])
+        self._connection_options["write_limit"] = options["write_limit"]
         self._connection: ClientConnection | None = None
-        self._default_context: ssl_module.SSLContext | None = None
 
     # ------------------------------------------------------------------ shapes
 
@@ -426,16 +264,12 @@ class connect:
         Raises:
             Exception: What connecting raises and ``process_exception`` doesn't want tried again.
         """
-        reconnection = Reconnection(self.process_exception, self.reconnect_delays)
+        reconnection = self._reconnection()
         while True:
             try:
                 connection = await self
             except Exception as exc:
-                delay = reconnection.failed(exc)
-                self.logger.info(
-                    "connect failed; reconnecting in %.1f seconds: %s", delay, one_line(exc)
-                )
-                await asyncio.sleep(delay)
+                await asyncio.sleep(self._failed(reconnection, exc))
                 continue
             reconnection.succeeded()
             code = CloseCode.NORMAL_CLOSURE
@@ -470,21 +304,18 @@ class connect:
     async def _open(self) -> ClientConnection:
         """Open a connection for one request."""
         uri, additional_headers = self._target.request()
-        connection = self._factory(uri)
+        connection = self._connection_class(self._new_protocol(uri), **self._connection_options)
         if self.one_connecting:
-            async with _turn(await self._address(uri)):
+            async with _turn(await self._ip_address(uri)):
                 return await self._open_connection(uri, connection, additional_headers)
         return await self._open_connection(uri, connection, additional_headers)
 
-    async def _address(self, uri: WebSocketURI) -> str:
+    async def _ip_address(self, uri: WebSocketURI) -> str:
         """Return the IP address to connect to, or the name if the host isn't for us to look up."""
-        options = self._options
-        if "path" in options or options.get("sock") is not None:
-            return uri.host
-        if options.get("host") is None and select_proxy(self.proxy, uri) is not None:
-            return uri.host
-        host = uri.host if options.get("host") is None else options["host"]
-        port = uri.port if options.get("port") is None else options["port"]
+        host = self._gate_key(uri)
+        if host is not None:
+            return host
+        host, port = self._address(uri)
         infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         return str(infos[0][4][0])
 
@@ -512,31 +343,23 @@ class connect:
         """Connect to the server, through a proxy or not."""
         loop = asyncio.get_running_loop()
         options = self._options
-        tcp = {name: value for name, value in options.items() if name in _TCP_OPTIONS}
-        tls: dict[str, Any] = {}
-        if uri.secure:
-            _check_tls(options, "ssl", "a wss:// URI")
-            tls = {name: options[name] for name in _TLS_OPTIONS if name in options}
-            tls["ssl"] = self._context(tls.get("ssl", True))
-            if tls.get("server_hostname") is None:
-                tls["server_hostname"] = uri.host
+        tls = self._tls(uri) or {}
         if "path" in options:
             await loop.create_unix_connection(
                 lambda: connection, options["path"], sock=options.get("sock"), **tls
             )
             return
-        if options.get("sock") is not None:
+        if self._is_ready():
             if options["sock"].fileno() == -1:
                 raise ValueError("sock is closed; it is good for one connection only")
             await loop.create_connection(lambda: connection, sock=options["sock"], **tls)
             return
-        host = uri.host if options.get("host") is None else options["host"]
-        port = uri.port if options.get("port") is None else options["port"]
-        proxy = select_proxy(self.proxy, uri)
+        host, port = self._address(uri)
+        tcp = self._tcp()
+        proxy = self._select_proxy(uri)
         if proxy is None:
             await loop.create_connection(lambda: connection, host, port, **tcp, **tls)
         elif proxy.is_socks:
-            self._check_proxy_tls(proxy, options)
             socks = socks_proxy("async_.asyncio", proxy)
             with socks_errors():
                 # There is one timeout for all.
@@ -545,7 +368,6 @@ class connect:
                 )
             await loop.create_connection(lambda: connection, sock=sock, **tls)
         else:
-            self._check_proxy_tls(proxy, options)
             tunnel = _Tunnel(ConnectProtocol(proxy, host, port, self.user_agent_header))
             try:
                 await self._open_tunnel(proxy, tunnel, tcp)
@@ -557,39 +379,9 @@ class connect:
                     await tunnel.lost
                 raise
 
-    def _context(self, ssl: Any) -> Any:
-        """Return an SSLContext for an ``ssl`` argument; loading authorities takes a while."""
-        if ssl is not True:
-            return ssl
-        if self._default_context is None:
-            self._default_context = ssl_module.create_default_context()
-        return self._default_context
-
-    @staticmethod
-    def _check_proxy_tls(proxy: Proxy, options: dict[str, Any]) -> None:
-        """Check that TLS options for a proxy go with its scheme."""
-        if proxy.scheme == "https":
-            _check_tls(options, "proxy_ssl", "an https:// proxy")
-            return
-        for name in _PROXY_TLS_OPTIONS:
-            if options.get(name) is not None:
-                article = "an" if proxy.scheme == "http" else "a"
-                raise ValueError(
-                    f"{name} argument is incompatible with {article} {proxy.scheme}:// proxy"
-                )
-
     async def _open_tunnel(self, proxy: Proxy, tunnel: _Tunnel, tcp: dict[str, Any]) -> None:
         """Connect to an HTTP proxy and have it connect to the server."""
-        tls: dict[str, Any] = {}
-        if proxy.scheme == "https":
-            tls = {
-                name.removeprefix("proxy_"): self._options[name]
-                for name in _PROXY_TLS_OPTIONS
-                if name in self._options
-            }
-            tls["ssl"] = self._context(tls.get("ssl", True))
-            if tls.get("server_hostname") is None:
-                tls["server_hostname"] = proxy.host
+        tls = self._proxy_tls(proxy) or {}
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: tunnel, proxy.host, proxy.port, **tcp, **tls)
         tunnel.held = True
@@ -621,20 +413,12 @@ class connect:
         connection.connection_made(transport)
 
 
-def unix_connect(path: PathLike | None = None, uri: str | None = None, **kwargs: Any) -> connect:
+@documented()
+def unix_connect(
+    path: PathLike | None = None, uri: str | None = None, **kwargs: Unpack[ConnectOptions]
+) -> connect:
     """Connect to a WebSocket server that listens on a Unix socket.
 
-    Args:
-        path: Path of the socket.
-        uri: WebSocket URI for the handshake; ``ws://localhost/`` by default, ``wss://localhost/``
-            with ``ssl``.
-        **kwargs: As for ``connect``, and those of ``loop.create_unix_connection``.
-
-    Raises:
-        ValueError: If there is neither a path nor a ``sock``.
+    {unix_connect}
     """
-    if path is None and kwargs.get("sock") is None:
-        raise ValueError("missing path argument")
-    if uri is None:
-        uri = "ws://localhost/" if kwargs.get("ssl") is None else "wss://localhost/"
-    return connect(uri=uri, path=path, **kwargs)
+    return connect(unix_arguments(path, uri, kwargs), path=path, **kwargs)

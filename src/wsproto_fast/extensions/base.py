@@ -8,52 +8,14 @@ from __future__ import annotations
 
 from abc import ABCMeta
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from .. import Extension
 from ..typing import ExtensionName, ExtensionParameter
-
-if TYPE_CHECKING:
-    from .. import Frame
 
 __all__ = ["ClientExtensionFactory", "Extension", "ServerExtensionFactory"]
 
 
 # No method is declared abstract: programs may leave out what is never called.
-
-
-class Extension(metaclass=ABCMeta):
-    """An extension as negotiated for one connection, with its state.
-
-    All frames pass through it, control frames included. Frames aren't to be changed: return the
-    one given, or a new one, for instance from ``dataclasses.replace``.
-    """
-
-    name: ExtensionName
-    """Name in the registry, as in ``Sec-WebSocket-Extensions``."""
-
-    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
-        """Undo the transformation of a received frame.
-
-        Args:
-            frame: Frame as received, or as left by the extensions applied after this one.
-            max_size: Limit for the payload of the result, in bytes; None for no limit.
-
-        Returns:
-            The frame, with the reserved bits cleared that this extension gives a meaning.
-
-        Raises:
-            PayloadTooBig: If the payload would exceed ``max_size``.
-            ProtocolError: If the frame isn't what the extension allows.
-        """
-        raise NotImplementedError
-
-    def encode(self, frame: Frame) -> Frame:
-        """Transform a frame that is going to be sent.
-
-        Args:
-            frame: Frame as made by the application, or by the extensions applied before this one.
-        """
-        raise NotImplementedError
 
 
 class ClientExtensionFactory(metaclass=ABCMeta):

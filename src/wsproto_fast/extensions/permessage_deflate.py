@@ -27,9 +27,6 @@ __all__ = [
     "enable_server_permessage_deflate",
 ]
 
-# A compiled class has no base written in Python.
-Extension.register(PerMessageDeflate)
-
 _NAME = ExtensionName("permessage-deflate")
 
 # Without a limit, a sender uses the largest window (RFC 7692 section 7.1.2).

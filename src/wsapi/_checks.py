@@ -1,0 +1,293 @@
+"""Checks of arguments of ``connect`` and ``serve``, made before any I/O.
+
+Owns what is acceptable, and texts that name the argument and say so. What the engine is given, it
+checks itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from wsproto_fast import Protocol
+from wsproto_fast.datastructures import Headers
+from wsproto_fast.frames import Side
+from wsproto_fast.headers import validate_subprotocols
+
+__all__ = [
+    "check_address",
+    "check_callable",
+    "check_compression",
+    "check_connection_options",
+    "check_extensions",
+    "check_header",
+    "check_instance",
+    "check_logger",
+    "check_origins",
+    "check_pair",
+    "check_port",
+    "check_subprotocols",
+    "check_write_limit",
+    "queue_marks",
+]
+
+
+def check_callable(name: str, value: object, *, optional: bool = True) -> None:
+    """Refuse what can't be called.
+
+    Args:
+        name: Name of the argument.
+        value: The argument.
+        optional: Whether None is fine.
+
+    Raises:
+        TypeError: If it isn't acceptable.
+    """
+    if not (callable(value) or (optional and value is None)):
+        wanted = "a callable or None" if optional else "a callable"
+        raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
+
+
+def check_instance(
+    name: str, value: object, types: type | tuple[type, ...], description: str
+) -> None:
+    """Refuse values of other types; None is fine.
+
+    Args:
+        name: Name of the argument.
+        value: The argument.
+        types: Acceptable types.
+        description: What they are called.
+
+    Raises:
+        TypeError: If it isn't acceptable.
+    """
+    if value is not None and not isinstance(value, types):
+        raise TypeError(f"{name} must be {description} or None, not {type(value).__name__}")
+
+
+def _items(name: str, value: object) -> Sequence[Any]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a list or None, not {_type_name(value)}")
+    return value
+
+
+def _type_name(value: object) -> str:
+    return f"a {type(value).__name__}" if isinstance(value, (str, bytes)) else type(value).__name__
+
+
+def check_origins(origins: object) -> None:
+    """Check acceptable values of the ``Origin`` header.
+
+    Args:
+        origins: Sequence of str, compiled regular expressions of str, and None; or None.
+
+    Raises:
+        TypeError: If it isn't acceptable.
+    """
+    if origins is None:
+        return
+    for origin in _items("origins", origins):
+        if origin is None or isinstance(origin, str):
+            continue
+        if not (isinstance(origin, re.Pattern) and isinstance(origin.pattern, str)):
+            raise TypeError(
+                "origins must contain str, compiled regular expressions of str, or None, "
+                f"not {type(origin).__name__}"
+            )
+
+
+def check_extensions(extensions: object, methods: Iterable[str]) -> None:
+    """Check extension factories.
+
+    Args:
+        extensions: Sequence of factories, or None.
+        methods: What factories must have, beside ``name``.
+
+    Raises:
+        TypeError: If it isn't acceptable.
+    """
+    if extensions is None:
+        return
+    wanted = ("name", *methods)
+    for factory in _items("extensions", extensions):
+        if isinstance(factory, type) or not all(hasattr(factory, name) for name in wanted):
+            raise TypeError(
+                f"extensions must contain extension factories, which have {', '.join(wanted)}; "
+                f"got {factory!r}"
+            )
+
+
+def check_subprotocols(subprotocols: object) -> None:
+    """Check names of subprotocols.
+
+    Args:
+        subprotocols: Sequence of str, or None.
+
+    Raises:
+        TypeError: If it isn't a sequence of str.
+        ValueError: If one isn't a token.
+    """
+    if isinstance(subprotocols, Sequence) and not isinstance(subprotocols, str):
+        for subprotocol in subprotocols:
+            if not isinstance(subprotocol, str):
+                raise TypeError(f"subprotocols must contain str, not {type(subprotocol).__name__}")
+    if subprotocols is not None:
+        validate_subprotocols(subprotocols)  # type: ignore[arg-type] # that is what it finds out
+
+
+def check_compression(compression: object) -> bool:
+    """Tell whether messages are to be compressed.
+
+    Args:
+        compression: "deflate" or None.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if compression is not None and compression != "deflate":
+        raise ValueError(f"unsupported compression: {compression}; use 'deflate' or None")
+    return compression is not None
+
+
+def check_logger(logger: object) -> None:
+    """Check a logger.
+
+    Args:
+        logger: Logger, LoggerAdapter, or None.
+
+    Raises:
+        TypeError: If it isn't acceptable.
+    """
+    check_instance(
+        "logger", logger, (logging.Logger, logging.LoggerAdapter), "a Logger, a LoggerAdapter"
+    )
+
+
+def queue_marks(
+    max_queue: int | tuple[int | None, int | None] | None,
+) -> tuple[int | None, int | None]:
+    """Return the high and the low mark of a ``max_queue`` argument."""
+    high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
+    if high is None and low is not None:
+        high = low * 4
+    return high, low
+
+
+def check_connection_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Have an engine check options of connections before there are any.
+
+    Args:
+        options: Options of ``connect`` or ``serve``, complete.
+
+    Returns:
+        Those that are options of connections.
+
+    Raises:
+        TypeError, ValueError: If one isn't acceptable.
+    """
+    check_pair("max_size", options["max_size"])
+    check_pair("max_queue", options["max_queue"])
+    protocol = Protocol(Side.CLIENT, max_size=options["max_size"])
+    protocol.queue_messages(*queue_marks(options["max_queue"]))
+    timeouts = {name: options[name] for name in ("ping_interval", "ping_timeout", "close_timeout")}
+    protocol.set_timeouts(open_timeout=options["open_timeout"], **timeouts)
+    return {**timeouts, "max_queue": options["max_queue"]}
+
+
+def check_header(name: str, value: object) -> None:
+    """Check the value of a header.
+
+    Args:
+        name: Name of the argument.
+        value: str or None.
+
+    Raises:
+        TypeError: If it isn't a str.
+        ValueError: If headers can't have this value.
+    """
+    check_instance(name, value, str, "a str")
+    if isinstance(value, str):
+        try:
+            Headers({"Value": value})
+        except Exception:
+            raise ValueError(
+                f"{name} must have no control characters and none outside ISO-8859-1; got {value!r}"
+            ) from None
+
+
+def check_pair(name: str, value: object) -> None:
+    """Refuse tuples that aren't pairs.
+
+    Args:
+        name: Name of the argument.
+        value: The argument; what the items are is checked elsewhere.
+
+    Raises:
+        ValueError: If it has more or fewer than two items.
+    """
+    if isinstance(value, tuple) and len(value) != 2:
+        raise ValueError(f"{name} must be one number or a pair of two; got {value!r}")
+
+
+def check_port(port: object) -> None:
+    """Check a TCP port.
+
+    Args:
+        port: int or None.
+
+    Raises:
+        TypeError: If it isn't an int.
+        ValueError: If there is no such port.
+    """
+    if isinstance(port, bool):
+        raise TypeError("port must be an int or None, not bool")
+    check_instance("port", port, int, "an int")
+    if isinstance(port, int) and not 0 <= port <= 65535:
+        raise ValueError(f"port must be 0 to 65535; got {port}")
+
+
+def check_address(address: object) -> None:
+    """Check an address to connect to.
+
+    Args:
+        address: Pair of host and port, or None.
+
+    Raises:
+        TypeError: If it isn't a pair, or one of the two is of another type.
+        ValueError: If there is no such port.
+    """
+    if address is None:
+        return
+    if not isinstance(address, (tuple, list)) or len(address) != 2:
+        raise TypeError(f"address must be a pair of host and port, or None; got {address!r}")
+    host, port = address
+    check_instance("host", host, str, "a str")
+    check_port(port)
+
+
+def check_write_limit(write_limit: object) -> None:
+    """Check limits of a write buffer.
+
+    Args:
+        write_limit: Number of bytes, or a pair of the high mark and the low one, which may be None.
+
+    Raises:
+        TypeError: If these aren't ints.
+        ValueError: If they are negative, or the low one is more than the high one.
+    """
+    check_pair("write_limit", write_limit)
+    high, low = write_limit if isinstance(write_limit, tuple) else (write_limit, None)
+    for mark in (high, low):
+        if isinstance(mark, bool) or not isinstance(mark, (int, type(None))):
+            raise TypeError(
+                f"write_limit must be int, a pair of int, or None; got {type(mark).__name__}"
+            )
+    if (high is not None and high < 0) or (
+        low is not None and not 0 <= low <= (4 * low if high is None else high)
+    ):
+        raise ValueError(
+            f"write_limit must be (high, low) with high >= low >= 0; got ({high}, {low})"
+        )

@@ -1,0 +1,297 @@
+"""What ``connect`` of every front-end has in common, without I/O.
+
+Owns what arguments are acceptable, where to connect and how, and the engine of each connection.
+Front-ends own the making of sockets and TLS, and how one waits for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl as ssl_module
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+from wsproto_fast import ClientProtocol
+from wsproto_fast.extensions.permessage_deflate import enable_client_permessage_deflate
+from wsproto_fast.typing import LoggerLike, PathLike
+from wsproto_fast.uri import WebSocketURI
+
+from . import _checks
+from ._options import ClientOptions
+from ._reconnection import Reconnection, one_line
+from ._target import Target
+from .proxy import Proxy, parse_proxy, select_proxy
+
+__all__ = ["BaseConnect", "TransportNames", "unix_arguments"]
+
+ConnectionT = TypeVar("ConnectionT")
+
+
+class TransportNames(NamedTuple):
+    """What a front-end calls the options that say where to connect and how.
+
+    Args:
+        ready: A connection that is there already.
+        places: Where to connect instead of where the URI says.
+        tls: For TLS with the server; those for TLS with a proxy have the prefix ``proxy_``.
+        tcp: For the making of a TCP connection.
+    """
+
+    ready: str
+    places: tuple[str, ...]
+    tls: tuple[str, ...]
+    tcp: frozenset[str]
+
+    @property
+    def proxy_tls(self) -> tuple[str, ...]:
+        """Return the options for TLS with a proxy."""
+        return tuple(f"proxy_{name}" for name in self.tls)
+
+
+class BaseConnect(Generic[ConnectionT]):
+    """What makes connections to a server: settings that are checked, and target of the next one.
+
+    Args:
+        uri: WebSocket URI.
+        options: Options, complete.
+
+    Raises:
+        InvalidURI: If the URI isn't valid.
+        InvalidProxy: If the URL of the proxy isn't valid.
+        TypeError, ValueError: If another argument isn't acceptable.
+    """
+
+    names: ClassVar[TransportNames]
+    # Whether ssl=None stands for a default context.
+    ssl_optional: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        uri: str,
+        options: ClientOptions[ConnectionT],
+        connection_class: Callable[..., ConnectionT],
+    ) -> None:
+        if not isinstance(uri, str):
+            raise TypeError(f"uri must be a str, not {type(uri).__name__}")
+        names = self.names
+        transport: set[str] = {names.ready, "path", *names.places, *names.tls, *names.proxy_tls}
+        transport |= names.tcp
+        self._options: dict[str, Any] = {
+            name: value
+            for name, value in options.items()
+            if name in transport and (value is not None or name == "path" or not self.ssl_optional)
+        }
+        self._target = Target(
+            uri,
+            options["additional_headers"],
+            socket=self._options.get(names.ready) is not None,
+            fixed=self._fixed(),
+        )
+        self._check_transport(self._target.parsed.secure)
+        origin, extensions = options["origin"], options["extensions"]
+        subprotocols, max_size = options["subprotocols"], options["max_size"]
+        _checks.check_header("origin", origin)
+        _checks.check_extensions(extensions, ["get_request_params", "process_response_params"])
+        _checks.check_subprotocols(subprotocols)
+        if _checks.check_compression(options["compression"]):
+            extensions = enable_client_permessage_deflate(extensions)
+        self.user_agent_header = options["user_agent_header"]
+        _checks.check_header("user_agent_header", self.user_agent_header)
+        self.proxy = options["proxy"]
+        if isinstance(self.proxy, str):
+            self._check_proxy(parse_proxy(self.proxy))
+        elif self.proxy is not True and self.proxy is not None:
+            raise TypeError(f"proxy must be a URL, True or None, not {self.proxy!r}")
+        self.process_exception = options["process_exception"]
+        _checks.check_callable("process_exception", self.process_exception, optional=False)
+        self.reconnect_delays = options["reconnect_delays"]
+        _checks.check_callable("reconnect_delays", self.reconnect_delays, optional=False)
+        self.open_timeout = options["open_timeout"]
+        self._connection_options = _checks.check_connection_options(options)
+        logger = options["logger"]
+        _checks.check_logger(logger)
+        self.logger: LoggerLike = logging.getLogger("wsapi.client") if logger is None else logger
+        _checks.check_callable("create_connection", options["create_connection"])
+        self._connection_class = options["create_connection"] or connection_class
+        self.one_connecting = options["one_connecting"]
+        if not isinstance(self.one_connecting, bool):
+            raise TypeError(
+                f"one_connecting must be a bool, not {type(self.one_connecting).__name__}"
+            )
+        self._engine_options: dict[str, Any] = {
+            "origin": origin,
+            "extensions": extensions,
+            "subprotocols": subprotocols,
+            "max_size": max_size,
+            "logger": self.logger,
+        }
+        self._default_context: ssl_module.SSLContext | None = None
+
+    def _new_protocol(self, uri: WebSocketURI) -> ClientProtocol:
+        """Return the engine of a connection."""
+        return ClientProtocol(uri, **self._engine_options)
+
+    def _reconnection(self) -> Reconnection:
+        """Return what decides about the attempts of one iteration."""
+        return Reconnection(self.process_exception, self.reconnect_delays)
+
+    def _failed(self, reconnection: Reconnection, exc: Exception) -> float:
+        """Return the delay before the next attempt, in seconds; or raise, if there is none."""
+        delay = reconnection.failed(exc)
+        self.logger.info("connect failed; reconnecting in %.1f seconds: %s", delay, one_line(exc))
+        return delay
+
+    # ------------------------------------------------------------------ where
+
+    def _is_unix(self) -> bool:
+        """Tell whether to connect to a Unix socket."""
+        return "path" in self._options
+
+    def _is_ready(self) -> bool:
+        """Tell whether there is a connection already."""
+        return self._options.get(self.names.ready) is not None
+
+    def _fixed(self) -> str | None:
+        if self._is_unix():
+            return "a Unix socket"
+        if any(self._options.get(name) is not None for name in self.names.places):
+            return f"an explicit {' or '.join(self.names.places)}"
+        return None
+
+    def _address(self, uri: WebSocketURI) -> tuple[str, int]:
+        """Return host and port of the server for a TCP connection."""
+        options = self._options
+        if "address" in options:
+            host, port = options["address"]
+        else:
+            host, port = options.get("host"), options.get("port")
+        return uri.host if host is None else host, uri.port if port is None else port
+
+    def _select_proxy(self, uri: WebSocketURI) -> Proxy | None:
+        """Return the proxy to use, None for a direct connection.
+
+        Raises:
+            InvalidProxy: If the URL of the proxy isn't valid.
+            TypeError, ValueError: If the options for TLS don't go with the proxy.
+        """
+        if self._is_unix() or self._is_ready():
+            return None
+        proxy = select_proxy(self.proxy, uri)
+        if proxy is not None:
+            self._check_proxy(proxy)
+        return proxy
+
+    def _gate_key(self, uri: WebSocketURI) -> str | None:
+        """Return the host to be looked up for its address, if it isn't for us to do so."""
+        if self._is_unix() or self._is_ready():
+            return uri.host
+        places = self.names.places
+        if self._options.get(places[0]) is None and select_proxy(self.proxy, uri) is not None:
+            return uri.host
+        return None
+
+    # ------------------------------------------------------------------ how
+
+    def _tcp(self) -> dict[str, Any]:
+        """Return the options for the making of a TCP connection."""
+        return {name: value for name, value in self._options.items() if name in self.names.tcp}
+
+    def _tls(self, uri: WebSocketURI) -> dict[str, Any] | None:
+        """Return the options for TLS with the server; None for a ``ws://`` URI."""
+        return self._tls_options("", uri.host, "a wss:// URI") if uri.secure else None
+
+    def _proxy_tls(self, proxy: Proxy) -> dict[str, Any] | None:
+        """Return the options for TLS with a proxy, if it wants that."""
+        if proxy.scheme != "https":
+            return None
+        return self._tls_options("proxy_", proxy.host, "an https:// proxy")
+
+    def _tls_options(self, prefix: str, host: str, what: str) -> dict[str, Any]:
+        self._check_tls(f"{prefix}ssl", what)
+        options = {
+            name: self._options[prefix + name]
+            for name in self.names.tls
+            if prefix + name in self._options
+        }
+        if options.get("ssl", True) is True:
+            # Loading authorities takes a while.
+            if self._default_context is None:
+                self._default_context = ssl_module.create_default_context()
+            options["ssl"] = self._default_context
+        if options.get("server_hostname") is None:
+            options["server_hostname"] = host
+        return options
+
+    # ------------------------------------------------------------------ checks
+
+    def _check_tls(self, name: str, what: str) -> None:
+        """Check one ``ssl`` option of a connection that uses TLS."""
+        ssl = self._options.get(name, True)
+        if ssl is None:
+            raise ValueError(f"{name}=None is incompatible with {what}")
+        if ssl is not True and not isinstance(ssl, ssl_module.SSLContext):
+            raise TypeError(f"{name} must be an SSLContext or True, not {type(ssl).__name__}")
+
+    def _check_proxy(self, proxy: Proxy) -> None:
+        """Check that the options for TLS with a proxy go with its scheme."""
+        if proxy.scheme == "https":
+            self._check_tls("proxy_ssl", "an https:// proxy")
+            return
+        for name in self.names.proxy_tls:
+            if self._options.get(name) is not None:
+                article = "an" if proxy.scheme == "http" else "a"
+                raise ValueError(
+                    f"{name} argument is incompatible with {article} {proxy.scheme}:// proxy"
+                )
+
+    def _check_transport(self, secure: bool) -> None:
+        """Check the options that say where to connect and how."""
+        options, names = self._options, self.names
+        if "address" in names.places:
+            _checks.check_address(options.get("address"))
+        else:
+            _checks.check_port(options.get("port"))
+        elsewhere = (*names.places, "path")
+        if self._is_ready() and any(options.get(name) is not None for name in elsewhere):
+            raise ValueError(
+                f"{names.ready} is incompatible with {', '.join(names.places)} and path"
+            )
+        if secure:
+            self._check_tls("ssl", "a wss:// URI")
+        else:
+            for name in names.tls:
+                if options.get(name) is not None:
+                    raise ValueError(f"{name} argument is incompatible with a ws:// URI")
+        if options.get("proxy_ssl") is not None:
+            self._check_tls("proxy_ssl", "an https:// proxy")
+        for name in (*names.tls, *names.proxy_tls):
+            value = options.get(name)
+            if name.endswith("_hostname"):
+                _checks.check_instance(name, value, str, "a str")
+            elif name.endswith("_timeout"):
+                _checks.check_instance(name, value, (int, float), "a number of seconds")
+                if value is not None and value <= 0:
+                    raise ValueError(f"{name} must be positive or None; got {value}")
+
+
+def unix_arguments(
+    path: PathLike | None, uri: str | None, kwargs: Mapping[str, object], ready: str = "sock"
+) -> str:
+    """Check the arguments of ``unix_connect``, and return the URI to use.
+
+    Args:
+        path: Path of the socket.
+        uri: WebSocket URI, None for a default one.
+        kwargs: Other arguments.
+        ready: What the front-end calls a connection that is there already.
+
+    Raises:
+        ValueError: Unless there is either a path or a connection that is there already.
+    """
+    if path is None and kwargs.get(ready) is None:
+        raise ValueError("missing path argument")
+    if path is not None and kwargs.get(ready) is not None:
+        raise ValueError(f"path and {ready} arguments are incompatible")
+    if uri is not None:
+        return uri
+    return "ws://localhost/" if kwargs.get("ssl") is None else "wss://localhost/"

@@ -1,0 +1,437 @@
+"""What connections of all front-ends have in common, without I/O.
+
+Owns the attributes of connections, the opening handshake of either side, the frames of a message
+given as an iterable, and what a broadcast does with a connection that it skips. Front-ends own how
+bytes are moved, and how one waits.
+"""
+
+from __future__ import annotations
+
+import http
+import inspect
+import uuid
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from typing import Any, Protocol, Self, TypeVar
+
+from wsproto_fast import ClientProtocol, ServerProtocol
+from wsproto_fast import Protocol as Engine
+from wsproto_fast.datastructures import HeadersLike
+from wsproto_fast.exceptions import ConcurrencyError, ConnectionClosed, InvalidState
+from wsproto_fast.frames import MAX_FRAGMENTS, CloseCode, State
+from wsproto_fast.http11 import Request, Response
+from wsproto_fast.typing import DataLike, LoggerLike, StatusLike, Subprotocol
+
+from ._checks import queue_marks
+
+__all__ = [
+    "BaseConnection",
+    "ClientSide",
+    "FragmentedMessage",
+    "ServerSide",
+    "SkippedBroadcasts",
+    "concurrent_receiver",
+    "finish",
+]
+
+T = TypeVar("T")
+
+FAILED_TO_OPEN = "Failed to open a WebSocket connection.\nSee server log for more information.\n"
+
+
+def concurrent_receiver(name: str, running: str, kind: str) -> ConcurrencyError:
+    """Return the exception for whoever receives while somebody else does.
+
+    Args:
+        name: Method that was called.
+        running: Method that is running.
+        kind: What runs it: "coroutine" or "thread".
+    """
+    return ConcurrencyError(f"cannot call {name} while another {kind} is already running {running}")
+
+
+def finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that has nothing to wait for.
+
+    What waits for nothing but awaitables of the application is written once, as a coroutine; this
+    is for the front-end where there are none.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    coroutine.close()
+    raise RuntimeError("a coroutine waits where none can")
+
+
+class BaseConnection:
+    """A WebSocket connection; parameters are those of ``ConnectionOptions``, and:
+
+    Args:
+        protocol: Engine of the connection.
+    """
+
+    # What most connections never change is kept on the class: an idle connection stays small.
+    protocol: Engine
+    request: Request | None = None
+    response: Response | None = None
+
+    def __init__(
+        self,
+        protocol: Engine,
+        *,
+        ping_interval: float | None = 20,
+        ping_timeout: float | None = 20,
+        close_timeout: float | None = 10,
+        max_queue: int | tuple[int | None, int | None] | None = 16,
+    ) -> None:
+        protocol.queue_messages(*queue_marks(max_queue), max_fragments=MAX_FRAGMENTS)
+        self.protocol = protocol
+        self.ping_interval = ping_interval
+        self.ping_timeout = ping_timeout
+        self.close_timeout = close_timeout
+        protocol.log_about(self)
+
+    @property
+    def logger(self) -> LoggerLike:
+        """Logger whose records have the connection as their attribute ``websocket``."""
+        return self.protocol.logger
+
+    @logger.setter
+    def logger(self, logger: LoggerLike) -> None:
+        self.protocol.logger = logger
+
+    @property
+    def id(self) -> uuid.UUID:
+        """Unique identifier of the connection, for logs."""
+        return self.protocol.id
+
+    @property
+    def latency(self) -> float:
+        """Round-trip time of the last answered ping, in seconds; 0 before the first one."""
+        return self.protocol.latency
+
+    @property
+    def state(self) -> State:
+        """State of the connection."""
+        return self.protocol.state
+
+    @property
+    def subprotocol(self) -> Subprotocol | None:
+        """Subprotocol negotiated in the opening handshake."""
+        return self.protocol.subprotocol
+
+    @property
+    def close_code(self) -> int | None:
+        """Close code received, 1006 without a Close frame; None before the connection is closed."""
+        return self.protocol.close_code
+
+    @property
+    def close_reason(self) -> str | None:
+        """Close reason received; None before the connection is closed."""
+        return self.protocol.close_reason
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__qualname__} {self.state.name} id={self.id}>"
+
+    def _set_timeouts(self, now: float, open_timeout: float | None = None) -> None:
+        """Tell the engine how long things may last."""
+        self.protocol.set_timeouts(
+            open_timeout=open_timeout,
+            ping_interval=self.ping_interval,
+            ping_timeout=self.ping_timeout,
+            close_timeout=self.close_timeout,
+            now=now,
+        )
+
+
+class ClientSide(BaseConnection):
+    """The opening handshake of a client."""
+
+    protocol: ClientProtocol
+
+    def _send_request(
+        self, additional_headers: HeadersLike | None, user_agent_header: str | None, now: float
+    ) -> None:
+        """Have the engine begin the opening handshake."""
+        request = self.protocol.connect()
+        if additional_headers is not None:
+            request.headers.update(additional_headers)
+        if user_agent_header and "User-Agent" not in request.headers:
+            request.headers["User-Agent"] = user_agent_header
+        self.request = request
+        self._set_timeouts(now)
+        self.protocol.send_request(request)
+
+    def _receive_response(self) -> bool:
+        """Take the response if it is there; return whether the opening handshake is over.
+
+        If that failed, the engine's ``handshake_exc`` tells why.
+        """
+        protocol = self.protocol
+        for event in protocol.events_received():
+            if isinstance(event, Response):
+                self.response = event
+        return protocol.state is not State.CONNECTING or protocol.handshake_exc is not None
+
+
+class _Answering(Protocol):
+    """How a server answers opening handshakes."""
+
+    process_request: Callable[..., Any] | None
+    process_response: Callable[..., Any] | None
+    server_header: str | None
+    awaitables: bool
+
+
+class ServerSide(BaseConnection):
+    """The opening handshake of a server."""
+
+    protocol: ServerProtocol
+    server: Any
+    username: str  # set by basic_auth()
+    handler: Callable[..., Any]  # these two are set by route()
+    handler_kwargs: Mapping[str, Any]
+
+    def respond(self, status: StatusLike, text: str) -> Response:
+        """Return a plain text response, for ``process_request`` and ``process_response``.
+
+        Args:
+            status: HTTP status code.
+            text: Body.
+        """
+        return self.protocol.reject(status, text)
+
+    def _receive_request(self) -> bool:
+        """Take the request if it is there; return whether it is, now or since before."""
+        if self.request is None:
+            for event in self.protocol.events_received():
+                if isinstance(event, Request):
+                    self.request = event
+        return self.request is not None
+
+    async def _answer(self, settings: _Answering, closing: Callable[[], bool]) -> Response:
+        """Return the response to the request.
+
+        Args:
+            settings: How the server answers.
+            closing: Tells whether the server is closing by now.
+        """
+        protocol, request = self.protocol, self.request
+        assert request is not None
+        response: Response | None = None
+        if settings.process_request is not None:
+            response = await self._call("process_request", settings, request)
+        if response is None:
+            response = self._shutting_down() if closing() else protocol.accept(request)
+        if settings.process_response is not None:
+            replacement = await self._call("process_response", settings, request, response)
+            if replacement is not None:
+                response = replacement
+        if response.status_code == 101 and closing():
+            response = self._shutting_down()
+        return response
+
+    async def _call(self, name: str, settings: _Answering, *args: object) -> Response | None:
+        """Call a callback, and complete the response that it returns."""
+        try:
+            response: object = self._invoke(getattr(settings, name), *args)
+            if settings.awaitables and inspect.isawaitable(response):
+                response = await response
+            if response is not None and not isinstance(response, Response):
+                if inspect.iscoroutine(response):
+                    response.close()  # nobody is going to await it
+                raise TypeError(
+                    f"{name} must return a Response or None, not {type(response).__name__}"
+                )
+        except Exception as exc:
+            self.protocol.handshake_exc = exc
+            self.logger.error("%s failed", name, exc_info=True)
+            return self._internal_error()
+        # Responses that the engine makes have the header.
+        if response is not None and settings.server_header and "Server" not in response.headers:
+            response.headers["Server"] = settings.server_header
+        return response
+
+    def _invoke(self, callback: Callable[..., Any], *args: object) -> Any:
+        """Call a callback; it may take its time."""
+        return callback(self, *args)
+
+    def _send_response(self, response: Response) -> bool:
+        """Send a response; return False if it is too late for one."""
+        protocol = self.protocol
+        if protocol.state is not State.CONNECTING:
+            return False
+        try:
+            protocol.send_response(response)
+        except InvalidState:
+            return False  # the engine gave an answer
+        except Exception as exc:
+            # The application made a response that can't be sent.
+            self.logger.error("opening handshake failed", exc_info=True)
+            protocol.handshake_exc = exc
+            response = self._internal_error()
+            protocol.send_response(response)
+        self.response = response
+        return True
+
+    def _shutting_down(self) -> Response:
+        return self.protocol.reject(
+            http.HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n"
+        )
+
+    def _internal_error(self) -> Response:
+        return self.protocol.reject(http.HTTPStatus.INTERNAL_SERVER_ERROR, FAILED_TO_OPEN)
+
+
+class FragmentedMessage:
+    """The frames of a message that is given as an iterable.
+
+    Args:
+        protocol: Engine of the connection.
+        message: Iterable, or asynchronous iterable, of str or of bytes-like objects.
+        text: Force a text (True) or binary (False) message, whatever the type of the items.
+        compress: Whether to compress it; None if it pays.
+        asynchronous: Whether an asynchronous iterable is fine.
+
+    Attributes:
+        asynchronous: Whether ``message`` is iterated asynchronously.
+        started: Whether there was a frame.
+
+    Raises:
+        TypeError: If ``message`` can't be sent.
+    """
+
+    def __init__(
+        self,
+        protocol: Engine,
+        message: object,
+        text: bool | None,
+        compress: bool | None,
+        *,
+        asynchronous: bool,
+    ) -> None:
+        if isinstance(message, Mapping):
+            raise TypeError("data is a dict-like object")
+        self.asynchronous = asynchronous and isinstance(message, AsyncIterable)
+        if not self.asynchronous and not isinstance(message, Iterable):
+            raise TypeError(
+                "data must be str, bytes, iterable, or async iterable"
+                if asynchronous
+                else "data must be str, bytes, or iterable"
+            )
+        self.started = False
+        self._protocol = protocol
+        self._message: Any = message
+        self._text = text
+        self._compress = compress
+        self._kind = "async iterable" if self.asynchronous else "iterable"
+        self._is_str: bool | None = None
+
+    def items(self) -> AsyncIterator[DataLike]:
+        """Return an asynchronous iterator over the items of either kind of iterable."""
+        return aiter(self._message) if self.asynchronous else _AsyncIterator(self._message)
+
+    def check(self, item: object) -> None:
+        """Check the type of an item.
+
+        Raises:
+            TypeError: If the item isn't str or bytes-like, or other than those before.
+        """
+        is_str = isinstance(item, str)
+        fine = is_str or isinstance(item, (bytes, bytearray, memoryview))
+        if self._is_str is None:
+            if not fine:
+                raise TypeError(f"{self._kind} must contain bytes or str")
+            self._is_str = is_str
+        elif not fine or is_str != self._is_str:
+            raise TypeError(f"{self._kind} must contain uniform types")
+
+    def send(self, item: DataLike) -> None:
+        """Have the engine make a frame of an item.
+
+        Raises:
+            InvalidState: If the connection isn't open.
+            TypeError: If the item isn't of the right type.
+            UnicodeError: If the message is text given as bytes that aren't UTF-8.
+        """
+        self.check(item)
+        if self.started:
+            self._protocol.send_continuation(item, fin=False)
+        elif self._is_str if self._text is None else self._text:
+            self._protocol.send_text(item, fin=False, compress=self._compress)
+        else:
+            self._protocol.send_binary(item, fin=False, compress=self._compress)
+        self.started = True
+
+    def finish(self) -> None:
+        """Have the engine make the final frame."""
+        if self.started:
+            self._protocol.send_continuation(b"", fin=True)
+
+    def abandon(self, exc: BaseException, now: float) -> None:
+        """Fail the connection: the message can't be completed, and no other one can start.
+
+        Args:
+            exc: Why.
+            now: Current time.
+        """
+        if (
+            self.started
+            and self._protocol.state is State.OPEN
+            and not isinstance(exc, ConnectionClosed)
+        ):
+            self._protocol.fail(CloseCode.INTERNAL_ERROR, "error in fragmented message", now=now)
+
+
+class _AsyncIterator:
+    """What makes an asynchronous iterator of an iterable; it has nothing to be closed."""
+
+    def __init__(self, iterable: Iterable[Any]) -> None:
+        self._iterator = iter(iterable)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+
+class SkippedBroadcasts:
+    """Connections that a broadcast skips.
+
+    Args:
+        raise_exceptions: Raise an ``ExceptionGroup`` at the end instead of logging warnings.
+    """
+
+    def __init__(self, raise_exceptions: bool) -> None:
+        self._raise_exceptions = raise_exceptions
+        self._exceptions: list[Exception] = []
+
+    def add(self, connection: BaseConnection, exc: Exception) -> None:
+        """Skip a connection.
+
+        Args:
+            connection: The connection.
+            exc: What kept it from getting the message.
+        """
+        problem = exc
+        if not isinstance(exc, ConcurrencyError):
+            problem = RuntimeError("failed to write message")
+            problem.__cause__ = exc
+        if self._raise_exceptions:
+            self._exceptions.append(problem)
+        else:
+            connection.logger.warning("skipped broadcast: %s", problem)
+
+    def finish(self) -> None:
+        """End the broadcast.
+
+        Raises:
+            ExceptionGroup: If there are exceptions to be raised.
+        """
+        if self._exceptions:
+            raise ExceptionGroup("skipped broadcast", self._exceptions)

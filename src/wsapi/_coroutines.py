@@ -1,0 +1,182 @@
+"""What connections have in common where coroutines wait: those of asyncio and of trio.
+
+Owns nothing that waits by itself; front-ends say how one waits for one's turn and for the network.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import Any, Literal, NoReturn, Self, overload
+
+from wsproto_fast.exceptions import InvalidState
+from wsproto_fast.frames import State
+from wsproto_fast.typing import Data, DataLike
+
+from ._connection import BaseConnection, FragmentedMessage
+from ._options import documented
+
+__all__ = ["AsyncConnection", "AsyncFragments"]
+
+
+@documented()
+class AsyncConnection(BaseConnection):
+    """A WebSocket connection that is used by coroutines."""
+
+    @overload
+    def recv_streaming(self, decode: Literal[True]) -> AsyncIterator[str]: ...
+    @overload
+    def recv_streaming(self, decode: Literal[False]) -> AsyncIterator[bytes]: ...
+    @overload
+    def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]: ...
+
+    def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Any]:
+        """Receive the next message fragment by fragment.
+
+        Whoever leaves the iteration before its end skips the rest of the message.
+
+        {recv_streaming}
+        """
+        return self._fragments(decode)
+
+    async def pong(self, data: DataLike = b"") -> None:
+        """Send an unsolicited Pong.
+
+        {pong}
+        """
+        try:
+            if self.protocol.state is not State.OPEN:
+                raise InvalidState
+            self.protocol.send_pong(data)
+        except InvalidState:
+            await self._raise_closed()
+        await self._flush_and_drain()
+
+    async def _send_fragments(
+        self,
+        message: Iterable[DataLike] | AsyncIterable[DataLike],
+        text: bool | None,
+        compress: bool | None,
+    ) -> None:
+        fragments = FragmentedMessage(self.protocol, message, text, compress, asynchronous=True)
+        items = fragments.items()
+        try:
+            first = await anext(items)
+        except StopAsyncIteration:
+            return
+        fragments.check(first)
+        await self._begin_fragments()
+        try:
+            fragments.send(first)
+            await self._flush_and_drain()
+            async for item in items:
+                fragments.send(item)
+                await self._flush_and_drain()
+            fragments.finish()
+            await self._flush_and_drain()
+        except InvalidState:
+            await self._raise_closed()
+        except BaseException as exc:
+            fragments.abandon(exc, self._now())
+            self._update()
+            raise
+        finally:
+            self._end_fragments()
+
+    async def _raise_closed(self) -> NoReturn:
+        """Wait until the connection is closed; raise what tells how that came."""
+        await self.wait_closed()
+        closed = self.protocol.close_exc
+        # Not the InvalidState that is being handled, but what broke the connection.
+        raise closed from closed.__cause__
+
+    # ------------------------------------------------------------------ a front-end's business
+
+    @abstractmethod
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed."""
+
+    @abstractmethod
+    def _fragments(self, decode: bool | None) -> AsyncFragments:
+        """Return an iterator over the fragments of the next message."""
+
+    @abstractmethod
+    async def _begin_fragments(self) -> None:
+        """Wait until no fragmented message is being sent, and keep others from being sent."""
+
+    @abstractmethod
+    def _end_fragments(self) -> None:
+        """Let other messages be sent."""
+
+    @abstractmethod
+    async def _flush_and_drain(self) -> None:
+        """Send what there is to send, and wait until the network takes more."""
+
+    @abstractmethod
+    def _update(self) -> None:
+        """Do what follows from a change in the engine."""
+
+    @abstractmethod
+    def _now(self) -> float:
+        """Return the current time, in seconds."""
+
+
+class AsyncFragments:
+    """Iterator over fragments of one message; others can receive as soon as nobody holds it.
+
+    Args:
+        decode: As in ``recv_streaming``.
+    """
+
+    def __init__(self, decode: bool | None) -> None:
+        self.decode = decode
+        self.started = False
+        self.finished = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Data:
+        if self.finished:
+            raise StopAsyncIteration
+        if not self.started:
+            self.start()
+            self.started = True
+        try:
+            data, fin = await self.receive()
+        except BaseException:
+            self.release()
+            raise
+        if fin:
+            self.release()
+        return data
+
+    async def aclose(self) -> None:
+        """Skip the rest of the message."""
+        self.release()
+
+    def release(self) -> None:
+        """Let others receive."""
+        if self.started and not self.finished:
+            self.stop()
+        self.finished = True
+
+    __del__ = release
+
+    # ------------------------------------------------------------------ a front-end's business
+
+    @abstractmethod
+    def start(self) -> None:
+        """Keep others from receiving.
+
+        Raises:
+            ConcurrencyError: If somebody receives already.
+        """
+
+    @abstractmethod
+    async def receive(self) -> tuple[Data, bool]:
+        """Return the next fragment, and whether it is the last one."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Let others receive, from the next message on."""

@@ -1,0 +1,435 @@
+"""ASGI applications on WebSocket connections, for servers that have their own HTTP.
+
+The server reads the request of the opening handshake and passes it on; from there an
+``ASGIConnection`` is the transport's protocol. It turns what the engine reports into events for the
+application, and the application's events into calls of the engine, as the ASGI specification says
+(WebSocket, version 2.4). To which settings and lists of a server it belongs is a subclass's
+business, see ``wsapi.uvicorn``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import urllib.parse
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from http import HTTPStatus
+from time import monotonic
+from typing import Any, TypeAlias
+
+from wsproto_fast import ServerProtocol
+from wsproto_fast.datastructures import Headers
+from wsproto_fast.exceptions import ConnectionClosed, InvalidState
+from wsproto_fast.frames import CloseCode, State
+from wsproto_fast.headers import parse_subprotocol
+from wsproto_fast.http11 import Request, Response
+from wsproto_fast.typing import Subprotocol
+
+from .asyncio._pump import DRAIN, SLOW_PATH
+from .asyncio.connection import Connection
+
+__all__ = ["ASGIApplication", "ASGIConnection", "ClientDisconnected", "Event", "Scope"]
+
+Event: TypeAlias = MutableMapping[str, Any]
+Scope: TypeAlias = MutableMapping[str, Any]
+ASGIApplication: TypeAlias = Callable[
+    [Scope, Callable[[], Awaitable[Event]], Callable[[Event], Awaitable[None]]], Awaitable[object]
+]
+
+HeaderPairs: TypeAlias = Iterable[tuple[bytes, bytes]]
+
+CLOSED = "Unexpected ASGI message '{}', after sending 'websocket.close' or a complete response."
+
+
+class ClientDisconnected(OSError):
+    """Raised by the application's ``send`` when there is nobody to send to any more."""
+
+
+class ASGIConnection(Connection):
+    """A WebSocket connection that an ASGI application serves.
+
+    Args:
+        app: ASGI application, version 3.
+        protocol: Engine of the connection, waiting for a request.
+        log: Logger for accepted and refused connections and for failures of the application.
+        root_path: Path at which the application is mounted.
+        asgi_version: Version of ASGI, for the scope.
+        lifespan_state: What the application's lifespan left; the scope gets a copy.
+        ping_interval: Seconds between keepalive pings; None for none.
+        ping_timeout: Seconds after a keepalive ping in which something must be received; None for
+            no limit.
+        close_timeout: Seconds that closing may last; None for no limit.
+        max_queue: Number of received frames in the queue above which reading pauses.
+        write_limit: Size of the write buffer in bytes above which ``send`` waits.
+    """
+
+    protocol: ServerProtocol
+    scope: Scope
+    _opening = True
+    _task: asyncio.Task[None] | None = None
+    _connected = False  # the application knows about the connection
+    _denial: tuple[int, Headers] | None = None  # start of the response that it sends instead
+    _denial_body: list[bytes]
+    _finished = False  # it has sent the last event that it may send
+    _disconnect: dict[str, Any] | None = None  # what it receives from now on
+
+    def __init__(
+        self,
+        app: ASGIApplication,
+        protocol: ServerProtocol,
+        *,
+        log: logging.Logger,
+        root_path: str = "",
+        asgi_version: str = "3.0",
+        lifespan_state: dict[str, Any] | None = None,
+        ping_interval: float | None = 20,
+        ping_timeout: float | None = 20,
+        close_timeout: float | None = 10,
+        max_queue: int | None = 16,
+        write_limit: int = 2**16,
+    ) -> None:
+        super().__init__(
+            protocol,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            close_timeout=close_timeout,
+            max_queue=max_queue,
+            write_limit=write_limit,
+        )
+        self.app = app
+        self.log = log
+        self.root_path = root_path
+        self.asgi_version = asgi_version
+        self.lifespan_state = lifespan_state
+
+    # ------------------------------------------------------------------ for subclasses
+
+    def default_headers(self) -> HeaderPairs:
+        """Return headers, such as Server and Date, that the server adds to each response."""
+        return ()
+
+    def task_started(self, task: asyncio.Task[None]) -> None:
+        """Note that the application runs in ``task``."""
+
+    # ------------------------------------------------------------------ from the server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.protocol.set_timeouts(
+            ping_interval=self.ping_interval,
+            ping_timeout=self.ping_timeout,
+            close_timeout=self.close_timeout,
+            now=monotonic(),
+        )
+        # The HTTP side may have paused it, and isn't asked again.
+        if not self.transport.is_reading() and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Process what the HTTP side had read, beginning with the request.
+
+        Args:
+            data: Request in the form of HTTP/1.1, and what came behind it.
+        """
+        self.protocol.receive_data(data, monotonic())
+        self._pump.update()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._end()
+
+    def shutdown(self) -> None:
+        """Begin to close the connection because the server stops; safe to be called again."""
+        protocol = self.protocol
+        if self._disconnect is not None:
+            return  # it is being closed already
+        if protocol.state is State.CONNECTING:
+            if self._task is None:
+                self.transport.close()
+            else:
+                self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n")
+        else:
+            self._close(CloseCode.SERVICE_RESTART)
+
+    # ------------------------------------------------------------------ opening handshake
+
+    def _update_opening(self) -> None:
+        if self.request is not None:
+            return
+        for event in self.protocol.events_received():
+            if isinstance(event, Request):
+                self.request = event
+                self._start(event)
+
+    def _start(self, request: Request) -> None:
+        self.response = response = self.protocol.accept(request)
+        if response.status_code != 101:
+            self._respond(response)
+            return
+        self.scope = self._make_scope(request)
+        self._task = self.loop.create_task(self._run())
+        self.task_started(self._task)
+
+    def _make_scope(self, request: Request) -> Scope:
+        transport = self.transport
+        raw_path, _, query_string = request.path.partition("?")
+        subprotocols: list[Subprotocol] = []
+        for value in request.headers.get_all("Sec-WebSocket-Protocol"):
+            subprotocols += parse_subprotocol(value)
+        return {
+            "type": "websocket",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "ws" if transport.get_extra_info("sslcontext") is None else "wss",
+            "server": _address(transport.get_extra_info("sockname")),
+            "client": _address(transport.get_extra_info("peername")),
+            "root_path": self.root_path,
+            "path": self.root_path + urllib.parse.unquote(raw_path),
+            "raw_path": (self.root_path + raw_path).encode("ascii"),
+            "query_string": query_string.encode("ascii"),
+            "headers": [
+                (name.lower().encode("ascii"), value.encode("latin-1"))
+                for name, value in request.headers.raw_items()
+            ],
+            "subprotocols": subprotocols,
+            "state": {} if self.lifespan_state is None else self.lifespan_state.copy(),
+            "extensions": {"websocket.http.response": {}},
+        }
+
+    def _respond(self, response: Response) -> None:
+        """Answer the request, if the client still waits for it."""
+        try:
+            self.protocol.send_response(response, monotonic())
+        except InvalidState:
+            return
+        self.response = response
+        self._pump.opening = False
+        if response.status_code != 101:
+            self._end()
+        self._pump.update()
+
+    def _refuse(self, status: HTTPStatus, text: str) -> None:
+        response = self.protocol.reject(status, text)
+        self._add_default_headers(response.headers)
+        self._respond(response)
+
+    def _add_default_headers(self, headers: Headers) -> None:
+        """Add what the server adds, unless who made the response has thought of it."""
+        for name, value in self.default_headers():
+            if (key := name.decode("latin-1")) not in headers:
+                headers[key] = value.decode("latin-1")
+
+    # ------------------------------------------------------------------ the application
+
+    async def _run(self) -> None:
+        """Run the application; close what it leaves open."""
+        code = CloseCode.INTERNAL_ERROR
+        try:
+            result: object = await self.app(self.scope, self.asgi_receive, self.asgi_send)
+        except ClientDisconnected:
+            pass
+        except BaseException:
+            self.log.exception("Exception in ASGI application\n")
+        else:
+            code = CloseCode.NORMAL_CLOSURE
+            if self._opening and self._disconnect is None:
+                self.log.error("ASGI callable returned without completing handshake.")
+            elif result is not None:
+                self.log.error("ASGI callable should return None, but returned '%s'.", result)
+        if self._disconnect is not None:
+            return
+        if not self._opening:
+            self._close(code)
+        else:
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error")
+
+    async def asgi_receive(self) -> Event:
+        """Return the next event for the application; the last one again if it goes on asking."""
+        if not self._connected:
+            self._connected = True
+            return {"type": "websocket.connect"}
+        pump = self._pump
+        while (message := pump.take()) is None:
+            if self._disconnect is not None:
+                return self._disconnect.copy()
+            await pump.wait("receive")
+        if type(message) is str:
+            return {"type": "websocket.receive", "text": message}
+        return {"type": "websocket.receive", "bytes": message}
+
+    async def asgi_send(self, event: Event) -> None:
+        """Do what the application wants.
+
+        Args:
+            event: ASGI event.
+
+        Raises:
+            ClientDisconnected: If the client is gone.
+            RuntimeError: If it isn't the time for such an event; nothing changes.
+        """
+        if event["type"] == "websocket.send" and not self._opening:
+            message = event.get("bytes")
+            if message is None:
+                message = event.get("text")
+                obstacle = self._pump.send(message, True, None)
+            else:
+                obstacle = self._pump.send(message, False, None)
+            if obstacle == DRAIN:
+                await self._drained()
+            elif obstacle == SLOW_PATH:
+                self._check_message(message)
+        else:
+            await self._send_other(event)
+
+    def _check_message(self, message: object) -> None:
+        """Raise what tells why a message wasn't sent."""
+        if self._finished and not self._lost:
+            raise RuntimeError(CLOSED.format("websocket.send"))
+        if self.protocol.state is not State.OPEN:
+            raise ClientDisconnected
+        if message is None:
+            raise RuntimeError("ASGI message 'websocket.send' has neither 'text' nor 'bytes'.")
+        raise TypeError(
+            f"ASGI message 'websocket.send' must have str or bytes, not {type(message).__name__}"
+        )
+
+    async def _drained(self) -> None:
+        try:
+            await self._drain()
+        except ConnectionClosed as exc:
+            raise ClientDisconnected from exc
+
+    async def _send_other(self, event: Event) -> None:
+        """Process an event other than a message to send."""
+        kind = event["type"]
+        if self._finished and not self._lost:
+            raise RuntimeError(CLOSED.format(kind))
+        if self._disconnect is not None:
+            raise ClientDisconnected
+        if not self._opening:
+            if kind != "websocket.close":
+                raise RuntimeError(
+                    "Expected ASGI message 'websocket.send' or 'websocket.close', "
+                    f"but got '{kind}'."
+                )
+            self._close(event.get("code", 1000), event.get("reason") or "")
+            self._finished = True
+        elif self._denial is not None:
+            if kind != "websocket.http.response.body":
+                raise RuntimeError(
+                    f"Expected ASGI message 'websocket.http.response.body' but got '{kind}'."
+                )
+            self._denial_body.append(bytes(event.get("body", b"")))
+            if not event.get("more_body", False):
+                self._deny(*self._denial, b"".join(self._denial_body))
+        elif kind == "websocket.accept":
+            self._accept(event)
+        elif kind == "websocket.close":
+            self._log_outcome("403")
+            self._finished = True
+            self._refuse(HTTPStatus.FORBIDDEN, "")
+        elif kind == "websocket.http.response.start":
+            self._start_denial(event)
+        else:
+            raise RuntimeError(
+                "Expected ASGI message 'websocket.accept', 'websocket.close' "
+                f"or 'websocket.http.response.start' but got '{kind}'."
+            )
+
+    def _accept(self, event: Event) -> None:
+        response = self.response
+        assert response is not None
+        headers = response.headers.copy()
+        del headers["Date"]  # whether there is one is the server's decision
+        for name, value in event.get("headers", ()):
+            headers[name.decode("latin-1")] = value.decode("latin-1")
+        subprotocol = event.get("subprotocol")
+        if subprotocol:
+            headers["Sec-WebSocket-Protocol"] = subprotocol
+            self.protocol.subprotocol = subprotocol
+        self._add_default_headers(headers)
+        self._opening = False
+        self._log_outcome("[accepted]")
+        self._respond(Response(response.status_code, response.reason_phrase, headers))
+        # Messages may have come with the request.
+        self._pump.wake()
+
+    def _start_denial(self, event: Event) -> None:
+        status = event["status"]
+        if not 200 <= status < 600:
+            raise RuntimeError(f"Invalid HTTP status code '{status}' in response.")
+        headers = Headers()
+        for name, value in event.get("headers", ()):
+            headers[name.decode("latin-1")] = value.decode("latin-1")
+        self._log_outcome(str(status))
+        self._denial = status, headers
+        self._denial_body = []
+
+    def _deny(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send the response of the application, whole, as it has to be framed here."""
+        for name in ("Connection", "Content-Length", "Transfer-Encoding"):
+            if name in headers:
+                del headers[name]
+        template = self.protocol.reject(HTTPStatus.FORBIDDEN, "").headers
+        del template["Content-Length"]
+        for name, value in template.raw_items():
+            if name not in headers:
+                headers[name] = value
+        if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+            body = b""  # RFC 9110 sections 15.3.5 and 15.4.5
+        else:
+            headers["Content-Length"] = str(len(body))
+        self._add_default_headers(headers)
+        self._finished = True
+        self._respond(Response(status, _phrase(status), headers, body))
+
+    def _log_outcome(self, outcome: str) -> None:
+        scope = self.scope
+        path = urllib.parse.quote(scope["path"])
+        if scope["query_string"]:
+            path += f"?{scope['query_string'].decode('ascii')}"
+        client = "{}:{}".format(*scope["client"]) if scope["client"] else ""
+        self.log.info('%s - "WebSocket %s" %s', client, path, outcome)
+
+    # ------------------------------------------------------------------ end
+
+    def _close(self, code: int, reason: str = "") -> None:
+        """Begin the closing handshake; the rest of it is the engine's."""
+        self.protocol.close(code, reason, now=monotonic())
+        self._end()
+        self._pump.update()
+
+    def _act(self, action: int) -> None:
+        # The engine closes the connection: both have closed it, or it has failed.
+        self._end()
+        super()._act(action)
+
+    def _end(self) -> None:
+        """Have the application told, after all messages, that there won't be more."""
+        if self._disconnect is None:
+            protocol = self.protocol
+            close = protocol.close_rcvd if protocol.close_rcvd_then_sent else protocol.close_sent
+            event: dict[str, Any] = {"type": "websocket.disconnect"}
+            if close is None:
+                event["code"] = CloseCode.ABNORMAL_CLOSURE.value
+            else:
+                event["code"] = int(close.code)
+                event["reason"] = close.reason
+            self._disconnect = event
+            self._pump.wake()
+
+
+def _address(address: object) -> tuple[str, int | None] | None:
+    """Return an address of a socket in the form that scopes have."""
+    if isinstance(address, (tuple, list)) and len(address) >= 2:
+        return str(address[0]), int(address[1])
+    if isinstance(address, str) and address:
+        return address, None
+    return None
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""

@@ -1,0 +1,1 @@
+"""WebSocket clients and servers for threads, without an event loop."""

@@ -1,0 +1,143 @@
+"""The housekeeper: the one thread that looks after connections while no thread of the program does.
+
+It reads from those that nobody reads from, so that pings are answered and a close is noticed;
+writes what the network didn't take at once; and calls engines at their deadlines. It sleeps the
+rest of the time, never blocks on a connection, and ends when there are none.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import selectors
+import socket
+import sys
+import threading
+from itertools import count
+from math import inf
+from time import monotonic
+
+from ._inbox import Inbox, set_inbox
+from ._pump import READ, WRITE, Pump
+
+__all__ = ["Housekeeper"]
+
+# How long the thread stays after the last connection was closed, in seconds.
+LINGER = 0.2
+# Entries of closed connections that are kept in the schedule rather than looked for.
+MAX_GONE = 64
+
+
+class Housekeeper:
+    """Owns the inbox in which threads leave what is to be done, and the thread that does it."""
+
+    def __init__(self) -> None:
+        self.inbox = Inbox(self._start)
+
+    def _start(self) -> None:
+        threading.Thread(target=self._run, name="wsapi-housekeeper", daemon=True).start()
+
+    def _run(self) -> None:
+        bell, ringer = socket.socketpair()
+        with selectors.DefaultSelector() as selector, bell, ringer:
+            bell.setblocking(False)
+            ringer.setblocking(False)
+            selector.register(bell, selectors.EVENT_READ)
+            self.inbox.wake = ringer.send
+            round_ = _Round(self.inbox, selector)
+            while True:
+                until = round_.work()
+                if self.inbox.live == 0:
+                    until = min(until, monotonic() + LINGER)
+                if not self.inbox.sleep(until):
+                    continue
+                timeout = None if until == inf else max(until - monotonic(), 0)
+                events = selector.select(timeout)
+                self.inbox.awake()
+                if not events and self.inbox.finish():
+                    return
+                for key, mask in events:
+                    if key.data is None:
+                        bell.recv(4096)
+                    else:
+                        round_.tend(key.data, mask)
+
+
+class _Round:
+    """What one thread of the housekeeper knows: the schedule, and what it watches."""
+
+    def __init__(self, inbox: Inbox, selector: selectors.BaseSelector) -> None:
+        self._inbox = inbox
+        self._selector = selector
+        self._schedule: list[tuple[float, int, Pump]] = []
+        self._number = count()
+        self._watched: dict[Pump, int] = {}
+
+    def work(self) -> float:
+        """Do what is due; return when there is something to do again."""
+        schedule = self._schedule
+        while True:
+            for when, pump in self._inbox.take():
+                heapq.heappush(schedule, (when, next(self._number), pump))
+            now = monotonic()
+            if not schedule or schedule[0][0] > now:
+                break
+            while schedule and schedule[0][0] <= now:
+                self.tend(heapq.heappop(schedule)[2], 0)
+        if self._inbox.gone > max(MAX_GONE, len(schedule) // 2):
+            self._inbox.forget()
+            schedule[:] = [entry for entry in schedule if not entry[2].closed]
+            heapq.heapify(schedule)
+        return schedule[0][0] if schedule else inf
+
+    def tend(self, pump: Pump, mask: int) -> None:
+        """Tend a connection.
+
+        Args:
+            pump: Its pump.
+            mask: Events that its socket is ready for.
+        """
+        if pump.closed:
+            return
+        try:
+            wanted = pump.tend(
+                monotonic(), bool(mask & selectors.EVENT_READ), bool(mask & selectors.EVENT_WRITE)
+            )
+            self._watch(pump, wanted)
+        except Exception:
+            # A logging handler or an extension of the program fails; others aren't concerned.
+            sys.excepthook(*sys.exc_info())
+
+    def _watch(self, pump: Pump, wanted: int) -> None:
+        watched = self._watched.get(pump, 0)
+        if wanted == watched:
+            return
+        events = (selectors.EVENT_READ if wanted & READ else 0) | (
+            selectors.EVENT_WRITE if wanted & WRITE else 0
+        )
+        if not watched:
+            self._selector.register(pump.socket, events, pump)
+        elif wanted:
+            self._selector.modify(pump.socket, events, pump)
+        else:
+            self._selector.unregister(pump.socket)
+        if wanted:
+            self._watched[pump] = wanted
+        else:
+            del self._watched[pump]
+            pump.unwatched()
+
+
+housekeeper = Housekeeper()
+
+
+def _start_anew() -> None:
+    """Forget the parent's connections after a fork; those that the child uses come back."""
+    global housekeeper
+    housekeeper = Housekeeper()
+    set_inbox(housekeeper.inbox)
+
+
+set_inbox(housekeeper.inbox)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)

@@ -1,0 +1,23 @@
+# cython: language_level=3
+"""What the threads of a program leave for the housekeeper; see _inbox.pyx."""
+
+cimport cython
+
+
+cdef class Inbox:
+    cdef cython.pymutex _mutex
+    cdef public object wake
+    cdef object _start
+    cdef list _posts
+    cdef bint _running
+    cdef double _until            # when the housekeeper's sleep ends anyway; in the past while it is awake
+    cdef readonly Py_ssize_t live       # connections
+    cdef readonly Py_ssize_t gone       # connections closed since forget()
+
+    cdef int attach(self) except -1
+    cdef int detach(self) except -1
+    cdef int post(self, object pump, double when) except -1
+    cdef int _ring(self) except -1
+
+
+cdef Inbox current_inbox()

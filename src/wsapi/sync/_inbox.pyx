@@ -1,0 +1,118 @@
+# cython: binding=False
+"""What the threads of a program leave for the housekeeper, compiled.
+
+No signal handler comes between the steps of what is done here with the mutex held.
+"""
+
+cimport cython
+from libc.math cimport INFINITY
+
+
+@cython.final
+cdef class Inbox:
+    """What threads leave for the housekeeper: which connections to tend, and when.
+
+    Args:
+        start: Called to start the housekeeper's thread.
+
+    Attributes:
+        wake: Called to end the housekeeper's sleep; set by its thread.
+    """
+
+    def __init__(self, start):
+        self._start = start
+        self._posts = []
+        self._until = -INFINITY
+
+    cdef int attach(self) except -1:
+        """Count a connection; start the thread for the first one."""
+        cdef bint start
+        self._mutex.acquire()
+        self.live += 1
+        start = not self._running
+        self._running = True
+        self._mutex.release()
+        if start:
+            self._start()
+
+    cdef int detach(self) except -1:
+        cdef bint last
+        self._mutex.acquire()
+        self.live -= 1
+        self.gone += 1
+        last = self.live == 0
+        self._mutex.release()
+        if last:
+            self._ring()
+
+    cdef int post(self, object pump, double when) except -1:
+        """Have a connection tended at a time."""
+        # Nothing is allocated with the mutex held: finalizers might run, and come here.
+        cdef tuple entry = (when, pump)
+        cdef bint wake
+        self._mutex.acquire()
+        self._posts.append(entry)
+        wake = when < self._until
+        if wake:
+            self._until = -INFINITY
+        self._mutex.release()
+        if wake:
+            self._ring()
+
+    cdef int _ring(self) except -1:
+        if self.wake is not None:
+            try:
+                self.wake(b"\0")
+            except OSError:
+                pass  # it was rung often enough, or the thread has ended
+
+    def take(self) -> list:
+        """Return and forget pairs of a time and a connection."""
+        cdef list empty = []
+        self._mutex.acquire()
+        posts, self._posts = self._posts, empty
+        self._mutex.release()
+        return posts
+
+    def sleep(self, double until) -> bool:
+        """Tell that the housekeeper sleeps; return False if there is something for it."""
+        cdef bint idle
+        self._mutex.acquire()
+        idle = not self._posts
+        if idle:
+            self._until = until
+        self._mutex.release()
+        return idle
+
+    def awake(self) -> None:
+        """Tell that the housekeeper is awake."""
+        self._until = -INFINITY
+
+    def forget(self) -> None:
+        """Count closed connections anew."""
+        self.gone = 0
+
+    def finish(self) -> bool:
+        """Tell that the thread ends; return False if it mustn't."""
+        cdef bint end
+        self._mutex.acquire()
+        end = self.live == 0 and not self._posts
+        if end:
+            self._running = False
+            self._until = -INFINITY
+        self._mutex.release()
+        return end
+
+
+cdef Inbox _inbox = None
+
+
+cdef Inbox current_inbox():
+    """Return the inbox of this process's housekeeper."""
+    return _inbox
+
+
+def set_inbox(Inbox inbox not None) -> None:
+    """Have connections use an inbox; after a fork, also those that had another one."""
+    global _inbox
+    _inbox = inbox

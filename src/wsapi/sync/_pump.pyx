@@ -1,0 +1,471 @@
+# cython: binding=False
+"""What the threads of a program do with a connection, compiled; and what the housekeeper does.
+
+No protocol rule is here, nor how bytes are moved: see _wire. Here is who receives, what is held
+back to leave together, and when the housekeeper comes.
+"""
+
+from time import monotonic
+
+cimport cython
+from libc.math cimport INFINITY
+
+from wsproto_fast._protocol cimport Protocol
+from wsproto_fast._queue cimport FLUSH, MESSAGE
+from wsproto_fast._sender cimport CONNECTING, OPEN, PreparedMessage
+
+from ._wire cimport Wire
+
+from wsproto_fast.exceptions import ConcurrencyError
+
+
+# A connection that nobody read from for so long is watched by the housekeeper, in seconds.
+cdef double TICK = 0.1
+# What its thread holds back leaves after so long even if that thread does something else, in seconds.
+cdef double HOLD = 0.005
+
+
+# What the housekeeper watches for; attributes of this module, too.
+cpdef enum:
+    NOTHING = 0
+    READ = 1
+    WRITE = 2
+
+
+# Who receives.
+cdef enum:
+    NOBODY = 0
+    RECV = 1
+    STREAMING = 2
+
+cdef tuple _receivers = ("nothing", "recv", "recv_streaming")
+
+
+@cython.final
+cdef class Pump(Wire):
+    """A connection, as threads use it.
+
+    Args:
+        protocol: Engine of the connection.
+        sock: Connected TCP or Unix socket.
+        tls: What encrypts, or None.
+    """
+
+    cdef public object before_use       # called once, before the connection is used; or None
+    cdef bint _entered                  # a callback of the program may be running inside the engine
+    cdef int _receiver                  # who takes messages or fragments
+    cdef bint _taking                   # a fragment is being waited for
+
+    # ------------------------------------------------------------------ receiving messages
+
+    def recv(self, timeout, decode):
+        """Return the next message.
+
+        Raises:
+            TimeoutError: If there is none after ``timeout`` seconds.
+            ConnectionClosed: If there won't be one.
+            ConcurrencyError: If another thread receives.
+        """
+        cdef Protocol protocol = self._protocol
+        cdef double deadline = INFINITY
+        if self.before_use is not None:
+            self._warn()
+        self._lock()
+        try:
+            if self._receiver != NOBODY:
+                raise self._concurrent_receiver("recv")
+            if timeout is not None:
+                deadline = self._deadline(timeout)
+            while True:
+                if decode is not None:
+                    # Failing to decode fails the connection.
+                    protocol._now = monotonic()
+                message = protocol._next_message(decode)
+                if message is not None:
+                    self._reader = self._owner
+                    return message
+                if decode is not None:
+                    self._update()
+                if self._lost:
+                    raise protocol.close_exc
+                self._receiver = RECV
+                try:
+                    if self._read(deadline):
+                        raise TimeoutError(f"timed out in {timeout:.1f}s")
+                except BaseException:
+                    protocol._queue.reader_waiting = False
+                    raise
+                finally:
+                    self._receiver = NOBODY
+        finally:
+            self._stop_reading()
+            self._unlock()
+
+    def next_fragment(self, timeout, decode, bint started):
+        """Return the next fragment and whether it is the last one of its message.
+
+        Args:
+            timeout: Seconds, or None.
+            decode: As in ``recv``.
+            started: Whether the caller has the first fragment; others can't receive since.
+
+        Raises:
+            TimeoutError, ConnectionClosed, ConcurrencyError: As in ``recv``.
+        """
+        cdef Protocol protocol = self._protocol
+        cdef double deadline = INFINITY
+        if self.before_use is not None:
+            self._warn()
+        self._lock()
+        try:
+            if self._taking or (not started and self._receiver != NOBODY):
+                raise self._concurrent_receiver("recv_streaming")
+            if timeout is not None:
+                deadline = self._deadline(timeout)
+            while True:
+                protocol._now = monotonic()
+                fragment = protocol.next_fragment(decode)
+                if fragment is not None:
+                    self._receiver = NOBODY if fragment[1] else STREAMING
+                    return fragment
+                self._update()
+                if self._lost:
+                    raise protocol.close_exc
+                self._receiver = STREAMING
+                self._taking = True
+                try:
+                    if self._read(deadline):
+                        raise TimeoutError(f"timed out in {timeout:.1f}s")
+                except BaseException:
+                    protocol._queue.reader_waiting = False
+                    raise
+                finally:
+                    self._taking = False
+                    if not started:
+                        self._receiver = NOBODY
+        finally:
+            self._stop_reading()
+            self._unlock()
+
+    def stop_streaming(self) -> None:
+        """Let others receive; the rest of the message is skipped. Finalizers may call this."""
+        self._receiver = NOBODY
+
+    cdef double _deadline(self, timeout) except? -1.0:
+        cdef double seconds = timeout
+        if seconds != seconds:
+            raise ValueError("timeout must be a number of seconds or None; got nan")
+        return <double>monotonic() + seconds if seconds > 0 else -INFINITY
+
+    cdef int _warn(self) except -1:
+        warn, self.before_use = self.before_use, None
+        warn()
+
+    def _concurrent_receiver(self, name):
+        return ConcurrencyError(
+            f"cannot call {name} while another thread is already running {_receivers[self._receiver]}"
+        )
+
+    # ------------------------------------------------------------------ sending
+
+    def send(self, message, text, compress) -> bool:
+        """Send a message; it may leave together with what the same thread sends next.
+
+        Returns:
+            False if it wasn't sent because it isn't str or bytes-like, or the connection isn't open.
+
+        Raises:
+            ConnectionClosed: If the connection breaks.
+            ConcurrencyError: If a fragmented message is being sent.
+        """
+        cdef int activity
+        if self.before_use is not None:
+            self._warn()
+        if not isinstance(message, (bytes, str, bytearray, memoryview)):
+            return False
+        self._lock()
+        try:
+            if self._protocol._state != OPEN:
+                return False
+            self._check_fragments()
+            activity = self._protocol._send(message, text, compress)
+            if (
+                activity & (MESSAGE | FLUSH) == MESSAGE
+                and self._piece is None
+                and self._reader == self._owner
+            ):
+                # This thread has more messages to handle before it needs to read.
+                if not self._held:
+                    self._held = True
+                    if self._hold_time == INFINITY:
+                        self._hold_time = <double>monotonic() + HOLD
+                        self._inbox.post(self, self._hold_time)
+                return True
+            self._flush(True)
+            if self._piece is not None:
+                self._wait_sent()
+            elif self._lost or self._failure is not None:
+                self._raise_if_lost()
+            return True
+        finally:
+            self._unlock()
+
+    def enter(self) -> None:
+        """Begin to use the engine; the housekeeper doesn't wait for the end of it."""
+        if self.before_use is not None:
+            self._warn()
+        self._lock()
+        self._entered = True
+
+    def leave(self) -> None:
+        """Do what follows from the use of the engine.
+
+        What is to be sent may still be waiting when this returns; see ``drain``.
+        """
+        self._entered = False
+        try:
+            self._update()
+        finally:
+            self._unlock()
+
+    def call(self, function, *args):
+        """Call what uses the engine."""
+        self.enter()
+        try:
+            return function(*args)
+        finally:
+            self.leave()
+
+    def begin_fragments(self, function, *args):
+        """Call what sends the first fragment of a message.
+
+        Raises:
+            ConcurrencyError: If a fragmented message is being sent.
+        """
+        self.enter()
+        try:
+            self._check_fragments()
+            function(*args)
+        finally:
+            self.leave()
+
+    cdef int _check_fragments(self) except -1:
+        if self._protocol._sending_opcode:
+            raise ConcurrencyError("cannot call send while another thread is already running send")
+
+    def drain(self) -> None:
+        """Wait until everything was written.
+
+        Raises:
+            ConnectionClosed: If the connection breaks.
+        """
+        self._lock()
+        try:
+            if self._piece is not None:
+                self._wait_sent()
+            elif self._lost or self._failure is not None:
+                self._raise_if_lost()
+        finally:
+            self._unlock()
+
+    def broadcast(self, PreparedMessage message not None, compress) -> None:
+        """Send a message that goes to many connections; skip a connection that isn't open.
+
+        Raises:
+            ConcurrencyError: If a fragmented message is being sent.
+            OSError: If writing fails.
+        """
+        self._lock()
+        try:
+            if self._protocol._state == OPEN and not self._lost:
+                self._protocol._send_prepared(message, compress)
+                self._flush(False)
+                if self._failure is not None:
+                    raise self._failure
+        finally:
+            self._unlock()
+
+    def ping(self, data, event, acknowledge) -> None:
+        """Send a Ping.
+
+        Args:
+            data: Payload, or None.
+            event: Set when it is answered.
+            acknowledge: Whether to set it also when the connection is closed.
+        """
+        if self.before_use is not None:
+            self._warn()
+        self._lock()
+        try:
+            self._protocol.ping(data, (event, acknowledge), now=monotonic())
+            self._update()
+            self._watch_now()
+        finally:
+            self._unlock()
+
+    # ------------------------------------------------------------------ opening and closing
+
+    def progress(self, double deadline) -> bool:
+        """Read once; return whether the deadline came first."""
+        self._lock()
+        try:
+            return not self._lost and self._read(deadline)
+        finally:
+            self._stop_reading()
+            self._unlock()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the TCP connection is gone."""
+        return self._lost
+
+    def close(self, code, reason) -> None:
+        """Start the closing handshake; ``finish`` waits for its end.
+
+        Raises:
+            ProtocolError: If the code or the reason isn't allowed.
+        """
+        if self.before_use is not None:
+            self._warn()
+        self._lock()
+        try:
+            self._protocol.close(code, reason, now=monotonic())
+            self._update()
+            self._watch_now()
+        finally:
+            self._unlock()
+
+    def finish(self) -> None:
+        """Wait until the connection is closed, reading until then."""
+        self._lock()
+        try:
+            if self._protocol._state == CONNECTING and not self._protocol.close_expected():
+                self._lose(None)
+            while not self.closed:
+                self._read(INFINITY)
+        finally:
+            self._stop_reading()
+            self._unlock()
+
+    def wait_closed(self, timeout) -> bool:
+        """Wait until the connection is closed; return whether it is after ``timeout`` seconds."""
+        cdef double deadline = INFINITY if timeout is None else self._deadline(timeout)
+        self._lock()
+        try:
+            if not self.closed:
+                self._watch_now()
+            while not self.closed:
+                if self._wait(deadline):
+                    return False
+            return True
+        finally:
+            self._unlock()
+
+    def abort(self) -> None:
+        """Close the connection at once; what wasn't sent is lost."""
+        self._lock()
+        try:
+            self._lose(None)
+        finally:
+            self._unlock()
+
+    # ------------------------------------------------------------------ the housekeeper
+
+    cdef int _stop_reading(self) except -1:
+        """Have the housekeeper come, unless it is here: the calling thread may not read again."""
+        if self._list_time == INFINITY and not self._watched & READ and not self._lost:
+            self._list(self._protocol._now)
+
+    cdef int _list(self, double now) except -1:
+        """Have the housekeeper find out whether somebody reads."""
+        self._list_time = now + TICK
+        self._list_reads = self._reads
+        self._inbox.post(self, self._list_time)
+
+    cdef int _watch_now(self) except -1:
+        """Have the housekeeper watch the socket unless somebody reads."""
+        if not self._watched & READ and not self._reading:
+            self._nobody_reads = True
+            self._inbox.post(self, -INFINITY)
+
+    def watch(self) -> None:
+        """Begin to have the housekeeper watch the socket whenever nobody reads."""
+        self._lock()
+        try:
+            if not self._lost:
+                self._update()
+                self._watch_now()
+        finally:
+            self._unlock()
+
+    def tend(self, double now, bint readable, bint writable) -> int:
+        """Do what is due, in the housekeeper's thread; never block.
+
+        Args:
+            now: Current time.
+            readable: Whether the socket can be read from.
+            writable: Whether it can be written to.
+
+        Returns:
+            What to watch the socket for: READ, WRITE, both, or NOTHING. It stays open until the
+            housekeeper, having stopped to watch it, calls ``unwatched``.
+        """
+        cdef Protocol protocol = self._protocol
+        cdef int wanted = NOTHING
+        if self._entered:
+            self._inbox.post(self, now + HOLD)
+            return self._watched
+        self._lock()
+        try:
+            if self._hold_time <= now:
+                self._hold_time = INFINITY
+                if self._held:
+                    self._flush(False)
+            if self._timer_time <= now:
+                self._timer_time = INFINITY
+                if not self._lost:
+                    if protocol._next_deadline() <= now:
+                        protocol.handle_timeout(now)
+                    self._update()
+                    self._notify()
+            if writable or (self._piece is not None and self._senders == 0):
+                self._flush(True)
+            if readable and not self._lost and not self._reading and protocol._queue.reading_wanted:
+                self._read_ready()
+                self._notify()
+            if self._lost:
+                return NOTHING
+            if self._reading:
+                self._nobody_reads = False
+                self._list_time = INFINITY
+            elif self._nobody_reads or self._watched:
+                wanted = READ
+            elif self._list_time <= now:
+                self._list_time = INFINITY
+                if self._reads == self._list_reads:
+                    wanted = READ
+                else:
+                    self._list(now)
+            if wanted and not protocol._queue.reading_wanted:
+                wanted = NOTHING
+            if self._piece is not None and self._senders == 0:
+                wanted |= WRITE
+            if wanted & READ:
+                self._nobody_reads = False
+                self._list_time = INFINITY
+            self._watched = wanted
+            if wanted:
+                self._registered = True
+            return wanted
+        finally:
+            self._unlock()
+
+    def unwatched(self) -> None:
+        """Tell that the socket isn't watched any more."""
+        self._lock()
+        try:
+            self._registered = False
+            if self._lost:
+                self._close_when_unused()
+        finally:
+            self._unlock()

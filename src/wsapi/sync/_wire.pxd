@@ -1,0 +1,89 @@
+# cython: language_level=3
+"""What moves bytes between a socket and the engine; see _wire.pyx."""
+
+cimport cython
+from libc.stdint cimport uint64_t
+
+from wsproto_fast._protocol cimport Protocol
+
+from ._inbox cimport Inbox
+
+
+# What the housekeeper watches for.
+cdef enum:
+    NOTHING = 0
+    READ = 1
+    WRITE = 2
+
+
+cdef class Memory:
+    cdef char* _data
+    cdef Py_ssize_t _size
+
+
+cdef class Wire:
+    cdef cython.pymutex _mutex
+    cdef unsigned long _owner           # thread that holds the mutex; 0 if none does
+
+    cdef Protocol _protocol
+    cdef object _tls
+    cdef Inbox _inbox
+    cdef readonly object socket
+    cdef object _recv_into
+    cdef object _send
+    cdef Memory _memory                 # where encrypted bytes are received
+    cdef bytes _early                   # received before there was this object
+
+    cdef bint _reading                  # a thread is blocked in reading, or about to be
+    cdef unsigned long _reader          # the last one that was
+    cdef uint64_t _reads                # how often that happened
+    cdef int _users                     # threads in system calls on the socket; it can't be closed before
+    cdef list _waiters                  # locks of the threads that wait for a change
+
+    cdef bytes _piece                   # what is being written, or None
+    cdef Py_ssize_t _piece_sent
+    cdef uint64_t _taken                # bytes taken from the engine
+    cdef uint64_t _sent                 # of these, written; counted in pieces
+    cdef int _senders                   # threads that wait until they can write
+    cdef bint _held                     # output waits for what the same thread sends next
+    cdef object _failure                # why writing failed
+    cdef bint _half_closed
+    cdef bint _lost                     # the TCP connection is gone as far as the engine is concerned
+    cdef bint _closing
+    cdef readonly bint closed           # the socket is closed
+
+    # When the housekeeper comes; infinite if it doesn't.
+    cdef double _timer_time             # for the engine's deadlines
+    cdef double _hold_time              # for what is held back
+    cdef double _list_time              # to see whether somebody reads
+    cdef uint64_t _list_reads
+    cdef bint _nobody_reads             # to watch at once
+    cdef int _watched                   # what it watches the socket for
+    cdef bint _registered               # which it may still do, and the socket can't be closed before
+
+    # What is left to do once the mutex is released.
+    cdef bint _chores
+    cdef list _events
+    cdef bint _close_due
+
+    cdef int _lock(self) except -1
+    cdef int _unlock(self) except -1
+    cdef int _change_inbox(self) except -1
+    cdef int _close_socket(self) except -1
+    cdef int _notify(self) except -1
+    cdef bint _wait(self, double deadline) except -1
+    cdef bint _read(self, double deadline) except -1
+    cdef bint _read_ready(self) except -1
+    cdef int _received(self, Py_ssize_t size, failure) except -1
+    cdef int _received_encrypted(self, Py_ssize_t size, double now) except -1
+    cdef int _update(self) except -1
+    cdef int _act(self) except -1
+    cdef int _lose(self, exc) except -1
+    cdef int _send_close_notify(self) except -1
+    cdef int _close_when_unused(self) except -1
+    cdef int _flush(self, bint waiting) except -1
+    cdef bytes _next_piece(self)
+    cdef int _writing_failed(self, exc) except -1
+    cdef int _drop_output(self) except -1
+    cdef int _wait_sent(self) except -1
+    cdef int _raise_if_lost(self) except -1

@@ -1,0 +1,344 @@
+"""A WebSocket connection for threads.
+
+Whoever receives reads the socket itself; no other thread takes part in it. Connections that nobody
+reads from are looked after by one thread per process, see ``_housekeeping``. Any number of threads
+may use a connection, at once or not; but only one of them can receive at a time.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterable, Iterator
+from time import monotonic
+from types import TracebackType
+from typing import Any, Literal, NoReturn, Self, Unpack, overload
+
+from wsproto_fast import PreparedMessage, Protocol
+from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState
+from wsproto_fast.frames import CloseCode, State
+from wsproto_fast.typing import Data, DataLike
+
+from .._connection import BaseConnection, FragmentedMessage, SkippedBroadcasts
+from .._options import ConnectionOptions, documented
+from . import _housekeeping  # noqa: F401 # connections need the inbox that it sets
+from ._pump import Pump
+from ._tls import SecureSocket
+
+__all__ = ["Connection"]
+
+# What broadcast() takes for ThreadPoolExecutor. It needs no threads: nothing that it does blocks.
+_EXECUTOR_OPTIONS = frozenset({"max_workers", "thread_name_prefix", "initializer", "initargs"})
+
+
+@documented(ConnectionOptions)
+class Connection(BaseConnection):
+    """A WebSocket connection, client or server.
+
+    Args:
+        sock: Connected TCP or Unix socket; its own timeout doesn't matter.
+        {connection_args}
+    """
+
+    _opening = False  # connections of this class begin with an opening handshake
+
+    def __init__(
+        self,
+        sock: socket.socket | SecureSocket,
+        protocol: Protocol,
+        **kwargs: Unpack[ConnectionOptions],
+    ) -> None:
+        super().__init__(protocol, **kwargs)
+        self.socket = sock
+        if isinstance(sock, SecureSocket):
+            self._pump = Pump(protocol, sock.sock, sock.tls)
+        else:
+            self._pump = Pump(protocol, sock, None)
+        if not self._opening:
+            self._pump.call(self._set_timeouts, monotonic())
+            self._pump.watch()
+
+    # ------------------------------------------------------------------ attributes
+
+    @property
+    def local_address(self) -> Any:
+        """Local address: ``(host, port)``, more for IPv6, or the path of a Unix socket.
+
+        Raises:
+            OSError: If the connection is closed.
+        """
+        return self.socket.getsockname()
+
+    @property
+    def remote_address(self) -> Any:
+        """Remote address, in the form of ``local_address``.
+
+        Raises:
+            OSError: If the connection is closed.
+        """
+        return self.socket.getpeername()
+
+    # ------------------------------------------------------------------ context manager, iteration
+
+    def __enter__(self) -> Self:
+        self._pump.before_use = None
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR)
+
+    def __iter__(self) -> Iterator[Data]:
+        """Yield messages until the connection is closed.
+
+        {iteration}
+        """
+        recv = self._pump.recv
+        try:
+            while True:
+                yield recv(None, None)
+        except ConnectionClosedOK:
+            return
+
+    # ------------------------------------------------------------------ receiving
+
+    @overload
+    def recv(self, timeout: float | None, decode: Literal[True]) -> str: ...
+    @overload
+    def recv(self, timeout: float | None = None, *, decode: Literal[True]) -> str: ...
+    @overload
+    def recv(self, timeout: float | None, decode: Literal[False]) -> bytes: ...
+    @overload
+    def recv(self, timeout: float | None = None, *, decode: Literal[False]) -> bytes: ...
+    @overload
+    def recv(self, timeout: float | None = None, decode: bool | None = None) -> Data: ...
+
+    def recv(self, timeout: float | None = None, decode: bool | None = None) -> Data:
+        """Receive the next message.
+
+        Args:
+            timeout: Seconds to wait, None for no limit; with 0 or less only what has arrived
+                already is received.
+            {recv_args}
+
+        Raises:
+            TimeoutError: If there is no message in time; nothing is lost.
+            {recv_raises}
+        """
+        return self._pump.recv(timeout, decode)
+
+    @overload
+    def recv_streaming(
+        self, decode: Literal[True], *, timeout: float | None = None
+    ) -> Iterator[str]: ...
+    @overload
+    def recv_streaming(
+        self, decode: Literal[False], *, timeout: float | None = None
+    ) -> Iterator[bytes]: ...
+    @overload
+    def recv_streaming(
+        self, decode: bool | None = None, *, timeout: float | None = None
+    ) -> Iterator[Data]: ...
+
+    def recv_streaming(
+        self, decode: bool | None = None, *, timeout: float | None = None
+    ) -> Iterator[Data]:
+        """Receive the next message fragment by fragment.
+
+        Whoever leaves the iteration before its end skips the rest of the message. After a
+        ``TimeoutError``, calling ``next`` once more goes on.
+
+        Args:
+            {recv_streaming_args}
+            timeout: Seconds to wait for each fragment, None for no limit.
+
+        Raises:
+            TimeoutError: If there is no fragment in time.
+            {recv_streaming_raises}
+        """
+        return _Fragments(self._pump, decode, timeout)
+
+    # ------------------------------------------------------------------ sending
+
+    def send(
+        self,
+        message: DataLike | Iterable[DataLike],
+        text: bool | None = None,
+        *,
+        compress: bool | None = None,
+    ) -> None:
+        """Send a message; return when the network has taken it.
+
+        A message that a receiving thread sends while it has more messages to receive may leave a
+        few milliseconds later, together with the next ones. An exception never tears a frame.
+
+        {send}
+        """
+        if not self._pump.send(message, text, compress):
+            self._send_slowly(message, text, compress)
+
+    def _send_slowly(
+        self,
+        message: DataLike | Iterable[DataLike],
+        text: bool | None,
+        compress: bool | None,
+    ) -> None:
+        """Send what isn't a simple message, or on a connection that isn't open."""
+        if isinstance(message, (str, bytes, bytearray, memoryview)):
+            self._raise_closed()
+        fragments = FragmentedMessage(self.protocol, message, text, compress, asynchronous=False)
+        if self.protocol.state is not State.OPEN:
+            self._raise_closed()
+        pump = self._pump
+        items = iter(message)
+        try:
+            first = next(items)
+        except StopIteration:
+            return
+        fragments.check(first)
+        try:
+            pump.begin_fragments(fragments.send, first)
+            pump.drain()
+            for item in items:
+                pump.call(fragments.send, item)
+                pump.drain()
+            pump.call(fragments.finish)
+            pump.drain()
+        except InvalidState:
+            self._raise_closed()
+        except BaseException as exc:
+            pump.call(fragments.abandon, exc, monotonic())
+            raise
+
+    def _raise_closed(self) -> NoReturn:
+        """Wait until the connection is closed; raise what tells how that came."""
+        if self.protocol.state is State.CONNECTING:
+            raise InvalidState("connection is connecting")
+        self._pump.finish()
+        closed = self.protocol.close_exc
+        # Not the InvalidState that is being handled, but what broke the connection.
+        raise closed from closed.__cause__
+
+    def ping(self, data: DataLike | None = None, *, ack_on_close: bool = False) -> threading.Event:
+        """Send a Ping.
+
+        {ping_event}
+        """
+        event = threading.Event()
+        try:
+            self._pump.ping(data, event, ack_on_close)
+        except InvalidState:
+            self._raise_closed()
+        self._pump.drain()
+        return event
+
+    def pong(self, data: DataLike = b"") -> None:
+        """Send an unsolicited Pong.
+
+        {pong}
+        """
+        try:
+            self._pump.call(self._send_pong, data)
+        except InvalidState:
+            self._raise_closed()
+        self._pump.drain()
+
+    def _send_pong(self, data: DataLike) -> None:
+        if self.protocol.state is not State.OPEN:
+            raise InvalidState
+        self.protocol.send_pong(data)
+
+    # ------------------------------------------------------------------ closing
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection and wait until it is closed, at most ``close_timeout``.
+
+        {close}
+        """
+        self._pump.close(code, reason)
+        self._pump.finish()
+
+    def wait_closed(self, timeout: float | None = None) -> bool:
+        """Wait until the TCP connection is closed.
+
+        Args:
+            timeout: Seconds to wait, None for no limit.
+
+        Returns:
+            Whether it is closed.
+        """
+        return self._pump.wait_closed(timeout)
+
+
+class _Fragments:
+    """Iterator over fragments of one message; others can receive as soon as nobody holds it."""
+
+    def __init__(self, pump: Pump, decode: bool | None, timeout: float | None) -> None:
+        self.pump = pump
+        self.decode = decode
+        self.timeout = timeout
+        self.started = False
+        self.finished = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        if self.finished:
+            raise StopIteration
+        try:
+            data, self.finished = self.pump.next_fragment(self.timeout, self.decode, self.started)
+        except TimeoutError:
+            raise
+        except BaseException:
+            self.close()
+            raise
+        self.started = True
+        return data
+
+    def close(self) -> None:
+        """Skip the rest of the message."""
+        if self.started and not self.finished:
+            self.pump.stop_streaming()
+        self.finished = True
+
+    __del__ = close
+
+
+@documented()
+def broadcast(
+    connections: Iterable[Connection],
+    message: DataLike,
+    *,
+    text: bool | None = None,
+    compress: bool | None = None,
+    raise_exceptions: bool = False,
+    **kwargs: Any,
+) -> None:
+    """Send a message to several connections without waiting for any of them.
+
+    Connections that aren't open are skipped, as are those that are sending a fragmented message or
+    can't be written to; the latter two with a warning in the log.
+
+    Args:
+        {broadcast_args}
+        **kwargs: Those of ``ThreadPoolExecutor``; no threads are needed, so they don't matter.
+
+    Raises:
+        {broadcast_raises}
+    """
+    unknown = kwargs.keys() - _EXECUTOR_OPTIONS
+    if unknown:
+        raise TypeError(f"broadcast() got unexpected keyword arguments: {sorted(unknown)}")
+    prepared = PreparedMessage(message, text)
+    skipped = SkippedBroadcasts(raise_exceptions)
+    for connection in connections:
+        try:
+            connection._pump.broadcast(prepared, compress)
+        except Exception as exc:
+            skipped.add(connection, exc)
+    skipped.finish()

@@ -1,0 +1,440 @@
+"""WebSocket servers for threads: one per connection, for its handler."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import ssl as ssl_module
+import threading
+import warnings
+from collections.abc import Callable
+from math import inf
+from time import monotonic, sleep
+from types import TracebackType
+from typing import Annotated, Any, Self, TypeAlias, Unpack
+
+from wsproto_fast import ServerProtocol
+from wsproto_fast.frames import CloseCode, State
+from wsproto_fast.http11 import Response
+from wsproto_fast.typing import LoggerLike, PathLike
+
+from .._basic_auth import basic_auth_sync
+from .._connection import ServerSide, finish
+from .._options import (
+    ConnectionOptions,
+    Option,
+    ServerOptions,
+    complete,
+    documented,
+    other_options,
+)
+from .._server import BaseServer, ServerSettings, check_close, check_listening
+from ._tls import Channel
+from .connection import Connection, broadcast
+
+__all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
+
+# Programs know it by this module, although it works for connections of clients, too.
+broadcast.__module__ = __name__
+basic_auth = basic_auth_sync
+
+Handler: TypeAlias = "Callable[[ServerConnection], None]"
+
+# How long a server that can't accept connections waits before it tries again, in seconds.
+ACCEPT_PAUSE = 0.1
+
+
+class ServeOptions(ServerOptions["ServerConnection", Response | None], total=False):
+    """Options of ``serve``."""
+
+    sock: Annotated[
+        socket.socket | None, Option(None, "Listening socket, to be used instead of a new one.")
+    ]
+    ssl: Annotated[ssl_module.SSLContext | None, Option(None, "TLS configuration.")]
+    family: int
+    backlog: int
+    reuse_port: bool
+    dualstack_ipv6: bool
+    ssl_context: ssl_module.SSLContext | None
+
+
+class _Options(ServeOptions, total=False):
+    path: PathLike | None
+
+
+@documented(ConnectionOptions)
+class ServerConnection(ServerSide, Connection):
+    """A connection accepted by a server.
+
+    Args:
+        sock: Connected TCP or Unix socket.
+        {connection_args}
+        server: Server that accepted the connection.
+    """
+
+    _opening = True
+
+    def __init__(
+        self,
+        sock: Any,
+        protocol: ServerProtocol,
+        server: Server,
+        **kwargs: Unpack[ConnectionOptions],
+    ) -> None:
+        super().__init__(sock, protocol, **kwargs)
+        self.server = server
+
+    def _handshake(self, settings: ServerSettings[ServerConnection], deadline: float) -> None:
+        """Receive the request and answer it; the engine does the latter if it isn't a sound one."""
+        pump, protocol = self._pump, self.protocol
+        now = monotonic()
+        pump.call(self._set_timeouts, now, None if deadline == inf else max(deadline - now, 0))
+        while not pump.call(self._receive_request):
+            if pump.lost or protocol.close_expected():
+                return
+            pump.progress(inf)
+        closing = self.server._closing.is_set
+        pump.enter()
+        try:
+            self._send_response(finish(self._answer(settings, closing)))
+        finally:
+            pump.leave()
+
+    def _invoke(self, callback: Callable[..., Any], *args: object) -> Any:
+        self._pump.leave()
+        try:
+            return super()._invoke(callback, *args)
+        finally:
+            self._pump.enter()
+
+    def _refuse(self) -> None:
+        """Answer that the server is shutting down, unless the request is being answered."""
+        self._pump.enter()
+        try:
+            if self.request is not None:
+                return
+            idle = self.protocol.timeout_response() is None
+            self._send_response(self._shutting_down())
+        finally:
+            self._pump.leave()
+        if idle:
+            # Browsers connect in advance: such a client asks for nothing, and may not look at the
+            # end of the stream for long. Nothing that it sent can be lost, either.
+            self._pump.abort()
+
+
+class Server(BaseServer[ServerConnection]):
+    """A WebSocket server; what ``serve`` returns.
+
+    It accepts connections while ``serve_forever`` runs. Leaving it as a context manager shuts it
+    down.
+
+    Args:
+        sock: Listening socket.
+        handler: Called in a new thread with the socket and the address of each connection.
+        logger: Logger; ``wsapi.server`` by default.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        handler: Callable[[socket.socket, Any], None],
+        logger: LoggerLike | None = None,
+    ) -> None:
+        super().__init__(handler, logger)  # type: ignore[arg-type] # here it is given a socket
+        self.socket = sock
+        self._lock = threading.Lock()
+        self._threads: set[threading.Thread] = set()
+        self._shutting: set[threading.Thread] = set()  # those that wait for the others
+        self._opening: set[socket.socket] = set()  # in their TLS handshake
+        self._closing = threading.Event()
+        self._stopped = threading.Event()  # nothing is accepted any more
+        self._serving: threading.Thread | None = None
+        self._bell, self._ringer = socket.socketpair()
+
+    # ------------------------------------------------------------------ life cycle
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.shutdown()
+
+    def fileno(self) -> int:
+        """Return the file descriptor of the listening socket."""
+        return self.socket.fileno()
+
+    def serve_forever(self) -> None:
+        """Accept connections until the server is shut down.
+
+        Raises:
+            RuntimeError: If another thread does so already.
+        """
+        with self._lock:
+            if self._closing.is_set():
+                return
+            if self._serving is not None:
+                raise RuntimeError("another thread is running serve_forever() already")
+            self._serving = threading.current_thread()
+        try:
+            self.socket.setblocking(False)
+            with selectors.DefaultSelector() as selector:
+                selector.register(self.socket, selectors.EVENT_READ)
+                selector.register(self._bell, selectors.EVENT_READ)
+                while not self._closing.is_set():
+                    selector.select()
+                    self._accept()
+        finally:
+            with self._lock:
+                self._serving = None
+                if self._closing.is_set():
+                    self._stopped.set()
+
+    def _accept(self) -> None:
+        """Accept the connections that wait."""
+        while not self._closing.is_set():
+            try:
+                sock, address = self.socket.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue  # it was given up meanwhile
+            except OSError:
+                if self._closing.is_set():
+                    return
+                # There are too many open files, most likely.
+                self.logger.error("accepting a connection failed", exc_info=True)
+                sleep(ACCEPT_PAUSE)
+                return
+            try:
+                self._start(sock, address)
+            except RuntimeError:
+                # There are too many threads.
+                self.logger.error("accepting a connection failed", exc_info=True)
+                sock.close()
+                sleep(ACCEPT_PAUSE)
+                return
+
+    def _start(self, sock: socket.socket, address: Any) -> None:
+        def run() -> None:
+            try:
+                self.handler(sock, address)  # type: ignore[call-arg,arg-type] # see __init__
+            finally:
+                with self._lock:
+                    self._threads.discard(thread)
+
+        thread = threading.Thread(target=run, name=f"wsapi-handler-{address}")
+        with self._lock:
+            self._threads.add(thread)
+        try:
+            thread.start()
+        except BaseException:
+            with self._lock:
+                self._threads.discard(thread)
+            raise
+
+    # ------------------------------------------------------------------ connections
+
+    def _handle(
+        self,
+        settings: ServerSettings[ServerConnection],
+        handler: Handler,
+        ssl: ssl_module.SSLContext | None,
+        sock: socket.socket,
+    ) -> None:
+        """Open a connection, run the handler, close the connection."""
+        deadline = inf if settings.open_timeout is None else monotonic() + settings.open_timeout
+        connection = self._open(settings, ssl, sock, deadline)
+        if connection is None:
+            return
+        code = CloseCode.INTERNAL_ERROR
+        try:
+            connection._handshake(settings, deadline)
+            if connection.response is None or connection.response.status_code != 101:
+                connection._pump.finish()
+                return
+            connection._pump.watch()
+            handler(connection)
+            code = CloseCode.NORMAL_CLOSURE
+        except Exception:
+            connection.logger.error("connection handler failed", exc_info=True)
+        finally:
+            try:
+                connection.close(code)
+            finally:
+                self._connections.discard(connection)
+
+    def _open(
+        self,
+        settings: ServerSettings[ServerConnection],
+        ssl: ssl_module.SSLContext | None,
+        sock: socket.socket,
+        deadline: float,
+    ) -> ServerConnection | None:
+        """Return a connection after the TLS handshake, None if there won't be one."""
+        channel = Channel(sock, None if deadline == inf else deadline)
+        try:
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+            if ssl is not None:
+                with self._lock:
+                    self._opening.add(sock)
+                try:
+                    channel.start_tls(ssl, server_side=True)
+                finally:
+                    with self._lock:
+                        self._opening.discard(sock)
+            connection = settings.new_connection(
+                lambda protocol: settings.connection_class(
+                    channel.secured(), protocol, self, **settings.connection_options
+                )
+            )
+        except OSError:
+            self.logger.debug("! opening handshake failed", exc_info=True)
+            sock.close()
+            return None
+        except BaseException:
+            sock.close()
+            raise
+        with self._lock:
+            self._connections.add(connection)
+        if self._closing.is_set():
+            connection._refuse()
+        return connection
+
+    # ------------------------------------------------------------------ closing
+
+    @documented()
+    def shutdown(
+        self,
+        close_connections: bool = True,
+        code: int = CloseCode.GOING_AWAY,
+        reason: str = "",
+    ) -> None:
+        """Shut the server down; return when that is done.
+
+        A handler may call this; it doesn't wait for that handler then.
+
+        {close_server}
+        """
+        check_close(code, reason)
+        thread = threading.current_thread()
+        with self._lock:
+            first = not self._closing.is_set()
+            self._closing.set()
+            self._shutting.add(thread)
+            # A signal handler may have interrupted serve_forever().
+            if self._serving is None or self._serving is thread:
+                self._stopped.set()
+        try:
+            if first:
+                self.logger.info("server closing")
+                self._ringer.send(b"\0")
+            self._stopped.wait()
+            if first:
+                self.socket.close()
+                self._close_connections(close_connections, code, reason)
+            self._wait_for_handlers()
+            if first:
+                self._bell.close()
+                self._ringer.close()
+                self.logger.info("server closed")
+        finally:
+            with self._lock:
+                self._shutting.discard(thread)
+
+    def _close_connections(self, close_connections: bool, code: int, reason: str) -> None:
+        with self._lock:
+            opening, connections = list(self._opening), list(self._connections)
+        for sock in opening:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it is gone already
+        for connection in connections:
+            if connection.state is State.CONNECTING:
+                connection._refuse()
+            elif close_connections:
+                connection._pump.close(code, reason)
+
+    def _wait_for_handlers(self) -> None:
+        while True:
+            with self._lock:
+                waiting = self._threads - self._shutting
+            if not waiting:
+                return
+            for thread in waiting:
+                thread.join()
+
+
+@documented(_Options)
+def serve(
+    handler: Handler,
+    host: str | None = None,
+    port: int | None = None,
+    **kwargs: Unpack[_Options],
+) -> Server:
+    """Create a WebSocket server, which listens at once.
+
+    Args:
+        {serve_args}
+        host: Address to listen on; None for all.
+        port: TCP port.
+        **kwargs: Passed on to ``socket.create_server``.
+
+    Raises:
+        TypeError, ValueError: If an argument isn't acceptable.
+        OSError: If it can't listen there.
+    """
+    if "ssl_context" in kwargs:
+        warnings.warn("ssl_context was renamed to ssl", DeprecationWarning, stacklevel=2)
+        kwargs.setdefault("ssl", kwargs.pop("ssl_context"))
+    options = complete(_Options, kwargs, "serve")
+    settings = ServerSettings(handler, options, ServerConnection, awaitables=False)
+    transport = other_options(_Options, kwargs)
+    transport |= {"sock": options["sock"], "ssl": options["ssl"]}
+    check_listening(host, port, transport)
+    sock, _ = transport.pop("sock"), transport.pop("ssl")
+    if sock is None:
+        sock = _listen(host, port, transport)
+    server = Server(
+        sock,
+        lambda sock, address: server._handle(settings, handler, options["ssl"], sock),
+        settings.logger,
+    )
+    server._log_listening(sock)
+    return server
+
+
+def _listen(host: str | None, port: int | None, options: dict[str, Any]) -> socket.socket:
+    if options.get("path") is not None:
+        path = options.pop("path")
+        return socket.create_server(path, family=socket.AF_UNIX, **options)
+    if port is None:
+        raise ValueError("missing port argument")
+    if not host and "family" not in options:
+        if socket.has_dualstack_ipv6():
+            options.setdefault("dualstack_ipv6", True)
+            options["family"] = socket.AF_INET6
+    elif "family" not in options:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        options["family"] = infos[0][0]
+    return socket.create_server((host or "", port), **options)
+
+
+def unix_serve(
+    handler: Handler, path: PathLike | None = None, **kwargs: Unpack[ServeOptions]
+) -> Server:
+    """Create a WebSocket server that listens on a Unix socket.
+
+    Args:
+        handler: As for ``serve``.
+        path: Path of the socket.
+        **kwargs: As for ``serve``.
+    """
+    return serve(handler, path=path, **kwargs)

@@ -1,0 +1,1 @@
+"""WebSocket clients and servers on trio (extra ``trio``)."""

@@ -1,0 +1,262 @@
+"""Ways for bytes between an engine and its peer.
+
+A transport never decides anything: it moves what it is given. `SocketTransport` is the fast one,
+for plain sockets; `StreamTransport` takes any stream, TLS included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl as ssl_module
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import trio
+from trio.lowlevel import wait_readable, wait_writable
+
+import wsproto_fast
+
+__all__ = [
+    "SocketTransport",
+    "StreamTransport",
+    "Transport",
+    "find_socket",
+    "start_tls",
+    "tls_errors",
+]
+
+# Bytes that a stream may have waiting before senders have to wait.
+STREAM_BACKLOG = 65536
+
+
+class Transport(Protocol):
+    """Moves the bytes of one connection.
+
+    Attributes:
+        blocked: Whether senders should wait until it has moved more.
+        pending: Whether it has bytes to move.
+        detached: Whether bytes are moved by a task that nobody may cancel without breaking the
+            connection.
+    """
+
+    blocked: bool
+    detached: bool
+
+    @property
+    def pending(self) -> bool: ...
+
+    async def receive(self) -> int:
+        """Wait for bytes, pass them on to the engine, and return its activity.
+
+        Cancelling this loses nothing.
+        """
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, or keep them if that isn't possible at once."""
+
+    async def write_pending(self) -> None:
+        """Send what was kept."""
+
+    def discard(self) -> None:
+        """Forget what was kept."""
+
+    def half_close(self) -> bool:
+        """Send the end of the stream; return False if there is no such thing."""
+
+
+class SocketTransport:
+    """Reads a socket straight into the engine's buffer, and writes to it without waiting.
+
+    Args:
+        stream: Stream of the socket.
+        protocol: The engine.
+    """
+
+    available = hasattr(os, "readv")
+    detached = False
+    blocked = False
+
+    def __init__(self, stream: trio.SocketStream, protocol: wsproto_fast.Protocol) -> None:
+        self._socket = stream.socket
+        self._protocol = protocol
+        self._backlog: deque[bytes | memoryview] | None = None
+
+    @property
+    def pending(self) -> bool:
+        return self.blocked
+
+    async def receive(self) -> int:
+        # What trio's own sockets do beyond this is to try before they wait, and to yield
+        # afterwards: that costs a system call, and the buffer is shared.
+        fd = self._socket.fileno()
+        if fd != -1:
+            await wait_readable(fd)
+        if fd == -1 or self._socket.fileno() != fd:
+            raise trio.ClosedResourceError("socket was closed")
+        protocol = self._protocol
+        try:
+            size = os.readv(fd, (protocol.get_buffer(),))
+        except BlockingIOError:
+            return 0
+        if size:
+            return protocol.buffer_updated(size, trio.current_time())
+        return protocol.receive_eof(trio.current_time())
+
+    def write(self, data: bytes) -> None:
+        if self._backlog is not None:
+            self._backlog.append(data)
+            return
+        try:
+            sent = os.write(self._socket.fileno(), data)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            self._backlog = deque((memoryview(data)[sent:],))
+            self.blocked = True
+
+    async def write_pending(self) -> None:
+        while self._backlog:
+            fd = self._socket.fileno()
+            if fd != -1:
+                await wait_writable(fd)
+            if not self._backlog:
+                break
+            if fd == -1 or self._socket.fileno() != fd:
+                raise trio.ClosedResourceError("socket was closed")
+            data = self._backlog[0]
+            try:
+                sent = os.write(fd, data)
+            except BlockingIOError:
+                continue
+            if sent < len(data):
+                self._backlog[0] = memoryview(data)[sent:]
+            else:
+                self._backlog.popleft()
+        self.discard()
+
+    def discard(self) -> None:
+        self._backlog = None
+        self.blocked = False
+
+    def half_close(self) -> bool:
+        self._socket.shutdown(trio.socket.SHUT_WR)
+        return True
+
+
+class StreamTransport:
+    """Moves bytes over any stream.
+
+    Args:
+        stream: The stream.
+        protocol: The engine.
+    """
+
+    detached = True
+    blocked = False
+
+    def __init__(self, stream: trio.abc.Stream, protocol: wsproto_fast.Protocol) -> None:
+        self._stream = stream
+        self._protocol = protocol
+        self._backlog: deque[bytes | None] = deque()  # None is the end of the stream
+        self._size = 0
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._backlog) or self._size > 0
+
+    async def receive(self) -> int:
+        try:
+            data = await self._stream.receive_some()
+        except trio.BrokenResourceError as exc:
+            if not isinstance(exc.__cause__, ssl_module.SSLEOFError):
+                raise
+            # Many peers end TLS without saying so. Frames tell whether anything is missing.
+            data = b""
+        if data:
+            return self._protocol.receive_data(data, trio.current_time())
+        return self._protocol.receive_eof(trio.current_time())
+
+    def write(self, data: bytes) -> None:
+        self._backlog.append(data)
+        self._size += len(data)
+        self.blocked = self._size > STREAM_BACKLOG
+
+    async def write_pending(self) -> None:
+        while self._backlog:
+            data = self._backlog.popleft()
+            if data is None:
+                assert isinstance(self._stream, trio.abc.HalfCloseableStream)
+                await self._stream.send_eof()
+                continue
+            await self._stream.send_all(data)
+            self._size -= len(data)
+            self.blocked = self._size > STREAM_BACKLOG
+
+    def discard(self) -> None:
+        self._backlog.clear()
+        self._size = 0
+        self.blocked = False
+
+    def half_close(self) -> bool:
+        if not isinstance(self._stream, trio.abc.HalfCloseableStream):
+            return False
+        self._backlog.append(None)
+        return True
+
+
+def find_socket(stream: Any) -> Any:
+    """Return the socket below a stream.
+
+    Raises:
+        OSError: If there is none.
+    """
+    while not isinstance(stream, trio.SocketStream):
+        stream = getattr(stream, "transport_stream", None)
+        if stream is None:
+            raise OSError("the connection isn't made of a socket")
+    return stream.socket
+
+
+@contextlib.contextmanager
+def tls_errors() -> Iterator[None]:
+    """Translate what streams raise while a connection is being opened.
+
+    Raises:
+        OSError: In place of ``trio.BrokenResourceError``.
+    """
+    try:
+        yield
+    except trio.BrokenResourceError as exc:
+        if isinstance(exc.__cause__, OSError):
+            raise exc.__cause__ from None
+        raise ConnectionResetError("connection lost") from exc
+
+
+async def start_tls(
+    stream: trio.abc.Stream,
+    ssl: ssl_module.SSLContext,
+    server_hostname: str | None = None,
+    *,
+    server_side: bool = False,
+) -> trio.abc.Stream:
+    """Add TLS to a stream, which is closed if that fails.
+
+    Args:
+        stream: The stream.
+        ssl: Configuration of TLS.
+        server_hostname: Name in the server's certificate.
+        server_side: Whether this is the server.
+
+    Raises:
+        OSError: If it fails.
+    """
+    secure = trio.SSLStream(stream, ssl, server_hostname=server_hostname, server_side=server_side)
+    try:
+        with tls_errors():
+            await secure.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return secure

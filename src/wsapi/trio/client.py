@@ -1,0 +1,407 @@
+"""WebSocket clients on trio.
+
+Owns the way from a URI to an open connection: stream, proxy, TLS, opening handshake. What to
+request after a redirect or a challenge, which proxy to use, and when to try again is decided by
+modules that all front-ends share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl as ssl_module
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from math import inf
+from types import TracebackType
+from typing import Annotated, Any, Literal, Self, Unpack, cast
+
+import trio
+
+from wsproto_fast.datastructures import HeadersLike
+from wsproto_fast.exceptions import InvalidStatus
+from wsproto_fast.frames import CloseCode
+from wsproto_fast.http11 import USER_AGENT
+from wsproto_fast.typing import PathLike
+from wsproto_fast.uri import WebSocketURI
+
+from .._client import BaseConnect, TransportNames, unix_arguments
+from .._connection import ClientSide
+from .._gate import gate
+from .._options import ClientOptions, Option, complete, documented
+from .._reconnection import process_exception
+from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy
+from ._transports import start_tls, tls_errors
+from .connection import Connection
+
+__all__ = ["ClientConnection", "connect", "process_exception", "unix_connect"]
+
+# python-socks takes None for a limit of its own. This is one that isn't reached.
+_NO_TIMEOUT = 1_000_000
+
+
+class ConnectOptions(ClientOptions["ClientConnection"], total=False):
+    """Options of ``connect``."""
+
+    stream: Annotated[
+        trio.abc.Stream | None,
+        Option(None, "Stream to use instead of a new one; TLS is added to it for a wss:// URI."),
+    ]
+    ssl: Annotated[
+        ssl_module.SSLContext | Literal[True] | None,
+        Option(None, "Configuration of TLS with the server; None for the default one."),
+    ]
+    server_hostname: Annotated[
+        str | None, Option(None, "Name in the server's certificate; None for the URI's host.")
+    ]
+    proxy_ssl: Annotated[
+        ssl_module.SSLContext | Literal[True] | None,
+        Option(None, "Configuration of TLS with an HTTPS proxy; None for the default one."),
+    ]
+    proxy_server_hostname: Annotated[
+        str | None, Option(None, "Name in the proxy's certificate; None for its host.")
+    ]
+    host: str | None
+    port: int | None
+    local_address: str | None
+    happy_eyeballs_delay: float | None
+
+
+class _Options(ConnectOptions, total=False):
+    path: PathLike | None
+
+
+class ClientConnection(ClientSide, Connection):
+    """A connection made by ``connect``; parameters are those of ``Connection``."""
+
+    _opening = True
+
+    async def handshake(
+        self,
+        additional_headers: HeadersLike | None = None,
+        user_agent_header: str | None = USER_AGENT,
+    ) -> None:
+        """Perform the opening handshake.
+
+        Args:
+            additional_headers: Headers to add to the request.
+            user_agent_header: Value of the User-Agent header, unless it is among the additional
+                ones; None for none.
+
+        Raises:
+            InvalidHandshake: If the server doesn't accept it.
+        """
+        self._send_request(additional_headers, user_agent_header, trio.current_time())
+        self._update()
+        while not self._receive_response():
+            await self._wait()
+        if self.protocol.handshake_exc is not None:
+            raise self.protocol.handshake_exc
+
+
+@asynccontextmanager
+async def _turn(key: str) -> AsyncIterator[None]:
+    """Wait for one's turn at the gate; leave it at the end of the context."""
+    turn = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def proceed() -> None:
+        token.run_sync_soon(turn.set)
+
+    if not gate.enter(key, proceed):
+        try:
+            await turn.wait()
+        except trio.Cancelled:
+            gate.give_up(key, proceed)
+            raise
+    try:
+        yield
+    finally:
+        gate.leave(key)
+
+
+@documented(_Options)
+class connect(BaseConnect[ClientConnection]):
+    """Connect to a WebSocket server, once or again and again.
+
+    ``async with`` closes the connection at the end of the block: with code 1000, or 1011 if an
+    exception ends the block.
+
+    ``async for websocket in connect(...)`` connects each time the body ends, and when connecting
+    fails as often as the policy wants it. The previous connection is closed before. Exceptions in
+    the body aren't caught; leaving the loop closes the connection with 1000, which is done in the
+    background; ``contextlib.aclosing(aiter(connect(...)))`` waits for it.
+
+    Args:
+        {connect_args}
+        **kwargs: ``host`` and ``port``, or the ``path`` of a Unix socket change where to connect,
+            not what the handshake says. Others are those of ``trio.open_tcp_stream``.
+
+    Raises:
+        {connect_raises}
+    """
+
+    names = TransportNames(
+        ready="stream",
+        places=("host", "port"),
+        tls=("ssl", "server_hostname"),
+        tcp=frozenset({"local_address", "happy_eyeballs_delay"}),
+    )
+
+    def __init__(self, uri: str, **kwargs: Unpack[_Options]) -> None:
+        super().__init__(uri, complete(_Options, kwargs), ClientConnection)
+        self._connection: ClientConnection | None = None
+        self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
+        self._nursery: trio.Nursery
+
+    # ------------------------------------------------------------------ shapes
+
+    async def __aenter__(self) -> ClientConnection:
+        if self._manager is not None:
+            raise RuntimeError("connect() isn't reentrant")
+        self._manager = trio.open_nursery()
+        self._nursery = await self._manager.__aenter__()
+        try:
+            self._connection = await self._connect(self._nursery)
+        except BaseException:
+            await self._leave()
+            raise
+        return self._connection
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        connection, self._connection = self._connection, None
+        assert connection is not None
+        try:
+            await connection.__aexit__(exc_type, exc_value, traceback)
+        finally:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """Leave the nursery, in which nothing is left that matters.
+
+        It isn't told of an exception: what the body of a context raises stays as it is.
+        """
+        manager, self._manager = self._manager, None
+        assert manager is not None
+        self._nursery.cancel_scope.shield = True
+        self._nursery.cancel_scope.cancel()
+        await manager.__aexit__(None, None, None)
+
+    def __aiter__(self) -> AsyncIterator[ClientConnection]:
+        """Iterate over connections, one after the other.
+
+        Raises:
+            Exception: What connecting raises and ``process_exception`` doesn't want tried again.
+        """
+        return _Connections(self)
+
+    # ------------------------------------------------------------------ opening
+
+    async def _connect(self, nursery: trio.Nursery) -> ClientConnection:
+        target = self._target
+        target.begin()
+        with trio.move_on_after(inf if self.open_timeout is None else self.open_timeout):
+            while True:
+                try:
+                    return await self._open(nursery)
+                except InvalidStatus as exc:
+                    target.process_response(exc)
+        raise TimeoutError("timed out during opening handshake")
+
+    async def _open(self, nursery: trio.Nursery) -> ClientConnection:
+        """Open a connection for one request."""
+        uri, additional_headers = self._target.request()
+        if self.one_connecting:
+            async with _turn(await self._ip_address(uri)):
+                return await self._open_connection(nursery, uri, additional_headers)
+        return await self._open_connection(nursery, uri, additional_headers)
+
+    async def _ip_address(self, uri: WebSocketURI) -> str:
+        """Return the IP address to connect to, or the name if the host isn't for us to look up."""
+        host = self._gate_key(uri)
+        if host is not None:
+            return host
+        host, port = self._address(uri)
+        infos = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+        return str(infos[0][4][0])
+
+    async def _open_connection(
+        self, nursery: trio.Nursery, uri: WebSocketURI, additional_headers: HeadersLike | None
+    ) -> ClientConnection:
+        protocol = self._new_protocol(uri)
+        stream = await self._open_stream(uri)
+        try:
+            connection = self._connection_class(
+                nursery, stream, protocol, **self._connection_options
+            )
+            await connection.handshake(additional_headers, self.user_agent_header)
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return connection
+
+    async def _open_stream(self, uri: WebSocketURI) -> trio.abc.Stream:
+        """Connect to the server, through a proxy or not."""
+        options = self._options
+        stream: trio.abc.Stream
+        if self._is_ready():
+            stream = options["stream"]
+        elif self._is_unix():
+            stream = await trio.open_unix_socket(options["path"])
+        else:
+            stream = await self._open_tcp_stream(uri)
+        tls = self._tls(uri)
+        return stream if tls is None else await start_tls(stream, **tls)
+
+    async def _open_tcp_stream(self, uri: WebSocketURI) -> trio.abc.Stream:
+        host, port = self._address(uri)
+        tcp = self._tcp()
+        proxy = self._select_proxy(uri)
+        if proxy is None:
+            return await trio.open_tcp_stream(host, port, **tcp)
+        if not proxy.is_socks:
+            return await self._open_tunnel(proxy, host, port, tcp)
+        socks = socks_proxy("async_.trio", proxy)
+        with socks_errors():
+            # There is one timeout for all.
+            sock = await socks.connect(
+                host,
+                port,
+                timeout=_NO_TIMEOUT,
+                local_addr=(tcp["local_address"], 0) if "local_address" in tcp else None,
+            )
+        return trio.SocketStream(sock)
+
+    async def _open_tunnel(
+        self, proxy: Proxy, host: str, port: int, tcp: dict[str, Any]
+    ) -> trio.abc.Stream:
+        """Connect to an HTTP proxy and have it connect to the server."""
+        stream: trio.abc.Stream = await trio.open_tcp_stream(proxy.host, proxy.port, **tcp)
+        tls = self._proxy_tls(proxy)
+        if tls is not None:
+            stream = await start_tls(stream, **tls)
+        tunnel = ConnectProtocol(proxy, host, port, self.user_agent_header)
+        try:
+            with tls_errors():
+                await stream.send_all(tunnel.request)
+                while data := await stream.receive_some():
+                    if tunnel.receive_data(bytes(data)):
+                        return stream
+            tunnel.receive_eof()
+            raise ConnectionResetError("connection closed by proxy")
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+
+
+class _Connections:
+    """Iterator that connects again and again.
+
+    Who iterates may stop without a word, so the connections' nursery can't be part of the task that
+    iterates: a system task holds it, until this iterator is gone.
+    """
+
+    def __init__(self, factory: connect) -> None:
+        self._factory = factory
+        self._reconnection = factory._reconnection()
+        self._host: _Host | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ClientConnection:
+        if self._host is None:
+            self._host = _Host()
+        host = self._host
+        if host.connection is not None:
+            await host.connection.aclose()
+            host.connection = None
+        while True:
+            try:
+                connection = await self._factory._connect(await host.nursery())
+            except Exception as exc:
+                await trio.sleep(self._factory._failed(self._reconnection, exc))
+                continue
+            self._reconnection.succeeded()
+            host.connection = connection
+            return connection
+
+    async def aclose(self) -> None:
+        """Close the connection, if there is one."""
+        if self._host is not None:
+            await self._host.aclose()
+            self._host = None
+
+    def __del__(self) -> None:
+        if self._host is not None:
+            self._host.leave()
+
+
+class _Host:
+    """A system task with a nursery for connections."""
+
+    def __init__(self) -> None:
+        self.connection: ClientConnection | None = None
+        self._token = trio.lowlevel.current_trio_token()
+        self._nursery: trio.Nursery | None = None
+        self._ready = trio.Event()
+        self._left = trio.Event()
+        self._done = trio.Event()
+        trio.lowlevel.spawn_system_task(self._run)
+
+    async def nursery(self) -> trio.Nursery:
+        """Return the nursery."""
+        await self._ready.wait()
+        assert self._nursery is not None
+        return self._nursery
+
+    def leave(self) -> None:
+        """Have the connection closed in the background; any thread may call this, at any time."""
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._left.set)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        self._left.set()
+        try:
+            await self._done.wait()
+        except BaseException:
+            if self.connection is not None:
+                self.connection._abort()
+            raise
+
+    async def _run(self) -> None:
+        async with trio.open_nursery() as self._nursery:
+            self._ready.set()
+            try:
+                await self._left.wait()
+                if self.connection is not None:
+                    await self.connection.aclose()
+            except Exception:
+                assert self.connection is not None
+                self.connection.logger.error("closing failed", exc_info=True)
+            finally:
+                # When the run of trio ends, there is no time for a closing handshake.
+                if self.connection is not None:
+                    self.connection._drop(CloseCode.NORMAL_CLOSURE)
+                self._nursery.cancel_scope.cancel()
+                self._done.set()
+
+
+@documented()
+def unix_connect(
+    path: PathLike | None = None, uri: str | None = None, **kwargs: Unpack[ConnectOptions]
+) -> connect:
+    """Connect to a WebSocket server that listens on a Unix socket.
+
+    {unix_connect}
+    """
+    options = cast(_Options, kwargs)
+    uri = unix_arguments(path, uri, dict(kwargs), "stream")
+    if path is not None:
+        options["path"] = path
+    return connect(uri, **options)

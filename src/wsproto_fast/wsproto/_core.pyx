@@ -1,0 +1,852 @@
+"""Frames as events, piece by piece as they arrive, and the events of a connection; compiled.
+
+The third sink on the engine's parser, beside its list of frames and its queue of messages. It takes one
+piece at a time, when it is asked for it: what is received waits as bytes until then. Nothing is answered
+on its own, neither Pings nor Close frames nor faults: each is an event that the program answers, or not.
+
+Which events may be sent in which state is the table in ``Connection.send``; all other rules are the
+engine's.
+"""
+
+import dataclasses
+from types import GenericAlias
+
+cimport cython
+
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
+from libc.string cimport memcpy, memset
+
+from .._deflate cimport PerMessageDeflate
+from .._frames cimport (
+    MAX_HEADER,
+    NEED_MORE,
+    OP_BINARY,
+    OP_CLOSE,
+    OP_CONT,
+    OP_PING,
+    OP_PONG,
+    OP_TEXT,
+    Frame,
+    Header,
+    read_header,
+    ws_mask_copy,
+    ws_plain_copy,
+    ws_utf8_check,
+    ws_utf8_state,
+)
+from .._protocol cimport Protocol
+from .._sender cimport CLOSED, CLOSING, OPEN
+
+from ..exceptions import PayloadTooBig
+from ..exceptions import ProtocolError as InvalidFrame
+from ..frames import Close, Side
+from ._types import DEFAULT_MAX_SIZE as _DEFAULT_MAX_SIZE
+from ._types import LOCAL_ONLY_CLOSE_REASONS as _LOCAL_ONLY_CLOSE_REASONS
+from ._types import CloseReason, ConnectionState, ConnectionType, Opcode, RsvBits
+from .utilities import LocalProtocolError
+
+
+cdef extern from "Python.h":
+    object PyBytes_FromStringAndSize(const char* data, Py_ssize_t size)
+    int PyObject_GenericSetAttr(object obj, object name, PyObject* value) except -1
+    object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
+    unsigned char* PyUnicode_1BYTE_DATA(object text)
+    object PyUnicode_DecodeUTF8(const char* data, Py_ssize_t size, const char* errors)
+    object PyUnicode_DecodeUTF8Stateful(
+        const char* data, Py_ssize_t size, const char* errors, Py_ssize_t* consumed
+    )
+
+
+# ---------------------------------------------------------------------- events
+
+
+def _fields(name, *fields):
+    """Make what the functions of dataclasses look for in a class."""
+    return {
+        field.name: field
+        for field in dataclasses.fields(dataclasses.make_dataclass(name, fields, frozen=True))
+    }
+
+
+cdef class Event:
+    """Event()
+
+    Base class of all events.
+    """
+
+
+cdef class _Record(Event):
+    """Base of compiled events: they behave like frozen dataclasses."""
+
+    cdef tuple _values(self):
+        raise NotImplementedError
+
+    def __eq__(self, other):
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._values() == (<_Record>other)._values()
+
+    def __hash__(self):
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        pairs = zip(self.__dataclass_fields__, self._values(), strict=True)
+        return f"{type(self).__qualname__}({', '.join([f'{name}={value!r}' for name, value in pairs])})"
+
+    def __setattr__(self, name, value):
+        if name in self.__dataclass_fields__:
+            raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+        PyObject_GenericSetAttr(self, name, <PyObject*>value)
+
+    def __delattr__(self, name):
+        if name in self.__dataclass_fields__:
+            raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+        PyObject_GenericSetAttr(self, name, NULL)
+
+    def __reduce__(self):
+        return type(self), self._values()
+
+    def __replace__(self, /, **changes):
+        return dataclasses.replace(self, **changes)
+
+
+cdef class Message(_Record):
+    """Message(data, frame_finished=True, message_finished=True)
+
+    A message, or a piece of one.
+
+    Args:
+        data: Contents: str for text, bytes-like for binary messages.
+        frame_finished: Whether this is the end of a frame. What is sent always is.
+        message_finished: Whether this is the end of the message.
+    """
+
+    cdef readonly object data
+    cdef readonly bint frame_finished
+    cdef readonly bint message_finished
+
+    def __init__(self, data, frame_finished: bool = True, message_finished: bool = True):
+        self.data = data
+        self.frame_finished = frame_finished
+        self.message_finished = message_finished
+
+    cdef tuple _values(self):
+        return (self.data, self.frame_finished, self.message_finished)
+
+    __class_getitem__ = classmethod(GenericAlias)
+    __match_args__ = ("data", "frame_finished", "message_finished")
+    __dataclass_fields__ = _fields(
+        "Message", ("data", object), ("frame_finished", bool, True), ("message_finished", bool, True)
+    )
+
+
+@cython.freelist(16)
+cdef class TextMessage(Message):
+    """TextMessage(data, frame_finished=True, message_finished=True)
+
+    A text message, or a piece of one: whole characters, perhaps none.
+    """
+
+
+@cython.freelist(16)
+cdef class BytesMessage(Message):
+    """BytesMessage(data, frame_finished=True, message_finished=True)
+
+    A binary message, or a piece of one.
+    """
+
+
+cdef class Ping(_Record):
+    """Ping(payload=b"")
+
+    A Ping frame. One that is received should be answered with its ``response()``.
+
+    Args:
+        payload: At most 125 bytes.
+    """
+
+    cdef readonly object payload
+
+    def __init__(self, payload: bytes = b""):
+        self.payload = payload
+
+    def response(self) -> Pong:
+        """Return the Pong that answers this Ping (RFC 6455 section 5.5.3)."""
+        return Pong(self.payload)
+
+    cdef tuple _values(self):
+        return (self.payload,)
+
+    __match_args__ = ("payload",)
+    __dataclass_fields__ = _fields("Ping", ("payload", bytes, b""))
+
+
+cdef class Pong(_Record):
+    """Pong(payload=b"")
+
+    A Pong frame.
+
+    Args:
+        payload: At most 125 bytes.
+    """
+
+    cdef readonly object payload
+
+    def __init__(self, payload: bytes = b""):
+        self.payload = payload
+
+    cdef tuple _values(self):
+        return (self.payload,)
+
+    __match_args__ = ("payload",)
+    __dataclass_fields__ = _fields("Pong", ("payload", bytes, b""))
+
+
+cdef class CloseConnection(_Record):
+    """CloseConnection(code, reason=None)
+
+    A Close frame, or the end of the connection without one.
+
+    Received in state OPEN, it should be answered with its ``response()``, also where it stands for a fault
+    in what the peer sent.
+
+    Args:
+        code: Close code (RFC 6455 section 7.4).
+        reason: Close reason; cut to 123 bytes of UTF-8 when it is sent.
+    """
+
+    cdef readonly object code
+    cdef readonly object reason
+
+    def __init__(self, code: int, reason: str | None = None):
+        self.code = code
+        self.reason = reason
+
+    def response(self) -> CloseConnection:
+        """Return the event that answers this one: the same code and reason."""
+        return CloseConnection(self.code, self.reason)
+
+    cdef tuple _values(self):
+        return (self.code, self.reason)
+
+    __match_args__ = ("code", "reason")
+    __dataclass_fields__ = _fields("CloseConnection", ("code", int), ("reason", "str | None", None))
+
+
+# ---------------------------------------------------------------------- frames
+
+cdef dict _close_reasons = {code.value: code for code in CloseReason}
+cdef dict _opcodes = {opcode.value: opcode for opcode in Opcode}
+cdef int MAX_CONTROL_PAYLOAD = 125
+
+
+cdef bytes _bytes(str name, data):
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"{name} must be bytes-like; got {type(data).__name__}")
+    return bytes(data)
+
+
+cdef str _cut_reason(str reason):
+    """Cut a close reason at a character's boundary, so that it fits into a Close frame."""
+    return reason.encode("utf-8", "replace")[: MAX_CONTROL_PAYLOAD - 2].decode("utf-8", "ignore")
+
+
+def refusal(extensions, proto, opcode, rsv, payload_length):
+    """Return the close code for a frame whose header the extensions don't want, None if they do.
+
+    Each extension claims reserved bits; one that is set and not claimed is a fault (RFC 6455 section 5.2).
+
+    Args:
+        extensions: Extensions.
+        proto: What they are told about the connection.
+        opcode: Opcode of the frame.
+        rsv: Its reserved bits.
+        payload_length: Length of its payload.
+    """
+    claimed = [False, False, False]
+    for extension in extensions:
+        bits = extension.frame_inbound_header(proto, opcode, rsv, payload_length)
+        if isinstance(bits, CloseReason):
+            return bits
+        claimed = [before or now for before, now in zip(claimed, bits, strict=True)]
+    if any([found and not claim for found, claim in zip(rsv, claimed, strict=True)]):
+        return CloseReason.PROTOCOL_ERROR
+    return None
+
+
+cdef class FrameEvents(Protocol):
+    """FrameEvents(client, extensions, *, max_size=None, raw=False)
+
+    The engine's protocol with a sink of events.
+
+    Args:
+        client: Whether this is the client's end.
+        extensions: Extensions, of which those that are enabled take part.
+        max_size: Limit on the size of messages in bytes, inflated; None for no limit.
+        raw: Leave payloads as they are: neither text is decoded, nor are Close frames looked into.
+    """
+
+    cdef readonly bint client
+    cdef readonly bint failed           # the peer's fault was an event; what follows is ignored
+    cdef readonly int frame_opcode      # of the last event's frame; 0 if it began with an earlier one
+    cdef bint _raw
+    cdef bint _parsing
+    cdef object _input                  # received and not parsed yet: bytes, or bytearray if there is more
+    cdef Py_ssize_t _position
+    cdef object _event
+    cdef bytes _cut                     # beginning of a character that a piece of text ended in
+    cdef list _hooks                    # extensions that see each piece; None if there are none
+
+    def __init__(self, client: bool, extensions=(), *, max_size: int | None = None, raw: bool = False):
+        cdef list enabled = [extension for extension in extensions if extension.enabled()]
+        Protocol.__init__(self, Side.CLIENT if client else Side.SERVER, max_size=max_size)
+        self.client = client
+        self._raw = raw
+        if len(enabled) == 1 and (negotiated := vars(type(enabled[0])).get("_negotiated")) is not None:
+            # The engine's own implementation, unless a subclass may have changed what it does.
+            self.extensions = [negotiated(enabled[0], client)]
+        elif enabled:
+            self.extensions = enabled
+            self._hooks = enabled
+
+    # ------------------------------------------------------------------ receiving
+
+    cpdef int feed(self, data) except -1:
+        """Take received bytes; they are parsed when events are asked for.
+
+        Args:
+            data: Bytes-like object.
+
+        Raises:
+            TypeError: If it isn't bytes-like.
+        """
+        if self._parsing:
+            raise LocalProtocolError("an extension can't receive data while it processes some")
+        if PyBytes_CheckExact(data):
+            if not data:
+                return 0
+        else:
+            data = _bytes("data", data)
+        if self._discarding:
+            return 0
+        if self._input is None:
+            self._input = data
+            self._position = 0
+            return 0
+        if PyBytes_CheckExact(self._input):
+            self._input = bytearray(self._input[self._position :])
+        else:
+            del self._input[: self._position]
+        self._position = 0
+        (<bytearray>self._input).extend(data)
+
+    cpdef object next_event(self):
+        """Parse and return the next event, None if it isn't there yet."""
+        cdef object data = self._input
+        cdef object event
+        cdef const unsigned char* memory
+        cdef Py_ssize_t size, left
+        if data is None:
+            return None
+        if PyBytes_CheckExact(data):
+            memory = <const unsigned char*>PyBytes_AS_STRING(data)
+            size = PyBytes_GET_SIZE(data)
+        else:
+            memory = <const unsigned char*>PyByteArray_AS_STRING(data)
+            size = PyByteArray_GET_SIZE(data)
+        self._paused = False
+        self._parsing = True
+        try:
+            left = self._receive_frames(memory + self._position, size - self._position)
+        except BaseException:
+            # An extension's fault, or a lack of memory: where parsing stands isn't known any more.
+            self._discarding = True
+            self._input = None
+            raise
+        finally:
+            self._parsing = False
+        if left == 0:
+            self._input = None
+        else:
+            self._position = size - left
+        event = self._event
+        self._event = None
+        return event
+
+    def peek_header(self) -> tuple[int, bool, int] | None:
+        """Return opcode, FIN bit, and length of the frame that is read next, None if they aren't there yet.
+
+        Raises:
+            ProtocolError: If the header isn't valid.
+        """
+        cdef Header header
+        cdef bytes data
+        cdef int found
+        if self._in_frame:
+            return self._header.opcode, bool(self._header.fin), self._header.length
+        data = (<char*>self._header_bytes)[: self._header_size]
+        if self._input is not None:
+            data = data + bytes(self._input[self._position : self._position + MAX_HEADER])
+        found = read_header(
+            &header, <const unsigned char*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), not self._is_client, 7
+        )
+        if found == NEED_MORE:
+            return None
+        if found < 0:
+            raise InvalidFrame("invalid header")
+        return header.opcode, bool(header.fin), header.length
+
+    cdef int _put(self, event, Py_ssize_t offset) except -1:
+        """Deliver an event, whose payload lies ``offset`` bytes behind the beginning of its frame's."""
+        self._event = event
+        self.frame_opcode = self._header.opcode if offset == 0 else OP_CONT
+        self._paused = True
+
+    cdef int _start_frame(self) except -1:
+        if not Protocol._start_frame(self):
+            return False
+        return self._hooks is None or self._start_frame_in_hooks()
+
+    cdef int _whole_frame(self, const unsigned char* data, Py_ssize_t size) except -1:
+        if self._header.opcode & 8:
+            return Protocol._whole_frame(self, data, size)
+        # Or the last piece of one.
+        return self._piece(data, size, True)
+
+    cdef int _store_partial(self, const unsigned char* data, Py_ssize_t size) except -1:
+        if self._header.opcode & 8:
+            return Protocol._store_partial(self, data, size)
+        self._piece(data, size, False)
+        self._frame_left -= size
+
+    cdef int _piece(self, const unsigned char* data, Py_ssize_t size, bint frame_finished) except -1:
+        """Process a piece of a data frame's payload, still masked."""
+        cdef Message event
+        cdef object payload
+        cdef Py_ssize_t offset = <Py_ssize_t>(self._header.length - self._frame_left)
+        cdef bint finished = frame_finished and self._header.fin
+        cdef bint text = self._message_opcode == OP_TEXT and not self._raw
+        if self._hooks is None and not self._message_compressed:
+            self._message_size += size
+            if text:
+                payload = self._unmasked_text(data, size, offset, finished)
+            else:
+                payload = self._unmasked(data, size, offset)
+        else:
+            payload = self._unmasked(data, size, offset)
+            if self._hooks is None:
+                payload = self._decompress(payload, finished)
+            else:
+                payload = self._payload_through_hooks(payload, frame_finished)
+            if payload is None:
+                return 0
+            self._message_size += PyBytes_GET_SIZE(payload)
+            if text:
+                payload = self._decoded(
+                    <const unsigned char*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), finished
+                )
+        if payload is None:
+            return 0
+        if self._debug():
+            self._log_piece(payload, finished)
+        if finished:
+            self._message_opcode = 0
+        event = TextMessage.__new__(TextMessage) if text else BytesMessage.__new__(BytesMessage)
+        event.data = payload
+        event.frame_finished = frame_finished
+        event.message_finished = self._header.fin if self._raw else finished
+        self._put(event, offset)
+
+    cdef bytes _unmasked(self, const unsigned char* data, Py_ssize_t size, Py_ssize_t offset):
+        cdef bytes payload = <bytes>PyBytes_FromStringAndSize(NULL, size)
+        if self._is_client:
+            memcpy(<void*>PyBytes_AS_STRING(payload), data, size)
+        else:
+            ws_mask_copy(
+                <unsigned char*>PyBytes_AS_STRING(payload), data, size, self._header.key, offset & 3
+            )
+        return payload
+
+    cdef object _unmasked_text(
+        self, const unsigned char* data, Py_ssize_t size, Py_ssize_t offset, bint finished
+    ):
+        """Unmask and decode; return None after failing the connection."""
+        cdef object text
+        cdef unsigned char* out
+        cdef bint wide
+        if size == 0:
+            return self._decoded(data, 0, finished)
+        # Unmask into a new str. If that turns out not to be ASCII, its memory serves as scratch space.
+        text = PyUnicode_New(size, 127)
+        out = PyUnicode_1BYTE_DATA(text)
+        if self._is_client:
+            wide = ws_plain_copy(out, data, size)
+        else:
+            wide = ws_mask_copy(out, data, size, self._header.key, offset & 3)
+        if not wide and self._cut is None:
+            return text
+        return self._decoded(out, size, finished)
+
+    cdef object _decoded(self, const unsigned char* data, Py_ssize_t size, bint finished):
+        """Decode the whole characters; keep what follows them. Return None after failing the connection."""
+        cdef Py_ssize_t consumed
+        cdef ws_utf8_state state
+        cdef bytes joined = None
+        cdef object text
+        if self._cut is not None:
+            joined = self._cut + (<const char*>data)[:size]
+            self._cut = None
+            data = <const unsigned char*>PyBytes_AS_STRING(joined)
+            size = PyBytes_GET_SIZE(joined)
+        try:
+            if finished:
+                return PyUnicode_DecodeUTF8(<const char*>data, size, NULL)
+            text = PyUnicode_DecodeUTF8Stateful(<const char*>data, size, NULL, &consumed)
+        except UnicodeDecodeError as exc:
+            self._fail_text(exc)
+            return None
+        if consumed < size:
+            self._cut = (<const char*>data)[consumed:size]
+            # The decoder waits for the end of surrogates, too: they are bad at their second byte.
+            memset(&state, 0, sizeof(state))
+            if ws_utf8_check(&state, data + consumed, size - consumed) != <size_t>(size - consumed):
+                self._fail_text(UnicodeDecodeError("utf-8", self._cut, 0, 1, "invalid continuation byte"))
+                return None
+        return text
+
+    def _log_piece(self, payload, finished):
+        data = payload.encode() if isinstance(payload, str) else payload
+        self._logger.debug("< %s", Frame.make(self._header.opcode, data, finished, 0))
+
+    cdef int _control_payload(self, bytes payload) except -1:
+        cdef int opcode = self._header.opcode
+        cdef Ping ping
+        cdef Pong pong
+        cdef CloseConnection close
+        if self._hooks is not None:
+            payload = self._payload_through_hooks(payload, True)
+            if payload is None:
+                return 0
+        if self._debug():
+            self._logger.debug("< %s", Frame.make(opcode, payload, True, 0))
+        if self._raw:
+            return self._put(BytesMessage(payload), 0)
+        if opcode == OP_PING:
+            ping = Ping.__new__(Ping)
+            ping.payload = payload
+            return self._put(ping, 0)
+        if opcode == OP_PONG:
+            pong = Pong.__new__(Pong)
+            pong.payload = payload
+            return self._put(pong, 0)
+        try:
+            received = Close.parse(payload)
+        except InvalidFrame as exc:
+            return self._fail_receiving(CloseReason.PROTOCOL_ERROR, str(exc), exc)
+        except UnicodeDecodeError as exc:
+            return self._fail_text(exc)
+        self.close_rcvd = received
+        self._discarding = True
+        if self._state == OPEN:
+            self._set_state(CLOSING)
+        elif self._state == CLOSING:
+            self._set_state(CLOSED)
+        close = CloseConnection.__new__(CloseConnection)
+        close.code = _close_reasons.get(received.code, received.code)
+        close.reason = received.reason
+        self._put(close, 0)
+
+    cdef int _fail_receiving(self, int code, str reason, exc) except -1:
+        """Turn the peer's fault into an event, for the program to answer (RFC 6455 section 7.1.7)."""
+        self.parser_exc = exc
+        self.failed = True
+        self._discarding = True
+        self._drop_partial()
+        self._put(CloseConnection(_close_reasons.get(code, code), _cut_reason(reason)), 0)
+
+    # ------------------------------------------------------------------ extensions written in Python
+
+    def _start_frame_in_hooks(self):
+        """Let the extensions claim the reserved bits of a frame; return whether it is welcome."""
+        opcode = _opcodes[self._header.opcode]
+        rsv = RsvBits(bool(self._header.rsv & 4), bool(self._header.rsv & 2), bool(self._header.rsv & 1))
+        code = refusal(self._hooks, self, opcode, rsv, self._header.length)
+        if code is None:
+            return True
+        self._fail_in_hook(code)
+        return False
+
+    def _payload_through_hooks(self, payload, frame_finished):
+        """Pass a piece of a payload through the extensions; return None after failing the connection."""
+        for extension in self._hooks:
+            payload = extension.frame_inbound_payload_data(self, payload)
+            if isinstance(payload, CloseReason):
+                self._fail_in_hook(payload)
+                return None
+        if frame_finished:
+            for extension in self._hooks:
+                rest = extension.frame_inbound_complete(self, bool(self._header.fin))
+                if isinstance(rest, CloseReason):
+                    self._fail_in_hook(rest)
+                    return None
+                if rest:
+                    payload = payload + rest
+        limit = self._remaining_limit()
+        if limit is not None and len(payload) > limit and not self._header.opcode & 8:
+            exc = PayloadTooBig(len(payload), limit, self._message_size or None)
+            self._fail_receiving(CloseReason.MESSAGE_TOO_BIG, str(exc), exc)
+            return None
+        return bytes(payload)
+
+    def _fail_in_hook(self, code):
+        self._fail_receiving(code, "error in extension", InvalidFrame("error in extension"))
+
+    @property
+    def remaining_size(self) -> int | None:
+        """Number of bytes that the message being received may still have; None for no limit."""
+        return self._remaining_limit()
+
+    def _write_through_extensions(self, opcode, data, fin):
+        rsv = RsvBits(False, False, False)
+        for extension in reversed(self._hooks):
+            rsv, data = extension.frame_outbound(self, _opcodes[opcode], rsv, data, bool(fin))
+        payload = bytes(data)
+        if opcode & 8:
+            _check_control_payload(payload)
+        self._write_frame(
+            opcode, fin, bool(rsv[0]) << 2 | bool(rsv[1]) << 1 | bool(rsv[2]),
+            PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload),
+        )
+
+    # ------------------------------------------------------------------ sending
+
+    cpdef bytes send_data(self, data, bint fin):
+        """Return a data frame.
+
+        Args:
+            data: str or bytes-like object: the opcode depends on that.
+            fin: Whether this ends the message.
+
+        Raises:
+            TypeError: If it is of another type, or not of the type of the message's first frame.
+        """
+        cdef int opcode
+        if isinstance(data, str):
+            opcode = OP_TEXT
+        elif isinstance(data, (bytes, bytearray, memoryview)):
+            opcode = OP_BINARY
+        else:
+            raise TypeError("Must provide bytes or text")
+        if self._sending_opcode == 0:
+            self._write_data(opcode, data, fin, None)
+        elif self._sending_opcode != opcode:
+            raise TypeError("Data type mismatch inside message")
+        else:
+            self._write_data(OP_CONT, data, fin, None)
+        self._sending_opcode = 0 if fin else opcode
+        return self._output.take()
+
+    cpdef bytes send_control(self, int opcode, payload):
+        """Return a Ping or Pong frame.
+
+        Args:
+            opcode: Opcode.
+            payload: Bytes-like object of at most 125 bytes.
+
+        Raises:
+            TypeError: If it isn't bytes-like.
+            ValueError: If it is longer.
+        """
+        cdef bytes data = _bytes("payload", payload)
+        _check_control_payload(data)
+        self._write_control(opcode, data)
+        return self._output.take()
+
+    def close_frame(self, code, reason) -> bytes:
+        """Return a Close frame, and note that it was sent.
+
+        Args:
+            code: Close code; None for none. Those that never travel become 1000, but for the member
+                ``NO_STATUS_RCVD`` of ``CloseReason``, which becomes none.
+            reason: Close reason, cut to 123 bytes; None for none.
+
+        Raises:
+            TypeError: If there is a reason without a code, or one of them is of another type.
+            ValueError: If the code doesn't fit into a frame.
+        """
+        cdef bytes payload = b""
+        if code is CloseReason.NO_STATUS_RCVD:
+            code = None
+        if code is None and reason:
+            raise TypeError("cannot specify a reason without a code")
+        if reason is not None and not isinstance(reason, str):
+            raise TypeError(f"reason must be str or None; got {type(reason).__name__}")
+        if code is not None:
+            if not isinstance(code, int):
+                raise TypeError(f"code must be int or None; got {type(code).__name__}")
+            if code in _LOCAL_ONLY_CLOSE_REASONS:
+                code = CloseReason.NORMAL_CLOSURE
+            if not 0 <= code <= 0xFFFF:
+                raise ValueError(f"code must be between 0 and 65535; got {code}")
+            payload = code.to_bytes(2, "big")
+            if reason is not None:
+                payload += _cut_reason(reason).encode()
+        self._write_control(OP_CLOSE, payload)
+        self.close_sent = Close(CloseReason.NO_STATUS_RCVD if code is None else code, reason or "")
+        self._set_state(CLOSED if self._state == CLOSING else CLOSING)
+        return self._output.take()
+
+    cdef int _set_ended(self) except -1:
+        """Note the end of the stream."""
+        if self._state != CLOSED:
+            self._set_state(CLOSED)
+
+
+cdef int _check_control_payload(bytes payload) except -1:
+    if PyBytes_GET_SIZE(payload) > MAX_CONTROL_PAYLOAD:
+        raise ValueError("payload too long for control frame")
+
+
+# ---------------------------------------------------------------------- connection
+
+
+cdef class Connection:
+    """Connection(connection_type, extensions=None, trailing_data=b"", *, max_size=2**26)
+
+    A WebSocket connection after its opening handshake: frames to events, events to frames.
+
+    Args:
+        connection_type: Role.
+        extensions: Extensions, of which those that are enabled take part.
+        trailing_data: Bytes received so far, behind the opening handshake.
+        max_size: Limit on the size of messages in bytes, inflated; None for no limit. A larger one is a
+            ``CloseConnection`` with code 1009.
+    """
+
+    cdef readonly bint client
+    cdef FrameEvents _proto
+    cdef int _ends                  # ends of the stream that are still to be told
+
+    def __init__(
+        self,
+        connection_type: ConnectionType,
+        extensions: list[Extension] | None = None,
+        trailing_data: bytes = b"",
+        *,
+        max_size: int | None = _DEFAULT_MAX_SIZE,
+    ):
+        self.client = connection_type is ConnectionType.CLIENT
+        self._proto = FrameEvents(self.client, extensions or (), max_size=max_size)
+        self._proto.feed(trailing_data)
+
+    @property
+    def state(self) -> ConnectionState:
+        """State of the connection, as of the events that were taken."""
+        if self._proto._state == OPEN:
+            return _OPEN
+        if self._proto._state == CLOSED:
+            return _CLOSED
+        return _REMOTE_CLOSING if self._proto.close_sent is None else _LOCAL_CLOSING
+
+    @property
+    def failed(self) -> bool:
+        """Whether the peer broke the protocol: what it sends after that is ignored."""
+        return self._proto.failed
+
+    @property
+    def max_size(self) -> int | None:
+        """Limit on the size of received messages in bytes; None for no limit."""
+        return self._proto.max_size
+
+    def send(self, event: Event) -> bytes:
+        """Return the bytes to send for an event.
+
+        In state OPEN, that is a message, Ping, Pong, or CloseConnection; in state REMOTE_CLOSING, only
+        CloseConnection.
+
+        Args:
+            event: Event.
+
+        Raises:
+            LocalProtocolError: If it can't be sent in this state.
+            TypeError: If one of its values is of a type that it can't have.
+            ValueError: If one of its values can't be sent.
+        """
+        cdef FrameEvents proto = self._proto
+        if proto._state == OPEN:
+            if isinstance(event, Message):
+                return proto.send_data((<Message>event).data, (<Message>event).message_finished)
+            if isinstance(event, Ping):
+                return proto.send_control(OP_PING, (<Ping>event).payload)
+            if isinstance(event, Pong):
+                return proto.send_control(OP_PONG, (<Pong>event).payload)
+        if isinstance(event, CloseConnection) and (
+            proto._state == OPEN or proto._state == CLOSING and proto.close_sent is None
+        ):
+            return proto.close_frame((<CloseConnection>event).code, (<CloseConnection>event).reason)
+        raise LocalProtocolError(f"Event {event} cannot be sent in state {self.state}.")
+
+    def receive_data(self, data) -> None:
+        """Take received bytes; ``events()`` tells what they mean.
+
+        Args:
+            data: Bytes-like object; None for the end of the stream.
+
+        Raises:
+            LocalProtocolError: If the connection is closed.
+            TypeError: If it isn't bytes-like.
+        """
+        if data is None:
+            self._ends += 1
+            self._proto._set_ended()
+        elif self._proto._state == CLOSED:
+            raise LocalProtocolError("Connection already closed.")
+        else:
+            self._proto.feed(data)
+
+    def events(self):
+        """Yield the events that were received, each of them once.
+
+        The state changes as they are taken.
+        """
+        cdef object event
+        while True:
+            event = self._proto.next_event()
+            if event is None:
+                if self._ends == 0:
+                    return
+                self._ends -= 1
+                event = CloseConnection(CloseReason.ABNORMAL_CLOSURE)
+            yield event
+
+
+cdef object _OPEN = ConnectionState.OPEN
+cdef object _CLOSED = ConnectionState.CLOSED
+cdef object _REMOTE_CLOSING = ConnectionState.REMOTE_CLOSING
+cdef object _LOCAL_CLOSING = ConnectionState.LOCAL_CLOSING
+
+
+# ---------------------------------------------------------------------- permessage-deflate
+
+
+def inflate(PerMessageDeflate deflate not None, bytes data not None, bint fin, limit) -> bytes:
+    """Decompress a piece of a message.
+
+    Args:
+        deflate: Its extension.
+        data: Piece; empty for the rest behind the last one.
+        fin: Whether it ends the message.
+        limit: Most bytes that may come out; None for no limit.
+
+    Raises:
+        ProtocolError: If it isn't valid.
+        PayloadTooBig: If more would come out.
+    """
+    return deflate.decompress(data, fin, limit)
+
+
+def deflate(PerMessageDeflate deflate not None, bytes data not None, bint fin) -> bytes:
+    """Compress a piece of a message; parameters as in ``inflate``."""
+    return deflate.compress(data, fin)

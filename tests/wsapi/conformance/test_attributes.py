@@ -1,0 +1,107 @@
+"""What connections tell about themselves, and to the log."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+import weakref
+from typing import Any
+
+import pytest
+
+from tests.wsapi.conformance.driver import Driver, Ws, echo
+from tests.wsapi.helpers import garbage_collection_off, logged_errors
+from wsapi.protocol import State
+
+
+class TestAttributes:
+    async def test_open_and_closed(self, driver: Driver) -> None:
+        async with driver.pair() as (client, server):
+            for ws in (client, server):
+                assert isinstance(ws.id, uuid.UUID)
+                assert ws.id == ws.id
+                assert ws.state is State.OPEN
+                assert ws.subprotocol is None
+                assert ws.request is not None
+                assert ws.request.path == "/"
+                assert ws.response is not None
+                assert ws.response.status_code == 101
+                assert ws.protocol.state.name == "OPEN"
+                assert "OPEN" in repr(ws.raw)
+                assert hash(ws) == hash(ws)
+                assert len({ws, ws}) == 1
+            assert client.id != server.id
+            assert client.local_address == server.remote_address
+            assert client.remote_address == server.local_address
+            address = client.remote_address
+            await client.close()
+            assert "CLOSED" in repr(client.raw)
+            assert isinstance(client.raw, driver.client.ClientConnection)
+            assert isinstance(server.raw, driver.server.ServerConnection)
+            if driver.package == "asyncio":
+                assert client.remote_address == address
+            else:
+                for name in ("local_address", "remote_address"):
+                    with pytest.raises(OSError):
+                        getattr(client, name)
+
+    async def test_log_records_name_the_connection(
+        self, driver: Driver, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        async with driver.pair() as (client, server):
+            client.logger.warning("from the test")
+            caplog.clear()
+            server.logger.warning("from the server")
+            (record,) = caplog.records
+            assert record.websocket.id == server.id  # type: ignore[attr-defined]
+            assert record.name == "wsapi.server"
+
+    async def test_debug_log(self, driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG)
+        async with driver.pair() as (client, server):
+            await client.send("hello")
+            assert await server.recv() == "hello"
+            await client.send(["frag", "ments"])
+            assert await server.recv() == "fragments"
+            await (await client.ping("p")).wait()
+        lines = [record.getMessage() for record in caplog.records]
+        for line in ("> TEXT 'hello' [5 bytes]", "< TEXT 'hello' [5 bytes]", "> EOF", "< EOF"):
+            assert line in lines
+        assert lines.count("= connection is OPEN") == 2
+
+    async def test_nothing_waits_for_the_garbage_collector(self, driver: Driver) -> None:
+        references: list[weakref.ref[Any]] = []
+
+        async def handler(ws: Ws) -> None:
+            references.append(weakref.ref(ws.raw))
+            async for message in ws:
+                await ws.send(message)
+
+        with garbage_collection_off():
+            async with driver.serve(handler) as server:
+                ws = await driver.open(server)
+                references.append(weakref.ref(ws.raw))
+                await ws.send("x")
+                await ws.recv()
+                await ws.close()
+                del ws
+                await driver.until(lambda: not any(reference() for reference in references))
+
+
+async def test_errors_of_handlers_are_seen_by_these_tests(driver: Driver) -> None:
+    async def handler(_ws: Ws) -> None:
+        raise ZeroDivisionError
+
+    async with driver.serve(handler) as server, driver.connect(server) as ws:
+        await ws.wait_closed()
+        assert ws.close_code == 1011
+    (record,) = logged_errors("connection handler failed")
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+async def test_echo_helper(driver: Driver) -> None:
+    async with driver.serve(echo) as server, driver.connect(server) as ws:
+        await ws.send("x")
+        assert await ws.recv() == "x"

@@ -1,0 +1,257 @@
+"""Pings, pongs, latency, and keepalive."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.wsapi.conformance.driver import Driver, Pong, Ws, until_closed
+from tests.wsapi.conformance.raw import RawPeer
+from tests.wsapi.helpers import CLOSE, PING, PONG, TEXT, close_payload
+from wsapi.exceptions import (
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    ProtocolError,
+)
+from wsapi.protocol import State
+
+
+class TestPings:
+    async def test_latency(self, driver: Driver) -> None:
+        async with driver.pair() as (client, server):
+            assert client.latency == 0
+            await (await client.ping()).wait()
+            assert isinstance(client.latency, float)
+            assert client.latency > 0
+            assert server.latency == 0
+            await (await server.ping("payload")).wait()
+            assert server.latency > 0
+
+    @pytest.mark.parametrize(
+        "data, payload",
+        [
+            ("é", "é".encode()),
+            (b"b", b"b"),
+            (bytearray(b"c"), b"c"),
+            (memoryview(b"d"), b"d"),
+            ("", b""),
+            (b"x" * 125, b"x" * 125),
+        ],
+    )
+    async def test_payloads(self, driver: Driver, data: Any, payload: bytes) -> None:
+        async def handler(ws: Ws) -> None:
+            await ws.pong(data)
+            await (await ws.ping(data)).wait()
+            await (await ws.ping(data)).wait()
+
+        async with driver.serve(handler) as server, driver.raw_client(server) as peer:
+            assert await peer.read_message() == (PONG, payload)
+            for _ in range(2):
+                assert await peer.read_message() == (PING, payload)
+                await peer.write(PONG, payload)
+
+    async def test_random_payloads_differ(self, driver: Driver) -> None:
+        async def handler(ws: Ws) -> None:
+            for pong in [await ws.ping() for _ in range(10)]:
+                await pong.wait()
+
+        async with driver.serve(handler) as server, driver.raw_client(server) as peer:
+            payloads = [await peer.read_message() for _ in range(10)]
+            assert {opcode for opcode, _ in payloads} == {PING}
+            assert {len(payload) for _, payload in payloads} == {4}
+            assert len(set(payloads)) == 10
+            await peer.write(PONG, payloads[-1][1])
+
+    async def test_a_later_pong_answers_earlier_pings(self, driver: Driver) -> None:
+        answers: list[Pong] = []
+
+        async def handler(ws: Ws) -> None:
+            answers.extend([await ws.ping(name) for name in "abc"])
+            await answers[0].wait()
+            await answers[1].wait()
+            assert not answers[2].done()
+            await answers[2].wait()
+
+        async with driver.serve(handler) as server, driver.raw_client(server) as peer:
+            for _ in range(3):
+                await peer.read_message()
+            await peer.write(PONG, b"unknown")
+            await peer.write(PONG, b"b")
+            await peer.write(PONG, b"a")
+            await driver.until(lambda: answers[1].done())
+            await driver.settle()
+            await peer.write(PONG, b"c")
+            assert (await peer.read_message()) == (CLOSE, close_payload(1000))
+
+    @pytest.mark.parametrize("data", [1, None.__class__, ["a"], 1.5])
+    async def test_wrong_types(self, driver: Driver, data: Any) -> None:
+        async with driver.pair() as (client, _server):
+            with pytest.raises(TypeError):
+                await client.ping(data)
+            with pytest.raises(TypeError):
+                await client.pong(data)
+            await (await client.ping()).wait()
+
+    async def test_too_long(self, driver: Driver) -> None:
+        async with driver.pair() as (client, _server):
+            with pytest.raises(ProtocolError):
+                await client.ping(b"x" * 126)
+            with pytest.raises(ProtocolError):
+                await client.pong("é" * 63)
+            await (await client.ping()).wait()
+
+    async def test_same_payload_twice(self, driver: Driver) -> None:
+        async def silent(peer: RawPeer) -> None:
+            await peer.read()
+            await peer.read()
+            await peer.write(PONG, b"same")
+            assert (await peer.read())[0] & 0x7F == PING
+            await peer.write(PONG, b"same")
+            await peer.read_to_end()
+
+        async with driver.raw_server(silent) as server:
+            async with driver.connect(server, close_timeout=0.02) as ws:
+                answer = await ws.ping("same")
+                with pytest.raises(ConcurrencyError, match="same data"):
+                    await ws.ping(b"same")
+                await ws.ping("other")
+                await answer.wait()
+                await (await ws.ping("same")).wait()
+
+    @pytest.mark.parametrize("code", [1000, 1011])
+    async def test_abandoned(self, driver: Driver, code: int) -> None:
+        async def silent(peer: RawPeer) -> None:
+            for _ in range(3):
+                await peer.read()
+            await peer.write(CLOSE, close_payload(code))
+            await peer.read()
+
+        options = {} if driver.package == "asyncio" else {"ack_on_close": True}
+        async with driver.raw_server(silent) as server:
+            async with driver.connect(server) as ws:
+                told = await ws.ping(**options)
+                ignored = [await ws.ping(), await ws.ping()]
+                if driver.package == "asyncio":
+                    with pytest.raises(ConnectionClosed) as caught:
+                        await told.wait()
+                    assert caught.value.rcvd is not None
+                    assert caught.value.rcvd.code == code
+                else:
+                    await told.wait()
+                await ws.wait_closed()
+                assert ws.close_code == code
+                assert not any(pong.done() for pong in ignored)
+                assert ws.latency == 0
+
+    async def test_after_close(self, driver: Driver) -> None:
+        async with driver.pair() as (client, server):
+            await client.close()
+            for ws in (client, server):
+                with pytest.raises(ConnectionClosedOK):
+                    await ws.ping()
+                with pytest.raises(ConnectionClosedOK):
+                    await ws.pong()
+
+    async def test_incoming_pings_need_no_application(self, driver: Driver) -> None:
+        async with driver.serve(until_closed) as server, driver.raw_client(server) as peer:
+            for payload in (b"", b"a", b"x" * 125):
+                await peer.write(PING, payload)
+                assert await peer.read_message() == (PONG, payload)
+
+
+class TestKeepalive:
+    async def test_peer_answers(self, driver: Driver) -> None:
+        async def answering(peer: RawPeer) -> None:
+            for _ in range(4):
+                opcode, payload = await peer.read_message()
+                assert opcode == PING
+                await peer.write(PONG, payload)
+            await peer.write(CLOSE, close_payload(1000))
+            await peer.read()
+
+        async with driver.raw_server(answering) as server:
+            async with driver.connect(server, ping_interval=0.01, ping_timeout=5) as ws:
+                with pytest.raises(ConnectionClosedOK):
+                    await ws.recv()
+                assert ws.latency > 0
+
+    @pytest.mark.parametrize("side", ["client", "server"])
+    async def test_peer_does_not_answer(self, driver: Driver, side: str) -> None:
+        async def silent(peer: RawPeer) -> None:
+            assert (await peer.read_message())[0] == PING
+            assert await peer.read_message() == (
+                CLOSE,
+                close_payload(1011, "keepalive ping timeout"),
+            )
+            await peer.read_to_end()
+
+        results = []
+
+        async def expect_timeout(ws: Ws) -> None:
+            with pytest.raises(ConnectionClosedError) as caught:
+                await ws.recv()
+            results.append(str(caught.value))
+
+        options = {"ping_interval": 0.02, "ping_timeout": 0.02, "close_timeout": 0.05}
+        if side == "client":
+            async with driver.raw_server(silent) as server:
+                async with driver.connect(server, **options) as ws:
+                    await expect_timeout(ws)
+        else:
+            async with driver.serve(expect_timeout, **options) as server:
+                async with driver.raw_client(server) as peer:
+                    await silent(peer)
+        assert results == [
+            "sent 1011 (internal error) keepalive ping timeout; no close frame received"
+        ]
+
+    async def test_other_bytes_are_a_sign_of_life(self, driver: Driver) -> None:
+        async def talkative(peer: RawPeer) -> None:
+            for _ in range(30):
+                await peer.write(TEXT, b"alive")
+                await driver.sleep(0.02)
+            await peer.write(CLOSE, close_payload(1000))
+            while (await peer.read())[0] & 0x7F != CLOSE:
+                pass
+
+        async with driver.raw_server(talkative) as server:
+            async with driver.connect(server, ping_interval=0.01, ping_timeout=0.2) as ws:
+                assert [message async for message in ws] == ["alive"] * 30
+
+    async def test_no_timeout(self, driver: Driver) -> None:
+        async def silent(peer: RawPeer) -> None:
+            for _ in range(5):
+                assert (await peer.read_message())[0] == PING
+            await peer.write(TEXT, b"still there")
+            await peer.read_to_end()
+
+        async with driver.raw_server(silent) as server:
+            options = {"ping_interval": 0.01, "ping_timeout": None, "close_timeout": 0.01}
+            async with driver.connect(server, **options) as ws:
+                assert await ws.recv() == "still there"
+
+    async def test_none(self, driver: Driver) -> None:
+        async def silent(peer: RawPeer) -> None:
+            await driver.sleep(0.05)
+            await peer.write(CLOSE, close_payload(1000))
+            assert await peer.read_message() == (CLOSE, close_payload(1000))
+
+        async with driver.raw_server(silent) as server:
+            async with driver.connect(server, ping_interval=None, ping_timeout=0.001) as ws:
+                await ws.wait_closed()
+                assert ws.close_code == 1000
+                assert ws.latency == 0
+
+    @pytest.mark.not_on("sync", reason="no thread keeps others from running for so long")
+    async def test_blocked_loop_is_not_the_peer_s_fault(self, driver: Driver) -> None:
+        async with driver.pair(
+            server={"ping_interval": 0.01, "ping_timeout": 0.1}, client={"ping_interval": None}
+        ) as (client, _server):
+            await driver.sleep(0.015)
+            time.sleep(0.25)
+            await driver.sleep(0.05)
+            assert client.state is State.OPEN
