@@ -11,7 +11,7 @@ import json
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +28,9 @@ PAYLOADS: Final[dict[str, Callable[[], list[bytes]]]] = {
     "random-4k": lambda: data.binary_payloads(32, 4096, 1.0),
     "half-random-4k": lambda: data.binary_payloads(32, 4096, 0.5),
 }
-CONTEXTS: Final = ("kept", "fresh")  # between messages
+# Between messages: kept, kept by many connections that take turns, or none.
+CONTEXTS: Final = ("kept", "turns", "fresh")
+CONNECTIONS: Final = 50  # that take turns; what they keep doesn't fit into the processor's caches
 # None: the settings that the backend has here by default.
 LEVELS: Final = (None, 1, 2, 3, 6)
 
@@ -51,37 +53,42 @@ class Result:
     ratio: float  # compressed bytes per byte
 
 
+def connections(context: str) -> range:
+    """Return the numbers of the connections."""
+    return range(CONNECTIONS if context == "turns" else 1)
+
+
 def settings(level: int | None) -> dict[str, Any]:
     """Return settings with the memory that the backends have here by default."""
     return {} if level is None else {"level": level, "memLevel": 5}
 
 
-def compressors(backend: Backend, level: int | None, bits: int, kept: bool) -> Iterator[Any]:
-    """Return a compressor for each message."""
-    compressor = backend.new_compressor(bits, settings(level))
-    while True:
-        yield compressor
-        if not kept:
-            compressor = backend.new_compressor(bits, settings(level))
-
-
 def compress_all(
-    payloads: list[bytes], backend: Backend, level: int | None, bits: int, kept: bool
+    payloads: list[bytes], backend: Backend, level: int | None, bits: int, context: str
 ) -> list[bytes]:
-    """Compress the messages of a connection."""
-    each = compressors(backend, level, bits, kept)
-    return [
-        compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
-        for payload, compressor in zip(payloads, each, strict=False)
-    ]
+    """Compress the messages of each connection; return those of one, since all are the same."""
+    pieces = []
+    compressors = [backend.new_compressor(bits, settings(level)) for _ in connections(context)]
+    for payload in payloads:
+        for compressor in compressors:
+            piece = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        pieces.append(piece)
+        if context == "fresh":
+            compressors = [backend.new_compressor(bits, settings(level))]
+    return pieces
 
 
-def inflate_all(pieces: list[bytes], backend: Backend, bits: int, kept: bool) -> list[bytes]:
-    """Inflate the messages of a connection."""
-    if not kept:
-        return [backend.new_decompressor(bits, b"").decompress(piece) for piece in pieces]
-    decompress = backend.new_decompressor(bits, b"").decompress
-    return [decompress(piece) for piece in pieces]
+def inflate_all(pieces: list[bytes], backend: Backend, bits: int, context: str) -> list[bytes]:
+    """Inflate the messages of each connection; return those of one."""
+    payloads = []
+    decompressors = [backend.new_decompressor(bits, b"") for _ in connections(context)]
+    for piece in pieces:
+        for decompressor in decompressors:
+            payload = decompressor.decompress(piece)
+        payloads.append(payload)
+        if context == "fresh":
+            decompressors = [backend.new_decompressor(bits, b"")]
+    return payloads
 
 
 def cheapest(work: Callable[[], object], count: int, seconds: float) -> float:
@@ -105,14 +112,16 @@ def measure(
         WrongData: it isn't.
 
     """
-    payloads, kept = PAYLOADS[payload](), context == "kept"
+    payloads = PAYLOADS[payload]()
+    count = len(payloads) * len(connections(context))
     standard = get_backend("zlib")
-    pieces = compress_all(payloads, backend, level, bits, kept)
-    reference = compress_all(payloads, standard, None, bits, kept)
+    one = "kept" if context == "turns" else context
+    pieces = compress_all(payloads, backend, level, bits, one)
+    reference = compress_all(payloads, standard, None, bits, one)
     if (
-        inflate_all(pieces, standard, bits, kept) != payloads
-        or inflate_all(pieces, backend, bits, kept) != payloads
-        or inflate_all(reference, backend, bits, kept) != payloads
+        inflate_all(pieces, standard, bits, one) != payloads
+        or inflate_all(pieces, backend, bits, one) != payloads
+        or inflate_all(reference, backend, bits, one) != payloads
     ):
         raise WrongData(f"{backend.name}, level {level}, {payload}, context {context}")
     total, sizes = sum(map(len, payloads)), sum(len(piece) - len(data.TAIL) for piece in pieces)
@@ -122,11 +131,9 @@ def measure(
         backend.name,
         level,
         len(payloads[0]),
-        cheapest(
-            lambda: compress_all(payloads, backend, level, bits, kept), len(payloads), seconds
-        ),
+        cheapest(lambda: compress_all(payloads, backend, level, bits, context), count, seconds),
         # The same bytes for all backends.
-        cheapest(lambda: inflate_all(reference, backend, bits, kept), len(payloads), seconds),
+        cheapest(lambda: inflate_all(reference, backend, bits, context), count, seconds),
         sizes / total,
     )
 
@@ -156,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     backends = available_backends()
     parser.add_argument("--backend", action="append", choices=backends, help="default: all here")
     parser.add_argument("--payload", action="append", choices=PAYLOADS, help="default: all")
-    parser.add_argument("--context", action="append", choices=CONTEXTS, help="default: both")
+    parser.add_argument("--context", action="append", choices=CONTEXTS, help="default: all")
     parser.add_argument(
         "--level",
         action="append",

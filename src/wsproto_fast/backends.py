@@ -46,8 +46,8 @@ def _zlib_like(name: str, module: Any, defaults: dict[str, Any]) -> Backend:
     return Backend(name, new_compressor, new_decompressor, (module.error,))
 
 
-# memLevel 5 is what WebSocket libraries use: 16 KiB of hash chains instead of 128. Level 5 instead of
-# 6 saves an eighth of the time and costs 3 % of size.
+# memLevel 5 is what WebSocket libraries use: 16 KiB of hash chains instead of 128. Level 5 instead
+# of 6 saves an eighth of the time and costs 3 % of size.
 _ZLIB = _zlib_like("zlib", zlib, {"level": 5, "memLevel": 5})
 
 # Module, and settings that the measurements in benchmarks/ favour. Those of isal have the smallest

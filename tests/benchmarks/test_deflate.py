@@ -191,10 +191,15 @@ def test_requests_have_the_first_round_once(payloads: list[bytes]) -> None:
     ]
 
 
-def test_backends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_backends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(deflate_backends, "CONNECTIONS", 2)
     file = tmp_path / "results.json"
-    assert deflate_backends.main(["--seconds", "0", "--json", str(file)]) == 0
-    assert "json-16k, context fresh" in capsys.readouterr().out
+    assert deflate_backends.main(["--seconds", "0", "--level", "1", "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    for context in deflate_backends.CONTEXTS:
+        assert f"json-16k, context {context}" in printed
     results = json.loads(file.read_text())["results"]
     assert {result["backend"] for result in results} == set(available_backends())
     assert {result["payload"] for result in results} == set(deflate_backends.PAYLOADS)

@@ -128,9 +128,9 @@ class ClientPerMessageDeflateFactory(ClientExtensionFactory):
         backend: Implementation of DEFLATE, see ``backends``; None for the default one.
         min_size: Size in bytes below which messages go uncompressed unless compression is asked
             for.
-        context_takeover: False for no context takeover either way, whatever the other arguments say:
-            no connection keeps anything between messages. What compresses them is shared by the
-            process.
+        context_takeover: False for no context takeover either way, whatever the other arguments
+            say: no connection keeps anything between messages. What compresses them is shared by
+            the process.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -247,9 +247,9 @@ class ServerPerMessageDeflateFactory(ServerExtensionFactory):
         backend: Implementation of DEFLATE, see ``backends``; None for the default one.
         min_size: Size in bytes below which messages go uncompressed unless compression is asked
             for.
-        context_takeover: False for no context takeover either way, whatever the other arguments say:
-            no connection keeps anything between messages. What compresses them is shared by the
-            process.
+        context_takeover: False for no context takeover either way, whatever the other arguments
+            say: no connection keeps anything between messages. What compresses them is shared by
+            the process.
 
     Raises:
         ValueError: If an argument is out of range, or a limit is required but not given.
