@@ -27,6 +27,7 @@ ORDER = [
     "_deflate",
     "_http11",
     "_sender",
+    "_parser",
     "_receiver",
     "_protocol",
     "_handshake",

@@ -9,7 +9,7 @@ at the outputs, in this order: ``take_output()`` until it is empty, ``transport_
 A peer's fault never raises here: it yields the right Close frame and is kept in ``parser_exc``. A caller's
 misuse raises and leaves the state as it was.
 
-Sender and Receiver are the layers below: what leaves, and what arrives.
+Sender, Parser and Receiver are the layers below: what leaves, and what arrives.
 """
 
 import logging

@@ -1,72 +1,19 @@
 # cython: language_level=3
-"""The incoming side of a connection; see _receiver.pyx."""
+"""Frames into messages, events, or callbacks; see _receiver.pyx."""
 
-from cpython.ref cimport PyObject
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-
-from ._frames cimport Header, ws_utf8_state
 from ._listener cimport Listener
+from ._parser cimport Parser
 from ._queue cimport MessageQueue
-from ._sender cimport Sender
 
 
-cdef class Receiver(Sender):
-    # --- the frame being read ---
-    cdef Header _header
-    cdef unsigned char _header_bytes[14]
-    cdef uint8_t _header_size
-    cdef bint _in_frame
-    cdef bint _reading_direct       # the read buffer handed out is the end of _partial
-    cdef uint64_t _frame_left
-    cdef PyObject* _partial         # growing bytes object: payload of a frame that isn't whole yet
-    cdef Py_ssize_t _partial_size
-    cdef object _read_buffer
-    cdef unsigned char* _read_memory
-    cdef Py_ssize_t _read_capacity
-    cdef Py_ssize_t _handed_out     # room in the buffer of the last get_buffer()
-
-    # --- the message being read ---
-    cdef uint8_t _message_opcode    # 0 between messages
-    cdef uint32_t _message_frames
-    cdef uint64_t _message_size
-    cdef bint _message_compressed
-    cdef ws_utf8_state _utf8
-    cdef bint _eof_received
-    cdef bint _paused               # set by a sink that takes one frame at a time
-    cdef bytearray _early           # bytes that came before the opening handshake was answered
-    cdef double _last_received
-
-    # --- limits, in bytes and frames ---
-    cdef uint64_t _max_message_size
-    cdef uint64_t _max_fragment_size
-    cdef uint32_t _max_fragments
-
+cdef class Receiver(Parser):
     # --- sinks: a list of events, a queue of messages, or callbacks ---
     cdef list _events
     cdef MessageQueue _queue
     cdef Listener _listener         # with one the queue holds unfinished messages only
-    cdef bint _calling              # a callback runs
-    cdef bint _unmask_in_place      # the bytes being parsed may be written to
-    cdef const unsigned char* _rest  # what follows the frame being processed
-    cdef Py_ssize_t _rest_size
 
-    cdef int _set_max_size(self, max_size) except -1
-    cdef int _buffer_updated(self, Py_ssize_t size, double now) except -1
-    cdef int _receive_direct(self, Py_ssize_t size) except -1
     cdef object _next_message(self, object decode)
     cdef int _require_queue(self) except -1
-    cdef int _receive(self, const unsigned char* data, Py_ssize_t size) except -1
-    cdef Py_ssize_t _receive_frames(self, const unsigned char* data, Py_ssize_t size) except -1
-    cdef int _start_frame(self) except -1
-    cdef int _whole_frame(self, const unsigned char* data, Py_ssize_t size) except -1
-    cdef int _reserve_partial(self, Py_ssize_t extra) except -1
-    cdef int _store_partial(self, const unsigned char* data, Py_ssize_t size) except -1
-    cdef int _extended_partial(self, unsigned char* data, Py_ssize_t size) except -1
-    cdef int _finish_partial(self) except -1
-    cdef int _drop_partial(self) except -1
-    cdef int _parser_failed(self, exc) except -1
-    cdef bint _check_text(self, const unsigned char* data, Py_ssize_t size, Py_ssize_t offset, bint fin) except -1
-    cdef int _data_payload(self, bytes payload, bint checked) except -1
     cdef bint _reading_wanted(self) noexcept
     cdef bint _gives_frames(self) noexcept
     cdef int _deliver(self, object payload, int opcode, bint fin) except -1
@@ -79,11 +26,3 @@ cdef class Receiver(Sender):
     ) except -1
     cdef Py_ssize_t _remaining_limit(self) noexcept
     cdef bytes _decompress(self, bytes payload, bint fin)
-    cdef int _fail_text(self, exc) except -1
-    cdef int _fail_header(self, int fault) except -1
-
-    # --- for the layers above ---
-    cdef Py_ssize_t _receive_handshake(self, const unsigned char* data, Py_ssize_t size) except -1
-    cdef int _set_early_data_refused(self) except -1
-    cdef int _control_payload(self, bytes payload) except -1
-    cdef int _fail_receiving(self, int code, str reason, exc) except -1

@@ -1,6 +1,6 @@
 """What leaves a connection: messages into frames, through the extensions, into the output.
 
-Lowest of the three layers of a connection (Sender, Receiver, Protocol). Knows the state only to read it; when
+Lowest of the four layers of a connection (Sender, Parser, Receiver, Protocol). Knows the state only to read it; when
 something may be sent, and what must be, is decided above.
 """
 

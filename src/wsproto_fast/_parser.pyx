@@ -1,0 +1,485 @@
+"""What arrives at a connection: bytes into frames.
+
+Second of the four layers of a connection (Sender, Parser, Receiver, Protocol). Finds what is wrong with the bytes as
+early as they allow; what becomes of a frame, and what follows from a fault, is decided above.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.ref cimport Py_XDECREF
+from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint8_t, uint64_t
+from libc.string cimport memcpy
+
+from ._frames cimport (
+    BAD_MASKING,
+    BAD_OPCODE,
+    BAD_RSV,
+    CONTROL_FRAGMENTED,
+    CONTROL_TOO_LONG,
+    LENGTH_NOT_MINIMAL,
+    MAX_HEADER,
+    NEED_MORE,
+    OP_CONT,
+    OP_TEXT,
+    read_header,
+    ws_mask_in_place,
+    ws_utf8_check,
+)
+from ._output cimport new_bytes, resize_bytes
+from ._queue cimport OUTPUT
+from ._sender cimport CONNECTING, Sender
+
+from .exceptions import PayloadTooBig, ProtocolError, TooManyFragments
+from .frames import CloseCode
+
+
+cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
+
+
+# Bytes accepted while the opening handshake isn't answered yet.
+cdef Py_ssize_t MAX_EARLY = 65536
+# Receiving buffer of a protocol that wasn't given one to share.
+cdef Py_ssize_t OWN_READ_BUFFER = 16384
+# A frame that isn't whole yet gets room for at least this much of it.
+cdef Py_ssize_t MIN_PARTIAL = 128
+cdef int PyBUF_WRITE = 0x200
+
+cdef dict _header_faults = {
+    BAD_RSV: "reserved bits must be 0",
+    BAD_OPCODE: "invalid opcode",
+    BAD_MASKING: "incorrect masking",
+    CONTROL_FRAGMENTED: "fragmented control frame",
+    CONTROL_TOO_LONG: "control frame too long",
+    LENGTH_NOT_MINIMAL: "payload length isn't minimal",
+}
+
+
+cdef uint64_t _limit(str name, value) except? 0:
+    """Check a size given by a caller; None stands for no limit."""
+    if value is None:
+        return UINT64_MAX
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be int or None; got {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"{name} must be 0 or more, or None; got {value}")
+    return min(value, UINT64_MAX)
+
+
+cdef class Parser(Sender):
+    """The incoming side of a connection, as far as frames."""
+
+    def __cinit__(self, *args, **kwargs):
+        self._max_fragments = UINT32_MAX
+
+    def __dealloc__(self):
+        Py_XDECREF(self._partial)
+
+    cdef int _set_max_size(self, max_size) except -1:
+        if isinstance(max_size, tuple):
+            message_size, fragment_size = max_size
+        else:
+            message_size, fragment_size = max_size, None
+        self._max_message_size = _limit("max_size", message_size)
+        self._max_fragment_size = _limit("max_size", fragment_size)
+
+    # ------------------------------------------------------------------ settings
+
+    def use_read_buffer(self, buffer) -> None:
+        """Receive through ``buffer``, which other connections may share.
+
+        Args:
+            buffer: Writable memoryview. Its contents matter only between ``get_buffer()`` and
+                ``buffer_updated()``.
+
+        Raises:
+            ValueError: If ``buffer`` is empty.
+        """
+        cdef Py_buffer view
+        if not isinstance(buffer, memoryview):
+            # As long as there is a view of it, its size can't change.
+            buffer = memoryview(buffer)
+        if not buffer.nbytes:
+            raise ValueError("a read buffer can't be empty")
+        PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        self._read_memory = <unsigned char*>view.buf
+        self._read_capacity = view.len
+        self._read_buffer = buffer
+        PyBuffer_Release(&view)
+
+    @property
+    def max_size(self) -> int | None | tuple[int | None, int | None]:
+        """Limit on incoming messages in bytes, or a pair of limits on messages and fragments."""
+        message = None if self._max_message_size == UINT64_MAX else self._max_message_size
+        if self._max_fragment_size == UINT64_MAX:
+            return message
+        return message, self._max_fragment_size
+
+    # ------------------------------------------------------------------ bytes
+
+    def get_buffer(self, Py_ssize_t sizehint = -1):
+        """Return a writable buffer to receive into; follow up with ``buffer_updated``.
+
+        Args:
+            sizehint: Ignored; for the interface of ``asyncio.BufferedProtocol``.
+        """
+        if self._in_frame and self._partial != NULL and self._frame_left >= <uint64_t>self._read_capacity:
+            # Large frames are received into their place. Room doubles as bytes arrive, so that a header
+            # alone, which costs its sender nothing, reserves nothing.
+            try:
+                self._reserve_partial(max(self._partial_size, self._read_capacity))
+            except MemoryError as exc:
+                # _partial is gone; what is received from now on is discarded.
+                self._parser_failed(exc)
+            else:
+                self._reading_direct = True
+                self._handed_out = PyBytes_GET_SIZE(<object>self._partial) - self._partial_size
+                return PyMemoryView_FromMemory(
+                    PyBytes_AS_STRING(<object>self._partial) + self._partial_size, self._handed_out, PyBUF_WRITE
+                )
+        if self._read_buffer is None:
+            self.use_read_buffer(memoryview(bytearray(OWN_READ_BUFFER)))
+        self._reading_direct = False
+        if self._partial != NULL and not self._in_frame:
+            self._drop_partial()
+        self._handed_out = self._read_capacity
+        return self._read_buffer
+
+    def buffer_updated(self, Py_ssize_t size, double now = 0.0) -> int:
+        """Process what was received into the buffer of ``get_buffer``; return the activity bits.
+
+        Args:
+            size: Number of bytes.
+            now: Current time.
+
+        Raises:
+            ValueError: If the buffer hasn't got so much room.
+        """
+        return self._buffer_updated(size, now)
+
+    cdef int _buffer_updated(self, Py_ssize_t size, double now) except -1:
+        cdef Py_ssize_t room = self._handed_out
+        if self._calling:
+            raise RuntimeError("a callback can't have more data processed")
+        self._handed_out = 0
+        if not 0 <= size <= room:
+            raise ValueError(f"get_buffer() gave room for {room} bytes, not {size}")
+        self._activity = 0
+        self._rest_size = 0
+        self._now = self._last_received = now
+        if self._reading_direct:
+            self._reading_direct = False
+            self._receive_direct(size)
+        else:
+            self._unmask_in_place = True
+            self._receive(self._read_memory, size)
+            self._unmask_in_place = False
+        return self._activity | (OUTPUT if self._output.size else 0)
+
+    def receive_data(self, data, double now = 0.0) -> int:
+        """Process received bytes; return the activity bits.
+
+        Args:
+            data: Bytes-like object.
+            now: Current time.
+
+        Raises:
+            EOFError: If the end of the stream was received before.
+        """
+        cdef Py_buffer view
+        if self._eof_received:
+            raise EOFError("stream ended")
+        if self._calling:
+            raise RuntimeError("a callback can't have more data processed")
+        # A buffer that was handed out is void now.
+        self._handed_out = 0
+        self._reading_direct = False
+        self._activity = 0
+        self._rest_size = 0
+        self._unmask_in_place = False
+        self._now = self._last_received = now
+        if PyBytes_CheckExact(data):
+            self._receive(<const unsigned char*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        else:
+            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+            try:
+                self._receive(<const unsigned char*>view.buf, view.len)
+            finally:
+                PyBuffer_Release(&view)
+        return self._activity | (OUTPUT if self._output.size else 0)
+
+    cdef int _receive(self, const unsigned char* data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t used
+        try:
+            while self._state == CONNECTING and size and not self._discarding:
+                used = self._receive_handshake(data, size)
+                if used == 0:
+                    # The request is complete and isn't answered yet.
+                    if self._early is None:
+                        self._early = bytearray()
+                    if len(self._early) + size > MAX_EARLY:
+                        self._set_early_data_refused()
+                        return 0
+                    self._early += data[:size]
+                    return 0
+                data += used
+                size -= used
+            self._receive_frames(data, size)
+        except Exception as exc:
+            self._parser_failed(exc)
+
+    cdef int _receive_direct(self, Py_ssize_t size) except -1:
+        """Process bytes that were received right behind the current frame's payload."""
+        if self._discarding or not self._in_frame:
+            return self._drop_partial()
+        try:
+            self._extended_partial(
+                <unsigned char*>PyBytes_AS_STRING(<object>self._partial) + self._partial_size, size
+            )
+            if self._frame_left == 0 and not self._discarding:
+                self._finish_partial()
+        except Exception as exc:
+            self._parser_failed(exc)
+
+    cdef int _parser_failed(self, exc) except -1:
+        # Nothing that a peer sends should lead here; an extension's fault does, or a lack of memory.
+        self.logger.error("parser failed", exc_info=exc)
+        self._fail_receiving(CloseCode.INTERNAL_ERROR, "", exc)
+
+    # ------------------------------------------------------------------ frames
+
+    cdef Py_ssize_t _receive_frames(self, const unsigned char* data, Py_ssize_t size) except -1:
+        """Read frames; return how many bytes are left because a sink paused, else 0."""
+        cdef Py_ssize_t take
+        cdef int used
+        cdef uint8_t allowed_rsv = 0
+        if self._extensions is not None:
+            self._refresh_extensions()
+            if self._deflate is not None:
+                allowed_rsv = 4
+            elif self._foreign_extensions:
+                # What extensions leave of the reserved bits is checked after decoding.
+                allowed_rsv = 7
+        while not self._discarding and not self._paused:
+            if not self._in_frame:
+                if size == 0:
+                    return 0
+                if self._header_size == 0:
+                    used = read_header(&self._header, data, size, not self._is_client, allowed_rsv)
+                    if used == NEED_MORE:
+                        memcpy(self._header_bytes, data, size)
+                        self._header_size = <uint8_t>size
+                        return 0
+                    if used < 0:
+                        return self._fail_header(used)
+                else:
+                    take = min(MAX_HEADER - self._header_size, size)
+                    memcpy(self._header_bytes + self._header_size, data, take)
+                    used = read_header(
+                        &self._header, self._header_bytes, self._header_size + take,
+                        not self._is_client, allowed_rsv,
+                    )
+                    if used == NEED_MORE:
+                        self._header_size += <uint8_t>take
+                        return 0
+                    if used < 0:
+                        return self._fail_header(used)
+                    used -= self._header_size
+                    self._header_size = 0
+                data += used
+                size -= used
+                self._frame_left = self._header.length
+                if not self._start_frame():
+                    return 0
+                self._in_frame = True
+            if self._partial == NULL and self._frame_left <= <uint64_t>size:
+                take = <Py_ssize_t>self._frame_left
+                self._in_frame = False
+                self._rest, self._rest_size = data + take, size - take
+                self._whole_frame(data, take)
+            else:
+                if size == 0:
+                    return 0
+                take = <Py_ssize_t>min(self._frame_left, <uint64_t>size)
+                self._rest, self._rest_size = data + take, size - take
+                self._store_partial(data, take)
+                if self._frame_left == 0 and not self._discarding:
+                    self._finish_partial()
+            data += take
+            size -= take
+        return 0 if self._discarding else size
+
+    cdef int _start_frame(self) except -1:
+        """Check what a frame's header can tell; return whether its payload is welcome."""
+        cdef uint64_t length = self._header.length
+        cdef int opcode = self._header.opcode
+        cdef uint64_t limit
+        if self._deflate is not None and self._header.rsv and (opcode & 8 or opcode == OP_CONT):
+            # RFC 7692 section 6: RSV1 is for the first frame of a message.
+            if opcode & 8:
+                self._fail_header(BAD_RSV)
+            else:
+                exc = ProtocolError("RSV1 bit set in continuation frame")
+                self._fail_receiving(CloseCode.PROTOCOL_ERROR, str(exc), exc)
+            return False
+        if opcode & 8:
+            return True
+        # RFC 6455 section 5.4: fragments of different messages don't interleave.
+        if opcode == OP_CONT:
+            if self._message_opcode == 0:
+                self._fail_receiving(
+                    CloseCode.PROTOCOL_ERROR,
+                    "unexpected continuation frame",
+                    ProtocolError("unexpected continuation frame"),
+                )
+                return False
+        else:
+            if self._message_opcode != 0:
+                self._fail_receiving(
+                    CloseCode.PROTOCOL_ERROR,
+                    "expected a continuation frame",
+                    ProtocolError("expected a continuation frame"),
+                )
+                return False
+            self._message_opcode = opcode
+            self._message_compressed = self._deflate is not None and self._header.rsv
+            self._message_size = 0
+            self._message_frames = 0
+            self._utf8.missing = self._utf8.seen = 0
+        self._message_frames += 1
+        if self._message_frames > self._max_fragments:
+            exc = TooManyFragments(self._max_fragments)
+            self._fail_receiving(CloseCode.MESSAGE_TOO_BIG, "too many fragments", exc)
+            return False
+        limit = min(self._max_message_size - self._message_size, self._max_fragment_size)
+        # What can't be compressed grows a little; its size is checked again when it is inflated.
+        if length > limit and not (self._message_compressed and length <= limit + (limit >> 8) + 64):
+            if limit == self._max_fragment_size:
+                exc = PayloadTooBig(length, self._max_fragment_size)
+            else:
+                exc = PayloadTooBig(length, limit, self._message_size or None)
+            self._fail_receiving(CloseCode.MESSAGE_TOO_BIG, str(exc), exc)
+            return False
+        return True
+
+    cdef int _reserve_partial(self, Py_ssize_t extra) except -1:
+        """Make room for ``extra`` more bytes of the current frame, at most for all of it."""
+        cdef Py_ssize_t total, needed, capacity
+        if <uint64_t>extra > self._frame_left:
+            extra = <Py_ssize_t>self._frame_left
+        total = self._partial_size + <Py_ssize_t>min(self._frame_left, <uint64_t>(PY_SSIZE_T_MAX // 2))
+        needed = self._partial_size + extra
+        if self._partial == NULL:
+            self._partial = new_bytes(NULL, min(total, max(needed, MIN_PARTIAL)))
+            return 0
+        capacity = PyBytes_GET_SIZE(<object>self._partial)
+        if needed > capacity:
+            resize_bytes(&self._partial, min(total, max(needed, 2 * capacity)))
+
+    cdef int _store_partial(self, const unsigned char* data, Py_ssize_t size) except -1:
+        """Append a piece of the current frame's payload, still masked."""
+        cdef unsigned char* out
+        self._reserve_partial(size)
+        out = <unsigned char*>PyBytes_AS_STRING(<object>self._partial) + self._partial_size
+        memcpy(out, data, size)
+        self._extended_partial(out, size)
+
+    cdef int _extended_partial(self, unsigned char* data, Py_ssize_t size) except -1:
+        """Unmask and check ``size`` more bytes at the end of the current frame's payload."""
+        if not self._is_client:
+            ws_mask_in_place(data, size, self._header.key, self._partial_size & 3)
+        self._partial_size += size
+        self._frame_left -= size
+        if (
+            self._message_opcode == OP_TEXT
+            and not self._header.opcode & 8
+            and not self._message_compressed
+            and not self._foreign_extensions
+            and self.validate_text
+        ):
+            self._check_text(
+                data, size, self._partial_size - size, self._header.fin and self._frame_left == 0
+            )
+
+    cdef int _finish_partial(self) except -1:
+        cdef bytes payload
+        if PyBytes_GET_SIZE(<object>self._partial) != self._partial_size:
+            resize_bytes(&self._partial, self._partial_size)
+        payload = <bytes>self._partial
+        Py_XDECREF(self._partial)
+        self._partial = NULL
+        self._partial_size = 0
+        self._in_frame = False
+        if self._header.opcode & 8:
+            self._control_payload(payload)
+        else:
+            self._data_payload(payload, True)
+
+    cdef int _drop_partial(self) except -1:
+        """Forget the frame being read; keep its memory while a transport may write there."""
+        self._in_frame = False
+        self._partial_size = 0
+        if not self._reading_direct:
+            Py_XDECREF(self._partial)
+            self._partial = NULL
+
+    cdef bint _check_text(
+        self, const unsigned char* data, Py_ssize_t size, Py_ssize_t offset, bint fin
+    ) except -1:
+        """Check a piece of a text message as soon as it is there (RFC 6455 section 8.1).
+
+        Fails the connection at the first byte that can't be part of it; returns whether the text is good.
+        The piece lies ``offset`` bytes behind the beginning of its frame's payload. What the exception
+        tells is what decoding the whole payload would tell, however it arrived.
+        """
+        cdef Py_ssize_t good = <Py_ssize_t>ws_utf8_check(&self._utf8, data, size)
+        cdef Py_ssize_t start
+        cdef str reason
+        if good == size:
+            if not fin or self._utf8.missing == 0:
+                return True
+            reason = "unexpected end of data"
+        elif self._utf8.missing:
+            reason = "invalid continuation byte"
+        else:
+            reason = "invalid start byte"
+        # A character may have begun in an earlier frame.
+        start = max(offset + good - self._utf8.seen, 0)
+        payload = (data - offset)[: offset + size]
+        self._fail_text(UnicodeDecodeError("utf-8", payload, start, max(offset + good, start + 1), reason))
+        return False
+
+    # ------------------------------------------------------------------ failures
+
+    cdef int _fail_text(self, exc) except -1:
+        """Fail the connection because text isn't UTF-8 (RFC 6455 section 8.1)."""
+        self._fail_receiving(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}", exc)
+
+    cdef int _fail_header(self, int fault) except -1:
+        cdef str reason
+        if fault in _header_faults:
+            reason = _header_faults[fault]
+        else:
+            reason = "payload length exceeds 2**63 - 1"
+        self._fail_receiving(CloseCode.PROTOCOL_ERROR, reason, ProtocolError(reason))
+
+    # ------------------------------------------------------------------ for the layers above
+
+    cdef Py_ssize_t _receive_handshake(self, const unsigned char* data, Py_ssize_t size) except -1:
+        raise NotImplementedError("the opening handshake belongs to ClientProtocol and ServerProtocol")
+
+    cdef int _set_early_data_refused(self) except -1:
+        raise NotImplementedError
+
+    cdef int _whole_frame(self, const unsigned char* data, Py_ssize_t size) except -1:
+        raise NotImplementedError("frames are the Receiver's business")
+
+    cdef int _data_payload(self, bytes payload, bint checked) except -1:
+        raise NotImplementedError
+
+    cdef int _control_payload(self, bytes payload) except -1:
+        raise NotImplementedError
+
+    cdef int _fail_receiving(self, int code, str reason, exc) except -1:
+        raise NotImplementedError
