@@ -53,6 +53,7 @@ class TestPings:
             for _ in range(2):
                 assert await peer.read_message() == (PING, payload)
                 await peer.write(PONG, payload)
+            assert await peer.read_message() == (CLOSE, close_payload(1000))
 
     async def test_random_payloads_differ(self, driver: Driver) -> None:
         async def handler(ws: Ws) -> None:
