@@ -64,9 +64,9 @@ lint: $(VENV)/.deps ## ruff, cython-lint
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src tests
 
 types: build ## mypy --strict; stubtest of the compiled parts
-	$(BIN)/mypy -p wsproto_fast -p wsapi $(if $(wildcard benchmarks/*.py),-p benchmarks)
-	$(BIN)/mypy tests/typing demo $(wildcard examples)
-	$(BIN)/stubtest wsproto_fast wsapi.asyncio._pump --mypy-config-file pyproject.toml \
+	$(PY) -m mypy -p wsproto_fast -p wsapi $(if $(wildcard benchmarks/*.py),-p benchmarks)
+	$(PY) -m mypy tests/typing demo $(wildcard examples)
+	$(PY) -m mypy.stubtest wsproto_fast wsapi.asyncio._pump wsapi.sync._pump wsapi.sync._inbox --mypy-config-file pyproject.toml \
 	  --allowlist tests/typing/stubtest-allowlist.txt
 
 fmt: $(VENV)/.deps ## format, and fix what can be fixed

@@ -228,14 +228,12 @@ class Driver(abc.ABC):
         package: Part of ``wsapi`` that it drives.
         close_method: Name of the method that closes a connection.
         caller: What error texts call two who use a connection at the same time.
-        client_names: Arguments of ``connect()`` that have other names here.
     """
 
     name: str
     package: str
     close_method = "close"
     caller = "coroutine"
-    client_names: dict[str, tuple[str, ...]]
 
     def __init__(self) -> None:
         self.client: Any = importlib.import_module(f"wsapi.{self.package}.client")

@@ -46,7 +46,6 @@ class AsyncioPong(base.Pong):
 
 class AsyncioDriver(base.Driver):
     name = package = "asyncio"
-    cancels = True
 
     def run(self, test: Coroutine[Any, Any, None]) -> None:
         run(test, LOOPS[self.name])

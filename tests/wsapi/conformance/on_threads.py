@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 from tests.wsapi.conformance import driver as base
-from tests.wsapi.helpers import checking_errors
+from tests.wsapi.helpers import TEST_TIMEOUT, checking_errors
 
 
 def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -39,7 +39,8 @@ class Thread(base.Task):
             self.error = exc
 
     def __await__(self) -> Any:
-        self.thread.join()
+        self.thread.join(TEST_TIMEOUT)
+        assert self.done(), "it took too long"
         if self.error is not None:
             raise self.error
         return self.value
@@ -60,7 +61,7 @@ class Event:
         self.is_set = self.event.is_set
 
     async def wait(self) -> None:
-        self.event.wait()
+        assert self.event.wait(TEST_TIMEOUT), "it took too long"
 
 
 class ThreadsPong(base.Pong):
@@ -68,7 +69,7 @@ class ThreadsPong(base.Pong):
         return self.raw.is_set()
 
     async def wait(self) -> None:
-        self.raw.wait()
+        assert self.raw.wait(TEST_TIMEOUT), "it took too long"
 
 
 class Iterate:

@@ -70,6 +70,39 @@ class TestAttributes:
             assert line in lines
         assert lines.count("= connection is OPEN") == 2
 
+    async def test_level_of_the_log_may_change(
+        self, driver: Driver, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        async with driver.pair() as (client, server):
+            await client.send("before")
+            assert await server.recv() == "before"
+            caplog.set_level(logging.DEBUG)
+            await client.send("between")
+            assert await server.recv() == "between"
+            caplog.set_level(logging.INFO)
+            await client.send("after")
+            assert await server.recv() == "after"
+        assert "between" in caplog.text
+        assert "before" not in caplog.text
+        assert "after" not in caplog.text
+
+    async def test_own_loggers(self, driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG)
+        mine = {"logger": logging.getLogger("mine")}
+        adapter = logging.LoggerAdapter(logging.getLogger("adapted"), {"extra": 1})
+        async with driver.pair(client=mine, server={"logger": adapter}) as (client, server):
+            caplog.clear()
+            client.logger.warning("client")
+            server.logger.warning("server")
+            assert [record.name for record in caplog.records] == ["mine", "adapted"]
+            caplog.clear()
+            await client.send("x")
+            assert await server.recv() == "x"
+            await client.close()
+            await server.wait_closed()
+            assert {record.name for record in caplog.records} - {"asyncio"} == {"mine", "adapted"}
+
     async def test_nothing_waits_for_the_garbage_collector(self, driver: Driver) -> None:
         references: list[weakref.ref[Any]] = []
 

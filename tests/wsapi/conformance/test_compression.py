@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.wsapi.conformance.driver import Driver, Ws, echo, until_closed
-from tests.wsapi.helpers import request
+from tests.wsapi.helpers import CLOSE, request
 
 TEXT = "compressible " * 100
 OFFER = request(more="Sec-WebSocket-Extensions: permessage-deflate\r\n")
@@ -42,6 +42,8 @@ async def test_decided_by_message(
             assert bool(first & 0x40) == expected
             if message == TEXT:
                 assert (len(payload) < len(TEXT) // 10) == expected
+            await peer.write(CLOSE)
+            assert await peer.read_message() == (CLOSE, b"")
 
 
 async def test_round_trips_with_every_choice(driver: Driver) -> None:

@@ -53,6 +53,7 @@ class TestPings:
             for _ in range(2):
                 assert await peer.read_message() == (PING, payload)
                 await peer.write(PONG, payload)
+            assert await peer.read_message() == (CLOSE, close_payload(1000))
 
     async def test_random_payloads_differ(self, driver: Driver) -> None:
         async def handler(ws: Ws) -> None:
@@ -82,7 +83,7 @@ class TestPings:
             await peer.write(PONG, b"unknown")
             await peer.write(PONG, b"b")
             await peer.write(PONG, b"a")
-            await driver.until(lambda: answers[1].done())
+            await driver.until(lambda: len(answers) == 3 and answers[1].done())
             await driver.settle()
             await peer.write(PONG, b"c")
             assert (await peer.read_message()) == (CLOSE, close_payload(1000))
@@ -161,6 +162,19 @@ class TestPings:
             for payload in (b"", b"a", b"x" * 125):
                 await peer.write(PING, payload)
                 assert await peer.read_message() == (PONG, payload)
+
+    async def test_control_frames_do_not_count_against_the_size_of_messages(
+        self, driver: Driver
+    ) -> None:
+        async with driver.pair(max_size=10) as (client, server):
+            for ws in (client, server):
+                await (await ws.ping(b"x" * 125)).wait()
+                await ws.pong(b"x" * 125)
+            await client.send("x" * 10)
+            assert await server.recv() == "x" * 10
+            await client.close(4000, "x" * 123)
+            await server.wait_closed()
+            assert server.close_code == 4000
 
 
 class TestKeepalive:

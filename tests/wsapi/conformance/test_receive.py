@@ -109,6 +109,35 @@ class TestReceive:
             await client.wait_closed()
             assert client.close_code == 1009
 
+    @pytest.mark.parametrize(
+        "max_size, message, fits",
+        [
+            ((10, None), ["x" * 5, "x" * 5], True),
+            ((10, None), ["x" * 5, "x" * 6], False),
+            ((None, 5), ["x" * 5] * 10, True),
+            ((None, 5), "x" * 6, False),
+            ((10, 5), ["x" * 5, "x" * 5], True),
+            ((10, 5), ["x" * 6, "x"], False),
+            ((10, 5), ["x" * 4] * 3, False),
+            (None, "x" * 2**21, True),
+            ((None, None), "x" * 2**21, True),
+        ],
+    )
+    async def test_limits_of_messages_and_fragments(
+        self, driver: Driver, max_size: Any, message: Any, fits: bool
+    ) -> None:
+        async with driver.pair(server={"max_size": max_size}) as (client, server):
+            sending = driver.spawn(client.send(message))
+            if fits:
+                assert await server.recv() == "".join(message)
+                await sending
+            else:
+                with pytest.raises(ConnectionClosedError):
+                    await server.recv()
+                await client.wait_closed()
+                assert client.close_code == 1009
+                await sending.ended()
+
     async def test_one_byte_at_a_time(self, driver: Driver) -> None:
         async with driver.serve() as server, driver.raw_client(server) as peer:
             data = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from http import HTTPStatus
@@ -14,7 +15,40 @@ from tests.wsapi.conformance.raw import parsed
 from tests.wsapi.helpers import logged_errors, request
 from wsapi.datastructures import Headers
 from wsapi.exceptions import NegotiationError
+from wsapi.frames import Frame
 from wsapi.http11 import Request, Response
+
+
+class Shout:
+    """An extension: upper case when sent, one mark more when received."""
+
+    name = "x-shout"
+
+    def encode(self, frame: Frame) -> Frame:
+        return dataclasses.replace(frame, rsv1=True, data=bytes(frame.data).upper())
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        if not frame.rsv1:
+            return frame
+        return dataclasses.replace(frame, rsv1=False, data=bytes(frame.data) + b"!")
+
+
+class ClientShoutFactory:
+    name = "x-shout"
+
+    def get_request_params(self) -> list[tuple[str, str | None]]:
+        return [("loud", None)]
+
+    def process_response_params(self, params: Any, accepted_extensions: Any) -> Shout:
+        assert params == [("loud", None)]
+        return Shout()
+
+
+class ServerShoutFactory:
+    name = "x-shout"
+
+    def process_request_params(self, params: Any, accepted_extensions: Any) -> Any:
+        return params, Shout()
 
 
 class TestOpeningHandshake:
@@ -251,6 +285,17 @@ class TestOpeningHandshake:
             assert answer.headers.get_all("Server") == expected
             answer = await server.ask(request("GET /own HTTP/1.1"))
             assert answer.headers.get_all("Server") == ["own"]
+
+    async def test_extensions(self, driver: Driver) -> None:
+        """Those of users are objects that work on frames, made by factories."""
+        async with driver.serve(extensions=[ServerShoutFactory()]) as server:
+            async with driver.connect(server, extensions=[ClientShoutFactory()]) as ws:
+                assert [type(extension) for extension in ws.protocol.extensions] == [Shout]
+                await ws.send("hello")
+                assert await ws.recv() == "HELLO!!"
+            async with driver.connect(server) as ws:
+                await ws.send("hello")
+                assert await ws.recv() == "hello"
 
     async def test_create_connection(self, driver: Driver) -> None:
         class Mine(driver.server.ServerConnection):  # type: ignore[misc, name-defined]
