@@ -138,13 +138,17 @@ class BaseServer(Generic[ConnectionT]):
         self.logger.info("server listening on %s", format_address(sock))
 
 
+# For engines that are asked, not used.
+_SILENT = logging.Logger("silent", logging.CRITICAL)
+
+
 def check_close(code: int, reason: str) -> None:
     """Check a close code and a reason before anything is closed with them.
 
     Raises:
         ProtocolError: If one isn't allowed.
     """
-    Protocol(Side.SERVER).send_close(code, reason)
+    Protocol(Side.SERVER, logger=_SILENT).send_close(code, reason)
 
 
 def format_address(sock: Any) -> str:
