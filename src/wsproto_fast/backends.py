@@ -50,8 +50,8 @@ def _zlib_like(name: str, module: Any, defaults: dict[str, Any]) -> Backend:
 # of 6 costs 3 % of size and saves an eighth of the time for 16 KiB of JSON, little for 1 KiB.
 _ZLIB = _zlib_like("zlib", zlib, {"level": 5, "memLevel": 5})
 
-# Module, and settings that the measurements in benchmarks/ favour. Level 1 of isal has smaller tables
-# than level 2 at the same ratio: tables that don't fit into caches are what many connections wait for.
+# Module, and settings that the measurements in benchmarks/ favour. Level 1 of isal has smaller
+# tables than level 2 at the same ratio: what doesn't fit into caches is what connections wait for.
 _MODULES: dict[str, tuple[str, dict[str, Any]]] = {
     "zlib-ng": ("zlib_ng.zlib_ng", {"level": 2, "memLevel": 5}),
     "isal": ("isal.isal_zlib", {"level": 1, "memLevel": 3}),
