@@ -234,8 +234,9 @@ local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--
 
         The tail and the empty blocks appended to it have no contents. Whatever else they are taken for by a
         decompressor that isn't between two blocks after the tail (the rest of a stored block, codes,
-        a block's header) gives contents, the end of the stream, or an error before the last of them.
-        So after this it is between two blocks for sure, and its window is what it was.
+        a block's header) gives contents, the end of the stream, or an error before the last of them, or
+        else leads to the boundary of two blocks. So after this it is between two blocks for sure, and its window
+        is what it was.
         """
         cdef bint alone = self.remote_no_context_takeover
         cdef object decompressor = self._decompressor
