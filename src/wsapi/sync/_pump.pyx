@@ -72,7 +72,7 @@ cdef class Pump(Wire):
             self._warn()
         self._lock()
         try:
-            if self._receiver != NOBODY:
+            if self._receiver == STREAMING or (self._receiver == RECV and not self._lost):
                 raise self._concurrent_receiver("recv")
             if timeout is not None:
                 deadline = self._deadline(timeout)
@@ -257,13 +257,13 @@ cdef class Pump(Wire):
         """Wait until everything was written.
 
         Raises:
-            ConnectionClosed: If the connection breaks.
+            ConnectionClosed: If the connection breaks before.
         """
         self._lock()
         try:
             if self._piece is not None:
                 self._wait_sent()
-            elif self._lost or self._failure is not None:
+            elif self._failure is not None or (self._lost and self._sent < self._taken):
                 self._raise_if_lost()
         finally:
             self._unlock()
