@@ -34,6 +34,11 @@ from ._transports import SocketTransport, StreamTransport, Transport, find_socke
 __all__ = ["Connection", "broadcast"]
 
 
+# Seconds that a cancellation waits for streams other than sockets to take a last frame, which they
+# hardly ever need: there is no way to send without waiting.
+FAREWELL = 0.05
+
+
 @documented(ConnectionOptions)
 class Connection(AsyncConnection, trio.abc.AsyncResource):
     """A WebSocket connection, client or server.
@@ -424,11 +429,25 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
         """Close the connection at once, and tell the peer so if that needs no waiting."""
         if not self._ended:
             self.protocol.close(code, now=trio.current_time())
-            self._flush()
-            self._end()
+            self._end_with_output()
 
-    def _end(self, exc: Exception | None = None, *, graceful: bool = False) -> None:
-        """Close the stream."""
+    def _end_with_output(self) -> None:
+        """Close the stream at once, but send what there is to send if that needs no waiting."""
+        farewell = self._transport.detached and not self._writing
+        self._writing = self._writing or farewell
+        self._flush()
+        self._end(farewell=farewell)
+
+    def _end(
+        self, exc: Exception | None = None, *, graceful: bool = False, farewell: bool = False
+    ) -> None:
+        """Close the stream.
+
+        Args:
+            exc: What broke the connection.
+            graceful: Whether there is time for what comes with closing a stream.
+            farewell: Whether there is a little time for what is pending.
+        """
         if self._ended:
             return
         self._ended = self._reading = True
@@ -437,17 +456,20 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
             if ack_on_close:
                 event.set()
         self._housekeeper.clear_alarm(self)
-        if isinstance(self.stream, trio.SocketStream):
-            self.stream.socket.close()
+        if not self._transport.detached:
+            find_socket(self.stream).close()
             self._lose()
         else:
-            self._start(self._close_stream, graceful)
+            self._start(self._close_stream, graceful, farewell)
         self._notify()
         if self._written is not None:
             self._written.unpark_all()
 
-    async def _close_stream(self, graceful: bool) -> None:
+    async def _close_stream(self, graceful: bool, farewell: bool) -> None:
         try:
+            if farewell:
+                with trio.CancelScope(deadline=trio.current_time() + FAREWELL, shield=True):
+                    await self._transport.write_pending()
             if graceful:
                 with trio.move_on_after(inf if self.close_timeout is None else self.close_timeout):
                     await self.stream.aclose()

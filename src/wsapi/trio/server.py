@@ -271,7 +271,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
                 if idle:
                     # Browsers connect in advance: such a client asks for nothing, and may not look
                     # at the end of the stream for long. Nothing that it sent can be lost, either.
-                    connection._abort()
+                    connection._end_with_output()
         if close_connections and self._nursery is not None:
             for connection in self.connections:
                 self._nursery.start_soon(connection.aclose, code, reason)
