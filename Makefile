@@ -15,7 +15,7 @@ JOBS := 2
 COMPILED := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 LINTED := src tests benchmarks examples demo setup.py
 
-.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check sanitize clean distclean
+.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check soak sanitize clean distclean
 
 build: $(VENV)/.built ## create .venv and compile in place (the default)
 
@@ -80,6 +80,9 @@ dist-check: $(VENV)/.deps ## build both, install the wheel elsewhere, run the sd
 	.ci/dist-check $(PY)
 
 # Compiles elsewhere, so that what is in place stays as it is.
+soak: build ## the stress tests, for a minute each
+	WSAPI_STRESS_SECONDS=60 $(PY) -m pytest tests/wsapi/test_sync_stress.py --timeout=300
+
 sanitize: $(VENV)/.deps ## the engine's tests under address and undefined-behaviour sanitizers
 	.ci/sanitize $(PY)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -181,6 +182,14 @@ def test_ready_made_socket(codes: Codes) -> None:
             assert ws.recv() == "hello"  # whatever timeout the socket had
         with pytest.raises(ValueError, match="sock is closed"):
             connect(uri_of(server), sock=sock)
+
+
+def test_ready_made_socket_has_no_tls() -> None:
+    context = ssl.create_default_context()
+    with context.wrap_socket(socket.socket(), server_hostname="localhost") as sock:
+        with pytest.raises(TypeError, match="sock must be a plain socket"):
+            connect("wss://localhost", sock=sock)
+        assert sock.fileno() != -1
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no Unix sockets here")

@@ -165,6 +165,9 @@ class reconnect(BaseConnect[ClientConnection]):
         if "ssl_context" in kwargs:
             warnings.warn("ssl_context was renamed to ssl", DeprecationWarning, stacklevel=2)
             kwargs.setdefault("ssl", kwargs.pop("ssl_context"))
+        if isinstance(kwargs.get("sock"), ssl_module.SSLSocket):
+            # A thread can't read from it while another one writes to it.
+            raise TypeError("sock must be a plain socket; ssl=SSLContext puts TLS on top of it")
         super().__init__(uri, complete(_Options, kwargs), ClientConnection)
         self._connection: ClientConnection | None = None
 
