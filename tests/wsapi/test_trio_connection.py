@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from wsapi.exceptions import ConcurrencyError, ConnectionClosedError, Connection
 from wsapi.trio._housekeeping import ATTENTION_SPAN, MAX_OUTDATED, Housekeeper
 from wsapi.trio.connection import Connection
 from wsapi.trio.server import broadcast
-from wsproto_fast import Protocol, Side, State
+from wsproto_fast import PerMessageDeflate, Protocol, Side, State
 
 SOURCES = sorted((Path(wsapi.__file__).parent / "trio").glob("*.py"))
 
@@ -409,6 +410,21 @@ class TestWriting:
                 while True:
                     await connection.send(bytes(100_000))
             assert isinstance(caught.value.__cause__, BrokenPipeError)
+
+    @trio_test
+    async def test_who_only_sends_has_an_alarm_to_free_its_context(self) -> None:
+        for to_all in (False, True):
+            async with connections(ping_interval=None) as (client, server):
+                for connection in (client, server):
+                    connection.protocol.extensions = [PerMessageDeflate(False, False, 15, 15)]
+                assert server._alarm == inf
+                if to_all:
+                    # It would grow, so that each connection compresses it for itself.
+                    await broadcast([server], "x", compress=True)
+                else:
+                    await server.send("compressible " * 50)
+                assert server._alarm < trio.current_time() + 10
+                await client.recv()
 
     @trio_test
     async def test_broadcast_waits_for_the_slow(self) -> None:

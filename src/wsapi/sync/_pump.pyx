@@ -11,7 +11,7 @@ cimport cython
 from libc.math cimport INFINITY
 
 from wsproto_fast._protocol cimport Protocol
-from wsproto_fast._queue cimport FLUSH, MESSAGE
+from wsproto_fast._queue cimport ATTENTION, FLUSH, MESSAGE
 from wsproto_fast._sender cimport CONNECTING, OPEN, PreparedMessage
 
 from ._wire cimport Wire
@@ -189,6 +189,8 @@ cdef class Pump(Wire):
                 return False
             self._check_fragments()
             activity = self._protocol._send(message, text, compress)
+            if activity & ATTENTION:
+                self._update()
             if (
                 activity & (MESSAGE | FLUSH) == MESSAGE
                 and self._piece is None
@@ -279,7 +281,7 @@ cdef class Pump(Wire):
         try:
             if self._protocol._state == OPEN and not self._lost:
                 self._protocol._send_prepared(message, compress)
-                self._flush(False)
+                self._update()
                 if self._failure is not None:
                     raise self._failure
         finally:

@@ -260,6 +260,8 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
             activity = self.protocol.send(message, text, compress=compress)
         except InvalidState:
             await self._raise_closed()
+        if activity & ATTENTION:
+            self._update()
         if activity & FLUSH:
             await self._flush_and_drain()
             return
@@ -629,8 +631,10 @@ async def broadcast(
         if connection.protocol.state is not State.OPEN:
             continue
         try:
-            connection.protocol.send_prepared(prepared, compress=compress)
-            connection._flush()
+            if connection.protocol.send_prepared(prepared, compress=compress) & ATTENTION:
+                connection._update()
+            else:
+                connection._flush()
             if connection._ended:
                 raise connection.protocol.close_exc
         except Exception as exc:
