@@ -1,42 +1,24 @@
-"""Compares front-ends for trio: ``python -m benchmarks.tasks``.
+"""Compares front-ends for trio: ``python -m benchmarks.tasks``; see ``front_ends``.
 
-As ``benchmarks.threads``, for tasks in place of threads. The peer ``raw`` does with bare sockets
-and ``trio.lowlevel`` what the others do with WebSocket.
+What the others do with WebSocket, the peer ``raw`` does with bare sockets and ``trio.lowlevel``.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import importlib
 import json
 import os
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as distribution_version
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
 
-from . import load
-from .compare import ROOT, Process, cores
+from .front_ends import BARE, HOST, SIZE, Comparison, measure_round_trips
 from .server import release_memory
-
-HOST = "127.0.0.1"
-SIZE = 64
-DISTRIBUTIONS = {
-    "raw": "trio",
-    "wsapi": "wsproto-fast",
-    "websockets": "websockets",
-    "trio-websocket": "trio-websocket",
-}
-BARE = b"x" * (SIZE + 6)  # as long as a masked frame
-SERVER_CPU, LOAD_CPU = cores()  # before this process is pinned
 
 # ---------------------------------------------------------------------- servers
 
@@ -149,111 +131,23 @@ async def talk(peer: str, port: int, seconds: float) -> None:
             for _ in range(100):
                 await round_trip()
             count += 100
-        print((time.process_time() - begin) / count * 1e6, flush=True)
-        os._exit(0)
+        measure_round_trips(count, begin)
 
 
-# ---------------------------------------------------------------------- measuring
-
-
-@contextmanager
-def process(peer: str, cpu: int) -> Iterator[Process]:
-    """Run a server in a process of its own for as long as the context lasts."""
-    command = [sys.executable, "-m", __spec__.name, "--serve", peer, "--cpu", str(cpu)]
-    popen = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    target = None
-    try:
-        assert popen.stdout is not None
-        hello = json.loads(popen.stdout.readline())
-        target = load.Target(hello["port"], peer != "raw", load.Clock(popen.pid))
-        yield Process(popen, hello, target)
-    finally:
-        popen.kill()
-        popen.communicate()
-        if target is not None:
-            target.close_all()
-
-
-def echo(connections: int, in_flight: int) -> Callable[[str, float], float]:
-    """Make a scenario: a server echoes messages."""
-
-    def run(peer: str, seconds: float) -> float:
-        with process(peer, SERVER_CPU) as server:
-            return load.echo(server.target, connections, in_flight, SIZE, 0.3, seconds).cpu_us
-
-    return run
-
-
-def round_trips(peer: str, seconds: float) -> float:
-    """Measure a client that sends a message and waits for its echo, again and again."""
-    # The client takes the place of the server.
-    with process("raw" if peer == "raw" else "wsapi", LOAD_CPU) as server:
-        command = [sys.executable, "-m", __spec__.name, "--talk", peer, "--cpu", str(SERVER_CPU)]
-        command += ["--port", str(server.hello["port"]), "--seconds", str(seconds)]
-        return float(subprocess.check_output(command, cwd=ROOT, timeout=seconds + 30))
-
-
-def idle(peer: str, seconds: float) -> float:
-    """Measure the memory of a connection on which nothing happens, its tasks included."""
-    with process(peer, SERVER_CPU) as server:
-        memory = []
-        for count in (100, 500):
-            load.connect_many(server.target, count)
-            time.sleep(seconds)
-            server.release_memory()
-            memory.append(server.memory())
-        return (memory[1] - memory[0]) / 500
-
-
-SCENARIOS: dict[str, tuple[str, Callable[[str, float], float]]] = {
-    "client-1x64": ("client: one round trip of 64 B, µs", round_trips),
-    "server-100x64": ("server: 100 connections, one message of 64 B each, µs", echo(100, 1)),
-    "server-64-in-flight": ("server: 64 messages of 64 B in flight, µs", echo(1, 64)),
-    "server-idle": ("server: an idle connection and its tasks, KiB", idle),
-}
-
-
-def version(peer: str) -> str | None:
-    """Return the version of a peer, None if it isn't installed."""
-    try:
-        return distribution_version(DISTRIBUTIONS[peer])
-    except PackageNotFoundError:
-        return None
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Measure, and print a table per scenario."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tasks", description=__doc__)
-    parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="default: all")
-    parser.add_argument("--peer", action="append", choices=DISTRIBUTIONS, help="default: all")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of a measured window")
-    for name in ("--serve", "--talk"):
-        parser.add_argument(name, choices=DISTRIBUTIONS, help=argparse.SUPPRESS)
-    for name in ("--port", "--cpu"):
-        parser.add_argument(name, type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    if options.cpu is not None and options.cpu >= 0:
-        os.sched_setaffinity(0, {options.cpu})
-    if options.serve is not None:
-        return trio.run(serve, options.serve)
-    if options.talk is not None:
-        return trio.run(talk, options.talk, options.port, options.seconds)
-
-    if LOAD_CPU >= 0:
-        os.sched_setaffinity(0, {LOAD_CPU})
-    peers = [peer for peer in options.peer or DISTRIBUTIONS if version(peer)]
-    for name in options.scenario or SCENARIOS:
-        title, run = SCENARIOS[name]
-        best = dict.fromkeys(peers, float("inf"))
-        for _ in range(options.rounds):
-            for peer in peers:
-                best[peer] = min(best[peer], run(peer, options.seconds))
-        print(f"\n{title}")
-        for peer, value in best.items():
-            ratio = value / best.get("websockets", float("nan"))
-            print(f"  {peer:18}{version(peer):12}{value:9.2f}{ratio:8.2f} x websockets", flush=True)
-
+comparison = Comparison(
+    module="benchmarks.tasks",
+    distributions={
+        "raw": "trio",
+        "wsapi": "wsproto-fast",
+        "websockets": "websockets",
+        "trio-websocket": "trio-websocket",
+    },
+    servers=("raw", "wsapi", "websockets", "trio-websocket"),
+    serve=lambda peer: trio.run(serve, peer),
+    talk=lambda peer, port, seconds: trio.run(talk, peer, port, seconds),
+    connections=100,
+    idle=500,
+)
 
 if __name__ == "__main__":
-    main()
+    comparison.main()
