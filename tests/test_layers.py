@@ -31,6 +31,8 @@ ORDER = [
     "_receiver",
     "_protocol",
     "_handshake",
+    "_client",
+    "_server",
     "__init__",
     "_events",
     "_core",

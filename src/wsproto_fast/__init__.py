@@ -1,12 +1,13 @@
 """WebSocket protocol engine: bytes in, messages out, without sockets, threads, or a clock."""
 
 try:
+    from ._client import ClientProtocol
     from ._deflate import Extension, PerMessageDeflate
     from ._frames import Frame, apply_mask
-    from ._handshake import ClientProtocol, ServerProtocol
     from ._listener import Listener
     from ._protocol import Protocol
     from ._sender import PreparedMessage
+    from ._server import ServerProtocol
 except ModuleNotFoundError as exc:
     if exc.name is None or not exc.name.startswith(f"{__name__}._"):
         raise

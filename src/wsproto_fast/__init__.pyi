@@ -337,7 +337,7 @@ class Protocol:
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
 
-# _handshake
+# _handshake, _client, _server
 
 @disjoint_base
 class ClientProtocol(Protocol):

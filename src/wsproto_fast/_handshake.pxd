@@ -1,8 +1,16 @@
 # cython: language_level=3
-"""Both sides of the opening handshake; see _handshake.pyx."""
+"""What both sides of the opening handshake share; see _handshake.pyx."""
 
-from ._http11 cimport HeadParser, RequestParser, ResponseParser
+from ._http11 cimport HeadParser
 from ._protocol cimport Protocol
+
+
+cpdef str accept_key(str key)
+cdef list parse_extensions(list values)
+cdef list parse_subprotocols(list values)
+cdef list get_all_values(headers, str name)
+cdef int check_upgrade(headers) except -1
+cdef object one_value(headers, str name)
 
 
 cdef class HandshakeProtocol(Protocol):
@@ -13,17 +21,3 @@ cdef class HandshakeProtocol(Protocol):
 
     cdef int _received_message(self) except -1
     cdef int _received_garbage(self, exc) except -1
-
-
-cdef class ClientProtocol(HandshakeProtocol):
-    cdef public object uri
-    cdef public str key
-
-
-cdef class ServerProtocol(HandshakeProtocol):
-    cdef public object origins
-    cdef public bint check_host
-    cdef public object server_header
-    cdef object _select_subprotocol
-
-    cdef object _error_response(self, status, str text, list extra)

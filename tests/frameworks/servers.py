@@ -46,7 +46,7 @@ class Framework:
 
 STARLETTE = "tests.frameworks.app_starlette:app"
 FASTAPI = "tests.frameworks.app_fastapi:app"
-SANSIO = "wsproto_fast._handshake"
+SANSIO = "wsproto_fast._server"
 
 FRAMEWORKS = {
     framework.name: framework

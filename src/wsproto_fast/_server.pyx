@@ -1,0 +1,473 @@
+"""A server's side of the opening handshake (RFC 6455 section 4.2): from CONNECTING to OPEN.
+
+Owns the checks on requests, their order, and what is answered. One thing isn't data given by the
+caller: the ``Date`` header comes from the wall clock, which nothing else in the engine depends on.
+"""
+
+import base64
+import binascii
+import functools
+import http
+import logging
+import time
+from email.utils import formatdate
+
+from ._handshake cimport (
+    HandshakeProtocol,
+    accept_key,
+    check_upgrade,
+    get_all_values,
+    one_value,
+    parse_extensions,
+    parse_subprotocols,
+)
+from ._http11 cimport RequestParser
+from ._protocol cimport Protocol
+from ._queue cimport ATTENTION
+from ._sender cimport CLOSE, CONNECTING
+
+from .datastructures import Headers
+from .exceptions import (
+    HeaderLineTooLong,
+    InvalidHandshake,
+    InvalidHeader,
+    InvalidHeaderValue,
+    InvalidMessage,
+    InvalidMethod,
+    InvalidOrigin,
+    InvalidProtocol,
+    InvalidState,
+    InvalidUpgrade,
+    NegotiationError,
+    RequestLineTooLong,
+    TooManyHeaders,
+)
+from .frames import Side, State
+from .headers import build_extension, is_valid_host
+from .http11 import Request, Response
+from .typing import StatusLike
+
+
+cdef object headers_from_raw_items = Headers._from_raw_items
+cdef object clock = time.time
+cdef object _INFO = logging.INFO
+
+
+@functools.lru_cache(maxsize=1)
+def _format_date(second):
+    return formatdate(second, usegmt=True)
+
+
+cdef str _http_date():
+    """Return the value of a Date header, formatted once per second (RFC 9110 section 6.6.1)."""
+    return _format_date(<long long> <double> clock())
+
+
+cdef bint _is_nonce(str key) except -1:
+    """Tell whether a key is plainly 16 bytes in base64: 22 digits and the padding."""
+    cdef Py_UCS4 c
+    cdef Py_ssize_t i
+    if len(key) != 24 or key[22] != u"=" or key[23] != u"=":
+        return False
+    for i in range(22):
+        c = key[i]
+        if not (
+            u"A" <= c <= u"Z" or u"a" <= c <= u"z" or u"0" <= c <= u"9" or c == u"+" or c == u"/"
+        ):
+            return False
+    return True
+
+
+cdef class ServerProtocol(HandshakeProtocol):
+    """ServerProtocol(*, origins=None, extensions=None, subprotocols=None, select_subprotocol=None, \
+state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_header=None)\n--\n
+    Server side of a WebSocket connection.
+
+    Args:
+        origins: Acceptable values of the ``Origin`` header: str, compiled regular expressions, or
+            None for requests without this header. By default it isn't checked.
+        extensions: Factories of extensions to accept.
+        subprotocols: Supported subprotocols, in order of preference.
+        select_subprotocol: Callable that replaces the method of this name; takes the connection
+            and the subprotocols that the client offers.
+        state: State to start in.
+        max_size: Limit for messages and fragments, see ``Protocol``.
+        logger: Logger, ``wsapi.server`` by default.
+        check_host: Refuse requests whose ``Host`` header is missing, repeated or malformed.
+        server_header: Value of the ``Server`` header in the responses built here.
+    """
+
+    def __init__(
+        self,
+        *,
+        origins: Sequence[Origin | re.Pattern[str] | None] | None = None,
+        extensions: Sequence[ServerExtensionFactory] | None = None,
+        subprotocols: Sequence[Subprotocol] | None = None,
+        select_subprotocol: Callable[..., Subprotocol | None] | None = None,
+        state: State = State.CONNECTING,
+        max_size: int | None | tuple[int | None, int | None] = 2**20,
+        logger: LoggerLike | None = None,
+        check_host: bool = False,
+        server_header: str | None = None,
+    ) -> None:
+        Protocol.__init__(self, Side.SERVER, state=state, max_size=max_size, logger=logger)
+        self.origins = origins
+        self.available_extensions = extensions
+        self.available_subprotocols = subprotocols
+        self._select_subprotocol = select_subprotocol
+        self.check_host = check_host
+        self.server_header = server_header
+        if self._state == CONNECTING:
+            self._parser = RequestParser()
+
+    def accept(self, request: Request) -> Response:
+        """Build the response to a handshake request: 101, or an error if the request isn't right.
+
+        The caller may alter it, then passes it to ``send_response``. The reason of an error is in
+        ``handshake_exc``.
+
+        Args:
+            request: What the client sent.
+        """
+        cdef list items
+        try:
+            accept, extensions, subprotocol = self.process_request(request)
+        except InvalidOrigin as exc:
+            self._log_failure("! invalid origin")
+            self.handshake_exc = exc
+            return self.reject(
+                http.HTTPStatus.FORBIDDEN, f"Failed to open a WebSocket connection: {exc}.\n"
+            )
+        except InvalidMethod as exc:
+            self._log_failure("! invalid method")
+            self.handshake_exc = exc
+            return self._error_response(
+                http.HTTPStatus.METHOD_NOT_ALLOWED,
+                f"Failed to open a WebSocket connection: {exc}.\n",
+                [("Allow", "GET")],
+            )
+        except InvalidProtocol as exc:
+            self._log_failure("! invalid protocol")
+            self.handshake_exc = exc
+            return self.reject(
+                http.HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
+                f"Failed to open a WebSocket connection: {exc}.\n",
+            )
+        except InvalidUpgrade as exc:
+            self._log_failure("! invalid upgrade")
+            self.handshake_exc = exc
+            return self._error_response(
+                http.HTTPStatus.UPGRADE_REQUIRED,
+                f"Failed to open a WebSocket connection: {exc}.\n"
+                "\n"
+                "You cannot access a WebSocket server directly with a browser. "
+                "You need a WebSocket client.\n",
+                [("Upgrade", "websocket")],
+            )
+        except InvalidHandshake as exc:
+            self._log_failure("! invalid handshake")
+            self.handshake_exc = exc
+            texts = []
+            error = exc
+            while error is not None:
+                texts.append(str(error))
+                error = error.__cause__
+            return self.reject(
+                http.HTTPStatus.BAD_REQUEST,
+                f"Failed to open a WebSocket connection: {'; '.join(texts)}.\n",
+            )
+        except Exception as exc:
+            self.logger.error("opening handshake failed", exc_info=True)
+            self.handshake_exc = exc
+            return self.reject(
+                http.HTTPStatus.INTERNAL_SERVER_ERROR,
+                "Failed to open a WebSocket connection.\nSee server log for more information.\n",
+            )
+
+        items = [
+            ("Date", _http_date()),
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Accept", accept),
+        ]
+        headers = headers_from_raw_items(items)
+        # These come from elsewhere: Headers checks them.
+        if extensions is not None:
+            headers["Sec-WebSocket-Extensions"] = extensions
+        if subprotocol is not None:
+            headers["Sec-WebSocket-Protocol"] = subprotocol
+        if self.server_header is not None:
+            headers["Server"] = self.server_header
+        return Response(101, "Switching Protocols", headers)
+
+    def _log_failure(self, text):
+        if self._debug():
+            self.logger.debug(text, exc_info=True)
+
+    def process_request(self, request: Request) -> tuple[str, str | None, str | None]:
+        """Check a handshake request and negotiate (RFC 6455 section 4.2).
+
+        Args:
+            request: What the client sent.
+
+        Returns:
+            Values of the headers ``Sec-WebSocket-Accept``, ``Sec-WebSocket-Extensions`` and
+            ``Sec-WebSocket-Protocol`` of the response; None leaves one out.
+
+        Raises:
+            InvalidHandshake: If the request isn't right.
+        """
+        cdef str key
+        if request.method != "GET":
+            raise InvalidMethod(request.method)
+        if request.protocol != "HTTP/1.1":
+            raise InvalidProtocol(request.protocol)
+        headers = request.headers
+        if self.check_host:
+            # RFC 9112 section 3.2: such a request must be answered with 400.
+            host = one_value(headers, "Host")
+            if not is_valid_host(host):
+                raise InvalidHeaderValue("Host", host)
+        check_upgrade(headers)
+
+        key = one_value(headers, "Sec-WebSocket-Key")
+        if not _is_nonce(key):
+            try:
+                base64.b64decode(key.encode(), validate=True)
+            except binascii.Error as exc:
+                raise InvalidHeaderValue("Sec-WebSocket-Key", key) from exc
+            raise InvalidHeaderValue("Sec-WebSocket-Key", key)
+        version = one_value(headers, "Sec-WebSocket-Version")
+        if version != "13":
+            raise InvalidHeaderValue("Sec-WebSocket-Version", version)
+
+        self.origin = self.process_origin(headers)
+        extensions_header, extensions = self.process_extensions(headers)
+        if extensions:
+            self.extensions = extensions
+        subprotocol = self.subprotocol = self.process_subprotocol(headers)
+        return accept_key(key), extensions_header, subprotocol
+
+    def process_origin(self, headers: Headers) -> Origin | None:
+        """Check the origin of a request (RFC 6455 section 10.2).
+
+        Args:
+            headers: Headers of the request.
+
+        Returns:
+            The origin, None without one.
+
+        Raises:
+            InvalidHeader: If there are several.
+            InvalidOrigin: If it isn't acceptable.
+        """
+        cdef list values = get_all_values(headers, "origin")
+        if len(values) > 1:
+            raise InvalidHeader("Origin", "multiple values")
+        origin = values[0] if values else None
+        if self.origins is None:
+            return origin
+        for acceptable in self.origins:
+            if acceptable is None or isinstance(acceptable, str):
+                if acceptable == origin:
+                    return origin
+            elif origin is not None and acceptable.fullmatch(origin) is not None:
+                return origin
+        raise InvalidOrigin(origin)
+
+    def process_extensions(self, headers: Headers) -> tuple[str | None, list[Extension]]:
+        """Negotiate extensions (RFC 6455 section 9.1).
+
+        Each offer, in the client's order, goes to the first factory of that name that agrees with
+        its parameters; an offer that suits none is ignored.
+
+        Args:
+            headers: Headers of the request.
+
+        Returns:
+            Value of the header of the response, None without extensions; and the extensions in the
+            order in which they transform outgoing frames.
+
+        Raises:
+            InvalidHeader: If the header is malformed.
+        """
+        cdef list accepted = []
+        cdef list answers = []
+        cdef list values
+        if not self.available_extensions:
+            return None, accepted
+        values = get_all_values(headers, "sec-websocket-extensions")
+        for name, parameters in parse_extensions(values):
+            for factory in self.available_extensions:
+                if factory.name != name:
+                    continue
+                try:
+                    answer, extension = factory.process_request_params(parameters, accepted)
+                except NegotiationError:
+                    continue
+                answers.append((name, answer))
+                accepted.append(extension)
+                break
+        return (build_extension(answers) if answers else None), accepted
+
+    def process_subprotocol(self, headers: Headers) -> Subprotocol | None:
+        """Negotiate the subprotocol.
+
+        Args:
+            headers: Headers of the request.
+
+        Returns:
+            The subprotocol, None to go without.
+
+        Raises:
+            InvalidHandshake: If there can't be an agreement.
+        """
+        return self.select_subprotocol(
+            parse_subprotocols(get_all_values(headers, "sec-websocket-protocol"))
+        )
+
+    def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
+        """Choose a subprotocol: the first supported one that the client offers.
+
+        Args:
+            subprotocols: What the client offers.
+
+        Returns:
+            The subprotocol, None to go without.
+
+        Raises:
+            NegotiationError: If none that is supported is offered.
+        """
+        if self._select_subprotocol is not None:
+            return self._select_subprotocol(self, subprotocols)
+        if not self.available_subprotocols:
+            return None
+        for subprotocol in self.available_subprotocols:
+            if subprotocol in subprotocols:
+                return subprotocol
+        if not subprotocols:
+            raise NegotiationError("missing subprotocol")
+        raise NegotiationError(
+            f"invalid subprotocol; expected one of {', '.join(self.available_subprotocols)}"
+        )
+
+    def reject(self, status: StatusLike, text: str) -> Response:
+        """Build a response that refuses the connection.
+
+        The caller may alter it, then passes it to ``send_response``.
+
+        Args:
+            status: Status code, one that HTTP defines.
+            text: Body, sent as UTF-8.
+        """
+        return self._error_response(status, text, None)
+
+    cdef object _error_response(self, status, str text, list extra):
+        cdef list items
+        status = http.HTTPStatus(status)
+        body = text.encode()
+        items = [
+            ("Date", _http_date()),
+            ("Connection", "close"),
+            ("Content-Length", str(len(body))),
+            ("Content-Type", "text/plain; charset=utf-8"),
+        ]
+        if extra is not None:
+            items += extra
+        headers = headers_from_raw_items(items)
+        if self.server_header is not None:
+            headers["Server"] = self.server_header
+        return Response(status.value, status.phrase, headers, body)
+
+    def send_response(self, response: Response, now: float | None = None) -> None:
+        """Send the response to the handshake request, and enter OPEN if its status is 101.
+
+        Any other response is followed by the end of the stream.
+
+        Args:
+            response: What ``accept`` or ``reject`` returned, perhaps altered, or any other.
+            now: Current time; by default that of the last call that was told the time.
+
+        Raises:
+            InvalidState: If the connection isn't in state CONNECTING, or was answered already.
+        """
+        self._require_connecting()
+        if self._discarding:
+            raise InvalidState("the handshake was answered already")
+        data = response.serialize()
+        if now is not None:
+            self._now = now
+        # A server may answer before the request is complete, but then nothing more of it is read.
+        self._parser = None
+        if self._debug():
+            self._log_response(">", response)
+        self._append_output(data)
+        if response.status_code == 101:
+            self._set_open()
+            if self._enabled(_INFO):
+                self.logger.info("connection open")
+            return
+        if self.handshake_exc is None:
+            text = "HTTP response sent (%d %s)"
+        else:
+            text = "connection rejected (%d %s)"
+        self.logger.info(text, response.status_code, response.reason_phrase)
+        self._set_handshake_failed(self.handshake_exc)
+        self._send_eof()
+
+    cdef int _received_message(self) except -1:
+        request = self._parser.message
+        self._parser = None
+        if self._debug():
+            self._log_request("<", request)
+        self._events.append(request)
+        self._activity |= ATTENTION
+        return 0
+
+    cdef int _received_garbage(self, exc) except -1:
+        if isinstance(exc, (RequestLineTooLong, HeaderLineTooLong, TooManyHeaders)):
+            if isinstance(exc, RequestLineTooLong):
+                status = 414  # named differently by versions of Python
+                text = "! request line too long"
+            else:
+                status = http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+                text = "! header fields too large"
+            if self._debug():
+                self.logger.debug(text, exc_info=exc)
+            self.handshake_exc = exc
+            self.send_response(
+                self.reject(status, f"Failed to open a WebSocket connection: {exc}.\n")
+            )
+            return 0
+        self._parser = None
+        if self._debug():
+            self.logger.debug("! no valid HTTP request", exc_info=exc)
+        error = InvalidMessage("did not receive a valid HTTP request")
+        error.__cause__ = exc
+        self._set_handshake_failed(error)
+        self._send_eof()
+        return 0
+
+    def timeout_response(self) -> Response | None:
+        """Build the 408 for a client that takes too long to send its request.
+
+        Returns:
+            The response; None unless a part of the request was read, and no more.
+        """
+        if self._parser is None or not self._parser.started():
+            return None
+        return self.reject(
+            http.HTTPStatus.REQUEST_TIMEOUT,
+            "Failed to open a WebSocket connection: timed out during opening handshake.\n",
+        )
+
+    cdef int _opening_timed_out(self) except -1:
+        if self._debug():
+            self.logger.debug("- timed out during opening handshake")
+        response = self.timeout_response()
+        if response is None:
+            return Protocol._opening_timed_out(self)
+        self.handshake_exc = TimeoutError("timed out during opening handshake")
+        self.send_response(response)
+        self.transport_action = max(self.transport_action, CLOSE)
+        return 0
