@@ -53,9 +53,14 @@ class Result:
     ratio: float  # compressed bytes per byte
 
 
-def connections(context: str) -> range:
-    """Return the numbers of the connections."""
-    return range(CONNECTIONS if context == "turns" else 1)
+def streams(payload: str, context: str) -> list[list[bytes]]:
+    """Return the messages of each connection.
+
+    At any moment they differ: processors learn to predict the branches of what they do again.
+    """
+    payloads = PAYLOADS[payload]()
+    count = CONNECTIONS if context == "turns" else 1
+    return [payloads[k % len(payloads) :] + payloads[: k % len(payloads)] for k in range(count)]
 
 
 def settings(level: int | None) -> dict[str, Any]:
@@ -64,31 +69,32 @@ def settings(level: int | None) -> dict[str, Any]:
 
 
 def compress_all(
-    payloads: list[bytes], backend: Backend, level: int | None, bits: int, context: str
-) -> list[bytes]:
-    """Compress the messages of each connection; return those of one, since all are the same."""
-    pieces = []
-    compressors = [backend.new_compressor(bits, settings(level)) for _ in connections(context)]
-    for payload in payloads:
-        for compressor in compressors:
-            piece = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
-        pieces.append(piece)
+    messages: list[list[bytes]], backend: Backend, level: int | None, bits: int, context: str
+) -> list[list[bytes]]:
+    """Compress the messages of each connection."""
+    pieces: list[list[bytes]] = [[] for _ in messages]
+    compressors = [backend.new_compressor(bits, settings(level)) for _ in messages]
+    for turn in range(len(messages[0])):
+        for stream, compressor, done in zip(messages, compressors, pieces, strict=True):
+            data = compressor.compress(stream[turn])
+            done.append(data + compressor.flush(zlib.Z_SYNC_FLUSH))
         if context == "fresh":
             compressors = [backend.new_compressor(bits, settings(level))]
     return pieces
 
 
-def inflate_all(pieces: list[bytes], backend: Backend, bits: int, context: str) -> list[bytes]:
-    """Inflate the messages of each connection; return those of one."""
-    payloads = []
-    decompressors = [backend.new_decompressor(bits, b"") for _ in connections(context)]
-    for piece in pieces:
-        for decompressor in decompressors:
-            payload = decompressor.decompress(piece)
-        payloads.append(payload)
+def inflate_all(
+    pieces: list[list[bytes]], backend: Backend, bits: int, context: str
+) -> list[list[bytes]]:
+    """Inflate the messages of each connection."""
+    messages: list[list[bytes]] = [[] for _ in pieces]
+    decompressors = [backend.new_decompressor(bits, b"") for _ in pieces]
+    for turn in range(len(pieces[0])):
+        for stream, decompressor, done in zip(pieces, decompressors, messages, strict=True):
+            done.append(decompressor.decompress(stream[turn]))
         if context == "fresh":
             decompressors = [backend.new_decompressor(bits, b"")]
-    return payloads
+    return messages
 
 
 def cheapest(work: Callable[[], object], count: int, seconds: float) -> float:
@@ -112,26 +118,26 @@ def measure(
         WrongData: it isn't.
 
     """
-    payloads = PAYLOADS[payload]()
-    count = len(payloads) * len(connections(context))
+    messages = streams(payload, context)
+    count = len(messages) * len(messages[0])
     standard = get_backend("zlib")
-    one = "kept" if context == "turns" else context
-    pieces = compress_all(payloads, backend, level, bits, one)
-    reference = compress_all(payloads, standard, None, bits, one)
+    pieces = compress_all(messages, backend, level, bits, context)
+    reference = compress_all(messages, standard, None, bits, context)
     if (
-        inflate_all(pieces, standard, bits, one) != payloads
-        or inflate_all(pieces, backend, bits, one) != payloads
-        or inflate_all(reference, backend, bits, one) != payloads
+        inflate_all(pieces, standard, bits, context) != messages
+        or inflate_all(pieces, backend, bits, context) != messages
+        or inflate_all(reference, backend, bits, context) != messages
     ):
         raise WrongData(f"{backend.name}, level {level}, {payload}, context {context}")
-    total, sizes = sum(map(len, payloads)), sum(len(piece) - len(data.TAIL) for piece in pieces)
+    total = sum(len(message) for stream in messages for message in stream)
+    sizes = sum(len(piece) - len(data.TAIL) for stream in pieces for piece in stream)
     return Result(
         payload,
         context,
         backend.name,
         level,
-        len(payloads[0]),
-        cheapest(lambda: compress_all(payloads, backend, level, bits, context), count, seconds),
+        len(messages[0][0]),
+        cheapest(lambda: compress_all(messages, backend, level, bits, context), count, seconds),
         # The same bytes for all backends.
         cheapest(lambda: inflate_all(reference, backend, bits, context), count, seconds),
         sizes / total,
@@ -181,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
         for context in options.context or CONTEXTS:
             for name in options.backend or backends:
                 backend = get_backend(name)
-                unusable: tuple[type[Exception], ...] = (ValueError, *backend.errors)
+                unusable = (TypeError, ValueError, *backend.errors)
                 for level in levels:
                     try:
                         backend.new_compressor(options.window_bits, settings(level))

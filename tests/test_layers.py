@@ -24,6 +24,7 @@ ORDER = [
     "_frames",
     "_listener",
     "_queue",
+    "_compressor",
     "_deflate",
     "_http11",
     "_sender",

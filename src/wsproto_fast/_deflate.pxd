@@ -6,6 +6,17 @@ cdef class Extension:
     pass
 
 
+cdef class CompressorPool:
+    cdef object _new_compressor
+    cdef int _window_bits
+    cdef dict _settings
+    cdef list _idle                     # those that nobody uses at the moment
+
+    cdef object take(self)
+    cdef int give_back(self, object compressor) except -1
+    cdef bytes compress(self, bytes payload, bint fin)
+
+
 cdef class PerMessageDeflate(Extension):
     cdef readonly bint remote_no_context_takeover
     cdef readonly bint local_no_context_takeover
@@ -14,9 +25,11 @@ cdef class PerMessageDeflate(Extension):
     cdef readonly dict compress_settings
     cdef readonly object backend
     cdef public Py_ssize_t min_size     # messages smaller than this go uncompressed, bytes
+    cdef Py_ssize_t _bulk_size          # from this size on, the backend for bulk compresses
     cdef object _compressor
     cdef bint _stale                    # it must forget what it has seen before it is used again
-    cdef list _shared                   # compressors of this kind that nobody uses at the moment
+    cdef CompressorPool _pool
+    cdef CompressorPool _bulk_pool
     cdef object _decompressor
     cdef bint _decoding                 # decode() is inside a compressed message
     cdef bint _encoding                 # encode() is inside a compressed message
@@ -25,11 +38,13 @@ cdef class PerMessageDeflate(Extension):
     cdef list _recent                   # what was inflated last, at least a window of it
     cdef Py_ssize_t _recent_size
 
-    cdef bytes compress(self, object payload, bint fin)
+    cdef bytes compress(self, bytes payload, bint fin)
+    cdef bytes _compress_bulk(self, bytes payload, bint fin)
     cdef bytes compress_message(self, bytes payload)
-    cdef bytes compress_alone(self, object payload)
-    cdef object _take_compressor(self)
-    cdef int _share_compressor(self, object compressor) except -1
+    cdef bytes compress_alone(self, bytes payload)
+    cdef object _new_compressor(self)
+    cdef int _keep_compressor(self, object compressor, bint fin) except -1
+    cdef CompressorPool _shared_pool(self, bint bulk)
     cdef int start_afresh(self) except -1
     cdef bytes decompress(self, bytes payload, bint fin, Py_ssize_t limit)
     cdef int _finish_message(self) except -1
@@ -42,6 +57,5 @@ cdef class PerMessageDeflate(Extension):
 
 
 cdef Py_ssize_t NO_LIMIT
-cdef bytes _flushed(object compressor, object payload)
+cdef bytes _deflated(object compressor, bytes payload, bint fin)
 cdef int _forget(object compressor) except -1
-cdef bytes _without_tail(bytes data)

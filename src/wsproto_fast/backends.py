@@ -26,12 +26,14 @@ class Backend:
         new_decompressor: Called with the window bits and the window's contents, maybe empty;
             returns an object like those of ``zlib.decompressobj``.
         errors: Exceptions that mean invalid data.
+        bulk: Backend that compresses large messages in its place, each on its own.
     """
 
     name: str
     new_compressor: Callable[[int, dict[str, Any]], Any]
     new_decompressor: Callable[[int, bytes], Any]
     errors: tuple[type[Exception], ...]
+    bulk: Backend | None = None
 
 
 def _zlib_like(name: str, module: Any, defaults: dict[str, Any]) -> Backend:
@@ -58,18 +60,25 @@ _MODULES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def _load(name: str) -> Backend:
-    if name == "fast":
-        # isal is the slowest of all at inflating short messages.
-        isal, zlib_ng = get_backend("isal"), get_backend("zlib-ng")
-        errors = (*isal.errors, *zlib_ng.errors)
-        return Backend(name, isal.new_compressor, zlib_ng.new_decompressor, errors)
-    module_name, settings = _MODULES[name]
-    return _zlib_like(name, importlib.import_module(module_name), settings)
+def _native() -> Backend:
+    compressor = importlib.import_module("._compressor", __package__).Compressor
+    available = available_backends()
+    inflating = get_backend("zlib-ng" if "zlib-ng" in available else "zlib")
+    bulk = get_backend("isal") if "isal" in available else None
+
+    def new_compressor(window_bits: int, settings: dict[str, Any]) -> Any:
+        # memLevel is among the default settings.
+        unknown = sorted(settings.keys() - {"memLevel"})
+        if unknown:
+            raise TypeError(
+                f"backend 'native' has no setting {unknown[0]!r}; give the backend 'zlib', or none"
+            )
+        return compressor(window_bits)
+
+    return Backend("native", new_compressor, inflating.new_decompressor, inflating.errors, bulk)
 
 
-# Best first: what serves by default is the first one whose packages are installed.
-_NAMES = ("fast", "isal", "zlib-ng", "zlib")
+_NAMES = ("native", "zlib", "zlib-ng", "isal")
 _loaded: dict[str, Backend] = {"zlib": _ZLIB}
 
 
@@ -77,9 +86,11 @@ def get_backend(name: str | None = None) -> Backend:
     """Return the backend called ``name``, or the default one.
 
     Args:
-        name: "zlib" (always there), "zlib-ng", "isal", or "fast", which compresses with isal and
-            inflates with zlib-ng (the extra ``fast`` brings both); None for the first that is
-            installed of "fast", "isal", "zlib-ng", "zlib".
+        name: "native", "zlib", "zlib-ng", "isal"; None for "native". That one compresses with a
+            compressor of our own, made for short messages that resemble those before them. It
+            leaves large ones to isal and inflates with zlib-ng where these are installed, and
+            otherwise does the former itself and the latter with zlib. It has no settings.
+            The first two are always there, the extra ``fast`` brings the others.
 
     Raises:
         ValueError: If there is no such backend.
@@ -89,23 +100,30 @@ def get_backend(name: str | None = None) -> Backend:
         return _default
     if name in _loaded:
         return _loaded[name]
-    if name not in _NAMES:
-        known = ", ".join(reversed(_NAMES))
+    if name == "native":
+        backend = _native()
+    elif name in _MODULES:
+        module, settings = _MODULES[name]
+        backend = _zlib_like(name, importlib.import_module(module), settings)
+    else:
+        known = ", ".join(_NAMES)
         raise ValueError(f"unknown compression backend: {name!r}; there are {known}")
-    backend = _loaded[name] = _load(name)
+    _loaded[name] = backend
     return backend
 
 
 def available_backends() -> list[str]:
-    """Return the names of the backends that can be used here, the default one last."""
-    names = []
-    for name in reversed(_NAMES):
-        try:
-            get_backend(name)
-        except ImportError:
-            continue
-        names.append(name)
-    return names
+    """Return the names of the backends that can be used here, the default one first."""
+    installed = [name for name, (module, _) in _MODULES.items() if _is_installed(module)]
+    return ["native", "zlib", *installed]
 
 
-_default = get_backend(available_backends()[-1])
+def _is_installed(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
+_default = get_backend("native")

@@ -208,7 +208,7 @@ def test_backends(
 def test_a_backend_that_is_wrong_ends_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(deflate_backends, "inflate_all", lambda *_: [b"something else"])
+    monkeypatch.setattr(deflate_backends, "inflate_all", lambda *_: [[b"something else"]])
     arguments = ["--seconds", "0", "--payload", "json-200", "--backend", "zlib"]
     assert deflate_backends.main(arguments) == 1
     assert "wrong data: zlib" in capsys.readouterr().err
