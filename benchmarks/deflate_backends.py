@@ -187,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
         for context in options.context or CONTEXTS:
             for name in options.backend or backends:
                 backend = get_backend(name)
-                unusable = (TypeError, ValueError, *backend.errors)
+                unusable: tuple[type[Exception], ...] = (TypeError, ValueError, *backend.errors)
                 for level in levels:
                     try:
                         backend.new_compressor(options.window_bits, settings(level))

@@ -25,7 +25,7 @@ def test_packages_are_typed(package: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["__init__.pyi", "__init__.pxd", "_frames.pxd", "_mask.h", "_utf8.h"]
+    "name", ["__init__.pyi", "__init__.pxd", "_frames.pxd", "_compressor.h", "_mask.h", "_utf8.h"]
 )
 def test_files_for_type_checkers_and_cimport(name: str) -> None:
     assert resources.files("wsproto_fast").joinpath(name).is_file()
