@@ -470,6 +470,7 @@ def installed(peer: str) -> str | None:
         "aiohttp": ("aiohttp",),
         "wsapi": ("wsapi", "wsproto_fast"),
         "wsapi_aiofastnet": ("wsapi", "wsproto_fast", "aiofastnet"),
+        "wsapi_stdlib": ("wsapi", "wsproto_fast"),
         "wsapi_zlib": ("wsapi", "wsproto_fast"),
         "wsapi_zlib_ng": ("wsapi", "wsproto_fast", "zlib_ng"),
         "wsapi_isal": ("wsapi", "wsproto_fast", "isal"),

@@ -32,14 +32,15 @@ NAMES: Final = (
     "wsapi_callbacks",
     "wsapi_aiofastnet",
     "wsapi_callbacks_aiofastnet",
+    "wsapi_stdlib",
     "wsapi_zlib",
     "wsapi_zlib_ng",
     "wsapi_isal",
 )
 RAW: Final = ("raw", "raw_buffered")
 OURS: Final = "wsapi"
-# Ours, each with an implementation of DEFLATE by name: all the same if nothing is compressed.
-BACKENDS: Final = ("wsapi_zlib", "wsapi_zlib_ng", "wsapi_isal")
+# Ours, each with another implementation of DEFLATE: all the same if nothing is compressed.
+BACKENDS: Final = ("wsapi_stdlib", "wsapi_zlib", "wsapi_zlib_ng", "wsapi_isal")
 # Which peers run where nothing is compressed, and where everything is.
 PLAIN: Final = tuple(name for name in NAMES if name not in BACKENDS)
 DEFLATE: Final = ("websockets", "picows_websockets", "aiohttp", "wsapi", *BACKENDS)

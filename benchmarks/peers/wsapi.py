@@ -22,8 +22,14 @@ label = "wsapi (ours)"
 websocket = True
 
 
+def implementation() -> str:
+    """Name what compresses: messages in general, and large ones."""
+    default = get_backend()
+    return f"{default.name}, {default.bulk.name}" if default.bulk else default.name
+
+
 def version() -> str:
-    return f"{distribution_version('wsproto-fast')} ({get_backend().name})"
+    return f"{distribution_version('wsproto-fast')} ({implementation()})"
 
 
 def compression(deflate: bool, backend: str | None) -> dict[str, Any]:
