@@ -95,8 +95,11 @@ cdef class Parser(Sender):
 
         Raises:
             ValueError: If ``buffer`` is empty.
+            RuntimeError: If a callback does this: what it is called with may still be in the other one.
         """
         cdef Py_buffer view
+        if self._calling:
+            raise RuntimeError("a callback can't change the read buffer")
         if not isinstance(buffer, memoryview):
             # As long as there is a view of it, its size can't change.
             buffer = memoryview(buffer)

@@ -266,6 +266,25 @@ def test_no_data_from_the_callback() -> None:
     assert protocol.state is State.OPEN
 
 
+def test_no_other_read_buffer_from_the_callback() -> None:
+    protocol, received = server(), list[object]()
+    shared = memoryview(bytearray(1000))
+    protocol.use_read_buffer(shared)
+
+    def on_message(message: object) -> None:
+        with pytest.raises(RuntimeError, match="a callback can't change the read buffer"):
+            protocol.use_read_buffer(bytearray(10))
+        received.append(message)
+
+    protocol.listen(on_message)
+    for _ in range(2):
+        wire = masked(Opcode.TEXT, b"a") + masked(Opcode.TEXT, b"b")
+        protocol.get_buffer()[: len(wire)] = wire
+        protocol.buffer_updated(len(wire))
+    assert received == ["a", "b"] * 2
+    assert protocol.get_buffer().obj is shared.obj
+
+
 BAD = {
     "text": (masked(Opcode.TEXT, b"\xff"), 1007),
     "text in fragments": (
