@@ -79,10 +79,13 @@ dist: $(VENV)/.deps ## sdist and wheel in dist/
 dist-check: $(VENV)/.deps ## build both, install the wheel elsewhere, run the sdist's tests against it
 	.ci/dist-check $(PY)
 
-# Compiles elsewhere, so that what is in place stays as it is.
 soak: build ## the stress tests, for a minute each
 	WSAPI_STRESS_SECONDS=60 $(PY) -m pytest tests/wsapi/test_sync_stress.py --timeout=300
 
+fuzz: build ## the compressor on random messages, for five minutes
+	WSPROTO_FAST_FUZZ_SECONDS=300 $(PY) -m pytest tests/wsproto_fast/test_compressor.py -k random --timeout=600
+
+# Compiles elsewhere, so that what is in place stays as it is.
 sanitize: $(VENV)/.deps ## the engine's tests under address and undefined-behaviour sanitizers
 	.ci/sanitize $(PY)
 

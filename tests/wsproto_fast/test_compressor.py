@@ -1,8 +1,11 @@
 """The compressor of our own (RFC 1951), against the decompressors of others."""
 
 import heapq
+import itertools
+import os
 import random
 import string
+import time
 import zlib
 from pathlib import Path
 
@@ -10,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsproto_fast import Side
+from wsproto_fast import Frame, Opcode, Side
 from wsproto_fast.backends import available_backends, get_backend
 
 from ..compiling import compiled
-from .deflate_helpers import JSON, TAIL, both_sides, connection, extension, noise
+from .deflate_helpers import JSON, TAIL, Peer, both_sides, connection, extension, noise
 from .helpers import output
 
 BITS = range(9, 16)
@@ -119,6 +122,52 @@ def test_the_whole_window_is_used_and_no_more(bits):
 )
 def test_any_messages(bits, messages):
     check(messages, bits)
+
+
+def random_message(numbers):
+    """Return a message that is in part random, and repeats itself and other parts."""
+    size = numbers.choice(
+        [numbers.randrange(300), numbers.randrange(3000), numbers.randrange(70000)]
+    )
+    letters = bytes(numbers.randrange(256) for _ in range(numbers.choice([1, 2, 5, 20, 256])))
+    message = bytearray()
+    while len(message) < size:
+        length = numbers.choice([numbers.randrange(1, 12), numbers.randrange(1, 700)])
+        kind = numbers.randrange(10)
+        if kind < 4 or not message:
+            message += bytes(numbers.choices(letters, k=length))
+        elif kind < 9:
+            begin = numbers.randrange(len(message))
+            message += message[begin : begin + length]
+        else:
+            message += letters[:1] * length
+    return bytes(message[:size])
+
+
+def test_random_messages():
+    """See ``make fuzz``."""
+    end = time.monotonic() + float(os.environ.get("WSPROTO_FAST_FUZZ_SECONDS", "1"))
+    for seed in itertools.count():
+        numbers = random.Random(seed)
+        deflate = extension(
+            local_max_window_bits=numbers.randrange(9, 16),
+            local_no_context_takeover=numbers.random() < 0.2,
+        )
+        peer = Peer(deflate)
+        messages = [random_message(numbers) for _ in range(5)]
+        for _ in range(10):
+            message = numbers.choice(messages)
+            cuts = sorted(
+                numbers.randrange(len(message) + 1) for _ in range(numbers.choice([0, 0, 2]))
+            )
+            pieces = [message[i:j] for i, j in itertools.pairwise([0, *cuts, len(message)])]
+            compressed = b""
+            for i, piece in enumerate(pieces):
+                opcode = Opcode.CONT if i else Opcode.BINARY
+                compressed += deflate.encode(Frame(opcode, piece, i == len(pieces) - 1)).data
+            assert peer.inflate(compressed) == message, f"seed {seed}"
+        if time.monotonic() > end:
+            break
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
