@@ -14,6 +14,8 @@
 #if defined(__SSE2__) || defined(_M_X64)
 #define WS_SSE2
 #include <emmintrin.h>
+#elif defined(__GNUC__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define WS_WORDS
 #endif
 
 #if defined(_MSC_VER)
@@ -38,7 +40,8 @@ enum {
     WS_END = 256,
     WS_DISTANCES = 30,
     WS_NO_DISTANCE = 30, /* what a literal has instead of a distance: a code of no bits */
-    WS_LENGTH_CODES = 19 /* codes for the lengths of codes */
+    WS_LENGTH_CODES = 19, /* codes for the lengths of codes */
+    WS_DEEPEST = 32       /* more than the depth of a tree: a depth of 24 takes counts of 2^16 in all */
 };
 
 typedef struct {
@@ -97,13 +100,7 @@ static inline uint32_t ws_load32(const unsigned char *data)
     return word;
 }
 
-static inline uint64_t ws_load64(const unsigned char *data)
-{
-    uint64_t word;
-    memcpy(&word, data, 8);
-    return word;
-}
-
+#if defined(WS_SSE2) || defined(WS_WORDS)
 static inline unsigned ws_low_bit(uint64_t word)
 {
 #if defined(_MSC_VER)
@@ -114,6 +111,7 @@ static inline unsigned ws_low_bit(uint64_t word)
     return (unsigned)__builtin_ctzll(word);
 #endif
 }
+#endif
 
 static inline unsigned ws_top_bit(uint32_t word)
 {
@@ -135,18 +133,19 @@ WS_INLINE uint32_t ws_equal_bytes(const unsigned char *a, const unsigned char *b
     const __m128i second =
         _mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *)(a + 16)), _mm_loadu_si128((const __m128i *)(b + 16)));
     return ws_low_bit(~((uint64_t)_mm_movemask_epi8(first) | (uint64_t)_mm_movemask_epi8(second) << 16));
+#elif defined(WS_WORDS)
+    for (uint32_t n = 0; n < 32; n += 8) {
+        uint64_t left, right;
+        memcpy(&left, a + n, 8);
+        memcpy(&right, b + n, 8);
+        if (left != right)
+            return n + (ws_low_bit(left ^ right) >> 3);
+    }
+    return 32;
 #else
     uint32_t n = 0;
-#if defined(__GNUC__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    for (; n < 32; n += 8) {
-        const uint64_t difference = ws_load64(a + n) ^ ws_load64(b + n);
-        if (difference)
-            return n + (ws_low_bit(difference) >> 3);
-    }
-#else
     while (n < 32 && a[n] == b[n])
         n++;
-#endif
     return n;
 #endif
 }
@@ -263,12 +262,79 @@ static inline uint32_t ws_logarithm(uint32_t n)
     return top << 8 | ws_logarithms[rest & 255];
 }
 
-/* Computes sizes of codes that are optimal for these counts, as long as none has to exceed `longest` bits. */
+/* Sorts n numbers by what is above their lowest nine bits, of which 16 bits count. */
+static void ws_sort_by_count(uint32_t *numbers, unsigned n)
+{
+    uint32_t other[WS_LITERALS];
+    for (unsigned shift = 9; shift < 25; shift += 8) {
+        uint32_t starts[257] = {0};
+        for (unsigned i = 0; i < n; i++)
+            starts[(numbers[i] >> shift & 255) + 1]++;
+        for (unsigned i = 1; i < 256; i++)
+            starts[i] += starts[i - 1];
+        for (unsigned i = 0; i < n; i++)
+            other[starts[numbers[i] >> shift & 255]++] = numbers[i];
+        memcpy(numbers, other, n * sizeof *numbers);
+    }
+}
+
+/* Builds Huffman's tree of n > 1 leaves in place, after Moffat and Katajainen, from their weights in ascending
+ * order, and counts the leaves of each depth. */
+static void ws_count_depths(uint32_t *weights, unsigned n, uint32_t *with_size)
+{
+    unsigned leaf = 0, root = 0, available = 1;
+    int node = (int)n - 2;
+    /* Weights of inner nodes replace those of leaves, and the index of its parent that of a node. */
+    for (unsigned next = 0; next < n - 1; next++) {
+        uint32_t sum = 0;
+        for (int k = 0; k < 2; k++) {
+            if (leaf >= n || (root < next && weights[root] < weights[leaf])) {
+                sum += weights[root];
+                weights[root++] = next;
+            } else {
+                sum += weights[leaf++];
+            }
+        }
+        weights[next] = sum;
+    }
+    /* Then depths of inner nodes do, and what isn't one of those at a depth is a leaf. */
+    weights[n - 2] = 0;
+    for (unsigned i = n - 2; i-- > 0;)
+        weights[i] = weights[weights[i]] + 1;
+    for (unsigned depth = 0; available; depth++) {
+        unsigned inner = 0;
+        for (; node >= 0 && weights[node] == depth; node--)
+            inner++;
+        with_size[depth] += available - inner;
+        available = 2 * inner;
+    }
+}
+
+/* Makes codes shorter that are too long, at the cost of the next shorter ones. */
+static void ws_limit_sizes(uint32_t *with_size, unsigned most, unsigned longest)
+{
+    uint32_t taken = 0;
+    for (unsigned size = longest + 1; size <= most; size++)
+        with_size[longest] += with_size[size];
+    for (unsigned size = 1; size <= longest; size++)
+        taken += with_size[size] << (longest - size);
+    for (; taken > 1u << longest; taken--) {
+        unsigned size = longest - 1;
+        while (!with_size[size])
+            size--;
+        with_size[longest]--;
+        with_size[size]--;
+        with_size[size + 1] += 2;
+    }
+}
+
+/* Computes sizes of codes that are optimal for these counts, as long as none has to exceed `longest` bits.
+ * A count is below 2^16, all together as well. */
 static void ws_fit_codes(const uint32_t *counts, uint8_t *sizes, unsigned n, unsigned longest)
 {
-    uint32_t sorted[WS_LITERALS], other[WS_LITERALS], weights[WS_LITERALS];
-    uint32_t with_size[33] = {0};
-    unsigned used = 0, leaf, root, next;
+    uint32_t sorted[WS_LITERALS], weights[WS_LITERALS];
+    uint32_t with_size[WS_DEEPEST + 1] = {0};
+    unsigned used = 0;
     memset(sizes, 0, n);
     for (unsigned i = 0; i < n; i++) {
         sorted[used] = counts[i] << 9 | i;
@@ -278,62 +344,11 @@ static void ws_fit_codes(const uint32_t *counts, uint8_t *sizes, unsigned n, uns
     for (unsigned i = 0; used < 2; i++)
         if (!counts[i])
             sorted[used++] = 1 << 9 | i;
-    for (unsigned shift = 9; shift < 25; shift += 8) { /* counts have at most 15 bits */
-        uint32_t starts[257] = {0};
-        for (unsigned i = 0; i < used; i++)
-            starts[(sorted[i] >> shift & 255) + 1]++;
-        for (unsigned i = 1; i < 256; i++)
-            starts[i] += starts[i - 1];
-        for (unsigned i = 0; i < used; i++)
-            other[starts[sorted[i] >> shift & 255]++] = sorted[i];
-        memcpy(sorted, other, used * sizeof *sorted);
-    }
-    /* Huffman's tree in place, after Moffat and Katajainen: weights of inner nodes become indices of their
-     * parents, those become depths, and these become depths of leaves. */
+    ws_sort_by_count(sorted, used);
     for (unsigned i = 0; i < used; i++)
         weights[i] = sorted[i] >> 9;
-    for (leaf = root = next = 0; next < used - 1; next++) {
-        uint32_t sum = 0;
-        for (int k = 0; k < 2; k++) {
-            if (leaf >= used || (root < next && weights[root] < weights[leaf])) {
-                sum += weights[root];
-                weights[root++] = next;
-            } else {
-                sum += weights[leaf++];
-            }
-        }
-        weights[next] = sum;
-    }
-    weights[used - 2] = 0;
-    for (unsigned i = used - 2; i-- > 0;)
-        weights[i] = weights[weights[i]] + 1;
-    {
-        unsigned available = 1, depth = 0, inner;
-        int node = (int)used - 2;
-        while (available) {
-            for (inner = 0; node >= 0 && weights[node] == depth; node--)
-                inner++;
-            with_size[depth < 32 ? depth : 32] += available - inner;
-            available = 2 * inner;
-            depth++;
-        }
-    }
-    {
-        /* Codes that are too long become shorter, at the cost of the next shorter ones. */
-        uint32_t taken = 0;
-        for (unsigned size = longest + 1; size < 33; size++)
-            with_size[longest] += with_size[size];
-        for (unsigned size = 1; size <= longest; size++)
-            taken += with_size[size] << (longest - size);
-        for (; taken > 1u << longest; taken--) {
-            unsigned size = longest - 1;
-            while (!with_size[size])
-                size--;
-            with_size[longest]--;
-            with_size[size]--;
-            with_size[size + 1] += 2;
-        }
-    }
+    ws_count_depths(weights, used, with_size);
+    ws_limit_sizes(with_size, WS_DEEPEST, longest);
     for (unsigned size = longest, i = 0; size > 0; size--)
         for (uint32_t k = with_size[size]; k > 0; k--)
             sizes[sorted[i++] & 511] = (uint8_t)size;
