@@ -32,6 +32,7 @@ enum {
     WS_TRIES = 4,        /* candidates that are compared, at most as many as a bucket has */
     WS_QUICK_TRIES = 2,  /* the same in messages larger than the next one, which repeat themselves */
     WS_QUICK_SIZE = 4096,
+    WS_PATIENCE = 5,     /* after each 2^5 positions without a match, one more position is skipped */
     WS_BLOCK = 16384,    /* bytes of a block */
     WS_CHUNK = 4096,     /* bytes that are added to the window at once */
     WS_SLACK = 32,       /* bytes behind the window that are read and don't count */
@@ -541,7 +542,7 @@ WS_INLINE void ws_take_apart(ws_deflate *owner, uint32_t i, uint32_t end, const 
     const int tries = quick ? WS_QUICK_TRIES : WS_TRIES;
     const uint32_t last = end < WS_SHORTEST ? 0 : end - WS_SHORTEST + 1; /* where no match fits any more */
     ws_deflate local = *owner, *state = &local; /* in registers */
-    uint32_t length = 0, distance = 0;
+    uint32_t length = 0, distance = 0, misses = 0;
     /* The last bytes of the block before couldn't be indexed without these. */
     while (state->indexed < i && state->indexed < last)
         ws_index(state, state->indexed++);
@@ -550,7 +551,12 @@ WS_INLINE void ws_take_apart(ws_deflate *owner, uint32_t i, uint32_t end, const 
         if (!length)
             length = ws_find(state, i, end, tries, &distance);
         if (length < WS_SHORTEST) {
-            ws_add_literal(block, state->data[i++]);
+            /* What hasn't repeated itself for long won't soon: look for matches less and less often. */
+            next += misses++ >> WS_PATIENCE;
+            if (next > last)
+                next = last;
+            while (i < next)
+                ws_add_literal(block, state->data[i++]);
             length = 0;
             continue;
         }
@@ -565,6 +571,7 @@ WS_INLINE void ws_take_apart(ws_deflate *owner, uint32_t i, uint32_t end, const 
             }
         }
         ws_add_match(block, length, distance);
+        misses = 0;
         i += length;
         if (quick && i < last) {
             /* Three of them: when a loop over all ends couldn't be predicted. */
