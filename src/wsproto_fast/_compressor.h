@@ -74,7 +74,7 @@ typedef struct {
 } ws_bit_writer;
 
 typedef struct {
-    uint32_t tokens[WS_BLOCK]; /* code, 9 bits; what is added to its length, 5; distance code, 5; added to it, 13 */
+    uint32_t *tokens; /* code, 9 bits; what is added to its length, 5; distance code, 5; added to it, 13 */
     uint32_t count;
     uint32_t literals[WS_LITERALS]; /* how often each occurs */
     uint32_t distances[WS_DISTANCES];
@@ -699,13 +699,21 @@ static void ws_take_apart_quickly(ws_deflate *state, uint32_t size, ws_block *bl
     ws_take_apart(state, state->size, state->size + size, 1, block);
 }
 
-/* Compresses a message, or a fragment of it. The last byte written belongs to the empty stored block that
+/* Returns how many tokens compressing n bytes takes at most, at a time. */
+static inline size_t ws_deflate_tokens(size_t n)
+{
+    return n < WS_BLOCK ? n : WS_BLOCK;
+}
+
+/* Compresses a message, or a fragment of it, with room for these tokens. The last byte written belongs to the empty stored block that
  * RFC 7692 section 7.2.1 asks for, of which 00 00 FF FF isn't written. Returns how many bytes were. */
-static inline size_t ws_deflate_run(ws_deflate *state, const unsigned char *data, size_t n, unsigned char *to)
+static inline size_t ws_deflate_run(ws_deflate *state, const unsigned char *data, size_t n, unsigned char *to,
+                                    uint32_t *tokens)
 {
     const int quick = n > WS_QUICK_SIZE;
     ws_bit_writer out = {to, 0, 0};
     ws_block block;
+    block.tokens = tokens;
     while (n) {
         const uint32_t size = n < WS_BLOCK ? (uint32_t)n : WS_BLOCK;
         block.count = 0;

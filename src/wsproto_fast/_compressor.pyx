@@ -2,6 +2,7 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
 
@@ -12,12 +13,17 @@ cdef extern from "_compressor.h" nogil:
     void ws_deflate_reset(ws_deflate* state)
     void ws_deflate_replace(ws_deflate* state, const unsigned char* data, size_t n)
     size_t ws_deflate_bound(size_t n)
-    size_t ws_deflate_run(ws_deflate* state, const unsigned char* data, size_t n, unsigned char* to)
+    size_t ws_deflate_tokens(size_t n)
+    size_t ws_deflate_run(
+        ws_deflate* state, const unsigned char* data, size_t n, unsigned char* to, uint32_t* tokens
+    )
 
 
 cdef enum:
-    # Bytes of the buffer on the stack that messages are compressed into if they fit whatever is in them.
+    # Bytes of messages that are compressed on the stack, which they fit into whatever is in them.
     SMALL = 4096
+    # Numbers that this takes: a token for each byte, and what is written, at most little more than that.
+    ROOM = SMALL + 2048
     # From this size on, other threads may run meanwhile.
     LARGE = 16384
 
@@ -77,27 +83,31 @@ cdef class Compressor:
         """Compress a fragment, or the end of a message, without the tail (RFC 7692 section 7.2.1)."""
         cdef const unsigned char* source = <unsigned char*>PyBytes_AS_STRING(data)
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
-        cdef unsigned char small[SMALL]
-        cdef unsigned char* to = small
-        cdef size_t bound = ws_deflate_bound(size) + PyBytes_GET_SIZE(TAIL)
+        cdef uint32_t small[ROOM]
+        cdef uint32_t* tokens = small
+        cdef size_t count = ws_deflate_tokens(size)
+        cdef unsigned char* to
         cdef Py_ssize_t written
-        if bound > SMALL:
-            to = <unsigned char*>PyMem_Malloc(bound)
-            if to == NULL:
+        if size > SMALL:
+            tokens = <uint32_t*>PyMem_Malloc(
+                count * sizeof(uint32_t) + ws_deflate_bound(size) + PyBytes_GET_SIZE(TAIL)
+            )
+            if tokens == NULL:
                 raise MemoryError
+        to = <unsigned char*>(tokens + count)
         try:
             if size < LARGE:
-                written = ws_deflate_run(&self._state, source, size, to)
+                written = ws_deflate_run(&self._state, source, size, to, tokens)
             else:
                 with nogil:
-                    written = ws_deflate_run(&self._state, source, size, to)
+                    written = ws_deflate_run(&self._state, source, size, to, tokens)
             if not fin:
                 memcpy(to + written, PyBytes_AS_STRING(TAIL), PyBytes_GET_SIZE(TAIL))
                 written += PyBytes_GET_SIZE(TAIL)
             return (<char*>to)[:written]
         finally:
-            if to != small:
-                PyMem_Free(to)
+            if tokens != small:
+                PyMem_Free(tokens)
 
     cdef int forget(self) except -1:
         """Refer to nothing before."""
