@@ -26,13 +26,16 @@ from wsapi.extensions.permessage_deflate import (
     ServerPerMessageDeflateFactory,
 )
 
-# Each refers to the one before where that is allowed; the last ones exceed the smaller windows.
+# Each refers to the one before where that is allowed; the large ones exceed the smaller windows.
+LARGE = "".join(f"{i:x} " for i in range(15_000))
 MESSAGES = [
     *(f'{{"type": "update", "id": {i}, "name": "user é {i * i}"}}' for i in range(10)),
     "a",
     bytes(range(256)) * 3,
     "x" * 70_000,
-    "".join(f"{i:x} " for i in range(15_000)),
+    LARGE,
+    LARGE[-300:],
+    LARGE,
 ]
 FRAGMENTS = ['{"type": "update", ', '"id": 1, "name": ', '"user é"}']
 
