@@ -30,8 +30,6 @@ enum {
     WS_LONGEST = 258,
     WS_GOOD_LENGTH = 32, /* bytes of a match that is taken without looking for a better one */
     WS_TRIES = 4,        /* candidates that are compared, at most as many as a bucket has */
-    WS_QUICK_TRIES = 2,  /* the same in messages larger than the next one, which repeat themselves */
-    WS_QUICK_SIZE = 4096,
     WS_PATIENCE = 5,     /* after each 2^5 positions without a match, one more position is skipped */
     WS_BLOCK = 16384,    /* bytes of a block */
     WS_CHUNK = 4096,     /* bytes that are added to the window at once */
@@ -491,7 +489,7 @@ static inline void ws_index(ws_deflate *state, uint32_t i)
 }
 
 /* Finds a match for what is at a position, and indexes that. Returns its length, which may be too short for one. */
-WS_INLINE uint32_t ws_find(ws_deflate *state, uint32_t i, uint32_t end, const int tries, uint32_t *distance)
+WS_INLINE uint32_t ws_find(ws_deflate *state, uint32_t i, uint32_t end, uint32_t *distance)
 {
     const unsigned char *here = state->data + i;
     const uint32_t farthest = i < state->window ? i : state->window;
@@ -501,7 +499,7 @@ WS_INLINE uint32_t ws_find(ws_deflate *state, uint32_t i, uint32_t end, const in
     uint64_t candidates = *bucket;
     uint32_t best = 0, at = 0;
     *bucket = candidates << 16 | number;
-    for (int k = 0; k < tries; k++, candidates >>= 16) {
+    for (int k = 0; k < WS_TRIES; k++, candidates >>= 16) {
         /* The index may hold anything: numbers that are outdated look like others. Bytes are compared. */
         const uint32_t back = (uint16_t)(number - candidates);
         const int valid = back - 1 < farthest;
@@ -537,9 +535,8 @@ static inline void ws_add_match(ws_block *block, uint32_t length, uint32_t dista
 }
 
 /* Takes apart what is between two positions, and adds it to a block. */
-WS_INLINE void ws_take_apart(ws_deflate *owner, uint32_t i, uint32_t end, const int quick, ws_block *block)
+static void ws_take_apart(ws_deflate *owner, uint32_t i, uint32_t end, ws_block *block)
 {
-    const int tries = quick ? WS_QUICK_TRIES : WS_TRIES;
     const uint32_t last = end < WS_SHORTEST ? 0 : end - WS_SHORTEST + 1; /* where no match fits any more */
     ws_deflate local = *owner, *state = &local; /* in registers */
     uint32_t length = 0, distance = 0, misses = 0;
@@ -549,7 +546,7 @@ WS_INLINE void ws_take_apart(ws_deflate *owner, uint32_t i, uint32_t end, const 
     while (i < last) {
         uint32_t next = i + 1;
         if (!length)
-            length = ws_find(state, i, end, tries, &distance);
+            length = ws_find(state, i, end, &distance);
         if (length < WS_SHORTEST) {
             /* What hasn't repeated itself for long won't soon: look for matches less and less often. */
             next += misses++ >> WS_PATIENCE;
@@ -560,9 +557,9 @@ WS_INLINE void ws_take_apart(ws_deflate *owner, uint32_t i, uint32_t end, const 
             length = 0;
             continue;
         }
-        if (!quick && length < WS_GOOD_LENGTH && next < last) {
+        if (length < WS_GOOD_LENGTH && next < last) {
             uint32_t other_distance;
-            const uint32_t other = ws_find(state, next++, end, tries, &other_distance);
+            const uint32_t other = ws_find(state, next++, end, &other_distance);
             if (other > length) {
                 ws_add_literal(block, state->data[i++]);
                 length = other;
@@ -573,15 +570,9 @@ WS_INLINE void ws_take_apart(ws_deflate *owner, uint32_t i, uint32_t end, const 
         ws_add_match(block, length, distance);
         misses = 0;
         i += length;
-        if (quick && i < last) {
-            /* Three of them: when a loop over all ends couldn't be predicted. */
+        /* Every other position will do. */
+        for (; next < i && next < last; next += 2)
             ws_index(state, next);
-            ws_index(state, i - length / 2);
-            ws_index(state, i - 1);
-        } else if (!quick) {
-            for (; next < i && next < last; next += 2)
-                ws_index(state, next);
-        }
         length = 0;
     }
     while (i < end)
@@ -689,16 +680,6 @@ static inline size_t ws_deflate_bound(size_t n)
     return n + 6 * (n / WS_BLOCK + 1) + 2 + 8;
 }
 
-static void ws_take_apart_well(ws_deflate *state, uint32_t size, ws_block *block)
-{
-    ws_take_apart(state, state->size, state->size + size, 0, block);
-}
-
-static void ws_take_apart_quickly(ws_deflate *state, uint32_t size, ws_block *block)
-{
-    ws_take_apart(state, state->size, state->size + size, 1, block);
-}
-
 /* Returns how many tokens compressing n bytes takes at most, at a time. */
 static inline size_t ws_deflate_tokens(size_t n)
 {
@@ -710,7 +691,6 @@ static inline size_t ws_deflate_tokens(size_t n)
 static inline size_t ws_deflate_run(ws_deflate *state, const unsigned char *data, size_t n, unsigned char *to,
                                     uint32_t *tokens)
 {
-    const int quick = n > WS_QUICK_SIZE;
     ws_bit_writer out = {to, 0, 0};
     ws_block block;
     block.tokens = tokens;
@@ -730,7 +710,7 @@ static inline size_t ws_deflate_run(ws_deflate *state, const unsigned char *data
                 state->first += (uint16_t)gone;
             }
             memcpy(state->data + state->size, data + done, more);
-            (quick ? ws_take_apart_quickly : ws_take_apart_well)(state, more, &block);
+            ws_take_apart(state, state->size, state->size + more, &block);
             state->size += more;
         }
         ws_put_block(&out, &block, data, size);
