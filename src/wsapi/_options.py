@@ -309,7 +309,8 @@ def documented(kind: OptionsType = None) -> Callable[[T], T]:
 
     def decorate(thing: T) -> T:
         table = _table(kind)
-        function: Any = thing.__init__ if isinstance(thing, type) else thing  # type: ignore[misc]
+        # mypy warns of the __init__ of subclasses, but it is that of this very class.
+        function: Any = thing.__init__ if isinstance(thing, type) else thing  # type: ignore[misc] # see above
         signature = inspect.signature(function)
         *parameters, kwargs = signature.parameters.values()
         assert kwargs.kind is kwargs.VAR_KEYWORD

@@ -39,8 +39,8 @@ enum {
     WS_END = 256,
     WS_DISTANCES = 30,
     WS_NO_DISTANCE = 30, /* what a literal has instead of a distance: a code of no bits */
-    WS_LENGTH_CODES = 19, /* codes for the lengths of codes */
-    WS_DEEPEST = 32       /* more than the depth of a tree: a depth of 24 takes counts of 2^16 in all */
+    WS_LENGTH_CODES = 19, /* codes for the sizes of codes */
+    WS_DEEPEST = 32      /* more than the depth of a tree: a depth of 24 takes counts of 2^16 in all */
 };
 
 typedef struct {
@@ -686,8 +686,9 @@ static inline size_t ws_deflate_tokens(size_t n)
     return n < WS_BLOCK ? n : WS_BLOCK;
 }
 
-/* Compresses a message, or a fragment of it, with room for these tokens. The last byte written belongs to the empty stored block that
- * RFC 7692 section 7.2.1 asks for, of which 00 00 FF FF isn't written. Returns how many bytes were. */
+/* Compresses a message, or a fragment of it, with room for these tokens. The last byte written belongs to the
+ * empty stored block that RFC 7692 section 7.2.1 asks for, of which 00 00 FF FF isn't written. Returns how many
+ * bytes were. */
 static inline size_t ws_deflate_run(ws_deflate *state, const unsigned char *data, size_t n, unsigned char *to,
                                     uint32_t *tokens)
 {

@@ -44,8 +44,7 @@ cdef int MAX_SHARED = 4
 # Larger than anything that can be inflated; one more still fits.
 cdef Py_ssize_t NO_LIMIT = PY_SSIZE_T_MAX // 2
 
-# From this size on, the backend for bulk compresses. In JSON of that size it finds more than 0.9 of what it
-# would find with what was before it.
+# From this size on, the backend for bulk compresses: large messages need what was before them least.
 cdef Py_ssize_t BULK_SIZE = 8192
 
 # By kind: backend, window bits, settings.

@@ -110,8 +110,8 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         self._pump = Pump(self, protocol, self.loop, shared.done)
         self._pump.opening = self._opening
         # The transport calls compiled code directly.
-        self.get_buffer = protocol.get_buffer  # type: ignore[method-assign]
-        self.buffer_updated = self._pump.buffer_updated  # type: ignore[method-assign]
+        self.get_buffer = protocol.get_buffer  # type: ignore[method-assign] # see above
+        self.buffer_updated = self._pump.buffer_updated  # type: ignore[method-assign] # see above
 
     # ------------------------------------------------------------------ attributes
 
