@@ -140,6 +140,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
         self._accepting = trio.CancelScope()
         self._closing = False
         self._tasks: set[trio.lowlevel.Task] = set()
+        self._tls_handshakes: set[trio.CancelScope] = set()
         self._idle = trio.lowlevel.ParkingLot()  # for the end of tasks
         self._closed = trio.Event()
 
@@ -191,12 +192,20 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
         open_timeout = settings.open_timeout
         if self._ssl is not None:
             deadline = trio.current_time() + (inf if open_timeout is None else open_timeout)
-            try:
-                with trio.fail_at(deadline):
-                    stream = await start_tls(stream, self._ssl, server_side=True)
-            except (OSError, trio.TooSlowError):
-                self.logger.debug("TLS handshake failed", exc_info=True)
+            secure = None
+            with trio.CancelScope(deadline=deadline) as handshake:
+                self._tls_handshakes.add(handshake)
+                try:
+                    secure = await start_tls(stream, self._ssl, server_side=True)
+                except OSError:
+                    self.logger.debug("TLS handshake failed", exc_info=True)
+                finally:
+                    self._tls_handshakes.discard(handshake)
+            if secure is None:
+                if handshake.cancelled_caught:
+                    self.logger.debug("TLS handshake given up")
                 return
+            stream = secure
             if open_timeout is not None:
                 open_timeout = max(0.0, deadline - trio.current_time())
 
@@ -264,6 +273,8 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
         self._accepting.cancel()
         for listener in self.listeners:
             await listener.aclose()
+        for handshake in self._tls_handshakes:
+            handshake.cancel()
         for connection in list(self._connections):
             if connection.request is None:
                 idle = connection.protocol.timeout_response() is None

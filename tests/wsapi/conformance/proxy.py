@@ -24,7 +24,6 @@ class Proxy:
         self.context = context
         self.credentials = credentials
         self.closing = False
-        self.servers: list[socket.socket] = []
         self.targets: list[tuple[str, int]] = []
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.sock.getsockname()[1]
@@ -55,47 +54,46 @@ class Proxy:
                     stack.enter_context(client)
                 first = read(client, 1)
                 greet = {b"\x04": self.socks4, b"\x05": self.socks5}.get(first, self.http)
-                server = greet(client)
+                server = greet(client, stack)
                 if server is not None:
-                    with server:
-                        tunnel(client, server)
+                    tunnel(client, server)
         except (OSError, EOFError):
             pass
 
-    def open(self, host: str, port: int) -> socket.socket | None:
+    def open(self, host: str, port: int, stack: contextlib.ExitStack) -> socket.socket | None:
         self.targets.append((host, port))
         try:
             # Names for tests are all here.
             server = socket.create_connection(("127.0.0.1", port), timeout=15)
         except OSError:
             return None
+        stack.enter_context(server)
         server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.servers.append(server)
         return server
 
-    def http(self, client: socket.socket) -> socket.socket | None:
+    def http(self, client: socket.socket, stack: contextlib.ExitStack) -> socket.socket | None:
         head = read_until(client, b"\r\n\r\n").decode()
         authorization = base64.b64encode(self.credentials.encode()).decode()
         if self.credentials and f"Proxy-Authorization: Basic {authorization}\r\n" not in head:
             client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
             return None
         host, _, port = head.split(" ")[1].rpartition(":")
-        server = self.open(host.strip("[]"), int(port))
+        server = self.open(host.strip("[]"), int(port), stack)
         status = b"502 Bad Gateway" if server is None else b"200 Connected"
         client.sendall(b"HTTP/1.1 " + status + b"\r\nVia: test\r\n\r\n")
         return server
 
-    def socks4(self, client: socket.socket) -> socket.socket | None:
+    def socks4(self, client: socket.socket, stack: contextlib.ExitStack) -> socket.socket | None:
         _, port, address = struct.unpack("!BH4s", read(client, 7))
         read_until(client, b"\0")
         host = socket.inet_ntoa(address)
         if host.startswith("0.0.0."):
             host = read_until(client, b"\0")[:-1].decode()
-        server = self.open(host, port)
+        server = self.open(host, port, stack)
         client.sendall(b"\0" + (b"\x5b" if server is None else b"\x5a") + bytes(6))
         return server
 
-    def socks5(self, client: socket.socket) -> socket.socket | None:
+    def socks5(self, client: socket.socket, stack: contextlib.ExitStack) -> socket.socket | None:
         methods = read(client, read(client, 1)[0])
         method = 2 if self.credentials else 0
         if method not in methods:
@@ -118,7 +116,7 @@ class Proxy:
         else:
             host = socket.inet_ntop(socket.AF_INET6, read(client, 16))
         (port,) = struct.unpack("!H", read(client, 2))
-        server = self.open(host, port)
+        server = self.open(host, port, stack)
         client.sendall(bytes([5, 5 if server is None else 0, 0, 1]) + bytes(6))
         return server
 
@@ -129,8 +127,6 @@ class Proxy:
         self.sock.close()
         for thread in self.threads[1:]:
             thread.join(20)
-        for server in self.servers:
-            server.close()
 
 
 @contextlib.contextmanager
