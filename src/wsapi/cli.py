@@ -122,6 +122,9 @@ class _Client:
 
     def run(self) -> int:
         """Connect, and talk until one side closes the connection; return the exit status."""
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # So it is in the background of a shell script; input() couldn't be interrupted.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, daemon=True)
         thread.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import select
 import socket
 import subprocess
@@ -142,6 +143,19 @@ class TestPipes:
             assert process.stdout.readline() == f"Connection closed: {close}.\n"
             # Its input is still open.
             assert process.wait(TIMEOUT) == 0
+
+    @pytest.mark.skipif(os.name != "posix", reason="needs signals")
+    def test_closed_by_the_server_in_the_background(self) -> None:
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            with server() as uri, piped(uri) as process:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                process.stdin.write("bye\n")
+                assert process.stdout.readline() == f"Connected to {uri}.\n"
+                assert process.stdout.readline().startswith("Connection closed: 3001")
+        finally:
+            signal.signal(signal.SIGINT, handler)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
