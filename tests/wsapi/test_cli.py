@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import select
+import signal
 import socket
 import subprocess
 import sys

@@ -18,6 +18,7 @@ SLOW_PATH: Final[int]
 
 @final
 class Pump:
+    descriptor: int
     receiver: str | None
     streaming: bool
     reading_paused: bool

@@ -4,10 +4,11 @@
 What `Connection` does for every message is here; what it does when something changes is in Python. No
 protocol rule is in either.
 
-Two things make it fast. A coroutine that waits for a message is resumed at once, inside the transport's
+Three things make it fast. A coroutine that waits for a message is resumed at once, inside the transport's
 callback: a future would resume it in the loop's next turn, by way of a handle allocated, queued, and run,
 although nothing else has to happen first. And what a coroutine sends in that turn leaves in one write, when
-it waits again.
+it waits again. That write is a system call on the transport's socket, not a call of the transport, as long as
+that has nothing to write itself.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from time import monotonic
 
 cimport cython
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.math cimport INFINITY
 
 from wsproto_fast._protocol cimport Protocol
@@ -44,6 +46,42 @@ cdef extern from "Python.h":
     int PyContext_Exit(object context) except -1
 
 
+cdef extern from *:
+    """
+    #ifdef _WIN32
+        /* Transports there write by requests that the operating system completes later. */
+        #define send_now(fd, data, size) (-1)
+    #else
+        #include <sys/socket.h>
+        #ifdef MSG_NOSIGNAL
+            #define send_now(fd, data, size) send((fd), (data), (size_t)(size), MSG_DONTWAIT | MSG_NOSIGNAL)
+        #else /* Python ignores SIGPIPE. */
+            #define send_now(fd, data, size) send((fd), (data), (size_t)(size), MSG_DONTWAIT)
+        #endif
+    #endif
+    """
+    # Returns the number of bytes that were sent, or -1.
+    Py_ssize_t send_now(int fd, const void* data, Py_ssize_t size)
+
+
+cdef object running_loop = asyncio._get_running_loop
+
+
+cdef int writable_descriptor(transport) except -2:
+    """Return the descriptor to which the transport would write unchanged what it is given, or -1.
+
+    As long as their loop runs, these transports keep it open until connection_lost() has returned.
+    """
+    cls = type(transport)
+    if (cls.__module__, cls.__qualname__) in (
+        ("asyncio.selector_events", "_SelectorSocketTransport"),
+        ("uvloop.loop", "TCPTransport"),
+        ("uvloop.loop", "UnixTransport"),
+    ):
+        return transport.get_extra_info("socket").fileno()
+    return -1
+
+
 @cython.final
 cdef class Pump:
     """Moves messages for one connection; also what its receiving task waits on, in place of a future.
@@ -61,6 +99,8 @@ cdef class Pump:
     cdef readonly object _loop
     cdef object _done
     cdef object _write
+    cdef readonly int descriptor        # of the socket, to write past the transport; -1 where only that can
+    cdef bint _buffering                # when last asked, that had something to write
 
     # The task that waits for something to be received.
     cdef object _callback
@@ -89,15 +129,18 @@ cdef class Pump:
         self._loop = loop
         self._done = done
         self.timer_time = INFINITY
+        self.descriptor = -1
 
     def connection_made(self, transport) -> None:
         """Start writing to ``transport``."""
         self._write = transport.write
+        self.descriptor = writable_descriptor(transport)
 
     def connection_lost(self) -> None:
         """Stop writing; let who waits see that the connection is closed."""
         self._lost = True
         self.reading_paused = False
+        self.descriptor = -1
         self._connection = self._write = None
         self._wake()
 
@@ -351,5 +394,24 @@ cdef class Pump:
             self._flush()
 
     cdef int _flush(self) except -1:
+        cdef bytes piece
         while self._protocol._output.size:
-            self._write(self._protocol._output.take())
+            piece = self._protocol._output.take()
+            if self.descriptor < 0 or not self._write_past(piece):
+                self._write(piece)
+
+    cdef bint _write_past(self, bytes piece) except -1:
+        """Write past the transport, which gets what that leaves over, be it because of an error; or return False."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(piece)
+        cdef Py_ssize_t sent
+        if not self._in_turn and running_loop() is not self._loop:
+            return False
+        if self._buffering:
+            if self._connection.transport.get_write_buffer_size():
+                return False
+            self._buffering = False
+        sent = send_now(self.descriptor, PyBytes_AS_STRING(piece), size)
+        if sent != size:
+            self._buffering = True
+            self._write(piece if sent <= 0 else memoryview(piece)[sent:])
+        return True

@@ -1,0 +1,155 @@
+"""What is written past the transport: where that is possible, in which order, and when not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import ssl
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from tests.wsapi.helpers import pair, raw_client, serving, until, until_closed, uri_of
+from wsapi.asyncio.client import connect, unix_connect
+from wsapi.asyncio.connection import Connection, broadcast
+from wsapi.asyncio.server import ServerConnection, unix_serve
+from wsproto_fast import Protocol, Side
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="transports are the only ones that write there"
+)
+
+
+def descriptor(ws: Connection) -> int:
+    return int(ws.transport.get_extra_info("socket").fileno())
+
+
+class TestWhere:
+    async def test_tcp(self) -> None:
+        async with pair() as (client, server):
+            for ws in (client, server):
+                assert ws._pump.descriptor == descriptor(ws) >= 0
+            await client.close()
+            for ws in (client, server):
+                await ws.wait_closed()
+                assert ws._pump.descriptor == -1
+
+    async def test_unix(self, tmp_path: Path) -> None:
+        accepted: list[ServerConnection] = []
+
+        async def handler(ws: ServerConnection) -> None:
+            accepted.append(ws)
+            await ws.wait_closed()
+
+        path = str(tmp_path / "socket")
+        async with unix_serve(handler, path), unix_connect(path) as client:
+            await until(lambda: accepted)
+            for ws in (client, accepted[0]):
+                assert ws._pump.descriptor == descriptor(ws) >= 0
+
+    async def test_not_with_tls(self) -> None:
+        trustme = pytest.importorskip("trustme")
+        authority = trustme.CA()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost").configure_cert(context)
+        trusting = ssl.create_default_context()
+        authority.configure_trust(trusting)
+        async with serving(ssl=context) as server:
+            uri = uri_of(server).replace("ws://127.0.0.1", "wss://localhost")
+            async with connect(uri, ssl=trusting) as client:
+                assert client._pump.descriptor == -1
+                await client.send("secret")
+                assert await client.recv() == "secret"
+
+
+class TestOrder:
+    async def test_network_is_full_now_and_then(self) -> None:
+        randomness = random.Random(6455)
+        messages = [randomness.randbytes(int(2 ** randomness.uniform(0, 20))) for _ in range(300)]
+        async with pair(max_queue=4, max_size=None) as (client, server):
+
+            async def send() -> None:
+                for message in messages:
+                    await client.send(message)
+
+            sending = asyncio.create_task(send())
+            filled = drained = 0
+            for message in messages:
+                if randomness.random() < 0.05:
+                    # The transport takes over what the network doesn't take ...
+                    await asyncio.sleep(0.005)
+                filled += bool(client.transport.get_write_buffer_size())
+                assert await server.recv() == message
+                # ... and is written past again when that is gone.
+                drained += not client.transport.get_write_buffer_size()
+            await sending
+            assert filled
+            assert drained
+
+    async def test_peer_that_does_not_read(self) -> None:
+        accepted: list[ServerConnection] = []
+
+        async def handler(ws: ServerConnection) -> None:
+            accepted.append(ws)
+            await until_closed(ws)
+
+        async with serving(handler) as server, raw_client(server) as peer:
+            await until(lambda: accepted)
+            count = 0
+            while accepted[0].send_nowait(b"%06d" % count * 10_000):
+                count += 1
+            for _ in range(3):
+                count += 1
+                accepted[0].send_nowait(b"%06d" % count * 10_000)
+            for number in range(count + 1):
+                assert (await peer.read_message())[1] == b"%06d" % number * 10_000
+            accepted[0].send_nowait("end")
+            assert (await peer.read_message())[1] == b"end"
+
+    async def test_peer_is_gone(self) -> None:
+        async with pair() as (client, server):
+            server.transport.abort()
+            await server.wait_closed()
+            with contextlib.suppress(Exception):
+                for _ in range(10):
+                    await client.send("anybody there?")
+            await client.wait_closed()
+            assert client.close_code == 1006
+
+
+def test_loop_is_closed() -> None:
+    """uvloop may close descriptors then, without a word: who uses them next must get nothing."""
+    loop = pytest.importorskip("uvloop").new_event_loop()
+    sock, peer = socket.socketpair()
+
+    async def make() -> Connection:
+        return Connection(Protocol(Side.CLIENT))
+
+    with peer:
+        peer.settimeout(5)
+        ws = loop.run_until_complete(make())
+        loop.run_until_complete(loop.create_connection(lambda: ws, sock=sock))
+        assert ws._pump.descriptor >= 0
+        ws.send_nowait("x")
+        loop.run_until_complete(asyncio.sleep(0))
+        assert len(peer.recv(100)) == 7
+        with warnings.catch_warnings():
+            # As an exception it would keep the loop from closing for ever.
+            warnings.simplefilter("ignore", ResourceWarning)
+            loop.close()
+        assert peer.recv(100) == b""
+    stranger, reader = socket.socketpair()
+    with stranger, reader:
+        os.dup2(stranger.fileno(), ws._pump.descriptor)
+        try:
+            broadcast([ws], "not for them")
+            reader.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                reader.recv(100)
+        finally:
+            os.close(ws._pump.descriptor)
