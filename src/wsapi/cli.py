@@ -199,12 +199,17 @@ class _Client:
 
     def show(self, line: str) -> None:
         """Print a line above the one that is being typed."""
-        if self.interactive and self.reading:
-            editor = sys.modules.get("readline")
-            typed = editor.get_line_buffer() if editor is not None else ""
-            print(f"\r\x1b[K{line}\n{PROMPT}{typed}", end="", flush=True)
-        else:
-            print(line, flush=True)
+        # The main thread prints its prompt before this line, or after it, and never into it.
+        with self.lock:
+            if self.interactive and self.reading:
+                editor = sys.modules.get("readline")
+                typed = editor.get_line_buffer() if editor is not None else ""
+                line = f"\r\x1b[K{line}\n{PROMPT}{typed}"
+            else:
+                line += "\n"
+            # One string: print() writes the end of a line separately.
+            sys.stdout.write(line)
+            sys.stdout.flush()
 
 
 def _printable(text: str) -> str:
