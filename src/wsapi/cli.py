@@ -122,9 +122,8 @@ class _Client:
 
     def run(self) -> int:
         """Connect, and talk until one side closes the connection; return the exit status."""
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-            # So it is in the background of a shell script; input() couldn't be interrupted.
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        # Where the shell has it ignored, too: input() couldn't be interrupted.
+        handler = signal.signal(signal.SIGINT, self.interrupted)
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, daemon=True)
         thread.start()
@@ -150,6 +149,7 @@ class _Client:
             print(f"Connection closed: {close or '1006 (abnormal closure [internal])'}.")
             return 0
         finally:
+            signal.signal(signal.SIGINT, handler)
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
@@ -179,8 +179,7 @@ class _Client:
             try:
                 line = input(PROMPT if self.interactive else "")
             finally:
-                with self.lock:
-                    self.reading = False
+                self.reading = False
             send(line)
 
     async def receive(self, connection: ClientConnection) -> None:
@@ -193,9 +192,17 @@ class _Client:
         # Have input() return, or not begin.
         with self.lock:
             self.closed = True
-            if self.reading:
-                self.reading = False
-                _interrupt_main_thread()
+        while self.reading:
+            _interrupt_main_thread()
+            # It is lost on an input() that has begun and doesn't wait yet.
+            await asyncio.sleep(0.05)
+
+    def interrupted(self, _number: int, _frame: object) -> None:
+        """Raise KeyboardInterrupt, unless the main thread has left input() already."""
+        if self.closed and not self.reading:
+            return
+        self.reading = False
+        raise KeyboardInterrupt
 
     def show(self, line: str) -> None:
         """Print a line above the one that is being typed."""
