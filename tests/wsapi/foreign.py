@@ -64,8 +64,8 @@ FLAGS = [
 
 
 @contextlib.asynccontextmanager
-async def running_chromium(directory: Path) -> AsyncIterator[ClientConnection]:
-    """Run a browser; yield a connection to its DevTools, which are a WebSocket server."""
+async def running_chromium(directory: Path) -> AsyncIterator[Browser]:
+    """Run a browser."""
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("chromium isn't installed")
@@ -82,14 +82,18 @@ async def running_chromium(directory: Path) -> AsyncIterator[ClientConnection]:
             assert line, "chromium didn't start"
         uri = line.decode().split()[-1]
         async with connect(uri, max_size=None, compression=None) as connection:
-            yield connection
+            browser = Browser(connection)
+            yield browser
+            await browser.call("Browser.close")
     finally:
         if process.returncode is None:
             process.terminate()
         await process.communicate()
 
 
-class DevTools:
+class Browser:
+    """A browser, driven by its DevTools, which are a WebSocket server."""
+
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
         self.numbers = itertools.count(1)
@@ -105,3 +109,28 @@ class DevTools:
             if answer.get("id") == number:
                 result: dict[str, Any] = answer["result"]
                 return result
+
+    async def open(self, url: str = "about:blank") -> Page:
+        target = (await self.call("Target.createTarget", url=url))["targetId"]
+        attached = await self.call("Target.attachToTarget", targetId=target, flatten=True)
+        return Page(self, attached["sessionId"])
+
+
+class Page:
+    """What the browser shows."""
+
+    def __init__(self, browser: Browser, session: str) -> None:
+        self.browser = browser
+        self.session = session
+
+    async def evaluate(self, expression: str) -> Any:
+        """Return the value of an expression, or what its promise was resolved with."""
+        answer = await self.browser.call(
+            "Runtime.evaluate",
+            self.session,
+            expression=expression,
+            awaitPromise=True,
+            returnByValue=True,
+        )
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")

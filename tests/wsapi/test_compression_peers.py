@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.wsapi.foreign import DevTools, running_chromium, start_node
+from tests.wsapi.foreign import running_chromium, start_node
 from tests.wsapi.helpers import serving, uri_of
 from wsapi.asyncio.client import ClientConnection, connect
 from wsapi.asyncio.server import ServerConnection, broadcast
@@ -346,12 +346,8 @@ new Promise((resolve, reject) => {
 
 
 async def test_browser(tmp_path: Path) -> None:
-    async with running_chromium(tmp_path) as connection:
-        tools = DevTools(connection)
-        target = await tools.call("Target.createTarget", url="about:blank")
-        session = (
-            await tools.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
-        )["sessionId"]
+    async with running_chromium(tmp_path) as browser:
+        page = await browser.open()
         for takeover, bits in itertools.product((True, False), (9, 12, 15)):
             async with talking(takeover, bits) as (uri, _):
                 script = {
@@ -360,18 +356,9 @@ async def test_browser(tmp_path: Path) -> None:
                     "fragments": FRAGMENTS,
                     "broadcast": BROADCAST,
                 }
-                answer = await tools.call(
-                    "Runtime.evaluate",
-                    session,
-                    expression=PAGE % json.dumps(script),
-                    awaitPromise=True,
-                    returnByValue=True,
-                )
-                assert "exceptionDetails" not in answer
-                extensions = str(answer["result"]["value"])
+                extensions = await page.evaluate(PAGE % json.dumps(script))
                 assert extensions.startswith("permessage-deflate")
                 assert ("server_no_context_takeover" in extensions) is not takeover
-        await tools.call("Browser.close")
 
 
 async def test_many_kinds_of_clients_get_one_broadcast() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.wsapi.foreign import DevTools, running_chromium
+from tests.wsapi.foreign import running_chromium
 from tests.wsapi.helpers import echo, run, serving, uri_of
 from wsapi.asyncio.client import ClientConnection, connect, unix_connect
 from wsapi.asyncio.server import ServerConnection, serve
@@ -396,18 +396,12 @@ def test_dashboard_in_a_browser(tmp_path: Path) -> None:
 
 
 async def look_at_the_dashboard(directory: Path) -> None:
-    async with running("dashboard.py", "0") as server, running_chromium(directory) as connection:
+    async with running("dashboard.py", "0") as server, running_chromium(directory) as browser:
         url = await server.line()
-        tools = DevTools(connection)
-        target = await tools.call("Target.createTarget", url=url)
-        session = (
-            await tools.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
-        )["sessionId"]
+        page = await browser.open(url)
 
         async def text_of(element: str) -> str:
-            expression = f"document.getElementById('{element}')?.textContent"
-            answer = await tools.call("Runtime.evaluate", session, expression=expression)
-            return str(answer["result"].get("value"))
+            return str(await page.evaluate(f"document.getElementById('{element}')?.textContent"))
 
         while await text_of("visitors") != "1":
             await asyncio.sleep(0.05)
@@ -419,7 +413,6 @@ async def look_at_the_dashboard(directory: Path) -> None:
         await server.end()
         while await text_of("state") != "connection lost":
             await asyncio.sleep(0.05)
-        await tools.call("Browser.close")
 
 
 def test_each_example_is_run_here() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
+from tests.wsapi.foreign import running_chromium
 from tests.wsapi.helpers import (
     BINARY,
     CLOSE,
@@ -501,3 +502,47 @@ async def test_tls(tmp_path: Path) -> None:
         finally:
             await peer.close()
     assert scopes[0]["scheme"] == "wss"
+
+
+# Resolves with the lengths of what came back, one text, what was negotiated, and how it ended.
+PAGE = """
+new Promise(resolve => {
+  const ws = new WebSocket("%s", ["other", "chat"]);
+  ws.binaryType = "arraybuffer";
+  const messages = ["", "é", "x".repeat(100000), new Uint8Array(70000).fill(7).buffer];
+  const got = [];
+  ws.onopen = () => messages.forEach(message => ws.send(message));
+  ws.onmessage = event => {
+    got.push(typeof event.data === "string" ? event.data : new Uint8Array(event.data).join());
+    if (got.length === messages.length) ws.close(3000, "done");
+  };
+  ws.onclose = event => resolve([
+    got.map(text => text.length), got[1], ws.protocol, ws.extensions,
+    event.code, event.reason, event.wasClean,
+  ]);
+})
+"""
+
+
+async def test_browser(tmp_path: Path) -> None:
+    events: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await accepted(receive, send, subprotocol=scope["subprotocols"][-1])
+        while (event := await receive())["type"] == "websocket.receive":
+            await send({**event, "type": "websocket.send"})
+        events.append(event)
+
+    async with serving_app(app) as running, running_chromium(tmp_path) as browser:
+        port = running.sockets[0].getsockname()[1]
+        page = await browser.open()
+        lengths, text, protocol, extensions, *close = await page.evaluate(
+            PAGE % f"ws://127.0.0.1:{port}/"
+        )
+        assert lengths == [0, 1, 100_000, 2 * 70_000 - 1]
+        assert text == "é"
+        assert protocol == "chat"
+        assert extensions.startswith("permessage-deflate")
+        assert close == [3000, "done", True]
+        await until(lambda: events)
+    assert events == [{"type": "websocket.disconnect", "code": 3000, "reason": "done"}]
