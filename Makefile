@@ -15,7 +15,7 @@ JOBS := 2
 COMPILED := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 LINTED := src tests benchmarks examples demo setup.py
 
-.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check soak sanitize clean distclean
+.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check soak fuzz sanitize clean distclean
 
 build: $(VENV)/.built ## create .venv and compile in place (the default)
 
