@@ -111,6 +111,29 @@ class TestOrder:
             accepted[0].send_nowait("end")
             assert (await peer.read_message())[1] == b"end"
 
+    async def test_transport_has_something_to_write_already(self) -> None:
+        loop = asyncio.get_running_loop()
+        sock, peer = socket.socketpair()
+        with peer:
+            peer.setblocking(False)
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=sock)
+            before = 0
+            while not transport.get_write_buffer_size():
+                transport.write(bytes(65536))
+                before += 65536
+                await asyncio.sleep(0)
+            ws = Connection(Protocol(Side.SERVER))
+            transport.set_protocol(ws)
+            ws.connection_made(transport)
+            # Room for what is sent now, before the transport has noticed.
+            received = await loop.sock_recv(peer, 65536)
+            ws.send_nowait("x")
+            while len(received) < before + 3:
+                received += await loop.sock_recv(peer, 65536)
+            assert received == bytes(before) + b"\x81\x01x"
+            transport.abort()
+            await ws.wait_closed()
+
     async def test_peer_is_gone(self) -> None:
         async with pair() as (client, server):
             server.transport.abort()

@@ -135,6 +135,8 @@ cdef class Pump:
         """Start writing to ``transport``."""
         self._write = transport.write
         self.descriptor = writable_descriptor(transport)
+        # It may have been somebody else's before.
+        self._buffering = True
 
     def connection_lost(self) -> None:
         """Stop writing; let who waits see that the connection is closed."""
