@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import ssl
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,18 @@ from tests.wsapi.helpers import LOOPS, run
 def node() -> Path:
     """Give a directory where Node finds ``ws``."""
     return node_with_ws()
+
+
+@pytest.fixture(scope="session")
+def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Contexts of a server called localhost and 127.0.0.1, and of clients that trust it."""
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -68,17 +68,11 @@ async def test_host_and_port() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"server_hostname": "localhost"}])
-async def test_tls(options: dict[str, Any]) -> None:
-    trustme = pytest.importorskip("trustme")
-    authority = trustme.CA()
-    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(server_context)
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
+async def test_tls(options: dict[str, Any], tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     host = "h.test" if options else "localhost"
-    async with serving(ssl=server_context) as server:
+    async with serving(ssl=tls[0]) as server:
         async with connect(
-            f"wss://{host}:{port_of(server)}/", host="127.0.0.1", ssl=context, **options
+            f"wss://{host}:{port_of(server)}/", host="127.0.0.1", ssl=tls[1], **options
         ) as ws:
             assert ws.transport.get_extra_info("peercert")["subjectAltName"]
             await ws.send("hello")

@@ -328,18 +328,6 @@ def microsocks(request: pytest.FixtureRequest) -> Any:
         yield f"{request.param}127.0.0.1:{port}"
 
 
-@pytest.fixture(scope="module")
-def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Contexts of a server called localhost and of clients that trust it."""
-    trustme = pytest.importorskip("trustme")
-    authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
-
-
 def address_of(proxy: str) -> int:
     return int(proxy.rpartition(":")[2])
 

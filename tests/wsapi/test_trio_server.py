@@ -23,18 +23,6 @@ from wsapi.trio.server import Server, ServerConnection, basic_auth, serve, unix_
 from wsproto_fast import State
 
 
-@pytest.fixture(scope="session")
-def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Contexts of a server called localhost, and of clients that trust it."""
-    trustme = pytest.importorskip("trustme")
-    authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
-
-
 class TestNursery:
     @trio_test
     async def test_cancelled(self) -> None:

@@ -401,7 +401,7 @@ class connect(BaseConnect[ClientConnection]):
             if sys.version_info < (3, 12, 2) and transport.get_extra_info("sslcontext"):
                 # gh-113214: there, a failure of TLS inside TLS ends in a TypeError.
                 if hasattr(transport, "__dict__"):
-                    transport._force_close = lambda exc: transport.abort()  # type: ignore[attr-defined]
+                    transport._force_close = lambda exc: transport.abort()  # type: ignore[attr-defined] # see above
             loop = asyncio.get_running_loop()
             ssl = tls.pop("ssl")
             inner = await loop.start_tls(transport, connection, ssl, **tls)

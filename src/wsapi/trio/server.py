@@ -91,7 +91,7 @@ class ServerConnection(ServerSide, Connection):
         self._set_timeouts(trio.current_time(), open_timeout)
         self._update()
         if server._closing:
-            # Its TLS handshake ended after the server was closed.
+            # It was accepted just before the server was closed.
             self._respond(self._shutting_down())
         while not self._receive_request():
             if (
@@ -192,20 +192,20 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
         open_timeout = settings.open_timeout
         if self._ssl is not None:
             deadline = trio.current_time() + (inf if open_timeout is None else open_timeout)
-            secure = None
             with trio.CancelScope(deadline=deadline) as handshake:
                 self._tls_handshakes.add(handshake)
+                if self._closing:
+                    handshake.cancel()
                 try:
-                    secure = await start_tls(stream, self._ssl, server_side=True)
+                    stream = await start_tls(stream, self._ssl, server_side=True)
                 except OSError:
                     self.logger.debug("TLS handshake failed", exc_info=True)
+                    return
                 finally:
                     self._tls_handshakes.discard(handshake)
-            if secure is None:
-                if handshake.cancelled_caught:
-                    self.logger.debug("TLS handshake given up")
+            if handshake.cancelled_caught:
+                self.logger.debug("TLS handshake given up")
                 return
-            stream = secure
             if open_timeout is not None:
                 open_timeout = max(0.0, deadline - trio.current_time())
 

@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import inspect
 import os
-import ssl
 from typing import Any
 
 import pytest
@@ -55,18 +54,6 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-
-
-@pytest.fixture(scope="session")
-def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Contexts of a server called localhost and 127.0.0.1, and of clients that trust it."""
-    trustme = pytest.importorskip("trustme")
-    authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
 
 
 @pytest.hookimpl(tryfirst=True)
