@@ -18,6 +18,7 @@ from wsproto_fast.headers import validate_subprotocols
 
 __all__ = [
     "check_address",
+    "check_backlog",
     "check_callable",
     "check_compression",
     "check_connection_options",
@@ -48,6 +49,20 @@ def check_callable(name: str, value: object, *, optional: bool = True) -> None:
     if not (callable(value) or (optional and value is None)):
         wanted = "a callable or None" if optional else "a callable"
         raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
+
+
+def check_backlog(value: object) -> None:
+    """Refuse what isn't a limit on the bytes that wait on a connection.
+
+    Raises:
+        TypeError, ValueError: If it isn't acceptable.
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"max_backlog must be an int or None, not {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"max_backlog must be 0 or more; got {value}")
 
 
 def check_instance(

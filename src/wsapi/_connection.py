@@ -11,7 +11,7 @@ import http
 import inspect
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, cast
 
 from wsproto_fast import ClientProtocol, ServerProtocol
 from wsproto_fast import Protocol as Engine
@@ -21,7 +21,8 @@ from wsproto_fast.frames import MAX_FRAGMENTS, CloseCode, State
 from wsproto_fast.http11 import Request, Response
 from wsproto_fast.typing import DataLike, LoggerLike, StatusLike, Subprotocol
 
-from ._checks import queue_marks
+from ._checks import check_backlog, queue_marks
+from .limits import given_up
 
 __all__ = [
     "BaseConnection",
@@ -401,14 +402,21 @@ class _AsyncIterator:
 
 
 class SkippedBroadcasts:
-    """Connections that a broadcast skips.
+    """Connections that a broadcast skips, and those that it gives up.
 
     Args:
         raise_exceptions: Raise an ``ExceptionGroup`` at the end instead of logging warnings.
+        max_backlog: Limit on the bytes that wait on a connection, which is for the front-end to
+            apply (``Protocol.limit_backlog``).
+
+    Raises:
+        TypeError, ValueError: If ``max_backlog`` isn't acceptable.
     """
 
-    def __init__(self, raise_exceptions: bool) -> None:
+    def __init__(self, raise_exceptions: bool, max_backlog: int | None = None) -> None:
+        check_backlog(max_backlog)
         self._raise_exceptions = raise_exceptions
+        self._given_up: list[BaseConnection] = []
         self._exceptions: list[Exception] = []
 
     def add(self, connection: BaseConnection, exc: Exception) -> None:
@@ -427,11 +435,23 @@ class SkippedBroadcasts:
         else:
             connection.logger.warning("skipped broadcast: %s", problem)
 
+    def give_up(self, connection: BaseConnection) -> None:
+        """Note a connection whose backlog was over the limit; the engine has given it up.
+
+        Args:
+            connection: The connection.
+        """
+        self._given_up.append(connection)
+        if self._raise_exceptions:
+            self.add(connection, cast(Exception, connection.protocol.parser_exc))
+
     def finish(self) -> None:
         """End the broadcast.
 
         Raises:
             ExceptionGroup: If there are exceptions to be raised.
         """
+        if self._given_up:
+            given_up.add(len(self._given_up), self._given_up[0].logger)
         if self._exceptions:
             raise ExceptionGroup("skipped broadcast", self._exceptions)

@@ -86,6 +86,15 @@ SECTIONS = {
             None if it pays.
         raise_exceptions: Raise an ``ExceptionGroup`` at the end instead of logging warnings.
     """,
+    "backlog": """
+        A connection whose peer doesn't read is given up, with a warning, if more than
+        ``max_backlog`` bytes wait for it already: its end is a ``ConnectionClosedError``.
+        ``wsapi.limits`` counts them.
+    """,
+    "backlog_args": """
+        max_backlog: Bytes that may wait for being sent on a connection before this message; None
+            for no limit.
+    """,
     "broadcast_raises": """
         TypeError: If ``message`` isn't str or bytes-like.
         ExceptionGroup: With ``raise_exceptions``, what kept connections from getting the message.

@@ -114,7 +114,7 @@ cdef class HandshakeProtocol(Protocol):
         return used
 
     cdef int _receive_handshake_eof(self) except -1:
-        if self._parser is None:
+        if self._parser is None or self._discarding:
             return 0
         try:
             self._parser.finish()

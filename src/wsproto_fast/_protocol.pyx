@@ -735,6 +735,47 @@ cdef class Protocol(Receiver):
             self._now = now
         self._fail(code, str(reason))
 
+    def give_up(self, exc=None, *, now: float | None = None) -> None:
+        """Give up the connection: nothing is sent any more, and the transport is to be aborted.
+
+        Args:
+            exc: Why; becomes the cause of ``ConnectionClosed``.
+            now: Current time; by default that of the last call that was told the time.
+        """
+        if now is not None:
+            self._now = now
+        if self._state == CLOSED:
+            pass
+        elif self._state == CONNECTING:
+            self._set_handshake_failed(self.handshake_exc or exc or ConnectionAbortedError("given up"))
+        else:
+            if self.parser_exc is None:
+                self.parser_exc = exc
+            self._fail(CloseCode.ABNORMAL_CLOSURE, "")
+        self._output = OutputBuffer.__new__(OutputBuffer)
+        self._eof_sent = True
+        self.transport_action = ABORT
+        self._activity |= ATTENTION
+
+    def limit_backlog(self, unsent: int, limit: int | None) -> bool:
+        """Give up the connection if the peer is too far behind with reading what is sent.
+
+        Args:
+            unsent: Number of bytes that were taken from the output, and the network hasn't taken yet.
+            limit: Number of bytes that may wait, those in the output included; None for no limit.
+
+        Returns:
+            Whether it was given up.
+        """
+        if limit is None or unsent + self._output.size <= limit:
+            return False
+        self.give_up(
+            ConnectionAbortedError(
+                f"peer doesn't read: more than {limit} bytes wait to be sent"
+            )
+        )
+        return True
+
     cdef int _fail(self, int code, str reason) except -1:
         if self._state == CLOSED:
             return 0

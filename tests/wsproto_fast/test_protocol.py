@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsproto_fast import (
+    ClientProtocol,
     Close,
     CloseCode,
     ConcurrencyError,
@@ -25,11 +26,14 @@ from wsproto_fast import (
     PreparedMessage,
     Protocol,
     ProtocolError,
+    ServerProtocol,
     Side,
     State,
     TooManyFragments,
     activity,
 )
+from wsproto_fast.activity import ABORT
+from wsproto_fast.uri import parse_uri
 
 from .helpers import (
     BINARY,
@@ -1225,3 +1229,59 @@ def test_masked_input_is_not_altered() -> None:
     assert data == before
     assert events(protocol) == [(BINARY, b"abcdef", True)] * 2
     assert xor(before[6:], KEY) == b"abcdef"
+
+
+class TestGivingUp:
+    """What a driver does when its transport is of no use any more."""
+
+    @pytest.mark.parametrize("side", list(Side))
+    def test_open(self, side: Side) -> None:
+        protocol = Protocol(side)
+        protocol.set_timeouts(close_timeout=10, now=5)
+        protocol.send("unsent")
+        error = OSError("broken")
+        protocol.give_up(error, now=7)
+        assert protocol.take_output() == b""
+        assert protocol.transport_action == ABORT
+        assert protocol.state is State.CLOSING
+        assert protocol.next_timeout() == 17
+        with pytest.raises(InvalidState):
+            protocol.send("more")
+        protocol.give_up(OSError("later"))
+        protocol.connection_lost(OSError("last"))
+        assert isinstance(protocol.close_exc, ConnectionClosedError)
+        assert protocol.close_exc.__cause__ is error
+        protocol.give_up(OSError("too late"))
+        assert protocol.state is State.CLOSED
+
+    def test_closing(self) -> None:
+        protocol = Protocol(Side.SERVER)
+        protocol.close(1001)
+        protocol.give_up()
+        assert protocol.take_output() == b""
+        assert protocol.transport_action == ABORT
+        protocol.connection_lost()
+        assert protocol.close_sent is not None
+        assert protocol.close_exc.__cause__ is None
+
+    @pytest.mark.parametrize(
+        "protocol", [ServerProtocol(), ClientProtocol(parse_uri("ws://localhost/"))]
+    )
+    def test_opening(self, protocol: ServerProtocol | ClientProtocol) -> None:
+        error = OSError("broken")
+        protocol.receive_data(b"G" if protocol.side is Side.SERVER else b"H")
+        protocol.give_up(error)
+        protocol.connection_lost()
+        assert protocol.handshake_exc is error
+        assert protocol.transport_action == ABORT
+        assert protocol.take_output() == b""
+
+    def test_backlog(self) -> None:
+        protocol = Protocol(Side.SERVER)
+        protocol.send(bytes(8))  # and a header of 2 bytes
+        assert not protocol.limit_backlog(1000, None)
+        assert not protocol.limit_backlog(5, 15)
+        assert protocol.state is State.OPEN
+        assert protocol.limit_backlog(5, 14)
+        assert protocol.transport_action == ABORT
+        assert isinstance(protocol.parser_exc, ConnectionAbortedError)

@@ -372,17 +372,26 @@ cdef class Pump:
                 self._wrote = True
                 self._flush()
 
-    def broadcast(self, PreparedMessage message not None, compress) -> None:
+    def broadcast(self, PreparedMessage message not None, compress, limit) -> bool:
         """Send a message that goes to many connections at once; skip a connection that isn't open.
+
+        Returns:
+            False if more than ``limit`` bytes wait already: the connection was given up.
 
         Raises:
             ConcurrencyError: If a fragmented message is being sent.
         """
         if self._protocol._state == OPEN and not self._lost:
+            if self.writing_paused and self._protocol.limit_backlog(
+                self._connection.transport.get_write_buffer_size(), limit
+            ):
+                self._update()
+                return False
             if self._protocol._send_prepared(message, compress) & ATTENTION:
                 self._update()
             else:
                 self._flush()
+        return True
 
     def _end_turn(self):
         self._flush_scheduled = False

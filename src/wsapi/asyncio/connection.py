@@ -34,6 +34,7 @@ from wsproto_fast.typing import Data, DataLike
 from .._connection import SkippedBroadcasts
 from .._coroutines import AsyncConnection, AsyncFragments
 from .._options import ConnectionOptions, Option, documented
+from ..limits import MAX_BACKLOG
 from ._pump import DRAIN, SLOW_PATH, Pump
 
 __all__ = ["Connection"]
@@ -477,16 +478,28 @@ def broadcast(
     text: bool | None = None,
     compress: bool | None = None,
     raise_exceptions: bool = False,
+    max_backlog: int | None = MAX_BACKLOG,
 ) -> None:
     """Send a message to several connections without waiting for any of them.
 
-    {broadcast}
+    Connections that aren't open are skipped, as are those that are sending a fragmented message or
+    can't be written to; the latter two with a warning in the log.
+
+    {backlog}
+
+    Args:
+        {broadcast_args}
+        {backlog_args}
+
+    Raises:
+        {broadcast_raises}
     """
     prepared = PreparedMessage(message, text)
-    skipped = SkippedBroadcasts(raise_exceptions)
+    skipped = SkippedBroadcasts(raise_exceptions, max_backlog)
     for connection in connections:
         try:
-            connection._pump.broadcast(prepared, compress)
+            if not connection._pump.broadcast(prepared, compress, max_backlog):
+                skipped.give_up(connection)
         except Exception as exc:
             skipped.add(connection, exc)
     skipped.finish()

@@ -8,6 +8,7 @@ back to leave together, and when the housekeeper comes.
 from time import monotonic
 
 cimport cython
+from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.math cimport INFINITY
 
 from wsproto_fast._protocol cimport Protocol
@@ -270,8 +271,11 @@ cdef class Pump(Wire):
         finally:
             self._unlock()
 
-    def broadcast(self, PreparedMessage message not None, compress) -> None:
+    def broadcast(self, PreparedMessage message not None, compress, limit) -> bool:
         """Send a message that goes to many connections; skip a connection that isn't open.
+
+        Returns:
+            False if more than ``limit`` bytes wait already: the connection was given up.
 
         Raises:
             ConcurrencyError: If a fragmented message is being sent.
@@ -280,12 +284,18 @@ cdef class Pump(Wire):
         self._lock()
         try:
             if self._protocol._state == OPEN and not self._lost:
+                if self._piece is not None and self._protocol.limit_backlog(
+                    PyBytes_GET_SIZE(self._piece) - self._piece_sent, limit
+                ):
+                    self._update()
+                    return False
                 self._protocol._send_prepared(message, compress)
                 self._update()
                 if self._failure is not None:
                     raise self._failure
         finally:
             self._unlock()
+        return True
 
     def ping(self, data, event, acknowledge) -> None:
         """Send a Ping.

@@ -21,6 +21,7 @@ from wsproto_fast.typing import Data, DataLike
 
 from .._connection import BaseConnection, FragmentedMessage, SkippedBroadcasts
 from .._options import ConnectionOptions, documented
+from ..limits import MAX_BACKLOG
 from . import _housekeeping  # noqa: F401 # connections need the inbox that it sets
 from ._pump import Pump
 from ._tls import SecureSocket
@@ -317,6 +318,7 @@ def broadcast(
     text: bool | None = None,
     compress: bool | None = None,
     raise_exceptions: bool = False,
+    max_backlog: int | None = MAX_BACKLOG,
     **kwargs: Any,
 ) -> None:
     """Send a message to several connections without waiting for any of them.
@@ -324,8 +326,11 @@ def broadcast(
     Connections that aren't open are skipped, as are those that are sending a fragmented message or
     can't be written to; the latter two with a warning in the log.
 
+    {backlog}
+
     Args:
         {broadcast_args}
+        {backlog_args}
         **kwargs: Those of ``ThreadPoolExecutor``; no threads are needed, so they don't matter.
 
     Raises:
@@ -335,10 +340,11 @@ def broadcast(
     if unknown:
         raise TypeError(f"broadcast() got unexpected keyword arguments: {sorted(unknown)}")
     prepared = PreparedMessage(message, text)
-    skipped = SkippedBroadcasts(raise_exceptions)
+    skipped = SkippedBroadcasts(raise_exceptions, max_backlog)
     for connection in connections:
         try:
-            connection._pump.broadcast(prepared, compress)
+            if not connection._pump.broadcast(prepared, compress, max_backlog):
+                skipped.give_up(connection)
         except Exception as exc:
             skipped.add(connection, exc)
     skipped.finish()

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.wsapi.conformance.driver import Driver
+from tests.wsapi.conformance.driver import Driver, Ws, until_closed
 from tests.wsapi.helpers import BINARY, TEXT
-from wsapi.exceptions import ConcurrencyError
+from wsapi import limits
+from wsapi.exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedError
 from wsapi.frames import Frame
+from wsapi.limits import MAX_BACKLOG, connections_given_up
+from wsapi.protocol import State
 
 
 class TestBroadcast:
@@ -122,3 +125,90 @@ class TestBroadcast:
     async def test_module(self, driver: Driver) -> None:
         assert driver.connection.broadcast is driver.server.broadcast
         assert driver.server.broadcast.__module__ == f"wsapi.{driver.package}.server"
+
+
+@pytest.mark.not_on("trio", reason="broadcast() waits there until all is written")
+class TestBacklog:
+    async def test_peer_that_does_not_read(
+        self,
+        driver: Driver,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        ended = driver.event()
+        failures: list[Exception] = []
+
+        async def receive(ws: Ws) -> None:
+            try:
+                await ws.recv()
+            except ConnectionClosed as exc:
+                failures.append(exc)
+            ended.set()
+
+        monkeypatch.setattr(limits.given_up, "next_line", 0.0)
+        before = connections_given_up()
+        async with driver.serve(receive) as served:
+            async with driver.raw_client(served), driver.raw_client(served):
+                await driver.until(lambda: len(served.connections) == 2)
+                connections = list(served.connections)
+                one, other = connections
+                unsent = 0
+                # More than any system's buffers take; it ends long before.
+                for _ in range(400):
+                    await driver.broadcast([one], bytes(2**20))
+                    unsent = max(unsent, one.unsent)
+                    if one.state is not State.OPEN:
+                        break
+                else:
+                    raise AssertionError("it has no bound")
+                assert MAX_BACKLOG - 2**20 < unsent <= MAX_BACKLOG + 2**21
+                await ended.wait()
+                await one.wait_closed()
+                assert one.unsent == 0
+                assert one.close_code == 1006
+                (failure,) = failures
+                assert isinstance(failure, ConnectionClosedError)
+                assert isinstance(failure.__cause__, ConnectionAbortedError)
+                assert other.state is State.OPEN
+                assert connections_given_up() == before + 1
+                (record,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
+                assert record.getMessage().startswith("broadcast gave up 1 connection: ")
+
+    async def test_limit_of_ones_own(self, driver: Driver) -> None:
+        async with driver.serve(until_closed) as served:
+            async with driver.raw_client(served):
+                ws = await served.connection()
+                for _ in range(40):
+                    await driver.broadcast([ws], bytes(2**20), max_backlog=None)
+                await driver.broadcast([ws], b"x", max_backlog=2**26)
+                assert ws.state is State.OPEN
+                with pytest.raises(ExceptionGroup) as caught:
+                    await driver.broadcast([ws], b"x", max_backlog=2**20, raise_exceptions=True)
+                (exc,) = caught.value.exceptions
+                assert isinstance(exc.__cause__, ConnectionAbortedError)
+                await ws.wait_closed()
+
+    async def test_nothing_waits_for_a_large_message(self, driver: Driver) -> None:
+        async with driver.pair(client={"max_size": None}) as (client, server):
+            await driver.broadcast([server], bytes(2**20), max_backlog=0)
+            assert len(await client.recv()) == 2**20
+
+    @pytest.mark.parametrize(
+        "limit, error", [(-1, ValueError), ("1", TypeError), (True, TypeError)]
+    )
+    async def test_wrong_limits(self, driver: Driver, limit: Any, error: type[Exception]) -> None:
+        with pytest.raises(error):
+            await driver.broadcast([], "x", max_backlog=limit)
+
+
+def test_lines_in_the_log_are_few(caplog: pytest.LogCaptureFixture) -> None:
+    count, logger = limits._Count(), logging.getLogger("backlog")
+    for _ in range(100):
+        count.add(2, logger)
+    assert count.total == 200
+    count.next_line = 0.0
+    count.add(1, logger)
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "broadcast gave up 2 connections",
+        "broadcast gave up 199 connections",
+    ]
