@@ -145,7 +145,7 @@ class ASGIConnection(Connection):
             return  # it is being closed already
         if protocol.state is State.CONNECTING:
             if self._task is None:
-                self.transport.close()
+                self._close_transport()
             else:
                 self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n")
         else:

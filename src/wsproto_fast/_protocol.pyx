@@ -107,7 +107,7 @@ cdef class Protocol(Receiver):
             open_timeout: From ``now`` to the end of the opening handshake.
             ping_interval: Between keepalive pings.
             ping_timeout: From a keepalive ping to the next received byte.
-            close_timeout: From the beginning of the closing handshake to the end of the connection.
+            close_timeout: From the beginning of the end, whatever it is, to ``connection_lost``.
             now: Current time.
         """
         cdef double opening = _duration("open_timeout", open_timeout)
@@ -221,7 +221,7 @@ cdef class Protocol(Receiver):
         self._start_closing()
 
     cdef int _start_closing(self) except -1:
-        """Start the clock of the closing handshake, once; stop the others."""
+        """Start the clock of the end, once; stop the others. It runs until ``connection_lost``."""
         self._activity |= ATTENTION
         self._ping_time = self._pong_deadline = self._open_deadline = INFINITY
         if self._queue is not None:
@@ -234,9 +234,8 @@ cdef class Protocol(Receiver):
         self._discarding = True
         self._drop_partial()
         self._early = None
-        self._ping_time = self._pong_deadline = self._open_deadline = self._close_deadline = INFINITY
         self._release_time = INFINITY
-        self._activity |= ATTENTION
+        self._start_closing()
         if self._state != CLOSED:
             opened = self._state != CONNECTING
             self._set_state(CLOSED)
@@ -266,12 +265,12 @@ cdef class Protocol(Receiver):
             if self._state == CONNECTING:
                 self._opening_timed_out()
         if self._close_deadline <= now:
+            # In CLOSED, too: what is still to be written may be what the peer doesn't read.
             self._close_deadline = INFINITY
-            if self._state != CLOSED:
-                if self.parser_exc is None:
-                    self.parser_exc = TimeoutError("timed out while closing connection")
-                self.transport_action = ABORT
-                self._activity |= ATTENTION
+            if self._state != CLOSED and self.parser_exc is None:
+                self.parser_exc = TimeoutError("timed out while closing connection")
+            self.transport_action = ABORT
+            self._activity |= ATTENTION
         if self._pong_deadline <= now:
             late = now - self._pong_deadline
             if self._last_received > self._keepalive_sent:
@@ -336,7 +335,9 @@ cdef class Protocol(Receiver):
         return self._activity | (OUTPUT if self._output.size else 0)
 
     def connection_lost(self, exc=None) -> None:
-        """Record that the TCP connection is gone.
+        """Record that the TCP connection is gone; no time limit is left.
+
+        Until then ``handle_timeout`` may ask for ``transport_action`` ABORT.
 
         Args:
             exc: What broke it, if it was broken; becomes the cause of ``ConnectionClosed``.
@@ -345,6 +346,7 @@ cdef class Protocol(Receiver):
         if exc is not None and self.parser_exc is None:
             self.parser_exc = exc
         self.receive_eof(self._now)
+        self._close_deadline = INFINITY
         self._output = OutputBuffer.__new__(OutputBuffer)
         self._eof_sent = True
 

@@ -775,3 +775,26 @@ def test_raw_client_of_a_thread_server() -> None:
         peer.write(CLOSE, close_payload(1000))
         assert peer.read() == (CLOSE, close_payload(1000))
         assert peer.read_to_end() == b""
+
+
+class CountingSocket(socket.socket):
+    """Counts how often it is read from."""
+
+    reads = 0
+
+    def recv_into(self, *args: Any) -> int:  # type: ignore[override] # as it is called
+        self.reads += 1
+        return super().recv_into(*args)
+
+
+def test_nobody_reads_after_the_end_of_the_stream() -> None:
+    ours, theirs = socket.socketpair()
+    counting = CountingSocket(fileno=ours.detach())
+    connection = Connection(counting, Protocol(Side.SERVER), close_timeout=0.1)
+    with theirs:
+        sending = fill(connection)
+        theirs.shutdown(socket.SHUT_WR)
+        connection.close()
+        with pytest.raises(ConnectionClosedError):
+            sending.result()
+    assert counting.reads < 10

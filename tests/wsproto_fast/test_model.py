@@ -24,6 +24,7 @@ class End:
     output: bytearray = field(default_factory=bytearray)  # all it ever sent
     inbox: bytearray = field(default_factory=bytearray)
     inbox_ends: bool = False
+    lost: bool = False
     messages_sent: list[str | bytes] = field(default_factory=list)
     messages_read: list[str | bytes] = field(default_factory=list)
     fragments: list[str] | None = None
@@ -153,6 +154,7 @@ class Conversation(RuleBasedStateMachine):
         self.cut = True
         self.ends[index].inbox.clear()
         self.ends[index].protocol.connection_lost(ConnectionResetError())
+        self.ends[index].lost = True
         self.ends[1 - index].inbox_ends = True
 
     @invariant()
@@ -177,9 +179,8 @@ class Conversation(RuleBasedStateMachine):
             protocol = end.protocol
             if protocol.state is State.CLOSING:
                 assert protocol.reading_wanted
-                assert protocol.next_timeout() is not None
-            elif protocol.state is State.CLOSED:
-                assert protocol.next_timeout() is None
+            if protocol.state >= State.CLOSING:
+                assert (protocol.next_timeout() is None) is end.lost
 
     def teardown(self) -> None:
         for index in (0, 1):

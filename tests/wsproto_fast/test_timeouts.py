@@ -61,7 +61,7 @@ class TestNothingIsDue:
     @both_sides
     def test_after_the_end(self, side: Side) -> None:
         protocol = protocol_at(side)
-        protocol.receive_eof(T0 + 1)
+        protocol.connection_lost()
         assert due(protocol) is None
 
     @both_sides
@@ -71,6 +71,7 @@ class TestNothingIsDue:
         protocol.queue_messages()
         protocol.receive_data(frame(side, BINARY, b"\xff"), T0)
         protocol.receive_eof(T0 + 1)
+        protocol.connection_lost()
         if action == "fail":
             protocol.fail(1011, "late", now=T0 + 2)
         elif action == "close":
@@ -341,5 +342,49 @@ class TestClosing:
         protocol.close(now=T0)
         protocol.receive_data(frame(side, CLOSE), T0 + 1)
         protocol.receive_eof(T0 + 2)
+        assert due(protocol) == 10.0
+        assert protocol.transport_action == activity.CLOSE
+        protocol.connection_lost()
         assert due(protocol) is None
         assert protocol.transport_action == activity.CLOSE
+
+    @pytest.mark.parametrize("before", ["nothing", "ours", "theirs", "failure"])
+    def test_runs_on_after_the_end_of_the_stream(self, side: Side, before: str) -> None:
+        """What waits to be written may be what the peer, which half-closed, doesn't read."""
+        protocol = protocol_at(side)
+        if before == "ours":
+            protocol.close(now=T0 + 4)
+        elif before == "theirs":
+            protocol.receive_data(frame(side, CLOSE), T0 + 4)
+        elif before == "failure":
+            protocol.receive_data(b"\xff", T0 + 4)
+        cause = protocol.parser_exc
+        protocol.receive_eof(T0 + 6)
+        assert protocol.state is State.CLOSED
+        assert protocol.transport_action == activity.CLOSE
+        assert due(protocol) == (16.0 if before == "nothing" else 14.0)
+        for late in (protocol.receive_eof, protocol.close, protocol.handle_timeout):
+            late(now=T0 + 13)
+        assert protocol.handle_timeout(T0 + 16) & activity.ATTENTION
+        assert protocol.transport_action == activity.ABORT
+        assert due(protocol) is None
+        protocol.connection_lost(OSError("late"))
+        assert not isinstance(protocol.close_exc.__cause__, TimeoutError)
+        assert cause is None or protocol.close_exc.__cause__ is cause
+
+    def test_none_is_no_limit(self, side: Side) -> None:
+        protocol = protocol_at(side, close=None)
+        protocol.receive_eof(T0)
+        assert due(protocol) is None
+        protocol.handle_timeout(T0 + 1e9)
+        assert protocol.transport_action == activity.CLOSE
+
+    def test_connection_lost_leaves_no_time_limit(self, side: Side) -> None:
+        protocol = protocol_at(side)
+        protocol.close(now=T0)
+        assert due(protocol) == 10.0
+        protocol.connection_lost()
+        assert due(protocol) is None
+        protocol.handle_timeout(T0 + 100)
+        assert protocol.transport_action == activity.CLOSE
+        assert not isinstance(protocol.parser_exc, TimeoutError)

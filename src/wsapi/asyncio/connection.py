@@ -405,13 +405,19 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         if action == ABORT:
             self.transport.abort()
         elif action == CLOSE or not self.transport.can_write_eof():
-            self.transport.close()
+            self._close_transport()
         elif action == HALF_CLOSE and not self.transport.is_closing():
             try:
                 self.transport.write_eof()
             except OSError:
                 # The peer is gone already.
                 self.transport.abort()
+
+    def _close_transport(self) -> None:
+        """Close the transport when it has written everything; it can be aborted until then."""
+        # After a second close(), abort() of asyncio's TLS transports does nothing.
+        if not self.transport.is_closing():
+            self.transport.close()
 
     def _acknowledge_pings(self) -> None:
         for waiter, latency in self.protocol.acknowledged_pings():

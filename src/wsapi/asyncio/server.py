@@ -247,7 +247,7 @@ class Server(BaseServer[ServerConnection]):
                 if idle:
                     # Browsers connect in advance: such a client asks for nothing, and may not look
                     # at the end of the stream for long. Nothing that it sent can be lost, either.
-                    connection.transport.close()
+                    connection._close_transport()
         if close_connections:
             await asyncio.gather(
                 *(connection.close(code, reason) for connection in self.connections),

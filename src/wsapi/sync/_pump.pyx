@@ -442,7 +442,7 @@ cdef class Pump(Wire):
                     self._notify()
             if writable or (self._piece is not None and self._senders == 0):
                 self._flush(True)
-            if readable and not self._lost and not self._reading and protocol._queue.reading_wanted:
+            if readable and not self._lost and not self._reading and self._reading_wanted():
                 self._read_ready()
                 self._notify()
             if self._lost:
@@ -458,7 +458,7 @@ cdef class Pump(Wire):
                     wanted = READ
                 else:
                     self._list(now)
-            if wanted and not protocol._queue.reading_wanted:
+            if wanted and not self._reading_wanted():
                 wanted = NOTHING
             if self._piece is not None and self._senders == 0:
                 wanted |= WRITE

@@ -74,6 +74,7 @@ cdef class Wire:
     cdef bint _wait(self, double deadline) except -1
     cdef bint _read(self, double deadline) except -1
     cdef bint _read_ready(self) except -1
+    cdef bint _reading_wanted(self) noexcept
     cdef int _received(self, Py_ssize_t size, failure) except -1
     cdef int _received_encrypted(self, Py_ssize_t size, double now) except -1
     cdef int _update(self) except -1

@@ -205,7 +205,7 @@ cdef class Wire:
         cdef bint ready = True
         cdef object failure = None
         cdef object buffer
-        if self._reading or self._lost or self._chores:
+        if self._reading or self._lost or self._chores or self._protocol._eof_received:
             return self._wait(deadline)
         if self._early is not None:
             # It came together with the end of the TLS handshake.
@@ -261,6 +261,9 @@ cdef class Wire:
             failure = exc
         self._received(size, failure)
         return size > 0
+
+    cdef bint _reading_wanted(self) noexcept:
+        return self._protocol._queue.reading_wanted and not self._protocol._eof_received
 
     cdef int _received(self, Py_ssize_t size, failure) except -1:
         """Process what was read: ``size`` bytes, the end of the stream, nothing (-1), or a failure."""

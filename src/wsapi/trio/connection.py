@@ -62,7 +62,6 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
     _wrote = False  # the first message of this turn was written at once
     _held_back = False  # the housekeeper is going to write the others
     _neglected = False  # nobody has read since the housekeeper looked
-    _deadline = inf  # for writing the rest, when the engine is through
     _paused = False  # the engine knows that writing is paused
     _fragmented: trio.StrictFIFOLock | None = None  # held while a fragmented message is sent
     _received: trio.lowlevel.ParkingLot | None = None  # for what the reader finds
@@ -453,6 +452,7 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
         if self._ended:
             return
         self._ended = self._reading = True
+        deadline = self.protocol.next_timeout()  # of the end, which has begun if this is graceful
         self.protocol.connection_lost(exc)
         for event, ack_on_close in self.protocol.abandoned_pings():
             if ack_on_close:
@@ -462,18 +462,18 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
             find_socket(self.stream).close()
             self._lose()
         else:
-            self._start(self._close_stream, graceful, farewell)
+            self._start(self._close_stream, deadline, graceful, farewell)
         self._notify()
         if self._written is not None:
             self._written.unpark_all()
 
-    async def _close_stream(self, graceful: bool, farewell: bool) -> None:
+    async def _close_stream(self, deadline: float | None, graceful: bool, farewell: bool) -> None:
         try:
             if farewell:
                 with trio.CancelScope(deadline=trio.current_time() + FAREWELL, shield=True):
                     await self._transport.write_pending()
             if graceful:
-                with trio.move_on_after(inf if self.close_timeout is None else self.close_timeout):
+                with trio.CancelScope(deadline=inf if deadline is None else deadline):
                     await self.stream.aclose()
         except Exception:
             self.logger.debug("closing the stream failed", exc_info=True)
@@ -512,12 +512,7 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
         if action > CLOSE:
             self._end()
         elif self._transport.pending:
-            # Not before it is written. The engine has nothing to wait for any more, so the time
-            # that this may last is up to us.
-            if action == CLOSE and self._deadline == inf and self.close_timeout is not None:
-                self._deadline = trio.current_time() + self.close_timeout
-                if self._deadline < self._alarm:
-                    self._housekeeper.set_alarm(self, self._deadline)
+            pass  # not before it is written, for which the engine sets the time
         elif action == HALF_CLOSE:
             self._action = action
             try:
@@ -551,14 +546,9 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
 
     def _handle_timeout(self, now: float) -> None:
         """Have the engine do what is due."""
-        if self._deadline <= now:
-            self._abort()
-        elif self._deadline < inf:
-            self._housekeeper.set_alarm(self, self._deadline)
-        else:
-            self.protocol.handle_timeout(now)
-            self._update()
-            self._read_now()
+        self.protocol.handle_timeout(now)
+        self._update()
+        self._read_now()
 
     def _look(self) -> bool:
         """See to it that somebody reads; return whether to look again."""

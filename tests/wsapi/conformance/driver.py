@@ -13,11 +13,12 @@ import abc
 import contextlib
 import importlib
 import inspect
+import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
-from tests.wsapi.conformance.raw import RawPeer, RawServer, parsed
+from tests.wsapi.conformance.raw import RawPeer, RawServer, SecurePeer, parsed
 from tests.wsapi.helpers import request as handshake_request
 from wsapi.exceptions import ConnectionClosed, InvalidStatus
 from wsapi.http11 import Response
@@ -494,12 +495,21 @@ class Driver(abc.ABC):
 
     @contextlib.asynccontextmanager
     async def raw_client(
-        self, served: Served, handshake: bytes | None = None
+        self,
+        served: Served,
+        handshake: bytes | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> AsyncIterator[RawPeer]:
         """Connect to a server; after the opening handshake, unless ``handshake`` is ``b""``."""
         sock = await self.sock_connect((HOST, served.port))
-        peer = RawPeer(self, sock, masked=True)
+        peer = (
+            RawPeer(self, sock, masked=True)
+            if tls is None
+            else SecurePeer(self, sock, masked=True, tls=tls)
+        )
         try:
+            if isinstance(peer, SecurePeer):
+                await peer.start_tls()
             if handshake is None:
                 handshake = handshake_request()
             if handshake:
@@ -511,10 +521,14 @@ class Driver(abc.ABC):
 
     @contextlib.asynccontextmanager
     async def raw_server(
-        self, behave: Callable[[RawPeer], Awaitable[None]], *, handshake: bool = True
+        self,
+        behave: Callable[[RawPeer], Awaitable[None]],
+        *,
+        handshake: bool = True,
+        tls: ssl.SSLContext | None = None,
     ) -> AsyncIterator[RawServer]:
         """Listen; hand each connection to ``behave``, after the opening handshake if wanted."""
-        server = RawServer(self, behave, handshake)
+        server = RawServer(self, behave, handshake, tls)
         accepting = self.spawn(server.accept())
         try:
             yield server

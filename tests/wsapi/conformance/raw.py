@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -121,12 +122,74 @@ class RawPeer:
         self.sock.close()
 
 
+class SecurePeer(RawPeer):
+    """The same with TLS."""
+
+    def __init__(
+        self, driver: Driver, sock: Any, masked: bool, tls: ssl.SSLContext, over: Any = None
+    ) -> None:
+        super().__init__(driver, sock, masked, over)
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = tls.wrap_bio(
+            self.incoming,
+            self.outgoing,
+            server_side=not masked,
+            server_hostname="localhost" if masked else None,
+        )
+
+    async def start_tls(self) -> None:
+        while True:
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._flush()
+                self.incoming.write(await self.driver.sock_recv(self.sock, 65536))
+            else:
+                return await self._flush()
+
+    async def send(self, data: bytes) -> None:
+        self.tls.write(data)
+        await self._flush()
+
+    async def _flush(self) -> None:
+        await super().send(self.outgoing.read())
+
+    async def fill(self) -> bool:
+        while True:
+            try:
+                data = self.tls.read(65536)
+            except ssl.SSLWantReadError:
+                received = await self.driver.sock_recv(self.sock, 65536)
+                if received:
+                    self.incoming.write(received)
+                else:
+                    self.incoming.write_eof()
+            except ssl.SSLError:
+                return False
+            else:
+                self.buffer += data
+                return bool(data)
+
+    async def say_goodbye(self) -> None:
+        """Send the alert that ends what this side sends (close_notify)."""
+        try:
+            self.tls.unwrap()
+        except ssl.SSLError:
+            pass  # the other side hasn't said it
+        await self._flush()
+
+
 class RawServer:
     """A listening socket; each connection is a task that does what the test says."""
 
     def __init__(
-        self, driver: Driver, behave: Callable[[RawPeer], Awaitable[None]], handshake: bool
+        self,
+        driver: Driver,
+        behave: Callable[[RawPeer], Awaitable[None]],
+        handshake: bool,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self.tls = tls
         self.driver = driver
         self.behave = behave
         self.handshake = handshake
@@ -147,11 +210,17 @@ class RawServer:
                 sock.close()
                 self.sock.close()
                 return
-            peer = RawPeer(self.driver, sock, masked=False, over=self.over)
+            peer = (
+                RawPeer(self.driver, sock, masked=False, over=self.over)
+                if self.tls is None
+                else SecurePeer(self.driver, sock, masked=False, tls=self.tls, over=self.over)
+            )
             self.serving.append((self.driver.spawn(self.serve_one(peer)), peer))
 
     async def serve_one(self, peer: RawPeer) -> None:
         try:
+            if isinstance(peer, SecurePeer):
+                await peer.start_tls()
             if self.handshake:
                 await peer.answer_handshake()
             await self.behave(peer)
