@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import inspect
+import itertools
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Awaitable, Callable
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -26,7 +30,13 @@ from tests.wsapi.trio_helpers import (
     until,
     virtual_time_test,
 )
-from wsapi.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
+from wsapi.exceptions import (
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    InvalidState,
+)
 from wsapi.trio._housekeeping import ATTENTION_SPAN, MAX_OUTDATED, Housekeeper
 from wsapi.trio.connection import Connection
 from wsapi.trio.server import broadcast
@@ -442,6 +452,143 @@ class TestWriting:
                     left -= len(await peer.receive_some(left))
             await broadcast([slow, server], "x")
             assert await client.recv() == "x"
+
+
+async def _recv_streaming(connection: Connection) -> None:
+    async for _ in connection.recv_streaming():
+        pass
+
+
+async def _send_and_recv(connection: Connection) -> None:
+    await connection.send("one")
+    await connection.send("another")
+    await connection.recv()
+
+
+async def _close(connection: Connection) -> None:
+    await connection.aclose()
+    raise connection.protocol.close_exc
+
+
+async def _wait_closed(connection: Connection) -> None:
+    connection.protocol.close(now=trio.current_time())
+    connection._update()
+    await connection.wait_closed()
+    raise connection.protocol.close_exc
+
+
+async def _ping(connection: Connection) -> None:
+    await (await connection.ping(ack_on_close=True)).wait()
+    raise connection.protocol.close_exc
+
+
+async def _broadcast(connection: Connection) -> None:
+    await broadcast([connection], bytes(TOO_MUCH))
+    await broadcast([connection], "a")
+    await connection.recv()
+
+
+OPERATIONS: dict[str, Callable[[Connection], Awaitable[Any]]] = {
+    "recv": lambda connection: connection.recv(),
+    "recv decoded": lambda connection: connection.recv(decode=True),
+    "recv_streaming": _recv_streaming,
+    "send": lambda connection: connection.send(bytes(TOO_MUCH)),
+    "send and recv": _send_and_recv,
+    "send fragments": lambda connection: connection.send(["a" * 50_000] * 5),
+    "ping": _ping,
+    "pong": lambda connection: _pong(connection),
+    "close": _close,
+    "wait_closed": _wait_closed,
+    "broadcast": _broadcast,
+}
+
+
+async def _pong(connection: Connection) -> None:
+    await connection.pong()
+    await connection.recv()
+
+
+class TestEndsAnywhere:
+    """Whatever ends the connection, wherever it is noticed: nobody waits for what can't come."""
+
+    @pytest.mark.parametrize("kind", ["sockets", "plain"])
+    @pytest.mark.parametrize("name", OPERATIONS)
+    @pytest.mark.parametrize("end", ["write", "abort"])
+    @pytest.mark.parametrize("place", ["_flush", "_update", "write", "write_pending", "receive"])
+    @virtual_time_test
+    async def test_end(self, kind: str, name: str, end: str, place: str) -> None:
+        # The nth call of a method, before or after it did its work.
+        for count in itertools.count():
+            for after in (False, True):
+                if not await self.try_end(kind, name, end, place, count // 2, after):
+                    return
+            assert count < 100
+
+    async def try_end(
+        self, kind: str, name: str, end: str, place: str, count: int, after: bool
+    ) -> bool:
+        one, other = STREAMS[kind]()
+        calls = 0
+
+        def strike(connection: Connection) -> None:
+            transport = connection._transport
+            if end == "write":
+
+                def write(data: bytes) -> None:
+                    raise BrokenPipeError("injected")
+
+                transport.write = write  # type: ignore[method-assign] # injected
+                connection.protocol.send_pong(b"")
+                connection._flush()
+            else:
+                connection._abort(ConnectionResetError("injected"))
+
+        async with trio.open_nursery() as outer, other:
+            options: Any = {"ping_interval": None, "close_timeout": 5}
+            connection = Connection(outer, one, Protocol(Side.CLIENT), **options)
+            target = connection._transport if place[0] != "_" else connection
+            original = getattr(target, place)
+
+            def called(when: bool) -> None:
+                nonlocal calls
+                if when is after:
+                    calls += 1
+                    if calls == count + 1 and not connection._ended:
+                        setattr(target, place, original)
+                        with contextlib.suppress(ConnectionClosed, InvalidState):
+                            strike(connection)
+
+            def injected(*args: Any, **options: Any) -> Any:
+                called(False)
+                result = original(*args, **options)
+                called(True)
+                return result
+
+            async def async_injected() -> Any:
+                called(False)
+                result = await original()
+                called(True)
+                return result
+
+            wrapper = async_injected if inspect.iscoroutinefunction(original) else injected
+            setattr(target, place, wrapper)
+            # Without the fault, the peer takes what is sent, and answers nothing.
+            outer.start_soon(_swallow, other)
+            with trio.move_on_after(100) as scope:
+                with contextlib.suppress(ConnectionClosed):  # it may be done before
+                    await OPERATIONS[name](connection)
+            struck = calls > count
+            assert not (struck and scope.cancelled_caught), (name, end, place, count, after)
+            await connection.aclose()
+            assert connection._lost
+            outer.cancel_scope.cancel()
+        return struck
+
+
+async def _swallow(stream: trio.abc.Stream) -> None:
+    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        while await stream.receive_some(65536):
+            pass
 
 
 class TestTime:

@@ -191,6 +191,8 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
         Returns:
             Whether other tasks wait for the same.
         """
+        if self._ended:
+            return False  # what the caller did last may have ended it: nobody is going to wake it
         if self._reading or not self.protocol.reading_wanted:
             if self._received is None:
                 self._received = trio.lowlevel.ParkingLot()
@@ -478,8 +480,10 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
         except Exception:
             self.logger.debug("closing the stream failed", exc_info=True)
         finally:
-            await trio.aclose_forcefully(self.stream)
-            self._lose()
+            try:
+                await trio.aclose_forcefully(self.stream)
+            finally:
+                self._lose()
 
     def _lose(self) -> None:
         """Do what follows from the end of the stream."""
