@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from wsproto_fast import ClientProtocol
+from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.extensions.permessage_deflate import enable_client_permessage_deflate
 from wsproto_fast.typing import LoggerLike, PathLike
-from wsproto_fast.uri import WebSocketURI
+from wsproto_fast.uri import WebSocketURI, parse_uri
 
 from . import _checks
 from ._options import ClientOptions
@@ -127,13 +128,92 @@ class BaseConnect(Generic[ConnectionT]):
         }
         self._default_context: ssl_module.SSLContext | None = None
 
+    # ------------------------------------------------------------------ what next
+
+    @property
+    def uri(self) -> str:
+        """URI to connect to; redirects change it, and so may a subclass."""
+        return self._target.uri
+
+    @uri.setter
+    def uri(self, uri: str) -> None:
+        self._target.parsed = parse_uri(uri)
+        self._target.uri = uri
+
+    @property
+    def ws_uri(self) -> WebSocketURI:
+        """The same, parsed."""
+        return self._target.parsed
+
+    @ws_uri.setter
+    def ws_uri(self, uri: WebSocketURI) -> None:
+        self._target.parsed = uri
+
+    @property
+    def additional_headers(self) -> HeadersLike | None:
+        """Headers to add to requests; what credentials they have is left behind by redirects."""
+        return self._target.additional_headers
+
+    @additional_headers.setter
+    def additional_headers(self, headers: HeadersLike | None) -> None:
+        self._target.additional_headers = headers
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Decide where to go when an attempt has failed; subclasses may have rules of their own.
+
+        Args:
+            exc: What ended the attempt; `InvalidStatus` for an answer other than 101.
+
+        Returns:
+            The URI to connect to next; or what to raise, ``exc`` if it isn't a redirect.
+        """
+        return self._target.redirect(exc)
+
+    def _goes_on(self, exc: Exception, max_redirects: int) -> bool:
+        """Tell whether there is something else to request after a failed attempt.
+
+        Args:
+            exc: What ended the attempt.
+            max_redirects: Number of requests after which redirects aren't followed any more.
+
+        Raises:
+            Exception: What is to be raised instead of ``exc``.
+        """
+        target = self._target
+        if target.answer_challenge(exc):
+            return True
+        decision: object = None
+        try:
+            decision = self.process_redirect(exc)
+            if isinstance(decision, str):
+                try:
+                    target.follow(decision, max_redirects)
+                except Exception as error:
+                    error.__cause__ = exc
+                    raise
+                return True
+            if decision is exc:
+                return False
+            if isinstance(decision, Exception):
+                raise decision from exc
+            raise TypeError(
+                f"process_redirect must return an exception or a str, not {type(decision).__name__}"
+            )
+        finally:
+            target.stay()
+            # Frames that hold the exception whose traceback holds them are freed too late.
+            del exc, decision
+
     def _new_protocol(self, uri: WebSocketURI) -> ClientProtocol:
         """Return the engine of a connection."""
         return ClientProtocol(uri, **self._engine_options)
 
     def _reconnection(self) -> Reconnection:
         """Return what decides about the attempts of one iteration."""
-        return Reconnection(self.process_exception, self.reconnect_delays)
+        # They are looked up when they are needed: programs change them meanwhile.
+        return Reconnection(
+            lambda exc: self.process_exception(exc), lambda: self.reconnect_delays()
+        )
 
     def _failed(self, reconnection: Reconnection, exc: Exception) -> float:
         """Return the delay before the next attempt, in seconds; or raise, if there is none."""

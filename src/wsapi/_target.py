@@ -31,6 +31,29 @@ def _origin(uri: WebSocketURI) -> tuple[bool, str, int]:
     return uri.secure, uri.host, uri.port
 
 
+def _checked(headers: HeadersLike | None) -> HeadersLike | None:
+    """Check the types of additional headers, and make them last for several requests."""
+    if headers is None:
+        return None
+    if not hasattr(headers, "keys"):
+        # An iterator could be used once only. Mappings are kept: their owner may change what is
+        # sent the next time.
+        try:
+            headers = [(name, value) for name, value in headers]
+        except (TypeError, ValueError) as exc:
+            raise TypeError(
+                "additional_headers must be Headers, a mapping, or pairs of str"
+            ) from exc
+    pairs: Iterable[tuple[object, object]] = Headers(headers).raw_items()
+    for name, value in pairs:
+        if not all(isinstance(part, str) for part in (name, value)):
+            raise TypeError(
+                "additional_headers must have names and values of type str, "
+                f"not {name!r}: {value!r}"
+            )
+    return headers
+
+
 class Target:
     """Target of a client, which redirects move.
 
@@ -56,24 +79,8 @@ class Target:
     ) -> None:
         self.uri = uri
         self.parsed = parse_uri(uri)
-        if additional_headers is not None:
-            if not hasattr(additional_headers, "keys"):
-                # An iterator could be used once only. Mappings are kept: their owner may change
-                # what is sent the next time.
-                try:
-                    additional_headers = [(name, value) for name, value in additional_headers]
-                except (TypeError, ValueError) as exc:
-                    raise TypeError(
-                        "additional_headers must be Headers, a mapping, or pairs of str"
-                    ) from exc
-            pairs: Iterable[tuple[object, object]] = Headers(additional_headers).raw_items()
-            for name, value in pairs:
-                if not all(isinstance(part, str) for part in (name, value)):
-                    raise TypeError(
-                        "additional_headers must have names and values of type str, "
-                        f"not {name!r}: {value!r}"
-                    )
-        self._additional_headers = additional_headers
+        self._additional_headers = _checked(additional_headers)
+        self._withheld: HeadersLike | None = None  # headers before some were removed
         self._socket = socket
         self._fixed = fixed
         self._digest: Digest | None = None
@@ -95,56 +102,54 @@ class Target:
             headers.update(self._additional_headers)
         return dataclasses.replace(self.parsed, username=None, password=None), headers
 
-    def process_response(self, exc: InvalidStatus) -> None:
-        """Find out what to request after an answer other than 101.
+    @property
+    def additional_headers(self) -> HeadersLike | None:
+        """Headers to add to requests."""
+        return self._additional_headers
+
+    @additional_headers.setter
+    def additional_headers(self, headers: HeadersLike | None) -> None:
+        self._additional_headers = _checked(headers)
+        self._withheld = None
+
+    def redirect(self, exc: Exception) -> Exception | str:
+        """Return the URI that an answer redirects to, or why it isn't followed.
+
+        What mustn't be told to another origin is removed from the headers.
 
         Args:
-            exc: The answer.
+            exc: What ended an attempt; `InvalidStatus` for an answer.
 
-        Raises:
-            InvalidStatus: If this is the final answer.
-            InvalidURI: If it is a redirect to something else than a WebSocket URI.
-            SecurityError: If it is a redirect that isn't safe to follow, or one too many.
-            ValueError: If it is a redirect that arguments forbid to follow.
+        Returns:
+            ``exc`` itself if it isn't a redirect; `InvalidURI` if it is one to something else than
+            a WebSocket URI, `SecurityError` if it isn't safe to follow, `ValueError` if arguments
+            forbid it.
         """
-        response = exc.response
-        if response.status_code == 401:
-            return self._process_challenge(exc)
-        locations = response.headers.get_all("Location")
-        if response.status_code not in _REDIRECTS or len(locations) != 1:
-            raise exc
+        if not isinstance(exc, InvalidStatus) or exc.response.status_code not in _REDIRECTS:
+            return exc
+        locations = exc.response.headers.get_all("Location")
+        if len(locations) != 1:
+            return exc
         location = locations[0]
         try:
             uri = urllib.parse.urljoin(self.uri, location)
             parsed = parse_uri(uri)
         except ValueError as error:
             # The location is the server's, not the caller's, so this isn't an error of arguments.
-            raise InvalidURI(location, str(error)) from exc
+            return InvalidURI(location, str(error))
         except InvalidURI as error:
-            raise InvalidURI(location, error.msg) from exc
+            return InvalidURI(location, error.msg)
         if self._socket:
-            raise ValueError(
-                f"cannot follow redirect to {location} with a preexisting socket"
-            ) from exc
+            return ValueError(f"cannot follow redirect to {location} with a preexisting socket")
         if self.parsed.secure and not parsed.secure:
-            raise SecurityError(f"cannot follow redirect to non-secure URI {location}") from exc
-        same_origin = _origin(parsed) == _origin(self.parsed)
-        if not same_origin and self._fixed is not None:
-            raise ValueError(
-                f"cannot follow cross-origin redirect to {location} with {self._fixed}"
-            ) from exc
-        self._requests += 1
-        if self._requests >= MAX_REDIRECTS:
-            raise SecurityError(f"more than {MAX_REDIRECTS} redirects") from exc
-
-        if same_origin:
-            if parsed.user_info is None:
-                parsed.username, parsed.password = self.parsed.username, self.parsed.password
-            if parsed.user_info != self.parsed.user_info:
-                self._digest = None
-        else:
-            self._digest = None
+            return SecurityError(f"cannot follow redirect to non-secure URI {location}")
+        if _origin(parsed) != _origin(self.parsed):
+            if self._fixed is not None:
+                return ValueError(
+                    f"cannot follow cross-origin redirect to {location} with {self._fixed}"
+                )
             if self._additional_headers is not None:
+                self._withheld = self._additional_headers
                 self._additional_headers = Headers(
                     [
                         (name, value)
@@ -152,22 +157,54 @@ class Target:
                         if name.lower() not in _CREDENTIALS
                     ]
                 )
+        return uri
+
+    def stay(self) -> None:
+        """Don't follow what ``redirect`` has returned."""
+        if self._withheld is not None:
+            self._additional_headers, self._withheld = self._withheld, None
+
+    def follow(self, uri: str, limit: int) -> None:
+        """Request another URI next.
+
+        Args:
+            uri: The URI.
+            limit: Number of requests of one attempt after which none is followed any more.
+
+        Raises:
+            InvalidURI: If the URI isn't valid.
+            SecurityError: If it is one too many.
+        """
+        parsed = parse_uri(uri)
+        self._requests += 1
+        if self._requests >= limit:
+            raise SecurityError(f"more than {limit} redirects")
+        self._withheld = None
+        if _origin(parsed) == _origin(self.parsed):
+            if parsed.user_info is None:
+                parsed.username, parsed.password = self.parsed.username, self.parsed.password
+            if parsed.user_info != self.parsed.user_info:
+                self._digest = None
+        else:
+            self._digest = None
         self._challenged = False
         self.uri = uri
         self.parsed = parsed
 
-    def _process_challenge(self, exc: InvalidStatus) -> None:
+    def answer_challenge(self, exc: Exception) -> bool:
+        """Tell whether the next request answers a challenge, which needs credentials."""
+        if not isinstance(exc, InvalidStatus) or exc.response.status_code != 401:
+            return False
         # The credentials are those of the URI, hence for its origin. What the caller puts into
         # a header is the caller's business.
         user_info = self.parsed.user_info
         if self._challenged or self._socket or user_info is None:
-            raise exc
+            return False
         if self._additional_headers is not None and "Authorization" in Headers(
             self._additional_headers
         ):
-            raise exc
-        digest = Digest.from_headers(exc.response.headers.get_all("WWW-Authenticate"), *user_info)
-        self._digest = digest
-        if digest is None:
-            raise exc
-        self._challenged = True
+            return False
+        challenges = exc.response.headers.get_all("WWW-Authenticate")
+        self._digest = Digest.from_headers(challenges, *user_info)
+        self._challenged = self._digest is not None
+        return self._challenged

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from wsapi._target import Target
+from wsapi._target import MAX_REDIRECTS, Target
 from wsapi.datastructures import Headers
 from wsapi.exceptions import InvalidStatus, InvalidURI, SecurityError
 from wsapi.http11 import Response
@@ -19,6 +19,16 @@ SECRET = {"Authorization": "Bearer x", "cookie": "a=b", "PROXY-Authorization": "
 
 def refusal(status: int, *locations: str) -> InvalidStatus:
     return InvalidStatus(Response(status, "", Headers([("Location", to) for to in locations])))
+
+
+def redirect(target: Target, exc: InvalidStatus) -> None:
+    """Follow a redirect, or raise why not."""
+    decision = target.redirect(exc)
+    if not isinstance(decision, str):
+        target.stay()
+        raise decision
+    target.follow(decision, MAX_REDIRECTS)
+    target.stay()  # does nothing any more
 
 
 def names(target: Target) -> list[str]:
@@ -43,7 +53,7 @@ def names(target: Target) -> list[str]:
 )
 def test_followed(status: int, uri: str, location: str, followed: str) -> None:
     target = Target(uri)
-    target.process_response(refusal(status, location))
+    redirect(target, refusal(status, location))
     assert target.uri == followed
 
 
@@ -72,14 +82,14 @@ def test_not_followed(
     target = Target(uri, **options)
     exc = refusal(status, *locations)
     with pytest.raises(exception) as info:
-        target.process_response(exc)
-    assert info.value is exc or info.value.__cause__ is exc
+        redirect(target, exc)
+    assert info.value is exc or exception is not InvalidStatus
     assert target.uri == uri
 
 
 def test_fixed_place_same_origin() -> None:
     target = Target("ws://h/", fixed="a Unix socket")
-    target.process_response(refusal(302, "/d"))
+    redirect(target, refusal(302, "/d"))
     assert target.uri == "ws://h/d"
 
 
@@ -88,9 +98,9 @@ def test_number_of_requests() -> None:
     for _ in range(2):  # each attempt has its own
         target.begin()
         for _ in range(9):
-            target.process_response(refusal(302, "/"))
+            redirect(target, refusal(302, "/"))
         with pytest.raises(SecurityError, match=r"^more than 10 redirects$"):
-            target.process_response(refusal(302, "/"))
+            redirect(target, refusal(302, "/"))
 
 
 @pytest.mark.parametrize("variable", ["WSAPI_MAX_REDIRECTS", "WEBSOCKETS_MAX_REDIRECTS"])
@@ -104,15 +114,28 @@ def test_number_of_requests_from_environment(variable: str) -> None:
 @pytest.mark.parametrize("headers", [SECRET, Headers(SECRET), list(SECRET.items())])
 def test_credentials(headers: Any) -> None:
     target = Target("ws://h/", headers)
-    target.process_response(refusal(302, "/d"))
-    target.process_response(refusal(302, "ws://H:80/e"))
+    redirect(target, refusal(302, "/d"))
+    redirect(target, refusal(302, "ws://H:80/e"))
     assert names(target) == list(SECRET)
-    target.process_response(refusal(302, "ws://other/"))
+    redirect(target, refusal(302, "ws://other/"))
     assert names(target) == ["X-Other"]
     # Nor are they told when it leads back.
-    target.process_response(refusal(302, "ws://h/"))
+    redirect(target, refusal(302, "ws://h/"))
     assert names(target) == ["X-Other"]
     assert len(list(headers)) == 4
+
+
+def test_credentials_when_not_followed() -> None:
+    target = Target("ws://h/", SECRET)
+    assert target.redirect(refusal(302, "ws://other/")) == "ws://other/"
+    assert names(target) == ["X-Other"]
+    target.stay()
+    assert names(target) == list(SECRET)
+    # What somebody has set stays.
+    target.redirect(refusal(302, "ws://other/"))
+    target.additional_headers = {"Y": "1"}
+    target.stay()
+    assert names(target) == ["Y"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +151,7 @@ def test_credentials(headers: Any) -> None:
 )
 def test_user_info(location: str, user_info: tuple[str, str] | None) -> None:
     target = Target("ws://u:p@h/")
-    target.process_response(refusal(302, location))
+    redirect(target, refusal(302, location))
     assert target.request()[0].user_info == user_info
 
 

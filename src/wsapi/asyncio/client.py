@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Literal, Unpack, cast
 
 from wsproto_fast.datastructures import HeadersLike
-from wsproto_fast.exceptions import InvalidStatus
+from wsproto_fast.exceptions import InvalidHandshake, ProxyError
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.http11 import USER_AGENT
 from wsproto_fast.typing import PathLike
@@ -30,6 +30,7 @@ from .._connection import ClientSide
 from .._gate import gate
 from .._options import ClientOptions, complete, documented
 from .._reconnection import process_exception
+from .._target import MAX_REDIRECTS
 from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy
 from .connection import Connection, WriteOptions
 
@@ -287,15 +288,17 @@ class connect(BaseConnect[ClientConnection]):
     # ------------------------------------------------------------------ opening
 
     async def _connect(self) -> ClientConnection:
-        target = self._target
-        target.begin()
+        self._target.begin()
         try:
             async with asyncio.timeout(self.open_timeout) as timeout:
                 while True:
                     try:
                         return await self._open()
-                    except InvalidStatus as exc:
-                        target.process_response(exc)
+                    except ProxyError:
+                        raise
+                    except InvalidHandshake as exc:
+                        if not self._goes_on(exc, MAX_REDIRECTS):
+                            raise
         except TimeoutError as exc:
             if timeout.expired():
                 raise TimeoutError("timed out during opening handshake") from exc

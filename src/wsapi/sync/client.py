@@ -20,7 +20,6 @@ from types import TracebackType
 from typing import Annotated, Literal, Unpack, overload
 
 from wsproto_fast.datastructures import HeadersLike
-from wsproto_fast.exceptions import InvalidStatus
 from wsproto_fast.frames import CloseCode
 from wsproto_fast.http11 import USER_AGENT
 from wsproto_fast.typing import PathLike
@@ -31,6 +30,7 @@ from .._connection import ClientSide
 from .._gate import gate
 from .._options import ClientOptions, Option, complete, documented
 from .._reconnection import backoff, process_exception
+from .._target import MAX_REDIRECTS
 from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy
 from ._channel import Channel, Deadline
 from .connection import Connection
@@ -217,13 +217,14 @@ class reconnect(BaseConnect[ClientConnection]):
     # ------------------------------------------------------------------ opening
 
     def _connect(self) -> ClientConnection:
-        deadline, target = Deadline(self.open_timeout), self._target
-        target.begin()
+        deadline = Deadline(self.open_timeout)
+        self._target.begin()
         while True:
             try:
                 return self._open(deadline)
-            except InvalidStatus as exc:
-                target.process_response(exc)
+            except Exception as exc:
+                if not self._goes_on(exc, MAX_REDIRECTS):
+                    raise
 
     def _open(self, deadline: Deadline) -> ClientConnection:
         """Open a connection for one request."""

@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal, Self, Unpack, cast
 import trio
 
 from wsproto_fast.datastructures import HeadersLike
-from wsproto_fast.exceptions import InvalidStatus
 from wsproto_fast.frames import CloseCode
 from wsproto_fast.http11 import USER_AGENT
 from wsproto_fast.typing import PathLike
@@ -29,6 +28,7 @@ from .._connection import ClientSide
 from .._gate import gate
 from .._options import ClientOptions, Option, complete, documented
 from .._reconnection import process_exception
+from .._target import MAX_REDIRECTS
 from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy
 from ._transports import start_tls, tls_errors
 from .connection import Connection
@@ -203,14 +203,14 @@ class connect(BaseConnect[ClientConnection]):
     # ------------------------------------------------------------------ opening
 
     async def _connect(self, nursery: trio.Nursery) -> ClientConnection:
-        target = self._target
-        target.begin()
+        self._target.begin()
         with trio.move_on_after(inf if self.open_timeout is None else self.open_timeout):
             while True:
                 try:
                     return await self._open(nursery)
-                except InvalidStatus as exc:
-                    target.process_response(exc)
+                except Exception as exc:
+                    if not self._goes_on(exc, MAX_REDIRECTS):
+                        raise
         raise TimeoutError("timed out during opening handshake")
 
     async def _open(self, nursery: trio.Nursery) -> ClientConnection:

@@ -69,6 +69,106 @@ async def test_for_ever(driver: Driver) -> None:
     assert len(requests) == 10
 
 
+def subclass(driver: Driver, process_redirect: Any) -> Any:
+    """Return a class of connectors with another ``process_redirect``."""
+    return type("Connector", (driver.connector_class,), {"process_redirect": process_redirect})
+
+
+class TestHook:
+    """``process_redirect`` of a subclass."""
+
+    async def test_refuses(self, driver: Driver) -> None:
+        contacted = []
+        async with driver.serve(process_request=lambda *args: contacted.append(args)) as other:
+            location = other.uri("/there")
+            async with driver.serve(process_request=redirecting(location)) as server:
+                seen = []
+
+                def process_redirect(connector: Any, exc: Exception) -> Exception:
+                    seen.append((exc, connector.uri, connector.ws_uri.port))
+                    return exc
+
+                connector = subclass(driver, process_redirect)(
+                    server.uri(), additional_headers=SECRET
+                )
+                for _ in range(2):
+                    with pytest.raises(InvalidStatus) as info:
+                        async with driver.connected_by(connector):
+                            pass
+                    assert seen.pop() == (info.value, server.uri(), server.port)
+                assert connector.additional_headers == SECRET
+        assert not contacted
+
+    async def test_refuses_what_the_default_follows(self, driver: Driver) -> None:
+        async with driver.serve(process_request=redirecting("ws://other.test/")) as server:
+
+            def process_redirect(connector: Any, exc: Exception) -> Exception:
+                assert driver.connector_class.process_redirect(connector, exc) == "ws://other.test/"
+                return KeyError("other.test")
+
+            connector = subclass(driver, process_redirect)(server.uri(), additional_headers=SECRET)
+            with pytest.raises(KeyError) as info:
+                async with driver.connected_by(connector):
+                    pass
+            assert isinstance(info.value.__cause__, InvalidStatus)
+            assert connector.additional_headers == SECRET
+            assert connector.uri == server.uri()
+
+    async def test_goes_elsewhere(self, driver: Driver) -> None:
+        def process_request(connection: Ws, request: Request) -> Response | None:
+            if request.headers.get("Authorization") == "Bearer new":
+                return None
+            return connection.respond(403, "no\n")
+
+        async with driver.serve(process_request=process_request) as server:
+
+            def process_redirect(connector: Any, exc: Exception) -> str:
+                assert isinstance(exc, InvalidStatus)
+                connector.additional_headers = {"Authorization": "Bearer new"}
+                return connector.uri + "there"
+
+            connector = subclass(driver, process_redirect)(server.uri(), additional_headers=SECRET)
+            async with driver.connected_by(connector) as ws:
+                assert ws.request is not None
+                assert ws.request.path == "/there"
+
+    async def test_result_of_a_wrong_type(self, driver: Driver) -> None:
+        async with driver.serve(process_request=redirecting("/there")) as server:
+            connector = subclass(driver, lambda *args: None)(server.uri())
+            with pytest.raises(TypeError, match="process_redirect must return"):
+                async with driver.connected_by(connector):
+                    pass
+
+    async def test_for_ever(self, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+        requests = []
+
+        def process_request(connection: Ws, request: Request) -> Response:
+            requests.append(request)
+            return connection.respond(403, "no\n")
+
+        monkeypatch.setattr(driver.client, "MAX_REDIRECTS", 3)
+        async with driver.serve(process_request=process_request) as server:
+            connector = subclass(driver, lambda self, exc: self.uri)(server.uri())
+            with pytest.raises(SecurityError, match="more than 3 redirects"):
+                async with driver.connected_by(connector):
+                    pass
+        assert len(requests) == 3
+
+
+async def test_target_is_changed_between_attempts(driver: Driver) -> None:
+    async with driver.serve() as server, driver.serve() as other:
+        connector = driver.connector(server)
+        async with driver.connected_by(connector):
+            pass
+        connector.uri = other.uri("/there")
+        connector.additional_headers = [("X-Other", "z")]
+        async with driver.connected_by(connector) as ws:
+            assert ws.request is not None
+            assert ws.request.path == "/there"
+            assert ws.request.headers["Host"] == f"127.0.0.1:{other.port}"
+            assert ws.request.headers["X-Other"] == "z"
+
+
 async def test_ready_made_socket(driver: Driver) -> None:
     async with driver.serve(process_request=redirecting("/there")) as server:
         sock = socket.create_connection(("127.0.0.1", server.port))
