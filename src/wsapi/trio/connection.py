@@ -191,9 +191,9 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
         Returns:
             Whether other tasks wait for the same.
         """
-        if self._ended:
-            return False  # what the caller did last may have ended it: nobody is going to wake it
         if self._reading or not self.protocol.reading_wanted:
+            if self._ended:
+                return False  # by what the caller did last; nobody is going to wake it
             if self._received is None:
                 self._received = trio.lowlevel.ParkingLot()
             await self._received.park()
