@@ -217,8 +217,12 @@ class BaseConnect(Generic[ConnectionT]):
 
     def _failed(self, reconnection: Reconnection, exc: Exception) -> float:
         """Return the delay before the next attempt, in seconds; or raise, if there is none."""
-        delay = reconnection.failed(exc)
-        self.logger.info("connect failed; reconnecting in %.1f seconds: %s", delay, one_line(exc))
+        text = one_line(exc)
+        try:
+            delay = reconnection.failed(exc)
+        finally:
+            del exc  # it may be raised through this frame
+        self.logger.info("connect failed; reconnecting in %.1f seconds: %s", delay, text)
         return delay
 
     # ------------------------------------------------------------------ where

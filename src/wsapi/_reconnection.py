@@ -10,7 +10,12 @@ import traceback
 from collections.abc import Callable, Iterator
 
 from wsproto_fast._environment import getenv
-from wsproto_fast.exceptions import InvalidMessage, InvalidStatus
+from wsproto_fast.exceptions import (
+    InvalidMessage,
+    InvalidProxyStatus,
+    InvalidStatus,
+    ProxyError,
+)
 
 __all__ = ["Reconnection", "backoff", "one_line", "process_exception"]
 
@@ -27,6 +32,9 @@ BACKOFF_FACTOR = _getenv_float("BACKOFF_FACTOR", 1.618)
 
 # Answers of servers, and of what stands before them, that may be different in a moment.
 _TRANSIENT_STATUS_CODES = frozenset({500, 502, 503, 504})
+# RFC 1928 section 6: replies of SOCKS proxies that can't reach the server (X'02', X'07' and X'08'
+# say that they never will).
+_TRANSIENT_REPLIES = frozenset({1, 3, 4, 5, 6})
 
 
 def backoff(
@@ -59,8 +67,9 @@ def backoff(
 def process_exception(exc: Exception) -> Exception | None:
     """Decide whether a failed attempt to connect is worth another one.
 
-    It is after network errors and timeouts, when the server closes the connection without an
-    answer, and after the answers 500, 502, 503 and 504.
+    It is after network errors and timeouts, when the server or a proxy closes the connection
+    without an answer, after the answers 500, 502, 503 and 504 of either, and when a SOCKS proxy
+    can't reach the server.
 
     Args:
         exc: What the attempt raised.
@@ -70,9 +79,17 @@ def process_exception(exc: Exception) -> Exception | None:
     """
     if isinstance(exc, OSError):  # TimeoutError is one
         return None
-    if isinstance(exc, InvalidMessage) and isinstance(exc.__cause__, EOFError):
+    if isinstance(exc, (InvalidMessage, ProxyError)) and isinstance(exc.__cause__, EOFError):
         return None
-    if isinstance(exc, InvalidStatus) and exc.response.status_code in _TRANSIENT_STATUS_CODES:
+    if (
+        isinstance(exc, (InvalidStatus, InvalidProxyStatus))
+        and exc.response.status_code in _TRANSIENT_STATUS_CODES
+    ):
+        return None
+    if (
+        isinstance(exc, ProxyError)
+        and getattr(exc.__cause__, "error_code", None) in _TRANSIENT_REPLIES
+    ):
         return None
     return exc
 
@@ -108,20 +125,25 @@ class Reconnection:
         Raises:
             Exception: What the policy wants raised; ``exc`` when there is no delay left.
         """
+        new_exc: Exception | None = None
         try:
-            new_exc = self._process_exception(exc)
-        except Exception as raised:
-            new_exc = raised
-        if new_exc is exc:
-            raise exc
-        if new_exc is not None:
-            raise new_exc from exc
-        if self._delays is None:
-            self._delays = iter(self._reconnect_delays())
-        delay = next(self._delays, None)
-        if delay is None:
-            raise exc
-        return delay
+            try:
+                new_exc = self._process_exception(exc)
+            except Exception as raised:
+                new_exc = raised
+            if new_exc is exc:
+                raise exc
+            if new_exc is not None:
+                raise new_exc from exc
+            if self._delays is None:
+                self._delays = iter(self._reconnect_delays())
+            delay = next(self._delays, None)
+            if delay is None:
+                raise exc
+            return delay
+        finally:
+            # A frame that holds the exception whose traceback holds it is freed too late.
+            del exc, new_exc
 
 
 def one_line(exc: Exception) -> str:

@@ -181,6 +181,7 @@ class ConnectProtocol:
         self.response: Response | None = None
         self._buffer = bytearray()
         self._eof = False
+        self._broken_by: Exception | None = None
         # RFC 9110 §9.3.6: the answer has no body, whatever its headers say; older proxies are
         # content with HTTP/1.0.
         self._parser = Response.parse(self._read_line, self._read_line, self._read_line, proxy=True)
@@ -201,13 +202,18 @@ class ConnectProtocol:
         self._buffer += data
         return self._advance()
 
-    def receive_eof(self) -> None:
-        """Process the end of the connection.
+    def receive_eof(self, exc: Exception | None = None) -> None:
+        """Process the end of the connection, however it came.
+
+        Args:
+            exc: What broke the connection.
 
         Raises:
-            InvalidProxyMessage: If the answer isn't complete.
+            InvalidProxyMessage: If the answer isn't complete; its cause is an `EOFError`, whose
+                cause is ``exc``.
         """
         self._eof = True
+        self._broken_by = exc
         self._advance()
 
     def _advance(self) -> bool:
@@ -243,7 +249,9 @@ class ConnectProtocol:
             if size > limit:
                 raise RuntimeError(f"read {size} bytes, expected no more than {limit} bytes")
             if self._eof:
-                raise EOFError(f"connection closed after {size} bytes of a line")
+                raise EOFError(
+                    f"connection closed after {size} bytes of a line"
+                ) from self._broken_by
             yield
 
 
@@ -279,12 +287,23 @@ def socks_errors() -> Iterator[None]:
     """Translate what python-socks raises.
 
     Raises:
-        OSError, TimeoutError: As they are.
-        ProxyError: From anything else.
+        OSError, TimeoutError: As they are, up to the connection to the proxy.
+        ProxyError: From anything else; its cause is an `EOFError` if the proxy closes the
+            connection without an answer, in whichever way.
     """
     try:
         yield
+    except ConnectionError as exc:
+        raise ProxyError("failed to connect to SOCKS proxy") from _eof(exc)
     except OSError:
         raise
     except Exception as exc:
+        if type(exc.__cause__).__name__ == "IncompleteReadError":  # of python-socks, private there
+            raise ProxyError("failed to connect to SOCKS proxy") from _eof(exc)
         raise ProxyError("failed to connect to SOCKS proxy") from exc
+
+
+def _eof(exc: Exception) -> EOFError:
+    eof = EOFError("connection closed by proxy")
+    eof.__cause__ = exc
+    return eof

@@ -21,7 +21,13 @@ from wsapi.asyncio.client import connect
 from wsapi.asyncio.server import Server, ServerConnection
 from wsapi.client import backoff, process_exception
 from wsapi.datastructures import Headers
-from wsapi.exceptions import InvalidMessage, InvalidStatus, InvalidURI, ProxyError
+from wsapi.exceptions import (
+    InvalidMessage,
+    InvalidProxyStatus,
+    InvalidStatus,
+    InvalidURI,
+    ProxyError,
+)
 from wsapi.http11 import Response
 
 # ---------------------------------------------------------------------- policies
@@ -62,6 +68,12 @@ def message(cause: Exception) -> InvalidMessage:
     return exc
 
 
+def proxy_error(cause: Exception) -> ProxyError:
+    exc = ProxyError("failed to connect")
+    exc.__cause__ = cause
+    return exc
+
+
 @pytest.mark.parametrize(
     "exc, again",
     [
@@ -78,6 +90,10 @@ def message(cause: Exception) -> InvalidMessage:
         (status(401), False),
         (InvalidURI("", ""), False),
         (ProxyError(), False),
+        (proxy_error(EOFError()), True),
+        (proxy_error(ValueError()), False),
+        (InvalidProxyStatus(status(503).response), True),
+        (InvalidProxyStatus(status(407).response), False),
         (ValueError(), False),
     ],
 )

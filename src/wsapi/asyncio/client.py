@@ -137,17 +137,21 @@ class _Tunnel(asyncio.BufferedProtocol):
                 self.finish(exc)
 
     def eof_received(self) -> None:
-        if self.failure is None:
-            try:
-                self.protocol.receive_eof()
-            except Exception as exc:
-                self.finish(exc)
-            else:
-                self.finish(ConnectionResetError("connection closed by proxy"))
+        self.end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.finish(exc or ConnectionResetError("connection closed by proxy"))
+        self.end(exc)
         self.lost.set_result(None)
+
+    def end(self, exc: Exception | None) -> None:
+        """Fail, since the connection has ended; there may have been a tunnel."""
+        if self.failure is None:
+            try:
+                self.protocol.receive_eof(exc)
+            except Exception as failure:
+                self.finish(failure)
+            else:
+                self.finish(exc or ConnectionResetError("connection closed by proxy"))
 
     def finish(self, exc: Exception | None) -> None:
         """Have the coroutine go on that waits for the tunnel, or fail when it leaves it."""

@@ -331,14 +331,17 @@ class reconnect(BaseConnect[ClientConnection]):
             if tls is not None:
                 channel.start_tls(tls["ssl"], server_hostname=tls["server_hostname"])
             protocol = ConnectProtocol(proxy, *address, self.user_agent_header)
-            channel.send(protocol.request)
-            while True:
-                data = channel.recv()
-                if not data:
-                    protocol.receive_eof()
-                    raise ConnectionResetError("connection closed by proxy")
-                if protocol.receive_data(data):
-                    return channel
+            try:
+                channel.send(protocol.request)
+                while data := channel.recv():
+                    if protocol.receive_data(data):
+                        return channel
+            except TimeoutError:
+                raise
+            except OSError as exc:
+                protocol.receive_eof(exc)
+            protocol.receive_eof()
+            raise AssertionError("an answer that isn't complete was accepted")
         except BaseException:
             channel.sock.close()
             raise

@@ -290,13 +290,16 @@ class connect(BaseConnect[ClientConnection]):
             stream = await start_tls(stream, **tls)
         tunnel = ConnectProtocol(proxy, host, port, self.user_agent_header)
         try:
-            with tls_errors():
-                await stream.send_all(tunnel.request)
-                while data := await stream.receive_some():
-                    if tunnel.receive_data(bytes(data)):
-                        return stream
+            try:
+                with tls_errors():
+                    await stream.send_all(tunnel.request)
+                    while data := await stream.receive_some():
+                        if tunnel.receive_data(bytes(data)):
+                            return stream
+            except OSError as exc:
+                tunnel.receive_eof(exc)
             tunnel.receive_eof()
-            raise ConnectionResetError("connection closed by proxy")
+            raise AssertionError("an answer that isn't complete was accepted")
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise

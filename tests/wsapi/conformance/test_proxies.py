@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import ssl
 import sys
@@ -14,6 +15,7 @@ from tests.wsapi.conformance.driver import HOST, Driver, Ws, echo
 from tests.wsapi.conformance.proxy import proxying
 from tests.wsapi.conformance.raw import RawPeer
 from tests.wsapi.helpers import untrusted
+from wsapi.client import process_exception
 from wsapi.exceptions import (
     InvalidMessage,
     InvalidProxy,
@@ -198,13 +200,104 @@ async def test_silence(driver: Driver, answer: bytes, scheme: str) -> None:
         await driver.until(lambda: began == ended)
 
 
-async def test_reset(driver: Driver) -> None:
-    async def behave(peer: RawPeer) -> None:
+async def end(driver: Driver, peer: RawPeer, how: str) -> None:
+    """Be a proxy that ends the connection without an answer."""
+    if "asked" in how:
+        asked = await peer.read_exactly(3)
+        await driver.settle()
+        if "begun" in how:
+            await peer.send({5: b"\5\0", 4: b"\0"}.get(asked[0], b"HTTP/1.1 5"))
+            await driver.settle()
+    if "reset" in how:
         peer.reset()
 
+
+ENDS = ["closed", "reset", "closed asked", "reset asked", "closed asked begun", "reset asked begun"]
+
+
+@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize("scheme", ["http", "https", "socks4a", "socks5h"])
+async def test_no_answer(driver: Driver, tls: Contexts, scheme: str, how: str) -> None:
+    """It is the same exception in whichever way the proxy ends, and the default policy retries."""
+
+    async def behave(peer: RawPeer) -> None:
+        # What is left unread makes a reset of the end.
+        await end(driver, peer, how)
+
+    options: dict[str, Any] = {"tls": tls[0]} if scheme == "https" else {}
+    secure: dict[str, Any] = {"proxy_ssl": tls[1]} if scheme == "https" else {}
+    async with driver.raw_server(behave, handshake=False, **options) as proxy:
+        host = "localhost" if secure else HOST
+        with pytest.raises(Exception) as caught:
+            await driver.attempt("ws://h.test/", proxy=f"{scheme}://{host}:{proxy.port}", **secure)
+    assert process_exception(caught.value) is None
+    # At worst there wasn't a connection yet.
+    if not (how == "reset" and isinstance(caught.value, OSError)):
+        assert type(caught.value) is (ProxyError if "socks" in scheme else InvalidProxyMessage)
+        assert isinstance(caught.value.__cause__, EOFError)
+
+
+async def refuse_http(peer: RawPeer, status: int) -> bool:
+    """Be an HTTP proxy; tell whether there is a tunnel."""
+    await peer.read_head()
+    await peer.send(f"HTTP/1.1 {status} Whatever\r\n\r\n".encode())
+    return status == 200
+
+
+async def refuse_socks(peer: RawPeer, reply: int) -> bool:
+    """Be a SOCKS5 proxy; tell whether there is a tunnel."""
+    await peer.read_exactly(3)
+    await peer.send(b"\5\0")
+    await peer.read_exactly(4 + 1 + len("h.test") + 2)
+    await peer.send(bytes([5, reply, 0, 1]) + bytes(6))
+    return reply == 0
+
+
+@pytest.mark.parametrize(
+    "scheme, refuse, answers",
+    [
+        ("http", refuse_http, [500, 502, 503, 504, 200]),
+        ("socks5h", refuse_socks, [1, 3, 4, 5, 6, 0]),
+    ],
+)
+async def test_restart(driver: Driver, scheme: str, refuse: Any, answers: list[int]) -> None:
+    """Who connects again and again sees through that a proxy, or a server behind it, restarts."""
+    todo: list[Any] = [*ENDS, *answers]
+
+    async def behave(peer: RawPeer) -> None:
+        what = todo.pop(0)
+        if isinstance(what, str):
+            await end(driver, peer, what)
+        elif await refuse(peer, what):
+            await peer.answer_handshake()
+            await peer.read()
+
     async with driver.raw_server(behave, handshake=False) as proxy:
-        with pytest.raises((ConnectionError, InvalidProxyMessage)):
-            await driver.attempt("ws://h.test/", proxy=f"http://127.0.0.1:{proxy.port}")
+        async with driver.reconnecting(
+            "ws://h.test/",
+            proxy=f"{scheme}://{HOST}:{proxy.port}",
+            reconnect_delays=lambda: itertools.repeat(0),
+            close_timeout=0.1,
+        ) as connections:
+            async for _ in connections:
+                break
+    assert not todo
+
+
+@pytest.mark.parametrize(
+    "scheme, refuse, answer",
+    [("http", refuse_http, 403), ("http", refuse_http, 407), ("socks5h", refuse_socks, 2)],
+)
+async def test_refusal_for_good(driver: Driver, scheme: str, refuse: Any, answer: int) -> None:
+    async def behave(peer: RawPeer) -> None:
+        await refuse(peer, answer)
+
+    async with driver.raw_server(behave, handshake=False) as proxy:
+        url = f"{scheme}://{HOST}:{proxy.port}"
+        with pytest.raises(ProxyError):
+            async with driver.reconnecting("ws://h.test/", proxy=url) as connections:
+                async for _ in connections:
+                    raise AssertionError
 
 
 # ---------------------------------------------------------------------- tunnels
