@@ -276,6 +276,24 @@ class ServerSide(BaseConnection):
         self.response = response
         return True
 
+    def _log_failure(self, exc: Exception) -> None:
+        """Log the exception that ended the handler."""
+        if self.protocol.state is State.CLOSED and self._is_own_end(exc):
+            self.logger.info("connection ended its handler: %s", self.protocol.close_exc)
+        else:
+            self.logger.error("connection handler failed", exc_info=exc)
+
+    def _is_own_end(self, exc: BaseException) -> bool:
+        """Tell whether an exception says no more than that this connection was closed."""
+        if isinstance(exc, BaseExceptionGroup):
+            return all(map(self._is_own_end, exc.exceptions))
+        protocol = self.protocol
+        return (
+            isinstance(exc, ConnectionClosed)
+            and exc.rcvd is protocol.close_rcvd
+            and exc.sent is protocol.close_sent
+        )
+
     def _shutting_down(self) -> Response:
         return self.protocol.reject(
             http.HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n"

@@ -188,7 +188,6 @@ class TestAclose:
                 await server.aclose()
                 assert 10 <= trio.current_time() - start < 11
                 connection._abort()
-        logged_errors("connection handler failed")
 
 
 class MemoryListener(trio.abc.Listener[Any]):

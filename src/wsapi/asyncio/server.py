@@ -201,8 +201,8 @@ class Server(BaseServer[ServerConnection]):
                 return
             await self.handler(connection)
             code = CloseCode.NORMAL_CLOSURE
-        except Exception:
-            connection.logger.error("connection handler failed", exc_info=True)
+        except Exception as exc:
+            connection._log_failure(exc)
         finally:
             try:
                 if connection.response is None:

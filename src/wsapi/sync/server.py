@@ -263,8 +263,8 @@ class Server(BaseServer[ServerConnection]):
             connection._pump.watch()
             handler(connection)
             code = CloseCode.NORMAL_CLOSURE
-        except Exception:
-            connection.logger.error("connection handler failed", exc_info=True)
+        except Exception as exc:
+            connection._log_failure(exc)
         finally:
             try:
                 connection.close(code)

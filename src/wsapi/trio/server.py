@@ -228,8 +228,8 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
                 return
             await self.handler(connection)
             code = CloseCode.NORMAL_CLOSURE
-        except Exception:
-            connection.logger.error("connection handler failed", exc_info=True)
+        except Exception as exc:
+            connection._log_failure(exc)
         except BaseException:
             # There is no time for a closing handshake.
             connection._drop(code)

@@ -59,12 +59,51 @@ class TestHandler:
         assert isinstance(record.exc_info[1], ZeroDivisionError)
 
     @pytest.mark.parametrize("code", [1000, 1011])
-    async def test_raises_connection_closed(self, driver: Driver, code: int) -> None:
+    @pytest.mark.parametrize("grouped", [False, True])
+    async def test_raises_its_own_connection_closed(
+        self, driver: Driver, code: int, grouped: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def handler(ws: Ws) -> None:
+            try:
+                await ws.recv()
+            except ConnectionClosed as exc:
+                if grouped:
+                    raise ExceptionGroup("tasks", [exc, ExceptionGroup("more", [exc])]) from None
+                raise
+
+        caplog.set_level("INFO")
+        async with driver.serve(handler) as server, driver.connect(server) as ws:
+            await ws.close(code)
+        (record,) = [r for r in caplog.records if "handler" in r.getMessage()]
+        assert (record.levelname, record.exc_info) == ("INFO", None)
+        assert record.getMessage().startswith(f"connection ended its handler: received {code} ")
+
+    async def test_raises_its_own_loss(
+        self, driver: Driver, caplog: pytest.LogCaptureFixture
+    ) -> None:
         async def handler(ws: Ws) -> None:
             await ws.recv()
 
+        caplog.set_level("INFO")
         async with driver.serve(handler) as server, driver.connect(server) as ws:
-            await ws.close(code)
+            ws.lose()
+            await ws.wait_closed()
+        (record,) = [r for r in caplog.records if "handler" in r.getMessage()]
+        assert record.getMessage() == (
+            "connection ended its handler: no close frame received or sent"
+        )
+
+    async def test_raises_connection_closed_of_another(self, driver: Driver) -> None:
+        async with driver.pair() as (lost, _server):
+            lost.lose()
+            await lost.wait_closed()
+
+            async def handler(_ws: Ws) -> None:
+                await lost.recv()
+
+            async with driver.serve(handler) as server, driver.connect(server) as ws:
+                await ws.wait_closed()
+                assert ws.close_code == 1011
         (record,) = logged_errors("connection handler failed")
         assert record.exc_info is not None
         assert isinstance(record.exc_info[1], ConnectionClosed)
