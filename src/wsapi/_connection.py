@@ -11,6 +11,7 @@ import http
 import inspect
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from time import monotonic
 from typing import Any, Protocol, Self, TypeVar, cast
 
 from wsproto_fast import ClientProtocol, ServerProtocol
@@ -134,6 +135,10 @@ class BaseConnection:
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__qualname__} {self.state.name} id={self.id}>"
+
+    def _now(self) -> float:
+        """Return the current time, in seconds."""
+        return monotonic()
 
     def _set_timeouts(self, now: float, open_timeout: float | None = None) -> None:
         """Tell the engine how long things may last."""
@@ -264,7 +269,7 @@ class ServerSide(BaseConnection):
         if protocol.state is not State.CONNECTING:
             return False
         try:
-            protocol.send_response(response)
+            protocol.send_response(response, self._now())
         except InvalidState:
             return False  # the engine gave an answer
         except Exception as exc:
@@ -272,7 +277,7 @@ class ServerSide(BaseConnection):
             self.logger.error("opening handshake failed", exc_info=True)
             protocol.handshake_exc = exc
             response = self._internal_error()
-            protocol.send_response(response)
+            protocol.send_response(response, self._now())
         self.response = response
         return True
 

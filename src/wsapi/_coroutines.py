@@ -116,10 +116,6 @@ class AsyncConnection(BaseConnection):
     def _update(self) -> None:
         """Do what follows from a change in the engine."""
 
-    @abstractmethod
-    def _now(self) -> float:
-        """Return the current time, in seconds."""
-
 
 class AsyncFragments:
     """Iterator over fragments of one message; others can receive as soon as nobody holds it.

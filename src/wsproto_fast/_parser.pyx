@@ -149,7 +149,7 @@ cdef class Parser(Sender):
         self._handed_out = self._read_capacity
         return self._read_buffer
 
-    def buffer_updated(self, Py_ssize_t size, double now = 0.0) -> int:
+    def buffer_updated(self, Py_ssize_t size, now: float | None = None) -> int:
         """Process what was received into the buffer of ``get_buffer``; return the activity bits.
 
         Args:
@@ -159,7 +159,7 @@ cdef class Parser(Sender):
         Raises:
             ValueError: If the buffer hasn't got so much room.
         """
-        return self._buffer_updated(size, now)
+        return self._buffer_updated(size, self._time(now))
 
     cdef int _buffer_updated(self, Py_ssize_t size, double now) except -1:
         cdef Py_ssize_t room = self._handed_out
@@ -180,7 +180,7 @@ cdef class Parser(Sender):
             self._unmask_in_place = False
         return self._activity | (OUTPUT if self._output.size else 0)
 
-    def receive_data(self, data, double now = 0.0) -> int:
+    def receive_data(self, data, now: float | None = None) -> int:
         """Process received bytes; return the activity bits.
 
         Args:
@@ -191,6 +191,7 @@ cdef class Parser(Sender):
             EOFError: If the end of the stream was received before.
         """
         cdef Py_buffer view
+        cdef double time = self._time(now)
         if self._eof_received:
             raise EOFError("stream ended")
         if self._calling:
@@ -201,7 +202,7 @@ cdef class Parser(Sender):
         self._activity = 0
         self._rest_size = 0
         self._unmask_in_place = False
-        self._now = self._last_received = now
+        self._now = self._last_received = time
         if PyBytes_CheckExact(data):
             self._receive(<const unsigned char*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         else:

@@ -40,6 +40,7 @@ cdef class Protocol(Receiver):
     cdef int _set_handshake_failed(self, exc) except -1
 
     cdef double _next_deadline(self) noexcept
+    cdef int _handle_timeout(self, double now) except -1
     cdef int _received_close(self, bytes payload) except -1
     cdef int _received_pong(self, bytes payload) except -1
     cdef int _send(self, message, text, compress) except -1

@@ -2,9 +2,10 @@
 
 A driver feeds it what the network brings (``receive_data`` or ``get_buffer`` + ``buffer_updated``,
 ``receive_eof``, ``connection_lost``), what the application wants (``send``, ``ping``, ``close``, ...) and the
-time (``now``, in seconds, of any clock that doesn't go back; ``handle_timeout``). After any of these it looks
-at the outputs, in this order: ``take_output()`` until it is empty, ``transport_action``,
-``events_received()`` or ``next_message()``, ``acknowledged_pings()``, ``reading_wanted``, ``next_timeout()``.
+time (``now``, in seconds, of any clock that doesn't go back; ``handle_timeout``). A call that isn't told the
+time takes it to be what was told last; before that it is 0. After any of these it looks at the outputs, in this
+order: ``take_output()`` until it is empty, ``transport_action``, ``events_received()`` or ``next_message()``,
+``acknowledged_pings()``, ``reading_wanted``, ``next_timeout()``.
 
 A peer's fault never raises here: it yields the right Close frame and is kept in ``parser_exc``. A caller's
 misuse raises and leaves the state as it was.
@@ -99,7 +100,7 @@ cdef class Protocol(Receiver):
         ping_interval: float | None = None,
         ping_timeout: float | None = None,
         close_timeout: float | None = None,
-        now: float = 0.0,
+        now: float | None = None,
     ) -> None:
         """Set the durations after which something must have happened, in seconds; None for no limit.
 
@@ -116,14 +117,14 @@ cdef class Protocol(Receiver):
             raise ValueError("ping_interval must be more than 0, or None")
         cdef double pong = _duration("ping_timeout", ping_timeout)
         cdef double closing = _duration("close_timeout", close_timeout)
-        self._now = now
+        self._now = self._time(now)
         self._ping_interval = interval
         self._ping_timeout = pong
         self._close_timeout = closing
         if self._state == CONNECTING:
-            self._open_deadline = now + opening
+            self._open_deadline = self._now + opening
         elif self._state == OPEN:
-            self._ping_time = now + interval
+            self._ping_time = self._now + interval
 
     # ------------------------------------------------------------------ state
 
@@ -255,11 +256,15 @@ cdef class Protocol(Receiver):
             self._release_time,
         )
 
-    def handle_timeout(self, double now) -> int:
+    def handle_timeout(self, now: float | None = None) -> int:
         """Do what is due at ``now``; return the activity bits."""
-        cdef double late
-        self._now = now
+        self._now = self._time(now)
         self._activity = 0
+        self._handle_timeout(self._now)
+        return self._activity | (OUTPUT if self._output.size else 0)
+
+    cdef int _handle_timeout(self, double now) except -1:
+        cdef double late
         if self._open_deadline <= now:
             self._open_deadline = INFINITY
             if self._state == CONNECTING:
@@ -292,7 +297,6 @@ cdef class Protocol(Receiver):
             self._send_keepalive()
         if self._release_time <= now:
             self._release_contexts(self._message_opcode != 0)
-        return self._activity | (OUTPUT if self._output.size else 0)
 
     def _send_keepalive(self):
         if self._keepalive_payload is not None:
@@ -317,10 +321,10 @@ cdef class Protocol(Receiver):
 
     # ------------------------------------------------------------------ receiving
 
-    def receive_eof(self, double now = 0.0) -> int:
+    def receive_eof(self, now: float | None = None) -> int:
         """Process the end of the stream; return the activity bits. May be called more than once."""
+        self._now = self._time(now)
         self._activity = 0
-        self._now = now
         if not self._eof_received:
             self._eof_received = True
             if self._debug():
@@ -345,7 +349,7 @@ cdef class Protocol(Receiver):
         self._activity = 0
         if exc is not None and self.parser_exc is None:
             self.parser_exc = exc
-        self.receive_eof(self._now)
+        self.receive_eof()
         self._close_deadline = INFINITY
         self._output = OutputBuffer.__new__(OutputBuffer)
         self._eof_sent = True
@@ -638,7 +642,7 @@ cdef class Protocol(Receiver):
         self._require_state(True)
         self._write_control(OP_PONG, to_bytes("data", data))
 
-    def ping(self, data=None, waiter=None, *, double now = 0.0) -> bytes:
+    def ping(self, data=None, waiter=None, *, now: float | None = None) -> bytes:
         """Send a Ping frame and remember it until a Pong answers it.
 
         Args:
@@ -655,6 +659,7 @@ cdef class Protocol(Receiver):
             InvalidState: If the connection isn't open.
         """
         cdef bytes payload
+        cdef double time = self._time(now)
         self._require_state(False)
         payload = self._unused_ping_payload() if data is None else to_bytes("data", data)
         if self._pings is None:
@@ -662,7 +667,8 @@ cdef class Protocol(Receiver):
         if payload in self._pings:
             raise ConcurrencyError("already waiting for a pong with the same data")
         self._write_control(OP_PING, payload)
-        self._pings[payload] = (now, waiter)
+        self._now = time
+        self._pings[payload] = (time, waiter)
         return payload
 
     def _unused_ping_payload(self):
@@ -676,7 +682,7 @@ cdef class Protocol(Receiver):
 
     # ------------------------------------------------------------------ closing
 
-    def close(self, code=1000, reason: str = "", *, double now = 0.0) -> None:
+    def close(self, code=1000, reason: str = "", *, now: float | None = None) -> None:
         """Start the closing handshake, unless it has started; received data isn't wanted any more.
 
         Args:
@@ -687,7 +693,7 @@ cdef class Protocol(Receiver):
         Raises:
             ProtocolError: If the code or the reason isn't allowed; nothing is sent.
         """
-        self._now = now
+        self._now = self._time(now)
         if self._state == OPEN:
             if self._sending_opcode:
                 self._check_close(code, reason)
@@ -697,19 +703,22 @@ cdef class Protocol(Receiver):
         if self._state == CLOSING:
             self._start_closing()
 
-    def send_close(self, code=None, reason: str = "") -> None:
+    def send_close(self, code=None, reason: str = "", *, now: float | None = None) -> None:
         """Send a Close frame, which starts the closing handshake.
 
         Args:
             code: Close code (RFC 6455 section 7.4); None for none.
             reason: Close reason, at most 123 bytes of UTF-8.
+            now: Current time.
 
         Raises:
             ProtocolError: If the code or the reason isn't allowed; nothing is sent.
             InvalidState: If the connection isn't open.
         """
+        cdef double time = self._time(now)
         self._require_state(False)
         payload = self._check_close(code, reason)
+        self._now = time
         self._write_control(OP_CLOSE, payload)
         self.close_sent = Close(CloseCode.NO_STATUS_RCVD if code is None else code, reason)
         self._set_state(CLOSING)
@@ -725,7 +734,7 @@ cdef class Protocol(Receiver):
             raise ProtocolError("control frame too long")
         return payload
 
-    def fail(self, code: int, reason: str = "", *, double now = 0.0) -> None:
+    def fail(self, code: int, reason: str = "", *, now: float | None = None) -> None:
         """Fail the connection (RFC 6455 section 7.1.7): tell the peer why, then ignore what it sends.
 
         Args:
@@ -733,8 +742,7 @@ cdef class Protocol(Receiver):
             reason: Close reason; cut to fit into a Close frame.
             now: Current time.
         """
-        if now:
-            self._now = now
+        self._now = self._time(now)
         self._fail(code, str(reason))
 
     def give_up(self, exc=None, *, now: float | None = None) -> None:
@@ -742,10 +750,9 @@ cdef class Protocol(Receiver):
 
         Args:
             exc: Why; becomes the cause of ``ConnectionClosed``.
-            now: Current time; by default that of the last call that was told the time.
+            now: Current time.
         """
-        if now is not None:
-            self._now = now
+        self._now = self._time(now)
         if self._state == CLOSED:
             pass
         elif self._state == CONNECTING:

@@ -12,7 +12,8 @@ cdef class Receiver(Parser):
     cdef MessageQueue _queue
     cdef Listener _listener         # with one the queue holds unfinished messages only
 
-    cdef object _next_message(self, object decode)
+    cdef object _next_message(self, object decode, double now)
+    cdef object _next_fragment(self, object decode, double now)
     cdef int _require_queue(self) except -1
     cdef bint _reading_wanted(self) noexcept
     cdef bint _gives_frames(self) noexcept

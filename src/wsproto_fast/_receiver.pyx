@@ -71,7 +71,9 @@ cdef class Receiver(Parser):
         self._queue = MessageQueue(high, low, max_bytes)
         self._max_fragments = UINT32_MAX if max_fragments is None else max_fragments
 
-    def listen(self, on_message=None, *, on_frame=None, Listener listener=None) -> None:
+    def listen(
+        self, on_message=None, *, on_frame=None, Listener listener=None, now: float | None = None
+    ) -> None:
         """Have callbacks called with what is received, inside ``receive_data`` and ``buffer_updated``.
 
         They may send, ping, close, and fail. An exception in one is logged and fails the connection with
@@ -84,10 +86,12 @@ cdef class Receiver(Parser):
                 callable returns, and whether it ends the message. Nothing is copied; text is checked but
                 not decoded.
             listener: Object of a compiled class, instead of callables.
+            now: Current time.
 
         Raises:
             TypeError: If there isn't exactly one of the three, or it isn't callable.
         """
+        cdef double time = self._time(now)
         if (on_message is not None) + (on_frame is not None) + (listener is not None) != 1:
             raise TypeError("listen() takes one of on_message, on_frame, and listener")
         if listener is None:
@@ -98,6 +102,7 @@ cdef class Receiver(Parser):
         if self._queue is None:
             self.queue_messages(None, max_bytes=None)
         self._listener = listener
+        self._now = time
         self._deliver_queued()
 
     def _deliver_queued(self):
@@ -361,32 +366,39 @@ cdef class Receiver(Parser):
         self._events = []
         return events
 
-    def next_message(self, decode: bool | None = None):
+    def next_message(self, decode: bool | None = None, *, now: float | None = None):
         """Return the next message, or None if there isn't a whole one (after ``queue_messages``).
 
         Args:
             decode: None for str from text and bytes from binary messages; True for str, False for bytes.
+            now: Current time; it matters with ``decode``, and without ``validate_text``.
 
         A binary message that ``decode=True`` can't decode fails the connection with 1007.
         """
-        return self._next_message(decode)
+        return self._next_message(decode, self._time(now))
 
-    cdef object _next_message(self, object decode):
+    cdef object _next_message(self, object decode, double now):
         self._require_queue()
+        self._now = now
         try:
             return self._queue.next_message(decode)
         except UnicodeDecodeError as exc:
             return self._fail_decoding(exc)
 
-    def next_fragment(self, decode: bool | None = None):
+    def next_fragment(self, decode: bool | None = None, *, now: float | None = None):
         """Return the next fragment and whether it ends its message, or None (after ``queue_messages``).
 
         Args:
             decode: As in ``next_message``; characters cut by fragmentation come with the later fragment.
+            now: Current time.
 
         After a first fragment, ``next_message`` skips the rest of that message.
         """
+        return self._next_fragment(decode, self._time(now))
+
+    cdef object _next_fragment(self, object decode, double now):
         self._require_queue()
+        self._now = now
         try:
             return self._queue.next_fragment(decode)
         except UnicodeDecodeError as exc:

@@ -47,7 +47,7 @@ cdef class Sender:
     cdef object _log_subject        # weak reference to what records are about, until there is one
     cdef dict _logger_cache
     cdef int _activity
-    cdef double _now
+    cdef double _now                # as last told
     cdef readonly int transport_action
     cdef public bint validate_text
 
@@ -71,6 +71,7 @@ cdef class Sender:
     cdef bint _writing_paused
     cdef bytes _delayed_pong
 
+    cdef double _time(self, now) except? -1.0
     cdef bint _debug(self) except -1
     cdef bint _enabled(self, object level) except -1
     cdef int _refresh_extensions(self) except -1

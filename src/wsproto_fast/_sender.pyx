@@ -132,6 +132,10 @@ cdef class Sender:
         """
         self._log_subject = weakref.ref(connection)
 
+    cdef double _time(self, now) except? -1.0:
+        """Return a time that a caller tells; None stands for the last one that was told."""
+        return self._now if now is None else <double>now
+
     cdef bint _debug(self) except -1:
         return self._enabled(_DEBUG)
 

@@ -386,7 +386,7 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
 
         Args:
             response: What ``accept`` or ``reject`` returned, perhaps altered, or any other.
-            now: Current time; by default that of the last call that was told the time.
+            now: Current time.
 
         Raises:
             InvalidState: If the connection isn't in state CONNECTING, or was answered already.
@@ -395,8 +395,7 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         if self._discarding:
             raise InvalidState("the handshake was answered already")
         data = response.serialize()
-        if now is not None:
-            self._now = now
+        self._now = self._time(now)
         # A server may answer before the request is complete, but then nothing more of it is read.
         self._parser = None
         if self._debug():

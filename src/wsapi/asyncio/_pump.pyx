@@ -206,7 +206,7 @@ cdef class Pump:
             raise self.concurrent_receiver("listen")
         self._in_turn = True
         try:
-            self._protocol.listen(on_message, on_frame=on_frame, listener=listener)
+            self._protocol.listen(on_message, on_frame=on_frame, listener=listener, now=monotonic())
         finally:
             self._in_turn = False
         self.receiver = "listen"
@@ -217,20 +217,19 @@ cdef class Pump:
         """Return the next message, or None if there isn't one."""
         if self.receiver is not None:
             raise self.concurrent_receiver("recv")
-        if decode is not None:
-            # Failing to decode fails the connection.
-            self._protocol._now = monotonic()
-        message = self._protocol._next_message(decode)
+        cdef Protocol protocol = self._protocol
+        # Failing to decode fails the connection.
+        cdef bint may_fail = decode is not None or not protocol.validate_text
+        message = protocol._next_message(decode, <double>monotonic() if may_fail else protocol._now)
         if self.reading_paused:
             self._connection._update_reading()
-        if message is None and decode is not None:
+        if message is None and may_fail:
             self.update()
         return message
 
     def take_fragment(self, decode):
         """Return the next fragment and whether it is the last one of its message, or None."""
-        self._protocol._now = monotonic()
-        fragment = self._protocol.next_fragment(decode)
+        fragment = self._protocol._next_fragment(decode, monotonic())
         if self.reading_paused:
             self._connection._update_reading()
         if fragment is None:

@@ -397,9 +397,6 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
     def _update(self) -> None:
         self._pump.update()
 
-    def _now(self) -> float:
-        return monotonic()
-
     def _act(self, action: int) -> None:
         """Do to the transport what the engine wants."""
         if action == ABORT:

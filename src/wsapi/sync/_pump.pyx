@@ -69,6 +69,8 @@ cdef class Pump(Wire):
         """
         cdef Protocol protocol = self._protocol
         cdef double deadline = INFINITY
+        # Failing to decode fails the connection.
+        cdef bint may_fail = decode is not None or not protocol.validate_text
         if self.before_use is not None:
             self._warn()
         self._lock()
@@ -78,14 +80,11 @@ cdef class Pump(Wire):
             if timeout is not None:
                 deadline = self._deadline(timeout)
             while True:
-                if decode is not None:
-                    # Failing to decode fails the connection.
-                    protocol._now = monotonic()
-                message = protocol._next_message(decode)
+                message = protocol._next_message(decode, <double>monotonic() if may_fail else protocol._now)
                 if message is not None:
                     self._reader = self._owner
                     return message
-                if decode is not None:
+                if may_fail:
                     self._update()
                 if self._lost:
                     raise protocol.close_exc
@@ -124,8 +123,7 @@ cdef class Pump(Wire):
             if timeout is not None:
                 deadline = self._deadline(timeout)
             while True:
-                protocol._now = monotonic()
-                fragment = protocol.next_fragment(decode)
+                fragment = protocol._next_fragment(decode, monotonic())
                 if fragment is not None:
                     self._receiver = NOBODY if fragment[1] else STREAMING
                     return fragment

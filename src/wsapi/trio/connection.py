@@ -151,14 +151,15 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
         """
         if self._receiver is not None:
             raise concurrent_receiver("recv", self._receiver, "coroutine")
-        next_message = self.protocol.next_message
-        if decode is not None:
-            # Failing to decode fails the connection, for which the engine must know the time.
-            self.protocol.handle_timeout(trio.current_time())
-        while (message := next_message(decode)) is None:
-            if decode is not None:
+        protocol = self.protocol
+        if decode is None and protocol.validate_text:
+            while (message := protocol.next_message()) is None:
+                await self._receive("recv")
+        else:
+            # Failing to decode fails the connection.
+            while (message := protocol.next_message(decode, now=trio.current_time())) is None:
                 self._update()
-            await self._receive("recv")
+                await self._receive("recv")
         self._see_to_reading()
         return message
 
@@ -593,8 +594,8 @@ class _Fragments(AsyncFragments):
     async def receive(self) -> tuple[Data, bool]:
         connection = self.connection
         connection._receiver = "recv_streaming"
-        connection.protocol.handle_timeout(trio.current_time())
-        while (fragment := connection.protocol.next_fragment(self.decode)) is None:
+        next_fragment = connection.protocol.next_fragment
+        while (fragment := next_fragment(self.decode, now=trio.current_time())) is None:
             connection._update()
             await connection._receive("recv_streaming")
         connection._receiver = "recv_streaming"
