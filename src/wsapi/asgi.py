@@ -122,8 +122,8 @@ class ASGIConnection(Connection):
             now=monotonic(),
         )
         # The HTTP side may have paused it, and isn't asked again.
-        if not self.transport.is_reading() and not self.transport.is_closing():
-            self.transport.resume_reading()
+        if not self._transport.is_reading() and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Process what the HTTP side had read, beginning with the request.
@@ -171,7 +171,7 @@ class ASGIConnection(Connection):
         self.task_started(self._task)
 
     def _make_scope(self, request: Request) -> Scope:
-        transport = self.transport
+        transport = self._transport
         raw_path, _, query_string = request.path.partition("?")
         subprotocols: list[Subprotocol] = []
         for value in request.headers.get_all("Sec-WebSocket-Protocol"):

@@ -745,11 +745,12 @@ cdef class Protocol(Receiver):
         self._now = self._time(now)
         self._fail(code, str(reason))
 
-    def give_up(self, exc=None, *, now: float | None = None) -> None:
+    def give_up(self, exc=None, *, abort: bool = True, now: float | None = None) -> None:
         """Give up the connection: nothing is sent any more, and the transport is to be aborted.
 
         Args:
             exc: Why; becomes the cause of ``ConnectionClosed``.
+            abort: False if it is closed already, and may write what it has got until then.
             now: Current time.
         """
         self._now = self._time(now)
@@ -763,7 +764,7 @@ cdef class Protocol(Receiver):
             self._fail(CloseCode.ABNORMAL_CLOSURE, "")
         self._output = OutputBuffer.__new__(OutputBuffer)
         self._eof_sent = True
-        self.transport_action = ABORT
+        self.transport_action = max(self.transport_action, ABORT if abort else CLOSE)
         self._activity |= ATTENTION
 
     def limit_backlog(self, unsent: int, limit: int | None) -> bool:

@@ -25,8 +25,14 @@ class Pump:
     writing_paused: bool
     sending_fragments: bool
     opening: bool
+    exposed: bool
     timer_time: float
 
+    @property
+    def failure(self) -> Exception | None: ...
+    @property
+    def given_up(self) -> bool: ...
+    def is_gone(self) -> bool: ...
     def __init__(
         self,
         connection: Connection,

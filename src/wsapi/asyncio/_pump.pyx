@@ -23,7 +23,7 @@ from libc.math cimport INFINITY
 
 from wsproto_fast._protocol cimport Protocol
 from wsproto_fast._queue cimport ATTENTION, FLUSH, FRAGMENT, MESSAGE
-from wsproto_fast._sender cimport OPEN, PreparedMessage
+from wsproto_fast._sender cimport CLOSE, OPEN, PreparedMessage
 
 from wsproto_fast.exceptions import ConcurrencyError
 
@@ -119,6 +119,9 @@ cdef class Pump:
     cdef public bint writing_paused
     cdef public bint sending_fragments
     cdef public bint opening            # the opening handshake isn't complete
+    cdef public bint exposed            # the application has the transport, and may close it
+    cdef readonly object failure        # the exception of writing, if that failed
+    cdef readonly bint given_up         # the transport is of no use any more
     cdef public double timer_time       # when the engine is going to be called; infinite if no timer is set
     cdef int _action
     cdef bint _lost
@@ -346,6 +349,8 @@ cdef class Pump:
             message, (bytes, str, bytearray, memoryview)
         ):
             return SLOW_PATH
+        if self.exposed and self.is_gone():
+            return SLOW_PATH
         self._sent(self._protocol._send(message, text, compress))
         return DRAIN if self.writing_paused else NOTHING
 
@@ -353,6 +358,8 @@ cdef class Pump:
         """Send a message in the same way; return whether the network takes more."""
         if self._lost:
             raise self._protocol.close_exc
+        if self.exposed:
+            self.is_gone()
         self._sent(self._protocol._send(message, text, compress))
         return not self.writing_paused
 
@@ -375,14 +382,17 @@ cdef class Pump:
         """Send a message that goes to many connections at once; skip a connection that isn't open.
 
         Returns:
-            False if more than ``limit`` bytes wait already: the connection was given up.
+            False if the connection was given up, because writing fails, which is in ``failure`` then, or
+            because more than ``limit`` bytes wait already.
 
         Raises:
             ConcurrencyError: If a fragmented message is being sent.
         """
+        if self.exposed:
+            self.is_gone()
         if self._protocol._state == OPEN and not self._lost:
             if self.writing_paused and self._protocol.limit_backlog(
-                self._connection.transport.get_write_buffer_size(), limit
+                self._connection._transport.get_write_buffer_size(), limit
             ):
                 self._update()
                 return False
@@ -390,6 +400,7 @@ cdef class Pump:
                 self._update()
             else:
                 self._flush()
+            return self.failure is None
         return True
 
     def _end_turn(self):
@@ -405,10 +416,12 @@ cdef class Pump:
 
     cdef int _flush(self) except -1:
         cdef bytes piece
+        if self.exposed and self._protocol._output.size and self.is_gone():
+            return 0
         while self._protocol._output.size:
             piece = self._protocol._output.take()
             if self.descriptor < 0 or not self._write_past(piece):
-                self._write(piece)
+                self._hand_over(piece)
 
     cdef bint _write_past(self, bytes piece) except -1:
         """Write past the transport, which gets what that leaves over, be it because of an error; or return False."""
@@ -417,11 +430,36 @@ cdef class Pump:
         if not self._in_turn and running_loop() is not self._loop:
             return False
         if self._buffering:
-            if self._connection.transport.get_write_buffer_size():
+            if self._connection._transport.get_write_buffer_size():
                 return False
             self._buffering = False
         sent = send_now(self.descriptor, PyBytes_AS_STRING(piece), size)
         if sent != size:
             self._buffering = True
-            self._write(piece if sent <= 0 else memoryview(piece)[sent:])
+            self._hand_over(piece if sent <= 0 else memoryview(piece)[sent:])
         return True
+
+    cdef int _hand_over(self, data) except -1:
+        """Have the transport write; if it can't, such as after write_eof(), the connection ends."""
+        try:
+            self._write(data)
+        except Exception as exc:
+            if self.failure is None:
+                self.failure = exc
+                self._give_up(exc, True)
+
+    cpdef bint is_gone(self) except -1:
+        """Tell whether somebody else has closed the transport; the connection ends with it."""
+        if self._lost or self._protocol.transport_action >= CLOSE:
+            return False
+        if not self._connection._transport.is_closing():
+            return False
+        self._give_up(None, False)
+        return True
+
+    cdef int _give_up(self, exc, bint abort) except -1:
+        self.given_up = True
+        # Who sends waits until the connection is closed.
+        self.writing_paused = True
+        self._protocol.give_up(exc, abort=abort, now=monotonic())
+        self._update()

@@ -341,7 +341,7 @@ class connect(BaseConnect[ClientConnection]):
         try:
             await connection.handshake(additional_headers, self.user_agent_header)
         except BaseException:
-            connection.transport.abort()
+            connection._transport.abort()
             await connection.wait_closed()
             raise
         return connection

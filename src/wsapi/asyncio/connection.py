@@ -88,7 +88,7 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
     """
 
     # What most connections never change is kept on the class: an idle connection stays small.
-    transport: asyncio.Transport
+    _transport: asyncio.Transport
     _opening = False  # connections of this class begin with an opening handshake
     _lost = False  # the TCP connection is gone
     _lost_waiters: tuple[asyncio.Future[None], ...] = ()
@@ -117,14 +117,26 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
     # ------------------------------------------------------------------ attributes
 
     @property
+    def transport(self) -> asyncio.Transport:
+        """Transport. When the application closes or aborts it, nothing is sent any more."""
+        # From now on it has to be asked whether it is closing, at each write.
+        self._pump.exposed = True
+        return self._transport
+
+    @transport.setter
+    def transport(self, transport: asyncio.Transport) -> None:
+        self._pump.exposed = True
+        self._transport = transport
+
+    @property
     def local_address(self) -> Any:
         """Local address: ``(host, port)``, more for IPv6, or the path of a Unix socket."""
-        return self.transport.get_extra_info("sockname")
+        return self._transport.get_extra_info("sockname")
 
     @property
     def remote_address(self) -> Any:
         """Remote address, in the form of ``local_address``."""
-        return self.transport.get_extra_info("peername")
+        return self._transport.get_extra_info("peername")
 
     # ------------------------------------------------------------------ context manager, iteration
 
@@ -314,6 +326,8 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
 
         {close}
         """
+        if self._pump.exposed:
+            self._pump.is_gone()
         self.protocol.close(code, reason, now=monotonic())
         if not self._lost:
             self._pump.update()
@@ -342,12 +356,12 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
     # ----------------------------------------------------------------- between engine and transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self._transport = cast(asyncio.Transport, transport)
         high, low = (
             self.write_limit if isinstance(self.write_limit, tuple) else (self.write_limit, None)
         )
-        self.transport.set_write_buffer_limits(high, low)
-        self._pump.connection_made(self.transport)
+        self._transport.set_write_buffer_limits(high, low)
+        self._pump.connection_made(self._transport)
         if not self._opening:
             self._set_timeouts(monotonic())
             self._pump.update()
@@ -386,6 +400,8 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         self._update_reading()
 
     def resume_writing(self) -> None:
+        if self._pump.given_up:
+            return
         self._pump.writing_paused = False
         self.protocol.resume_writing()
         self._pump.flush()
@@ -400,21 +416,21 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
     def _act(self, action: int) -> None:
         """Do to the transport what the engine wants."""
         if action == ABORT:
-            self.transport.abort()
-        elif action == CLOSE or not self.transport.can_write_eof():
+            self._transport.abort()
+        elif action == CLOSE or not self._transport.can_write_eof():
             self._close_transport()
-        elif action == HALF_CLOSE and not self.transport.is_closing():
+        elif action == HALF_CLOSE and not self._transport.is_closing():
             try:
-                self.transport.write_eof()
-            except OSError:
+                self._transport.write_eof()
+            except Exception:
                 # The peer is gone already.
-                self.transport.abort()
+                self._transport.abort()
 
     def _close_transport(self) -> None:
         """Close the transport when it has written everything; it can be aborted until then."""
         # After a second close(), abort() of asyncio's TLS transports does nothing.
-        if not self.transport.is_closing():
-            self.transport.close()
+        if not self._transport.is_closing():
+            self._transport.close()
 
     def _acknowledge_pings(self) -> None:
         for waiter, latency in self.protocol.acknowledged_pings():
@@ -429,12 +445,12 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         pump = self._pump
         if self.protocol.reading_wanted == pump.reading_paused:
             pump.reading_paused = not pump.reading_paused
-            if self.transport.is_closing():
+            if self._transport.is_closing():
                 return
             if pump.reading_paused:
-                self.transport.pause_reading()
+                self._transport.pause_reading()
             else:
-                self.transport.resume_reading()
+                self._transport.resume_reading()
 
     def _set_timer(self, deadline: float) -> None:
         """Have the engine called at ``deadline``."""
@@ -501,8 +517,13 @@ def broadcast(
     skipped = SkippedBroadcasts(raise_exceptions, max_backlog)
     for connection in connections:
         try:
-            if not connection._pump.broadcast(prepared, compress, max_backlog):
+            if connection._pump.broadcast(prepared, compress, max_backlog):
+                continue
+            failure = connection._pump.failure
+            if failure is None:
                 skipped.give_up(connection)
+            else:
+                skipped.add(connection, failure)
         except Exception as exc:
             skipped.add(connection, exc)
     skipped.finish()

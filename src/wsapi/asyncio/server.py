@@ -93,7 +93,8 @@ class ServerConnection(ServerSide, Connection):
 
     def _respond(self, response: Response) -> None:
         self._pump.opening = False
-        if self._send_response(response):
+        # A callback may have closed the transport.
+        if not self._pump.is_gone() and self._send_response(response):
             self._pump.update()
 
 
@@ -207,7 +208,7 @@ class Server(BaseServer[ServerConnection]):
             try:
                 if connection.response is None:
                     # Cancelled before the opening handshake was answered.
-                    connection.transport.abort()
+                    connection._transport.abort()
                 elif not connection._lost:
                     await connection.close(code)
             finally:
