@@ -75,8 +75,10 @@ class ConnectionOptions(TypedDict, total=False):
         float | None,
         Option(
             20,
-            "Seconds after a keepalive ping in which something must be received; None for no "
-            "limit.",
+            "Seconds after a keepalive ping in which something must be received, and in four times "
+            "as many its answer, unless it is all one frame; None for no limit. While reading is "
+            "paused, it is enough that the peer's host acknowledges what is sent, which Linux "
+            "tells; elsewhere nothing is expected then.",
         ),
     ]
     close_timeout: Annotated[

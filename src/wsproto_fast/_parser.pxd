@@ -14,6 +14,7 @@ cdef class Parser(Sender):
     cdef unsigned char _header_bytes[14]
     cdef uint8_t _header_size
     cdef bint _in_frame
+    cdef bint _frame_spared         # the peer is given time because of this frame
     cdef bint _reading_direct       # the read buffer handed out is the end of _partial
     cdef uint64_t _frame_left
     cdef PyObject* _partial         # growing bytes object: payload of a frame that isn't whole yet

@@ -414,7 +414,7 @@ cdef class Parser(Sender):
         Py_XDECREF(self._partial)
         self._partial = NULL
         self._partial_size = 0
-        self._in_frame = False
+        self._in_frame = self._frame_spared = False
         if self._header.opcode & 8:
             self._control_payload(payload)
         else:

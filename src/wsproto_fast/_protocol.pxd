@@ -23,7 +23,9 @@ cdef class Protocol(Receiver):
     cdef double _ping_interval
     cdef double _ping_timeout
     cdef double _close_timeout
-    cdef double _keepalive_sent
+    cdef double _keepalive_sent     # the last time
+    cdef double _answer_deadline    # from then on, only the Pong is a sign of life
+    cdef bint _answer_spared        # or the rest of a frame
     cdef double _ping_time
     cdef double _pong_deadline
     cdef double _open_deadline
@@ -40,7 +42,10 @@ cdef class Protocol(Receiver):
     cdef int _set_handshake_failed(self, exc) except -1
 
     cdef double _next_deadline(self) noexcept
-    cdef int _handle_timeout(self, double now) except -1
+    cdef int _handle_timeout(self, double now, double silence) except -1
+    cdef bint _network_silence_wanted(self) noexcept
+    cdef int _keepalive_began(self) except -1
+    cdef int _look_for_life(self) noexcept
     cdef int _received_close(self, bytes payload) except -1
     cdef int _received_pong(self, bytes payload) except -1
     cdef int _send(self, message, text, compress) except -1

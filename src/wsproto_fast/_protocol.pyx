@@ -19,7 +19,7 @@ import uuid
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_Check
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, NAN
 
 from ._deflate cimport PerMessageDeflate
 from ._frames cimport OP_BINARY, OP_CLOSE, OP_CONT, OP_PING, OP_PONG, OP_TEXT, Frame
@@ -40,6 +40,9 @@ from .frames import OK_CLOSE_CODES, Close, CloseCode, Side, State
 
 # Above this, output shouldn't wait for the end of the turn.
 cdef Py_ssize_t FLUSH_SIZE = 65536
+
+# A peer that sends bytes but no Pong is alive for so long after the Ping, in multiples of ping_timeout.
+cdef double MAX_UNANSWERED = 4.0
 
 cdef list _states = list(State)
 cdef object _INFO = logging.INFO
@@ -107,7 +110,9 @@ cdef class Protocol(Receiver):
         Args:
             open_timeout: From ``now`` to the end of the opening handshake.
             ping_interval: Between keepalive pings.
-            ping_timeout: From a keepalive ping to the next received byte.
+            ping_timeout: From a keepalive ping to the next sign of life, which any received byte is, but for
+                at most four times as long unless it belongs to a frame that had begun. While
+                ``reading_wanted`` is false, signs of life are what ``handle_timeout`` is told of.
             close_timeout: From the beginning of the end, whatever it is, to ``connection_lost``.
             now: Current time.
         """
@@ -256,14 +261,34 @@ cdef class Protocol(Receiver):
             self._release_time,
         )
 
-    def handle_timeout(self, now: float | None = None) -> int:
-        """Do what is due at ``now``; return the activity bits."""
-        self._now = self._time(now)
+    @property
+    def network_silence_wanted(self) -> bool:
+        """Whether ``network_silence`` would matter to ``handle_timeout``.
+
+        A Ping waits for an answer that won't be read, since ``reading_wanted`` is false.
+        """
+        return self._network_silence_wanted()
+
+    cdef bint _network_silence_wanted(self) noexcept:
+        return self._pong_deadline != INFINITY and not self._reading_wanted()
+
+    def handle_timeout(self, now: float | None = None, network_silence: float | None = None) -> int:
+        """Do what is due at ``now``; return the activity bits.
+
+        Args:
+            now: Current time.
+            network_silence: Seconds since the peer's host acknowledged anything, while something that was sent
+                waits for that; 0 if nothing does; None if it isn't known, in which case a peer isn't taken for
+                gone while ``reading_wanted`` is false. Told if ``network_silence_wanted``.
+        """
+        cdef double time = self._time(now)
+        cdef double silence = NAN if network_silence is None else <double>network_silence
+        self._now = time
         self._activity = 0
-        self._handle_timeout(self._now)
+        self._handle_timeout(time, silence)
         return self._activity | (OUTPUT if self._output.size else 0)
 
-    cdef int _handle_timeout(self, double now) except -1:
+    cdef int _handle_timeout(self, double now, double silence) except -1:
         cdef double late
         if self._open_deadline <= now:
             self._open_deadline = INFINITY
@@ -278,23 +303,28 @@ cdef class Protocol(Receiver):
             self._activity |= ATTENTION
         if self._pong_deadline <= now:
             late = now - self._pong_deadline
-            if self._last_received > self._keepalive_sent:
-                # Any received byte is a sign of life, not just the Pong.
-                self._pong_deadline = self._last_received + self._ping_timeout
-                self._keepalive_sent = self._last_received
             if not self._reading_wanted():
                 # The Pong may be among what isn't read because the application is slow.
-                self._pong_deadline = now + self._ping_timeout
-            elif self._pong_deadline <= now and late > 0.25 * min(self._ping_timeout, 4.0):
-                # The caller comes late: it may not have had time to read either.
-                self._pong_deadline = now + min(late, self._ping_timeout)
+                if not silence >= now - self._keepalive_sent:
+                    self._repeat_keepalive()
+            else:
+                self._look_for_life()
+                if self._pong_deadline <= now and late > 0.25 * min(self._ping_timeout, 4.0):
+                    # The caller comes late: it may not have had time to read either.
+                    self._pong_deadline = now + min(late, self._ping_timeout)
             if self._pong_deadline <= now:
                 if self._debug():
                     self.logger.debug("- timed out waiting for keepalive pong")
                 self._pong_deadline = INFINITY
                 self._fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
         if self._ping_time <= now:
-            self._send_keepalive()
+            if self._pong_deadline == INFINITY:
+                self._send_keepalive()
+            else:
+                if not self._reading_wanted() and silence < now - self._keepalive_sent:
+                    # The peer's host has it; whether it is still there, another one tells.
+                    self._repeat_keepalive()
+                self._ping_time = now + self._ping_interval
         if self._release_time <= now:
             self._release_contexts(self._message_opcode != 0)
 
@@ -305,15 +335,35 @@ cdef class Protocol(Receiver):
         self._keepalive_payload = self._unused_ping_payload()
         self._write_control(OP_PING, self._keepalive_payload)
         self._pings[self._keepalive_payload] = (self._now, None)
-        self._keepalive_sent = self._now
-        if self._ping_timeout == INFINITY:
-            self._ping_time = self._now + self._ping_interval
-        else:
-            # The next one is scheduled when this one is answered.
-            self._ping_time = INFINITY
-            self._pong_deadline = self._now + self._ping_timeout
+        self._ping_time = self._now + self._ping_interval
+        self._keepalive_began()
         if self._debug():
             self.logger.debug("% sent keepalive ping")
+
+    def _repeat_keepalive(self):
+        """Send the Ping that waits for its answer once more, while that can't be read."""
+        if not self._writing_paused:
+            self._write_control(OP_PING, self._keepalive_payload)
+        # Otherwise, something waits for being acknowledged anyway.
+        self._keepalive_began()
+
+    cdef int _keepalive_began(self) except -1:
+        self._keepalive_sent = self._now
+        self._pong_deadline = self._now + self._ping_timeout
+        self._answer_deadline = self._now + MAX_UNANSWERED * self._ping_timeout
+        self._answer_spared = False
+
+    cdef int _look_for_life(self) noexcept:
+        """Let the pong deadline follow the bytes that were received since the Ping."""
+        if self._last_received <= self._keepalive_sent:
+            return 0
+        if self._answer_deadline <= self._now:
+            # In the middle of a frame a peer can't answer (RFC 6455 section 5.5).
+            if not self._in_frame or (self._answer_spared and not self._frame_spared):
+                return 0
+            self._answer_spared = self._frame_spared = True
+            self._answer_deadline = self._now + self._ping_timeout
+        self._pong_deadline = min(self._last_received + self._ping_timeout, self._answer_deadline)
 
     cdef int _opening_timed_out(self) except -1:
         self._set_handshake_failed(TimeoutError("timed out during opening handshake"))

@@ -80,8 +80,10 @@ Paint.
 Args:
     what: What to paint.
     ping_interval: Seconds between keepalive pings; None for none.
-    ping_timeout: Seconds after a keepalive ping in which something must be received;
-        None for no limit.
+    ping_timeout: Seconds after a keepalive ping in which something must be received,
+        and in four times as many its answer, unless it is all one frame; None for no
+        limit. While reading is paused, it is enough that the peer's host acknowledges
+        what is sent, which Linux tells; elsewhere nothing is expected then.
     close_timeout: Seconds that closing may last; None for no limit.
     max_queue: Number of received frames in the queue above which reading pauses, or a
         pair of this and of the number at which it resumes; None for no limit.

@@ -281,6 +281,192 @@ class TestKeepalive:
         assert due(protocol) == 121.0
 
 
+class TestUnanswered:
+    """A peer that sends bytes, but no Pong: it is given four times as long."""
+
+    @pytest.mark.parametrize("step", [1.0, 5.0, 19.0])
+    def test_frames(self, step: float) -> None:
+        protocol = protocol_at()
+        protocol.handle_timeout(T0 + 20)
+        ping_payload(protocol)
+        at = 20.0
+        while protocol.state is State.OPEN:
+            at += step
+            protocol.receive_data(frame(Side.CLIENT, TEXT, b"a"), T0 + at)
+            while (when := protocol.next_timeout()) is not None and when <= T0 + at + step:
+                protocol.handle_timeout(when)
+                assert output(protocol) == b"" or protocol.state is State.CLOSING
+                if protocol.state is State.CLOSING:
+                    break
+        assert when == T0 + 100.0
+        assert protocol.close_sent == Close(1011, "keepalive ping timeout")
+
+    def test_answer_just_in_time(self) -> None:
+        protocol = protocol_at()
+        protocol.handle_timeout(T0 + 20)
+        payload = ping_payload(protocol)
+        for at in range(21, 100):
+            protocol.receive_data(frame(Side.CLIENT, TEXT, b"a"), T0 + at)
+            protocol.handle_timeout(T0 + at)
+        answer(protocol, payload, 99.5)
+        protocol.handle_timeout(T0 + 100)
+        assert protocol.state is State.OPEN
+        # The next one has as much time.
+        payload = ping_payload(protocol)
+        protocol.receive_data(frame(Side.CLIENT, TEXT, b"a"), T0 + 119)
+        protocol.handle_timeout(T0 + 120)
+        assert protocol.state is State.OPEN
+
+    def test_in_the_middle_of_a_frame(self) -> None:
+        protocol = protocol_at()
+        protocol.receive_data(frame(Side.CLIENT, BINARY, bytes(2**16))[:100], T0 + 15)
+        protocol.handle_timeout(T0 + 20)
+        ping_payload(protocol)
+        for at in range(25, 1000, 5):
+            protocol.receive_data(b"a", T0 + at)
+            protocol.handle_timeout(T0 + at)
+            assert protocol.state is State.OPEN
+        # As long as something comes.
+        while protocol.state is State.OPEN:
+            at = due(protocol)
+            protocol.handle_timeout(T0 + at)
+        assert at == 1015.0
+
+    def test_after_the_frame_that_was_waited_for(self) -> None:
+        protocol = protocol_at()
+        data = frame(Side.CLIENT, BINARY, bytes(2**16))
+        protocol.receive_data(data[:100], T0 + 20)
+        protocol.handle_timeout(T0 + 20)
+        ping_payload(protocol)
+        for at in range(25, 115, 5):
+            protocol.receive_data(data[at + 75 : at + 80], T0 + at)
+            protocol.handle_timeout(T0 + at)
+        protocol.receive_data(data[190:], T0 + 118)
+        protocol.receive_data(data[:100], T0 + 119)
+        protocol.handle_timeout(T0 + 119)
+        assert protocol.state is State.OPEN
+        # There was time for an answer between that frame and this one.
+        protocol.handle_timeout(T0 + 120)
+        assert protocol.state is State.CLOSING
+
+    def test_paused_reading_does_not_count(self) -> None:
+        protocol = protocol_at()
+        protocol.queue_messages(0)
+        protocol.handle_timeout(T0 + 20)
+        payload = ping_payload(protocol)
+        protocol.receive_data(frame(Side.CLIENT, TEXT, b"a"), T0 + 20)
+        for at in (40, 60, 80, 100, 120):
+            protocol.handle_timeout(T0 + at)
+        protocol.next_message()
+        protocol.receive_data(b"\x82", T0 + 130)
+        protocol.handle_timeout(T0 + 140)
+        assert protocol.state is State.OPEN
+        protocol.receive_data(b"\0", T0 + 141)
+        answer(protocol, payload, 145.0)
+        assert protocol.state is State.OPEN
+
+
+class TestPausedReading:
+    """Whether a peer is there, of which nothing is read, is known by what its host acknowledges."""
+
+    def paused(self, **options: Any) -> Protocol:
+        protocol = protocol_at(**options)
+        protocol.queue_messages(0)
+        protocol.receive_data(frame(Side.CLIENT, TEXT, b"a"), T0)
+        assert not protocol.reading_wanted
+        return protocol
+
+    def test_wanted_only_then(self) -> None:
+        protocol = self.paused()
+        assert not protocol.network_silence_wanted
+        protocol.handle_timeout(T0 + 20)
+        assert protocol.network_silence_wanted
+        protocol.next_message()
+        assert not protocol.network_silence_wanted
+        protocol.receive_data(frame(Side.CLIENT, TEXT, b"a"), T0 + 21)
+        assert protocol.network_silence_wanted
+        protocol.close(now=T0 + 22)
+        assert not protocol.network_silence_wanted
+
+    def test_peer_that_does_not_acknowledge(self) -> None:
+        protocol = self.paused()
+        protocol.handle_timeout(T0 + 20, 0.0)
+        ping_payload(protocol)
+        assert due(protocol) == 40.0
+        protocol.handle_timeout(T0 + 40, 20.0)
+        assert protocol.close_sent == Close(1011, "keepalive ping timeout")
+
+    def test_older_silence_is_no_fault(self) -> None:
+        """Nothing was sent for long: that the last acknowledgement is old means nothing."""
+        protocol = self.paused(interval=5.0, timeout=1.0)
+        protocol.handle_timeout(T0 + 5, 0.0)
+        protocol.handle_timeout(T0 + 6, 0.999)
+        assert protocol.state is State.OPEN
+
+    @pytest.mark.parametrize("silence", [0.0, 19.9, None])
+    def test_peer_that_acknowledges(self, silence: float | None) -> None:
+        protocol = self.paused()
+        protocol.handle_timeout(T0 + 20)
+        payload = ping_payload(protocol)
+        for at in range(40, 1000, 20):
+            protocol.handle_timeout(T0 + at, silence)
+            assert protocol.state is State.OPEN
+            assert due(protocol) == at + 20
+            # There is something to be acknowledged again.
+            assert ping_payload(protocol) == payload
+        protocol.next_message()
+        for _ in range(49):
+            answer(protocol, payload, 1000.0)
+        assert due(protocol) == 1000.0
+        assert protocol.latency == 980.0
+
+    @pytest.mark.parametrize("interval, timeout", [(20.0, 20.0), (5.0, 20.0), (20.0, 5.0)])
+    @pytest.mark.parametrize("gone", [0.0, 0.1, 4.9, 5.1, 19.9, 20.1, 24.9, 25.1, 31.0, 44.4, 60.1])
+    def test_found_within_interval_and_timeout(
+        self, interval: float, timeout: float, gone: float
+    ) -> None:
+        """The peer disappears at any time; until then its host acknowledges at once."""
+        protocol = self.paused(interval=interval, timeout=timeout)
+        sent_at: list[float] = []
+        while protocol.state is State.OPEN:
+            at = due(protocol)
+            assert at is not None
+            assert at <= gone + interval + timeout
+            waiting = any(when >= gone for when in sent_at)
+            silence = at - max((when for when in (*sent_at, 0.0) if when < gone), default=0.0)
+            protocol.handle_timeout(T0 + at, silence if waiting else 0.0)
+            if output(protocol):
+                sent_at.append(at)
+        assert at > gone
+
+    def test_without_ping_timeout_nobody_is_missed(self) -> None:
+        protocol = self.paused(timeout=None)
+        for at in range(20, 200, 20):
+            protocol.handle_timeout(T0 + at, 1e9)
+            assert not protocol.network_silence_wanted
+        assert protocol.state is State.OPEN
+
+    def test_nothing_piles_up_while_writing_is_paused(self) -> None:
+        protocol = self.paused()
+        protocol.handle_timeout(T0 + 20)
+        ping_payload(protocol)
+        protocol.pause_writing()
+        for at in range(40, 1000, 20):
+            protocol.handle_timeout(T0 + at, 0.0)
+        assert output(protocol) == b""
+        protocol.handle_timeout(T0 + 1000, 20.0)
+        assert protocol.state is State.CLOSING
+
+    @pytest.mark.parametrize("silence", ["long", b"1", [1.0]])
+    def test_bad_silence_changes_nothing(self, silence: Any) -> None:
+        protocol = self.paused()
+        with pytest.raises(TypeError):
+            protocol.handle_timeout(T0 + 20, silence)
+        assert output(protocol) == b""
+        protocol.close()
+        assert due(protocol) == 10.0
+
+
 @both_sides
 class TestClosing:
     def check_deadline(self, protocol: Protocol, at: float) -> None:

@@ -33,6 +33,7 @@ from wsproto_fast.typing import Data, DataLike
 
 from .._connection import SkippedBroadcasts
 from .._coroutines import AsyncConnection, AsyncFragments
+from .._liveness import network_silence
 from .._options import ConnectionOptions, Option, documented
 from ..limits import MAX_BACKLOG
 from ._pump import DRAIN, SLOW_PATH, Pump
@@ -462,7 +463,10 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
     def _timer_expired(self) -> None:
         self._timer = None
         self._pump.timer_time = inf
-        self.protocol.handle_timeout(monotonic())
+        silence = None
+        if self.protocol.network_silence_wanted:
+            silence = network_silence(self.transport.get_extra_info("socket"))
+        self.protocol.handle_timeout(monotonic(), silence)
         self._pump.update()
 
 

@@ -17,6 +17,8 @@ from wsproto_fast._sender cimport CONNECTING, OPEN, PreparedMessage
 
 from ._wire cimport Wire
 
+from .._liveness import network_silence
+
 from wsproto_fast.exceptions import ConcurrencyError
 
 
@@ -435,7 +437,8 @@ cdef class Pump(Wire):
                 self._timer_time = INFINITY
                 if not self._lost:
                     if protocol._next_deadline() <= now:
-                        protocol.handle_timeout(now)
+                        silence = network_silence(self.socket) if protocol._network_silence_wanted() else None
+                        protocol.handle_timeout(now, silence)
                     self._update()
                     self._notify()
             if writable or (self._piece is not None and self._senders == 0):

@@ -27,6 +27,7 @@ from wsproto_fast.typing import Data, DataLike
 
 from .._connection import SkippedBroadcasts, concurrent_receiver
 from .._coroutines import AsyncConnection, AsyncFragments
+from .._liveness import network_silence
 from .._options import ConnectionOptions, documented
 from ._housekeeping import Housekeeper
 from ._transports import SocketTransport, StreamTransport, Transport, find_socket
@@ -551,7 +552,11 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
 
     def _handle_timeout(self, now: float) -> None:
         """Have the engine do what is due."""
-        self.protocol.handle_timeout(now)
+        silence = None
+        if self.protocol.network_silence_wanted:
+            with contextlib.suppress(OSError):  # there may be no socket
+                silence = network_silence(find_socket(self.stream))
+        self.protocol.handle_timeout(now, silence)
         self._update()
         self._read_now()
 
