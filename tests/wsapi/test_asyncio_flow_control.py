@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.wsapi.helpers import (
-    pair,
-)
+from tests.wsapi.helpers import pair
 from wsapi.asyncio.connection import Connection
 
 
@@ -48,7 +46,13 @@ async def send_blocks(ws: Connection, count: int) -> None:
 class TestWriting:
     @pytest.mark.parametrize(
         "write_limit, limits",
-        [(2**15, (2**13, 2**15)), (1000, (250, 1000)), ((1000, 500), (500, 1000)), (0, (0, 0))],
+        [
+            (2**15, (2**13, 2**15)),
+            (1000, (250, 1000)),
+            ((1000, 10), (10, 1000)),
+            ((1000, None), (250, 1000)),
+            (0, (0, 0)),
+        ],
     )
     async def test_limits(self, write_limit: Any, limits: tuple[int, int]) -> None:
         async with pair(write_limit=write_limit) as (client, server):

@@ -1,4 +1,4 @@
-"""Arguments of servers: what isn't acceptable is refused before any I/O, in words that help."""
+"""Arguments of ``serve``: what isn't acceptable is refused before any I/O, in words that help."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import pytest
 from tests.wsapi.helpers import (
     echo,
     logged_errors,
-    pair,
     raw_client,
     serving,
     until_closed,
@@ -146,16 +145,6 @@ def test_nothing_happens_before_it_is_awaited() -> None:
 
 
 # ---------------------------------------------------------------------- effects
-
-
-@pytest.mark.parametrize(
-    "write_limit, limits",
-    [(1000, (250, 1000)), ((1000, 10), (10, 1000)), ((1000, None), (250, 1000))],
-)
-async def test_write_limit(write_limit: Any, limits: tuple[int, int]) -> None:
-    async with pair(write_limit=write_limit) as (client, server):
-        assert client.transport.get_write_buffer_limits() == limits
-        assert server.transport.get_write_buffer_limits() == limits
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")

@@ -1,0 +1,120 @@
+"""``connect`` as all front-ends have it: addresses, TLS, proxies, failures."""
+
+import logging
+import ssl
+from typing import Any
+
+import pytest
+
+from wsapi._client import BaseConnect, TransportNames, unix_arguments
+from wsapi._connection import ClientSide
+from wsapi._options import ClientOptions, complete
+from wsapi.proxy import parse_proxy
+from wsapi.uri import parse_uri
+
+URI = "ws://example.org/"
+
+
+class Connect(BaseConnect[ClientSide]):
+    names = TransportNames(
+        ready="stream",
+        places=("address",),
+        tls=("ssl", "server_hostname"),
+        tcp=frozenset({"local"}),
+    )
+
+
+class StrictConnect(BaseConnect[ClientSide]):
+    names = TransportNames("sock", ("host", "port"), ("ssl", "server_hostname"), frozenset())
+    ssl_optional = False
+
+
+def connector(uri: str = URI, kind: type[BaseConnect[ClientSide]] = Connect, **options: Any) -> Any:
+    own = {name: options.pop(name) for name in options.keys() - ClientOptions.__annotations__}
+    complete_options: Any = complete(ClientOptions, options) | own
+    return kind(uri, complete_options, ClientSide)
+
+
+class TestConnect:
+    def test_address(self) -> None:
+        assert connector()._address(parse_uri(URI)) == ("example.org", 80)
+        assert connector(address=("::1", 5))._address(parse_uri(URI)) == ("::1", 5)
+        assert connector(kind=StrictConnect, port=5)._address(parse_uri(URI)) == ("example.org", 5)
+
+    @pytest.mark.parametrize("address", ["a", ("a",), ("a", "b"), (1, 2), ("a", 70000)])
+    def test_wrong_address(self, address: Any) -> None:
+        with pytest.raises((TypeError, ValueError)):
+            connector(address=address)
+
+    def test_tls(self) -> None:
+        context = ssl.create_default_context()
+        secure = parse_uri("wss://example.org/")
+        assert connector()._tls(parse_uri(URI)) is None
+        given = connector("wss://example.org/", ssl=context)
+        assert given._tls(secure) == {"ssl": context, "server_hostname": "example.org"}
+        default = connector("wss://example.org/", ssl=None, server_hostname="other")
+        options = default._tls(secure)
+        assert options["server_hostname"] == "other"
+        assert options["ssl"] is default._tls(secure)["ssl"]  # made once
+
+    def test_no_tls(self) -> None:
+        with pytest.raises(ValueError, match="ssl=None is incompatible with a wss:// URI"):
+            connector("wss://example.org/", StrictConnect, ssl=None)
+        with pytest.raises(ValueError, match="ssl argument is incompatible with a ws:// URI"):
+            connector(ssl=ssl.create_default_context())
+        with pytest.raises(TypeError, match="ssl must be an SSLContext or True, not str"):
+            connector("wss://example.org/", ssl="yes")
+
+    def test_proxy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("http_proxy", "http://proxy.test:1")
+        uri = parse_uri(URI)
+        assert connector()._select_proxy(uri) == parse_proxy("http://proxy.test:1")
+        assert connector(proxy=None)._select_proxy(uri) is None
+        assert connector(path="x")._select_proxy(uri) is None
+        assert connector(stream=object())._select_proxy(uri) is None
+        with pytest.raises(ValueError, match=r"proxy_ssl .* an http:// proxy"):
+            connector(proxy_ssl=True)._select_proxy(uri)
+        with pytest.raises(TypeError, match="proxy must be a URL, True or None"):
+            connector(proxy=False)
+
+    def test_proxy_tls(self) -> None:
+        proxy = parse_proxy("https://proxy.test:1")
+        context = ssl.create_default_context()
+        options = connector(proxy_ssl=context)._proxy_tls(proxy)
+        assert options == {"ssl": context, "server_hostname": "proxy.test"}
+        assert connector()._proxy_tls(parse_proxy("http://proxy.test:1")) is None
+
+    def test_two_places(self) -> None:
+        with pytest.raises(ValueError, match="stream is incompatible with address and path"):
+            connector(stream=object(), address=("a", 1))
+        with pytest.raises(ValueError, match="sock is incompatible with host, port and path"):
+            connector(URI, StrictConnect, sock=object(), port=1)
+
+    def test_engine(self) -> None:
+        made = connector(origin="http://a", max_size=7)
+        protocol = made._new_protocol(parse_uri(URI))
+        assert (protocol.origin, protocol.max_size) == ("http://a", 7)
+        assert made._connection_class is ClientSide
+
+    def test_failures_are_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        made = connector(reconnect_delays=lambda: iter([1.5]))
+        assert made._failed(made._reconnection(), OSError("gone")) == 1.5
+        assert [record.getMessage() for record in caplog.records] == [
+            "connect failed; reconnecting in 1.5 seconds: OSError: gone"
+        ]
+
+    def test_gate_key(self) -> None:
+        uri = parse_uri(URI)
+        assert connector(proxy=None)._gate_key(uri) is None
+        assert connector(path="x")._gate_key(uri) == "example.org"
+        assert connector(proxy="http://proxy.test:1")._gate_key(uri) == "example.org"
+
+    def test_unix(self) -> None:
+        assert unix_arguments("x", None, {}) == "ws://localhost/"
+        assert unix_arguments("x", None, {"ssl": True}) == "wss://localhost/"
+        assert unix_arguments(None, URI, {"stream": 1}, "stream") == URI
+        with pytest.raises(ValueError, match="missing path argument"):
+            unix_arguments(None, None, {})
+        with pytest.raises(ValueError, match="path and stream arguments are incompatible"):
+            unix_arguments("x", None, {"stream": 1}, "stream")

@@ -1,0 +1,235 @@
+"""Servers as all front-ends have them: settings, answers to requests, addresses."""
+
+import asyncio
+import logging
+import socket
+from typing import Any
+
+import pytest
+
+from wsapi._connection import ServerSide, finish
+from wsapi._options import ServerOptions, complete
+from wsapi._server import BaseServer, ServerSettings, check_close, check_listening, format_address
+from wsapi.exceptions import ProtocolError
+from wsproto_fast import Headers, Request, Response, State
+
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: example.org\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Protocol: chat\r\n\r\n"
+)
+
+
+def nothing(*args: Any) -> None:
+    pass
+
+
+def settings(**options: Any) -> ServerSettings[ServerSide]:
+    awaitables = options.pop("awaitables", False)
+    complete_options: Any = complete(ServerOptions, options, "serve")
+    return ServerSettings(nothing, complete_options, ServerSide, awaitables=awaitables)
+
+
+def requested(settings: ServerSettings[ServerSide]) -> ServerSide:
+    """Return a connection that has received a request."""
+    connection = settings.new_connection(
+        lambda protocol: settings.connection_class(protocol, **settings.connection_options)
+    )
+    connection.protocol.receive_data(REQUEST)
+    assert connection._receive_request()
+    return connection
+
+
+def answer(
+    connection: ServerSide, settings: ServerSettings[ServerSide], *, closing: Any = bool
+) -> Response:
+    return finish(connection._answer(settings, closing))
+
+
+class TestServerSide:
+    def test_accepts(self) -> None:
+        chosen = settings()
+        connection = requested(chosen)
+        response = answer(connection, chosen)
+        assert response.status_code == 101
+        assert connection._send_response(response)
+        assert connection.response is response
+        assert connection.state is State.OPEN
+        assert not connection._send_response(response)
+
+    def test_half_a_request(self) -> None:
+        chosen = settings()
+        connection = chosen.new_connection(chosen.connection_class)
+        connection.protocol.receive_data(REQUEST[:20])
+        assert not connection._receive_request()
+        connection.protocol.receive_data(REQUEST[20:])
+        assert connection._receive_request()
+        assert connection._receive_request()
+
+    def test_process_request(self) -> None:
+        def process_request(connection: ServerSide, request: Request) -> Response:
+            assert request is connection.request
+            return connection.respond(403, "no\n")
+
+        chosen = settings(process_request=process_request, server_header="me")
+        response = answer(requested(chosen), chosen)
+        assert (response.status_code, response.body) == (403, b"no\n")
+        assert response.headers.get_all("Server") == ["me"]
+
+    def test_process_response(self) -> None:
+        replacement = Response(200, "OK", Headers())
+
+        def process_response(
+            connection: ServerSide, request: Request, response: Response
+        ) -> Response:
+            assert response.status_code == 101
+            return replacement
+
+        chosen = settings(process_response=process_response)
+        assert answer(requested(chosen), chosen) is replacement
+
+    @pytest.mark.parametrize("name", ["process_request", "process_response"])
+    def test_callbacks_that_fail(self, name: str, caplog: pytest.LogCaptureFixture) -> None:
+        def fail(*args: Any) -> None:
+            raise ValueError("no")
+
+        chosen = settings(**{name: fail})
+        connection = requested(chosen)
+        response = answer(connection, chosen)
+        assert response.status_code == 500
+        assert response.headers.get_all("Server") == [chosen.server_header]
+        assert [record.getMessage() for record in caplog.records] == [f"{name} failed"]
+        assert isinstance(connection.protocol.handshake_exc, ValueError)
+
+    @pytest.mark.parametrize("name", ["process_request", "process_response"])
+    def test_callbacks_that_return_something_else(
+        self, name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        chosen = settings(**{name: lambda *args: "no"})
+        connection = requested(chosen)
+        assert answer(connection, chosen).status_code == 500
+        assert str(connection.protocol.handshake_exc) == (
+            f"{name} must return a Response or None, not str"
+        )
+
+    def test_coroutines_are_awaited(self) -> None:
+        async def process_request(connection: ServerSide, request: Request) -> Response:
+            await asyncio.sleep(0)
+            return connection.respond(403, "no\n")
+
+        chosen = settings(process_request=process_request, awaitables=True)
+        connection = requested(chosen)
+        assert asyncio.run(connection._answer(chosen, bool)).status_code == 403
+
+    def test_coroutines_where_nobody_awaits_them(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def process_request(connection: ServerSide, request: Request) -> None:
+            raise AssertionError("it isn't run")
+
+        chosen = settings(process_request=process_request)
+        connection = requested(chosen)
+        assert answer(connection, chosen).status_code == 500
+        assert str(connection.protocol.handshake_exc) == (
+            "process_request must return a Response or None, not coroutine"
+        )
+
+    def test_shutting_down(self) -> None:
+        chosen = settings(process_response=nothing)
+        response = answer(requested(chosen), chosen, closing=lambda: True)
+        assert (response.status_code, response.body) == (503, b"Server is shutting down.\n")
+
+    def test_shutting_down_meanwhile(self) -> None:
+        closing = iter([False, True])
+        chosen = settings(process_response=nothing)
+        assert answer(requested(chosen), chosen, closing=lambda: next(closing)).status_code == 503
+
+    def test_refusal_while_shutting_down(self) -> None:
+        chosen = settings(process_request=lambda connection, _: connection.respond(403, "no\n"))
+        assert answer(requested(chosen), chosen, closing=lambda: True).status_code == 403
+
+    def test_response_that_cannot_be_sent(self, caplog: pytest.LogCaptureFixture) -> None:
+        chosen = settings()
+        connection = requested(chosen)
+        response = Response(200, "☃", Headers())
+        assert connection._send_response(response)
+        assert connection.response is not None
+        assert connection.response.status_code == 500
+        assert [record.getMessage() for record in caplog.records if record.levelno > 20] == [
+            "opening handshake failed"
+        ]
+
+    def test_select_subprotocol(self) -> None:
+        calls: list[Any] = []
+
+        def select_subprotocol(connection: ServerSide, offered: list[str]) -> str:
+            calls.append((connection, list(offered)))
+            return "chat"
+
+        chosen = settings(select_subprotocol=select_subprotocol)
+        connection = requested(chosen)
+        response = answer(connection, chosen)
+        assert response.headers["Sec-WebSocket-Protocol"] == "chat"
+        assert calls == [(connection, ["chat"])]
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        "options, error, text",
+        [
+            ({"origins": "a"}, TypeError, "origins must be a list"),
+            ({"compression": "zip"}, ValueError, "unsupported compression: zip"),
+            ({"process_request": 1}, TypeError, "process_request must be a callable or None"),
+            ({"server_header": "\n"}, ValueError, "server_header must have no control"),
+            ({"server_header": 0}, TypeError, "server_header must be a str or None"),
+            ({"ping_interval": -1}, ValueError, "ping_interval"),
+            ({"max_queue": (1, 2, 3)}, ValueError, "max_queue must be one number or a pair"),
+            ({"logger": "x"}, TypeError, "logger must be a Logger"),
+            ({"nothing": 1}, TypeError, r"serve\(\) got unexpected keyword arguments"),
+        ],
+    )
+    def test_wrong_options(self, options: Any, error: type[Exception], text: str) -> None:
+        with pytest.raises(error, match=text):
+            settings(**options)
+
+    def test_connection_options(self) -> None:
+        assert settings(max_queue=3).connection_options == {
+            "ping_interval": 20,
+            "ping_timeout": 20,
+            "close_timeout": 10,
+            "max_queue": 3,
+        }
+
+    def test_own_connection_class(self) -> None:
+        class Mine(ServerSide):
+            pass
+
+        chosen = settings(create_connection=Mine)
+        assert type(chosen.new_connection(chosen.connection_class)) is Mine
+
+
+class TestServer:
+    def test_connections_are_those_that_are_open(self) -> None:
+        chosen = settings()
+        server: BaseServer[ServerSide] = BaseServer(nothing)
+        opening, ready = requested(chosen), requested(chosen)
+        server._connections |= {opening, ready}
+        ready._send_response(answer(ready, chosen))
+        assert server.connections == {ready}
+        assert server.logger is logging.getLogger("wsapi.server")
+
+    @pytest.mark.parametrize("code, reason", [(1006, ""), (1000, "x" * 124)])
+    def test_close_code(self, code: int, reason: str) -> None:
+        with pytest.raises(ProtocolError):
+            check_close(code, reason)
+
+    def test_addresses(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            assert format_address(sock) == f"127.0.0.1:{sock.getsockname()[1]}"
+        if socket.has_ipv6:
+            with socket.create_server(("::1", 0), family=socket.AF_INET6) as sock:
+                assert format_address(sock) == f"[::1]:{sock.getsockname()[1]}"
+
+    def test_where_to_listen(self) -> None:
+        with pytest.raises(ValueError, match="host and port must be None"):
+            check_listening("127.0.0.1", None, {"path": "x"})
+        with pytest.raises(ValueError, match="exactly one of path and sock"):
+            check_listening(None, None, {"path": None})
