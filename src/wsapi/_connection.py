@@ -33,6 +33,7 @@ __all__ = [
     "SkippedBroadcasts",
     "concurrent_receiver",
     "finish",
+    "forget_frames",
 ]
 
 T = TypeVar("T")
@@ -64,6 +65,16 @@ def finish(coroutine: Coroutine[Any, Any, T]) -> T:
         return result
     coroutine.close()
     raise RuntimeError("a coroutine waits where none can")
+
+
+def forget_frames(exc: BaseException | None) -> None:
+    """Remove the traceback of an exception that is kept, and what was being handled meanwhile.
+
+    Frames hold what keeps it, and none of these is of interest: they belong to who moves bytes.
+    """
+    while exc is not None:
+        exc.__traceback__ = exc.__context__ = None
+        exc = exc.__cause__
 
 
 class BaseConnection:

@@ -25,6 +25,8 @@ from wsproto_fast.headers import build_authorization_basic, build_host
 from wsproto_fast.http11 import USER_AGENT, Request, Response
 from wsproto_fast.uri import WebSocketURI
 
+from ._connection import forget_frames
+
 __all__ = ["ConnectProtocol", "Proxy", "get_proxy", "parse_proxy"]
 
 _DEFAULT_PORTS = {
@@ -214,7 +216,10 @@ class ConnectProtocol:
         """
         self._eof = True
         self._broken_by = exc
-        self._advance()
+        try:
+            self._advance()
+        finally:
+            self._broken_by = None
 
     def _advance(self) -> bool:
         if self.response is None:
@@ -304,6 +309,7 @@ def socks_errors() -> Iterator[None]:
 
 
 def _eof(exc: Exception) -> EOFError:
+    forget_frames(exc)  # streams hold it
     eof = EOFError("connection closed by proxy")
     eof.__cause__ = exc
     return eof

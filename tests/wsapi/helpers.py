@@ -11,6 +11,7 @@ import logging
 import os
 import ssl
 import struct
+import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
@@ -334,4 +335,28 @@ def garbage_collection_off() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.enable()
+
+
+def ours(thing: object) -> bool:
+    """Tell whether an object is one of this project, or a frame of its code."""
+    if isinstance(thing, types.FrameType):
+        return "/src/w" in thing.f_code.co_filename
+    return type(thing).__module__.partition(".")[0] in ("wsapi", "wsproto_fast")
+
+
+@contextlib.contextmanager
+def collecting() -> Iterator[list[Any]]:
+    """Yield a list of our objects that only the cyclic collector frees, complete at the end."""
+    found: list[Any] = []
+    gc.collect()
+    gc.disable()
+    try:
+        yield found
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        found += [repr(thing) for thing in gc.garbage if ours(thing)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
         gc.enable()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import socket
+import ssl
 import threading
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+import trustme
 
-from tests.wsapi.helpers import logged_errors
+from tests.wsapi.conformance.raw import RESET
+from tests.wsapi.helpers import collecting, logged_errors
 from tests.wsapi.trio_helpers import serving, trio_test, until
 from wsapi.exceptions import ConnectionClosed, ConnectionClosedOK
 from wsapi.trio.client import connect, unix_connect
@@ -114,6 +118,69 @@ class TestContext:
             unix_connect()
         with pytest.raises(ValueError, match="incompatible"):
             unix_connect("path", stream=one)
+
+    @trio_test
+    async def test_tls_fails(self) -> None:
+        """It is an OSError, as on the other front-ends, and what streams of trio raise."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        trustme.CA().issue_cert("localhost").configure_cert(context)
+        async with serving(ssl=context) as (_server, uri):
+            for kind in (ssl.SSLCertVerificationError, trio.BrokenResourceError):
+                with pytest.raises(kind, match="CERTIFICATE_VERIFY_FAILED") as caught:
+                    async with connect(uri):
+                        raise AssertionError
+                assert isinstance(caught.value, OSError)
+                assert type(caught.value).__name__ == "SSLCertVerificationError"
+                assert getattr(caught.value, "verify_code") > 0  # noqa: B009
+        async with serving() as (_server, uri):
+            for other in (OSError, trio.BrokenResourceError):
+                with pytest.raises(other):
+                    async with connect(uri.replace("ws:", "wss:")):
+                        raise AssertionError
+
+
+class TestFreed:
+    """Nothing of a connection waits for the cyclic collector, however the connection ended."""
+
+    async def end(self, how: str, uri: str) -> None:
+        with contextlib.suppress(ConnectionClosed), trio.CancelScope() as scope:
+            async with connect(uri) as connection:
+                await connection.send("hello")
+                await connection.recv()
+                if how == "cancelled":
+                    scope.cancel()
+                elif how == "socket closed":
+                    connection.stream.socket.close()
+                elif how != "clean":
+                    await connection.send(how)
+                    if how == "reset while sending":
+                        for _ in range(100):
+                            await connection.send("a" * 100_000)
+                    await connection.recv()
+
+    @pytest.mark.parametrize(
+        "how", ["clean", "cancelled", "socket closed", "reset", "reset while sending"]
+    )
+    @trio_test
+    async def test_end(self, how: str) -> None:
+        async def handler(connection: ServerConnection) -> None:
+            async for message in connection:
+                if str(message).startswith("reset"):
+                    sock = connection.stream.socket
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                    sock.close()
+                    return
+                await connection.send(message)
+
+        async with serving(handler) as (server, uri):
+            await self.end(how, uri)
+            await until(lambda: not server._connections)
+            with collecting() as found:
+                for _ in range(3):
+                    await self.end(how, uri)
+                await until(lambda: not server._connections)
+                await trio.testing.wait_all_tasks_blocked(0.002)
+            assert found == []
 
 
 class TestIterator:

@@ -26,7 +26,7 @@ from wsproto_fast.uri import WebSocketURI
 
 from .. import _checks
 from .._client import BaseConnect, TransportNames, unix_arguments
-from .._connection import ClientSide
+from .._connection import ClientSide, forget_frames
 from .._gate import gate
 from .._options import ClientOptions, complete, documented
 from .._reconnection import process_exception
@@ -88,11 +88,15 @@ class ClientConnection(ClientSide, Connection):
         self._pump.update()
         await self._response_waiter
         if self.protocol.handshake_exc is not None:
-            raise self.protocol.handshake_exc
+            try:
+                raise self.protocol.handshake_exc
+            finally:
+                del self  # the traceback mustn't hold what holds the exception
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._update_opening()
+        if not self._lost:
+            super().connection_lost(exc)
+            self._update_opening()
 
     def _update_opening(self) -> None:
         if self._receive_response():
@@ -155,6 +159,7 @@ class _Tunnel(asyncio.BufferedProtocol):
 
     def finish(self, exc: Exception | None) -> None:
         """Have the coroutine go on that waits for the tunnel, or fail when it leaves it."""
+        forget_frames(exc)
         if self.failure is None:
             self.failure = exc
         if self.established.done():
@@ -311,11 +316,10 @@ class connect(BaseConnect[ClientConnection]):
     async def _open(self) -> ClientConnection:
         """Open a connection for one request."""
         uri, additional_headers = self._target.request()
-        connection = self._connection_class(self._new_protocol(uri), **self._connection_options)
         if self.one_connecting:
             async with _turn(await self._ip_address(uri)):
-                return await self._open_connection(uri, connection, additional_headers)
-        return await self._open_connection(uri, connection, additional_headers)
+                return await self._open_connection(uri, additional_headers)
+        return await self._open_connection(uri, additional_headers)
 
     async def _ip_address(self, uri: WebSocketURI) -> str:
         """Return the IP address to connect to, or the name if the host isn't for us to look up."""
@@ -329,22 +333,31 @@ class connect(BaseConnect[ClientConnection]):
     async def _open_connection(
         self,
         uri: WebSocketURI,
-        connection: ClientConnection,
         additional_headers: HeadersLike | None,
     ) -> ClientConnection:
+        connection = self._connection_class(self._new_protocol(uri), **self._connection_options)
         try:
-            await self._open_transport(uri, connection)
-        except BaseException:
-            # What the event loop has aborted is closed in its next turn.
-            await asyncio.sleep(0)
-            raise
-        try:
-            await connection.handshake(additional_headers, self.user_agent_header)
-        except BaseException:
-            connection._transport.abort()
-            await connection.wait_closed()
-            raise
-        return connection
+            try:
+                await self._open_transport(uri, connection)
+            except BaseException as exc:
+                # What the event loop has aborted is closed in its next turn.
+                await asyncio.sleep(0)
+                if isinstance(exc, OSError):
+                    forget_frames(exc)  # those of the event loop hold it
+                if not hasattr(connection, "_transport"):
+                    # It frees what refers to itself. After start_tls(), the loop does so later.
+                    connection.connection_lost(None)
+                    forget_frames(connection.protocol.handshake_exc)
+                raise
+            try:
+                await connection.handshake(additional_headers, self.user_agent_header)
+            except BaseException:
+                connection._transport.abort()
+                await connection.wait_closed()
+                raise
+            return connection
+        finally:
+            del connection  # the traceback mustn't hold what holds the exception
 
     async def _open_transport(self, uri: WebSocketURI, connection: ClientConnection) -> None:
         """Connect to the server, through a proxy or not."""
@@ -378,6 +391,7 @@ class connect(BaseConnect[ClientConnection]):
             tunnel = _Tunnel(ConnectProtocol(proxy, host, port, self.user_agent_header))
             try:
                 await self._open_tunnel(proxy, tunnel, tcp)
+                await tunnel.established
                 await self._leave_tunnel(tunnel, connection, tls)
             except BaseException:
                 if tunnel.transport is not None:
@@ -385,14 +399,15 @@ class connect(BaseConnect[ClientConnection]):
                 if tunnel.held:
                     await tunnel.lost
                 raise
+            finally:
+                del tunnel, connection  # the traceback mustn't hold what holds the exception
 
     async def _open_tunnel(self, proxy: Proxy, tunnel: _Tunnel, tcp: dict[str, Any]) -> None:
-        """Connect to an HTTP proxy and have it connect to the server."""
+        """Connect to an HTTP proxy and ask it to connect to the server."""
         tls = self._proxy_tls(proxy) or {}
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: tunnel, proxy.host, proxy.port, **tcp, **tls)
         tunnel.held = True
-        await tunnel.established
 
     @staticmethod
     async def _leave_tunnel(

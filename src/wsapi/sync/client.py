@@ -26,7 +26,7 @@ from wsproto_fast.typing import PathLike
 from wsproto_fast.uri import WebSocketURI
 
 from .._client import BaseConnect, TransportNames, unix_arguments
-from .._connection import ClientSide
+from .._connection import ClientSide, forget_frames
 from .._gate import gate
 from .._options import ClientOptions, Option, complete, documented
 from .._reconnection import backoff, process_exception
@@ -113,7 +113,10 @@ class ClientConnection(ClientSide, Connection):
             if pump.progress(deadline):
                 raise TimeoutError("timed out while waiting for handshake response")
         if self.protocol.handshake_exc is not None:
-            raise self.protocol.handshake_exc
+            try:
+                raise self.protocol.handshake_exc
+            finally:
+                del self, pump  # the traceback mustn't hold what holds the exception
         pump.watch()
 
 
@@ -258,10 +261,14 @@ class reconnect(BaseConnect[ClientConnection]):
             raise
         try:
             connection.handshake(additional_headers, self.user_agent_header, deadline.time_left())
-        except BaseException:
+            return connection
+        except BaseException as exc:
             connection._pump.abort()
+            if connection.protocol.handshake_exc is not exc:
+                forget_frames(connection.protocol.handshake_exc)
             raise
-        return connection
+        finally:
+            del connection  # the traceback mustn't hold what holds the exception
 
     def _open_channel(self, uri: WebSocketURI, deadline: Deadline) -> Channel:
         """Connect to the server, through a proxy or not."""

@@ -7,6 +7,7 @@ for plain sockets; `StreamTransport` takes any stream, TLS included.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import ssl as ssl_module
 from collections import deque
@@ -219,19 +220,35 @@ def find_socket(stream: Any) -> Any:
     return stream.socket
 
 
+@functools.cache
+def _broken(kind: Any) -> Any:
+    """Return a class of OSError that also is what streams of trio raise."""
+    return type(kind.__name__, (kind, trio.BrokenResourceError), {"__module__": kind.__module__})
+
+
 @contextlib.contextmanager
 def tls_errors() -> Iterator[None]:
     """Translate what streams raise while a connection is being opened.
 
     Raises:
-        OSError: In place of ``trio.BrokenResourceError``.
+        OSError: In place of ``trio.BrokenResourceError``, which it is, too.
     """
     try:
         yield
+        return
     except trio.BrokenResourceError as exc:
-        if isinstance(exc.__cause__, OSError):
-            raise exc.__cause__ from None
-        raise ConnectionResetError("connection lost") from exc
+        cause: BaseException | None = exc.__cause__
+    # Not where it is handled: an error whose context is the one that it causes is freed too late.
+    try:
+        if isinstance(cause, OSError):
+            kind: Any = type(cause)
+            error: Any = _broken(kind)(*cause.args)
+            error.__dict__.update(cause.__dict__)
+            raise error
+        raise _broken(ConnectionResetError)("connection lost")
+    finally:
+        del cause
+        error = None
 
 
 async def start_tls(

@@ -95,7 +95,10 @@ class ClientConnection(ClientSide, Connection):
         while not self._receive_response():
             await self._wait()
         if self.protocol.handshake_exc is not None:
-            raise self.protocol.handshake_exc
+            try:
+                raise self.protocol.handshake_exc
+            finally:
+                del self  # the traceback mustn't hold what holds the exception
 
 
 @asynccontextmanager
@@ -235,15 +238,20 @@ class connect(BaseConnect[ClientConnection]):
     ) -> ClientConnection:
         protocol = self._new_protocol(uri)
         stream = await self._open_stream(uri)
+        connection: ClientConnection | None = None
         try:
             connection = self._connection_class(
                 nursery, stream, protocol, **self._connection_options
             )
             await connection.handshake(additional_headers, self.user_agent_header)
+            return connection
         except BaseException:
+            if connection is not None:
+                connection._abort()
             await trio.aclose_forcefully(stream)
             raise
-        return connection
+        finally:
+            del connection, protocol  # the traceback mustn't hold what holds the exception
 
     async def _open_stream(self, uri: WebSocketURI) -> trio.abc.Stream:
         """Connect to the server, through a proxy or not."""

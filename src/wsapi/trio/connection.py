@@ -25,7 +25,7 @@ from wsproto_fast.exceptions import ConnectionClosed, ConnectionClosedOK, Invali
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.typing import Data, DataLike
 
-from .._connection import SkippedBroadcasts, concurrent_receiver
+from .._connection import SkippedBroadcasts, concurrent_receiver, forget_frames
 from .._coroutines import AsyncConnection, AsyncFragments
 from .._liveness import network_silence
 from .._options import ConnectionOptions, documented
@@ -456,9 +456,14 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
         if self._ended:
             return
         self._ended = self._reading = True
-        deadline = self.protocol.next_timeout()  # of the end, which has begun if this is graceful
-        self.protocol.connection_lost(exc)
-        for event, ack_on_close in self.protocol.abandoned_pings():
+        protocol = self.protocol
+        deadline = protocol.next_timeout()  # of the end, which has begun if this is graceful
+        forget_frames(exc)
+        refused = protocol.handshake_exc is not None
+        protocol.connection_lost(exc)
+        if not refused:
+            forget_frames(protocol.handshake_exc)
+        for event, ack_on_close in protocol.abandoned_pings():
             if ack_on_close:
                 event.set()
         self._housekeeper.clear_alarm(self)
@@ -533,14 +538,14 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
 
     def _start(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
         """Start a task."""
-        try:
+        with contextlib.suppress(RuntimeError):
             self.nursery.start_soon(function, *args)
-        except RuntimeError:
-            # The nursery is closed: whoever opened it has left the connection behind.
-            with contextlib.suppress(OSError):
-                find_socket(self.stream).close()
-            self._end()
-            self._lose()
+            return
+        # The nursery is closed: whoever opened it has left the connection behind.
+        with contextlib.suppress(OSError):
+            find_socket(self.stream).close()
+        self._end()
+        self._lose()
 
     # ------------------------------------------------------------------ the housekeeper's
 

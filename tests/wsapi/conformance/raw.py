@@ -143,7 +143,9 @@ class SecurePeer(RawPeer):
                 self.tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self._flush()
-                self.incoming.write(await self.driver.sock_recv(self.sock, 65536))
+                if not (data := await self.driver.sock_recv(self.sock, 65536)):
+                    raise EOFError from None
+                self.incoming.write(data)
             else:
                 return await self._flush()
 
