@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import queue
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.wsapi.helpers import accept_key, apply_mask, frame, request
+from tests.wsapi.helpers import BINARY, accept_key, apply_mask, frame, request
 from wsapi.exceptions import ConnectionClosed
+from wsapi.sync._channel import Channel, Deadline
+from wsapi.sync._tls import SecureSocket
 from wsapi.sync.client import ClientConnection, connect
+from wsapi.sync.connection import Connection
 from wsapi.sync.server import Server, ServerConnection, serve
 
 # Longest time to wait for what comes at once if all is well, in seconds.
@@ -223,3 +227,30 @@ def raw_server(behave: Callable[[RawPeer], object], *, handshake: bool = True) -
             accepting.result()
             for thread in threads:
                 thread.result()
+
+
+def secure_pair(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> tuple[socket.socket | SecureSocket, ssl.SSLSocket]:
+    """Return a socket as connections of servers have it, and its peer, after the TLS handshake."""
+    server, client = contexts
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours, Deadline(PATIENCE))
+    handshake = Spawned(channel.start_tls, server, server_side=True)
+    # So that the end of the stream without the end of TLS is an error here.
+    secure = client.wrap_socket(theirs, server_hostname="localhost", suppress_ragged_eofs=False)
+    handshake.result()
+    return channel.secured(), secure
+
+
+FILLING = (BINARY, b"x" * 100_000)
+FILLINGS = 50
+
+
+def fill(connection: Connection) -> Spawned:
+    """Send more than the network takes."""
+    thread = Spawned(lambda: [connection.send(FILLING[1]) for _ in range(FILLINGS)])
+    size = -1
+    while thread.running and size != (size := connection.protocol.output_size):
+        time.sleep(0.05)
+    return thread

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import signal
 import socket
 import subprocess
 import sys
@@ -18,10 +17,13 @@ import pytest
 
 from tests.wsapi.helpers import BINARY, CLOSE, CONT, PING, PONG, TEXT, close_payload, frame
 from tests.wsapi.sync_helpers import (
+    FILLING,
+    FILLINGS,
     PATIENCE,
     RawPeer,
     Spawned,
     eventually,
+    fill,
     pair,
     raw_client,
     raw_server,
@@ -34,6 +36,7 @@ from wsapi.exceptions import (
     ConnectionClosedError,
     ConnectionClosedOK,
     InvalidState,
+    ProtocolError,
 )
 from wsapi.protocol import Protocol, Side, State
 from wsapi.sync.client import connect
@@ -56,19 +59,6 @@ def both_ends() -> Iterator[tuple[Connection, RawPeer]]:
         yield connection, RawPeer(theirs, masked=True)
         theirs.close()
         assert connection.wait_closed(PATIENCE)
-
-
-FILLING = (BINARY, b"x" * 100_000)
-FILLINGS = 50
-
-
-def fill(connection: Connection) -> Spawned:
-    """Send more than the network takes."""
-    thread = Spawned(lambda: [connection.send(FILLING[1]) for _ in range(FILLINGS)])
-    size = -1
-    while thread.running and size != (size := connection.protocol.output_size):
-        time.sleep(0.05)
-    return thread
 
 
 # ---------------------------------------------------------------------- timeouts of recv
@@ -273,8 +263,39 @@ def test_use_from_within_is_refused(both_ends: tuple[Connection, RawPeer]) -> No
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
+            for use in (lambda: connection.send("logged"), connection.recv, connection.ping):
+                try:
+                    use()
+                except BaseException as exc:
+                    errors.append(exc)
+
+    logger = connection.logger.logger  # type: ignore[union-attr]
+    handler = Handler()
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        connection.send("hello")
+    finally:
+        logger.setLevel(logging.NOTSET)
+        logger.removeHandler(handler)
+    assert peer.read() == (TEXT, b"hello")
+    assert {type(exc) for exc in errors} == {ConcurrencyError}
+    connection.send("bye")
+    assert peer.read() == (TEXT, b"bye")
+
+
+def test_closing_from_within_comes_later(both_ends: tuple[Connection, RawPeer]) -> None:
+    """What runs inside the engine can't wait for the end; the closing handshake starts after it."""
+    connection, peer = both_ends
+    errors: list[BaseException] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
             try:
-                connection.send("logged")
+                with pytest.raises(ProtocolError):
+                    connection.close(1006)
+                connection.close(4000, "from within")
+                connection.close(4001, "again")
             except BaseException as exc:
                 errors.append(exc)
 
@@ -287,10 +308,13 @@ def test_use_from_within_is_refused(both_ends: tuple[Connection, RawPeer]) -> No
     finally:
         logger.setLevel(logging.NOTSET)
         logger.removeHandler(handler)
+    assert errors == []
     assert peer.read() == (TEXT, b"hello")
-    assert [type(exc) for exc in errors] == [ConcurrencyError]
-    connection.send("bye")
-    assert peer.read() == (TEXT, b"bye")
+    assert peer.read() == (CLOSE, close_payload(4000, "from within"))
+    peer.write(CLOSE, close_payload(4000))
+    assert peer.read_to_end() == b""
+    peer.sock.close()
+    assert connection.wait_closed(PATIENCE)
 
 
 # ---------------------------------------------------------------------- nobody reads
@@ -554,122 +578,6 @@ def test_write_failure_tells_what_the_peer_sent() -> None:
     assert raised.value.rcvd is not None
     assert (raised.value.rcvd.code, raised.value.rcvd.reason) == (4000, "enough")
     assert connection.wait_closed(PATIENCE)
-
-
-# ---------------------------------------------------------------------- Ctrl-C
-
-if hasattr(signal, "pthread_kill"):
-
-    @pytest.fixture
-    def interrupt() -> Iterator[Callable[[Callable[[], object]], None]]:
-        """Return a function that sends SIGINT to this thread as soon as something is true."""
-        main = threading.get_ident()
-        threads = []
-
-        def interrupt(condition: Callable[[], object]) -> None:
-            def kill() -> None:
-                eventually(condition)
-                time.sleep(0.05)  # now it blocks
-                signal.pthread_kill(main, signal.SIGINT)
-
-            threads.append(Spawned(kill))
-
-        previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            yield interrupt
-        finally:
-            for thread in threads:
-                thread.result()
-            signal.signal(signal.SIGINT, previous)
-
-    Interrupt = Callable[[Callable[[], object]], None]
-
-    def test_interrupted_recv(both_ends: tuple[Connection, RawPeer], interrupt: Interrupt) -> None:
-        connection, peer = both_ends
-        peer.write(TEXT, b"one", fin=False)
-        interrupt(lambda: True)
-        with pytest.raises(KeyboardInterrupt):
-            connection.recv()
-        # Nothing is lost, and others may receive.
-        peer.write(CONT, b"two")
-        assert Spawned(connection.recv).result() == "onetwo"
-
-    def test_interrupted_recv_with_timeout(
-        both_ends: tuple[Connection, RawPeer], interrupt: Interrupt
-    ) -> None:
-        connection, peer = both_ends
-        interrupt(lambda: True)
-        with pytest.raises(KeyboardInterrupt):
-            connection.recv(timeout=PATIENCE)
-        peer.write(TEXT, b"hello")
-        assert connection.recv() == "hello"
-
-    def test_interrupted_send(both_ends: tuple[Connection, RawPeer], interrupt: Interrupt) -> None:
-        connection, peer = both_ends
-        interrupt(lambda: True)
-        with pytest.raises(KeyboardInterrupt):
-            for number in range(1000):
-                connection.send(b"%06d" % number * 20_000)
-        # The frame that was being written isn't torn: the rest of it leaves by and by.
-        for expected in range(number + 1):
-            assert peer.read() == (BINARY, b"%06d" % expected * 20_000)
-        connection.send("next")
-        assert peer.read() == (TEXT, b"next")
-
-    def test_interrupted_wait_closed(
-        both_ends: tuple[Connection, RawPeer], interrupt: Interrupt
-    ) -> None:
-        connection, _ = both_ends
-        interrupt(lambda: True)
-        with pytest.raises(KeyboardInterrupt):
-            connection.wait_closed()
-
-    def test_interrupted_close(both_ends: tuple[Connection, RawPeer], interrupt: Interrupt) -> None:
-        connection, peer = both_ends
-        interrupt(lambda: connection.state is State.CLOSING)
-        with pytest.raises(KeyboardInterrupt):
-            connection.close()
-        assert peer.read() == (CLOSE, close_payload(1000))
-        peer.write(CLOSE, close_payload(1000))
-
-    def test_closing_in_a_signal_handler(
-        both_ends: tuple[Connection, RawPeer], interrupt: Interrupt
-    ) -> None:
-        connection, peer = both_ends
-        closed = []
-
-        def close(*args: Any) -> None:
-            connection._pump.close(1001, "signal")
-            closed.append(True)
-
-        signal.signal(signal.SIGINT, close)
-        interrupt(lambda: True)
-
-        def answer() -> None:
-            assert peer.read() == (CLOSE, close_payload(1001, "signal"))
-            peer.write(CLOSE, close_payload(1001))
-            peer.read_to_end()
-            peer.sock.close()
-
-        answering = Spawned(answer)
-        with pytest.raises(ConnectionClosedOK):
-            connection.recv()
-        assert closed
-        answering.result()
-
-    def test_interrupt_ends_the_block_with_1011(interrupt: Interrupt) -> None:
-        codes = queue.Queue[int | None]()
-
-        def handler(ws: ServerConnection) -> None:
-            ws.wait_closed()
-            codes.put(ws.close_code)
-
-        with serving(handler) as server:
-            interrupt(lambda: True)
-            with pytest.raises(KeyboardInterrupt):
-                with connect(uri_of(server)) as ws:
-                    ws.recv()
-            assert codes.get(timeout=PATIENCE) == 1011
 
 
 # ---------------------------------------------------------------------- the rest

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import socket
 import ssl
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,44 +22,34 @@ from tests.wsapi.sync_helpers import (
     RawPeer,
     Spawned,
     echo,
+    eventually,
     port_of,
+    secure_pair,
     serving,
     uri_of,
 )
 from wsapi.exceptions import ConnectionClosedError, ConnectionClosedOK
 from wsapi.protocol import Protocol, Side
 from wsapi.sync._channel import Channel, Deadline
+from wsapi.sync._tls import TLS, SecureSocket
 from wsapi.sync.client import ClientConnection, connect
 from wsapi.sync.connection import Connection
 from wsapi.sync.server import ServerConnection
 
-trustme = pytest.importorskip("trustme")
-
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 
-@pytest.fixture(scope="module")
-def contexts() -> Contexts:
+@pytest.fixture
+def contexts(tls: Contexts) -> Contexts:
     """Contexts of a server called localhost and 127.0.0.1, and of clients that trust it."""
-    authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
+    return tls
 
 
 @pytest.fixture
 def both_ends(contexts: Contexts) -> Iterator[tuple[Connection, RawPeer]]:
     """Return a connection, as servers have them, and its peer."""
-    server, client = contexts
-    ours, theirs = socket.socketpair()
-    channel = Channel(ours, Deadline(PATIENCE))
-    handshake = Spawned(channel.start_tls, server, server_side=True)
-    # So that the end of the stream without the end of TLS is an error here.
-    secure = client.wrap_socket(theirs, server_hostname="localhost", suppress_ragged_eofs=False)
-    handshake.result()
-    connection = Connection(channel.secured(), Protocol(Side.SERVER), close_timeout=PATIENCE)
+    sock, secure = secure_pair(contexts)
+    connection = Connection(sock, Protocol(Side.SERVER), close_timeout=PATIENCE)
     with secure:
         yield connection, RawPeer(secure, masked=True)
         secure.close()
@@ -168,6 +163,165 @@ def test_garbage(both_ends: tuple[Connection, RawPeer]) -> None:
         with pytest.raises(ConnectionClosedError) as raised:
             connection.recv()
         assert isinstance(raised.value.__cause__, ssl.SSLError)
+
+
+def test_garbage_behind_a_message(contexts: Contexts) -> None:
+    """What was sound is received, although what comes in the same packet isn't."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    secure = contexts[1].wrap_bio(incoming, outgoing, server_hostname="localhost")
+    tls = TLS(contexts[0], server_side=True)
+    while True:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            secure.do_handshake()
+        tls.receive(outgoing.read())
+        if tls.handshake():
+            break
+        incoming.write(tls.take_output())
+    secure.write(frame(TEXT, b"first", masked=True))
+    secure.write(frame(CLOSE, close_payload(4000), masked=True))
+    ours, theirs = socket.socketpair()
+    connection = Connection(SecureSocket(ours, tls), Protocol(Side.SERVER))  # type: ignore[arg-type]
+    with theirs:
+        theirs.sendall(outgoing.read() + b"garbage" * 10)
+        assert connection.recv() == "first"
+        with pytest.raises(ConnectionClosedError) as raised:
+            connection.recv()
+        assert raised.value.rcvd is not None
+        assert raised.value.rcvd.code == 4000
+
+
+def test_idle_connection_reads_what_came_with_the_tls_handshake(contexts: Contexts) -> None:
+    """Nobody receives, and nothing else comes: the Ping is answered nevertheless."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    secure = contexts[1].wrap_bio(incoming, outgoing, server_hostname="localhost")
+    ours, theirs = socket.socketpair()
+    with theirs:
+        channel = Channel(ours, Deadline(PATIENCE))
+        handshake = Spawned(channel.start_tls, contexts[0], server_side=True)
+        while True:
+            try:
+                secure.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                theirs.sendall(outgoing.read())
+                incoming.write(theirs.recv(65536))
+        secure.write(frame(PING, b"early", masked=True))
+        theirs.sendall(outgoing.read())
+        handshake.result()
+        connection = Connection(channel.secured(), Protocol(Side.SERVER))
+        theirs.settimeout(PATIENCE)
+        received = b""
+        while not received.endswith(frame(PONG, b"early")):
+            incoming.write(theirs.recv(65536))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                received += secure.read()
+        theirs.close()
+        assert connection.wait_closed(PATIENCE)
+
+
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("queued", [0, 50])
+def test_write_failure_reaches_the_reader(contexts: Contexts, secured: bool, queued: int) -> None:
+    """One thread reads, another one fails to write: both see the end."""
+    sock: Any
+    theirs: socket.socket
+    sock, theirs = secure_pair(contexts) if secured else socket.socketpair()
+    with theirs:
+        connection = Connection(sock, Protocol(Side.SERVER), max_queue=4)
+        messages: list[Any] = []
+
+        def receive() -> None:
+            while True:
+                messages.append(connection.recv())
+
+        receiver = Spawned(receive)
+        acknowledged = connection.ping(ack_on_close=True)
+        peer = RawPeer(theirs, masked=True)
+        peer.read()
+        for number in range(queued):
+            peer.write(TEXT, b"%d" % number)
+        eventually(lambda: len(messages) == queued)
+        with socket.socket(fileno=os.dup(connection._pump.socket.fileno())) as same:
+            same.shutdown(socket.SHUT_WR)
+        sender = Spawned(connection.send, "too late")
+        for thread in (sender, receiver):
+            with pytest.raises(ConnectionClosedError) as raised:
+                thread.result()
+            assert isinstance(raised.value.__cause__, BrokenPipeError)
+        assert acknowledged.wait(PATIENCE)
+        assert connection.wait_closed(PATIENCE)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="ssl can't begin a renegotiation")
+def test_sending_during_a_renegotiation(tmp_path: Path) -> None:
+    """TLS can't send until it has received: sending waits for that."""
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = ["openssl", "s_server", "-tls1_2", "-msg", "-accept", f"127.0.0.1:{port}"]
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        # What the server answers to the new ClientHello comes later.
+        theirs.sendall(upstream.recv(65536))
+        data = upstream.recv(65536)
+        held.set()
+        assert release.wait(PATIENCE)
+        theirs.sendall(data)
+
+    def relay(source: socket.socket, target: socket.socket) -> None:
+        while data := source.recv(65536):
+            target.sendall(data)
+
+    ours, theirs = socket.socketpair()
+    with (
+        theirs,
+        subprocess.Popen(
+            [*command, "-cert", tmp_path / "pem"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as server,
+    ):
+        assert server.stdin is not None
+        assert server.stdout is not None
+        try:
+            while server.stdout.readline() != b"ACCEPT\n":
+                pass
+            Spawned(server.stdout.read)
+            with socket.create_connection(("127.0.0.1", port)) as upstream:
+                channel = Channel(ours, Deadline(PATIENCE))
+                handshake = Spawned(channel.start_tls, context, server_hostname="localhost")
+                to_server = Spawned(relay, theirs, upstream)
+                while handshake.running:
+                    with contextlib.suppress(TimeoutError):
+                        upstream.settimeout(0.1)
+                        theirs.sendall(upstream.recv(65536))
+                upstream.settimeout(None)
+                handshake.result()
+                holding = Spawned(hold)
+                connection = Connection(channel.secured(), Protocol(Side.CLIENT), close_timeout=0.1)
+                server.stdin.write(b"R\n")
+                server.stdin.flush()
+                assert held.wait(PATIENCE)
+                secured = connection.socket
+                assert isinstance(secured, SecureSocket)
+                senders = [Spawned(connection.send, "x" * 100_000) for _ in range(3)]
+                eventually(lambda: secured.tls.blocked)
+                assert all(sender.running for sender in senders)
+                release.set()
+                for sender in senders:
+                    sender.result()
+                holding.result()
+                connection.close()
+                to_server.result()
+        finally:
+            server.kill()
 
 
 def test_data_with_the_end_of_the_tls_handshake(contexts: Contexts) -> None:

@@ -9,6 +9,7 @@ from time import monotonic
 
 cimport cython
 from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.pythread cimport PyThread_get_thread_ident
 from libc.math cimport INFINITY
 
 from wsproto_fast._protocol cimport Protocol
@@ -22,10 +23,8 @@ from .._liveness import network_silence
 from wsproto_fast.exceptions import ConcurrencyError
 
 
-# A connection that nobody read from for so long is watched by the housekeeper, in seconds.
-cdef double TICK = 0.1
-# What its thread holds back leaves after so long even if that thread does something else, in seconds.
-cdef double HOLD = 0.005
+# When the housekeeper comes again to a connection whose engine a callback of the program keeps busy, in seconds.
+cdef double PAUSE = 0.005
 
 
 # What the housekeeper watches for; attributes of this module, too.
@@ -199,10 +198,7 @@ cdef class Pump(Wire):
             ):
                 # This thread has more messages to handle before it needs to read.
                 if not self._held:
-                    self._held = True
-                    if self._hold_time == INFINITY:
-                        self._hold_time = <double>monotonic() + HOLD
-                        self._inbox.post(self, self._hold_time)
+                    self._hold()
                 return True
             self._flush(True)
             if self._piece is not None:
@@ -331,12 +327,23 @@ cdef class Pump(Wire):
         """Whether the TCP connection is gone."""
         return self._lost
 
-    def close(self, code, reason) -> None:
+    def close(self, code, reason) -> bool:
         """Start the closing handshake; ``finish`` waits for its end.
+
+        Returns:
+            False if that can't be waited for, since the calling thread is in the middle of using the
+            connection: a signal handler has interrupted it, or the engine has called a logging handler.
+            The closing handshake starts when the connection isn't being used then.
 
         Raises:
             ProtocolError: If the code or the reason isn't allowed.
         """
+        if self._owner == PyThread_get_thread_ident():
+            self._protocol._check_close(code, reason)
+            if self._close_request is None:
+                self._close_request = (code, reason)
+                self._chores = True
+            return False
         if self.before_use is not None:
             self._warn()
         self._lock()
@@ -346,6 +353,7 @@ cdef class Pump(Wire):
             self._watch_now()
         finally:
             self._unlock()
+        return True
 
     def finish(self) -> None:
         """Wait until the connection is closed, reading until then."""
@@ -383,23 +391,6 @@ cdef class Pump(Wire):
 
     # ------------------------------------------------------------------ the housekeeper
 
-    cdef int _stop_reading(self) except -1:
-        """Have the housekeeper come, unless it is here: the calling thread may not read again."""
-        if self._list_time == INFINITY and not self._watched & READ and not self._lost:
-            self._list(self._protocol._now)
-
-    cdef int _list(self, double now) except -1:
-        """Have the housekeeper find out whether somebody reads."""
-        self._list_time = now + TICK
-        self._list_reads = self._reads
-        self._inbox.post(self, self._list_time)
-
-    cdef int _watch_now(self) except -1:
-        """Have the housekeeper watch the socket unless somebody reads."""
-        if not self._watched & READ and not self._reading:
-            self._nobody_reads = True
-            self._inbox.post(self, -INFINITY)
-
     def watch(self) -> None:
         """Begin to have the housekeeper watch the socket whenever nobody reads."""
         self._lock()
@@ -425,7 +416,7 @@ cdef class Pump(Wire):
         cdef Protocol protocol = self._protocol
         cdef int wanted = NOTHING
         if self._entered:
-            self._inbox.post(self, now + HOLD)
+            self._inbox.post(self, now + PAUSE)
             return self._watched
         self._lock()
         try:
@@ -443,7 +434,12 @@ cdef class Pump(Wire):
                     self._notify()
             if writable or (self._piece is not None and self._senders == 0):
                 self._flush(True)
-            if readable and not self._lost and not self._reading and self._reading_wanted():
+            if (
+                (readable or self._early is not None)
+                and not self._lost
+                and not self._reading
+                and self._reading_wanted()
+            ):
                 self._read_ready()
                 self._notify()
             if self._lost:
@@ -461,7 +457,7 @@ cdef class Pump(Wire):
                     self._list(now)
             if wanted and not self._reading_wanted():
                 wanted = NOTHING
-            if self._piece is not None and self._senders == 0:
+            if self._blocked() and self._senders == 0:
                 wanted |= WRITE
             if wanted & READ:
                 self._nobody_reads = False

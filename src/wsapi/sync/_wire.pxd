@@ -7,6 +7,7 @@ from libc.stdint cimport uint64_t
 from wsproto_fast._protocol cimport Protocol
 
 from ._inbox cimport Inbox
+from ._tls cimport TLS
 
 
 # What the housekeeper watches for.
@@ -26,12 +27,10 @@ cdef class Wire:
     cdef unsigned long _owner           # thread that holds the mutex; 0 if none does
 
     cdef Protocol _protocol
-    cdef object _tls
+    cdef TLS _tls
     cdef Inbox _inbox
     cdef readonly object socket
-    cdef object _recv_into
-    cdef object _send
-    cdef Memory _memory                 # where encrypted bytes are received
+    cdef object _memory                 # what is received into, unless it is a message's own memory
     cdef bytes _early                   # received before there was this object
 
     cdef bint _reading                  # a thread is blocked in reading, or about to be
@@ -40,7 +39,7 @@ cdef class Wire:
     cdef int _users                     # threads in system calls on the socket; it can't be closed before
     cdef list _waiters                  # locks of the threads that wait for a change
 
-    cdef bytes _piece                   # what is being written, or None
+    cdef bytes _piece                   # what is being written, or None; empty if TLS has to read first
     cdef Py_ssize_t _piece_sent
     cdef uint64_t _taken                # bytes taken from the engine
     cdef uint64_t _sent                 # of these, written; counted in pieces
@@ -49,7 +48,6 @@ cdef class Wire:
     cdef object _failure                # why writing failed
     cdef bint _half_closed
     cdef bint _lost                     # the TCP connection is gone as far as the engine is concerned
-    cdef bint _closing
     cdef readonly bint closed           # the socket is closed
 
     # When the housekeeper comes; infinite if it doesn't.
@@ -65,26 +63,43 @@ cdef class Wire:
     cdef bint _chores
     cdef list _events
     cdef bint _close_due
+    cdef tuple _close_request           # of somebody whom the thread below kept from closing
 
     cdef int _lock(self) except -1
     cdef int _unlock(self) except -1
+    cdef int _do_chores(self) except -1
+    cdef int _close_as_requested(self) except -1
     cdef int _change_inbox(self) except -1
     cdef int _close_socket(self) except -1
     cdef int _notify(self) except -1
     cdef bint _wait(self, double deadline) except -1
+    cdef int _handle_signals(self) except -1
     cdef bint _read(self, double deadline) except -1
+    cdef Py_ssize_t _receive(self, buffer, double deadline) except -1
     cdef bint _read_ready(self) except -1
     cdef bint _reading_wanted(self) noexcept
+    cdef int _end_reading(self) except -1
     cdef int _received(self, Py_ssize_t size, failure) except -1
     cdef int _received_encrypted(self, Py_ssize_t size, double now) except -1
+    cdef int _take_early(self) except -1
+    cdef int _decrypted(self, bytes data, double now) except -1
     cdef int _update(self) except -1
     cdef int _act(self) except -1
     cdef int _lose(self, exc) except -1
+    cdef int _end(self) except -1
     cdef int _send_close_notify(self) except -1
     cdef int _close_when_unused(self) except -1
     cdef int _flush(self, bint waiting) except -1
+    cdef int _keep_piece(self, bytes data) except -1
+    cdef int _hold(self) except -1
+    cdef bint _blocked(self) noexcept
     cdef bytes _next_piece(self)
+    cdef Py_ssize_t _write(self, bytes data, Py_ssize_t start) except -1
     cdef int _writing_failed(self, exc) except -1
     cdef int _drop_output(self) except -1
     cdef int _wait_sent(self) except -1
+    cdef bint _wait_writable(self) except -1
     cdef int _raise_if_lost(self) except -1
+    cdef int _stop_reading(self) except -1
+    cdef int _list(self, double now) except -1
+    cdef int _watch_now(self) except -1

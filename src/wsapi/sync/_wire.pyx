@@ -6,18 +6,25 @@ which at most one thread has, and which it has while it is blocked in a system c
 released; the order of what is written; and when the socket may be closed.
 
 Being compiled makes it sound: no signal handler, hence no KeyboardInterrupt, comes between the
-steps of what is done with the mutex held.
+steps of what is done with the mutex held, unless that calls code of the program: a logging handler,
+an extension. (What decrypts is an exception, see _tls.) Nor does one run while its thread is the
+reader, or waits to write: a handler may use the connection that it interrupts the use of, and what
+it waits for must not be up to its own thread.
 """
 
+import errno
+import os
 import select
 import socket
 from _thread import allocate_lock
 from time import monotonic
 
 cimport cython
-from cpython.buffer cimport PyBuffer_FillInfo
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo, PyObject_GetBuffer, PyBuffer_Release
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport PyThread_get_thread_ident
+from libc.errno cimport EAGAIN, EINTR
 from libc.math cimport INFINITY, ceil
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
@@ -27,19 +34,69 @@ from wsproto_fast._queue cimport ATTENTION
 from wsproto_fast._sender cimport ABORT, CLOSE, HALF_CLOSE, KEEP
 
 from ._inbox cimport current_inbox
+from ._tls cimport TLS
 
 from wsproto_fast.exceptions import ConcurrencyError
 
 
-# Where calls can't be told one by one not to block, sockets don't, and what would is waited for first.
-cdef int DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
-cdef bint BLOCKING = DONTWAIT != 0
+# System calls are made here, not by Python's sockets: those run signal handlers when one interrupts
+# them, at a time when this thread is the reader. Their results are negated error numbers.
+cdef extern from *:
+    """
+    #ifdef _WIN32
+        /* There are no interrupted system calls; Python's sockets do. */
+        #define SYSTEM_CALLS 0
+        static Py_ssize_t receive_now(int fd, void* data, Py_ssize_t size, int wait) { return -1; }
+        static Py_ssize_t send_now(int fd, const void* data, Py_ssize_t size) { return -1; }
+        static int wait_ready(int fd, int writing, int timeout) { return -1; }
+    #else
+        #include <errno.h>
+        #include <poll.h>
+        #include <sys/socket.h>
+        #define SYSTEM_CALLS 1
+        #ifndef MSG_NOSIGNAL /* Python ignores SIGPIPE. */
+            #define MSG_NOSIGNAL 0
+        #endif
+        static int result_of(int error) { return -(error == EWOULDBLOCK ? EAGAIN : error); }
+        static Py_ssize_t receive_now(int fd, void* data, Py_ssize_t size, int wait)
+        {
+            ssize_t received = recv(fd, data, (size_t)size, wait ? 0 : MSG_DONTWAIT);
+            return received < 0 ? result_of(errno) : received;
+        }
+        static Py_ssize_t send_now(int fd, const void* data, Py_ssize_t size)
+        {
+            ssize_t sent = send(fd, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
+            return sent < 0 ? result_of(errno) : sent;
+        }
+        static int wait_ready(int fd, int writing, int timeout)
+        {
+            struct pollfd item = {fd, writing ? POLLOUT : POLLIN, 0};
+            int ready = poll(&item, 1, timeout);
+            return ready < 0 ? result_of(errno) : ready;
+        }
+    #endif
+    """
+    bint SYSTEM_CALLS
+    Py_ssize_t receive_now(int fd, void* data, Py_ssize_t size, bint wait) nogil
+    Py_ssize_t send_now(int fd, const void* data, Py_ssize_t size) nogil
+    int wait_ready(int fd, bint writing, int timeout) nogil
+
+
 cdef object SHUT_WR = socket.SHUT_WR
 cdef object SHUT_RDWR = socket.SHUT_RDWR
-cdef object poll = getattr(select, "poll", None)
 
 # What is received at most with one call, in bytes.
 cdef Py_ssize_t READ_SIZE = 65536
+# A connection that nobody read from for so long is watched by the housekeeper, in seconds.
+cdef double TICK = 0.1
+# What its thread holds back leaves after so long even if that thread does something else, in seconds.
+cdef double HOLD = 0.005
+
+# Results of _receive(), besides the number of bytes.
+cdef enum:
+    NOTHING_THERE = -2  # somebody else took it, or there was nothing but a promise of data
+    INTERRUPTED = -3    # by a signal
+    TIMED_OUT = -4
 
 
 @cython.final
@@ -59,23 +116,36 @@ cdef class Memory:
         PyBuffer_FillInfo(view, self, self._data, self._size, 0, flags)
 
 
-cdef bint _wait_ready(sock, bint writing, double deadline) except -1:
+cdef int _milliseconds(double deadline):
+    """Return how long it is until a deadline, at least, as far as one system call can wait; -1 is for ever."""
+    if deadline == INFINITY:
+        return -1
+    return <int>min(ceil(max(deadline - <double>monotonic(), 0.0) * 1000), 2147483000.0)
+
+
+cdef bint _select(sock, bint writing, double deadline) except -1:
     """Wait until a socket can be read from or written to; return False at the deadline."""
-    cdef double timeout = -1.0
-    if deadline != INFINITY:
-        timeout = max(deadline - <double>monotonic(), 0.0)
-    if poll is not None:
-        poller = poll()
-        poller.register(sock.fileno(), select.POLLOUT if writing else select.POLLIN)
-        return bool(poller.poll(None if timeout < 0 else min(ceil(timeout * 1000), 2147483000.0)))
+    cdef double timeout = max(deadline - <double>monotonic(), 0.0)
     return any(
         select.select(
             [] if writing else [sock],
             [sock] if writing else [],
             [sock] if writing else [],
-            None if timeout < 0 else timeout,
+            None if deadline == INFINITY else timeout,
         )
     )
+
+
+cdef int _descriptor(sock) except -1:
+    cdef int fd = sock.fileno()
+    if fd < 0:
+        # The program has closed it.
+        _raise_error(errno.EBADF)
+    return fd
+
+
+cdef int _raise_error(int error) except -1:
+    raise OSError(error, os.strerror(error))
 
 
 cdef class Wire:
@@ -87,27 +157,28 @@ cdef class Wire:
         tls: What encrypts, or None.
     """
 
-    def __init__(self, Protocol protocol not None, sock, tls):
+    def __init__(self, Protocol protocol not None, sock, TLS tls):
         self._protocol = protocol
         self._tls = tls
         self.socket = sock
-        self._recv_into = sock.recv_into
-        self._send = sock.send
         self._waiters = []
         self._events = []
         self._timer_time = self._hold_time = self._list_time = INFINITY
-        self._memory = Memory(READ_SIZE)
+        self._memory = memoryview(Memory(READ_SIZE))
         if tls is None:
             protocol.use_read_buffer(self._memory)
         else:
-            self._early = tls.decrypt(b"") or None
-        sock.setblocking(BLOCKING)
-        self._inbox = current_inbox()
-        self._inbox.attach()
+            self._early = tls.decrypt(b"")
+            if not self._early and not tls.eof:
+                self._early = None
+        sock.setblocking(SYSTEM_CALLS)
+        inbox = current_inbox()
+        inbox.attach()
+        self._inbox = inbox
 
     def __del__(self):
         # Whoever was to use it failed, or forgot to close it.
-        if not self.closed:
+        if self._inbox is not None and not self.closed:
             self._inbox.detach()
 
     # ------------------------------------------------------------------ the mutex
@@ -123,44 +194,81 @@ cdef class Wire:
         self._owner = thread
 
     cdef int _unlock(self) except -1:
-        cdef list events
-        cdef bint closing
         if not self._chores:
             self._owner = 0
             self._mutex.release()
             return 0
-        self._chores = False
+        try:
+            if self._close_request is not None:
+                self._close_as_requested()
+        finally:
+            self._do_chores()
+
+    cdef int _do_chores(self) except -1:
+        """Do what can't be done with the mutex held: it runs Python code, hence signal handlers."""
+        cdef list events
+        cdef bint closing = self._close_due
         events, self._events = self._events, []
-        closing, self._close_due = self._close_due, False
+        # Until it is closed, whoever comes here closes the socket: a signal handler that interrupts
+        # this may wait for it.
+        self._chores = closing
         self._owner = 0
         self._mutex.release()
-        # These run Python code, which may be interrupted.
         try:
-            for event in events:
-                event.set()
-        finally:
             if closing:
                 self._close_socket()
+        finally:
+            try:
+                while events:
+                    events[0].set()
+                    del events[0]
+            except BaseException:
+                # An exception of a signal handler. Those that wait for the others don't wait in vain.
+                self._mutex.acquire()
+                self._events += events
+                self._chores = True
+                self._mutex.release()
+                self._inbox.post(self, -INFINITY)
+                raise
+
+    cdef int _close_as_requested(self) except -1:
+        code, reason = self._close_request
+        self._close_request = None
+        self._protocol.close(code, reason, now=monotonic())
+        self._update()
+        self._watch_now()
 
     cdef int _change_inbox(self) except -1:
         """Turn to the housekeeper of this process, after a fork."""
+        if self._owner:
+            # What it was doing will never be completed here.
+            raise ConcurrencyError("another thread was using the connection when the process forked")
         self._inbox = current_inbox()
         self._timer_time = self._hold_time = self._list_time = INFINITY
         self._watched = NOTHING
         self._registered = False
+        # Threads that don't exist here.
+        self._reading = False
+        self._users = self._senders = 0
+        self._waiters = []
         self._inbox.attach()
         if not self._lost:
             self._inbox.post(self, -INFINITY)
 
     cdef int _close_socket(self) except -1:
+        cdef bint first
         try:
             self.socket.close()
         finally:
             self._mutex.acquire()
+            first = not self.closed
             self.closed = True
+            self._close_due = False
+            self._chores = len(self._events) > 0
             self._notify()
             self._mutex.release()
-            self._inbox.detach()
+            if first:
+                self._inbox.detach()
 
     cdef int _notify(self) except -1:
         """Let the threads that wait for a change look again."""
@@ -176,6 +284,7 @@ cdef class Wire:
             self._unlock()
             self._lock()
             return False
+        # A signal handler that interrupts this may use the connection: no role is held.
         waiter = allocate_lock()
         waiter.acquire()
         self._waiters.append(waiter)
@@ -193,6 +302,17 @@ cdef class Wire:
                 self._waiters.remove(waiter)
         return not notified and <double>monotonic() >= deadline
 
+    cdef int _handle_signals(self) except -1:
+        """Run signal handlers, which may use the connection: the mutex is released, no role is held."""
+        self._stop_reading()  # they may take their time
+        self._owner = 0
+        self._mutex.release()
+        try:
+            PyErr_CheckSignals()
+        finally:
+            self._mutex.acquire()
+            self._owner = PyThread_get_thread_ident()
+
     # ------------------------------------------------------------------ reading
 
     cdef bint _read(self, double deadline) except -1:
@@ -201,21 +321,17 @@ cdef class Wire:
         Returns:
             Whether the deadline came first.
         """
-        cdef Py_ssize_t size = -1
-        cdef bint ready = True
+        cdef Py_ssize_t size = NOTHING_THERE
         cdef object failure = None
         cdef object buffer
         if self._reading or self._lost or self._chores or self._protocol._eof_received:
             return self._wait(deadline)
         if self._early is not None:
-            # It came together with the end of the TLS handshake.
-            data, self._early = self._early, None
-            if self._protocol.receive_data(data, monotonic()) & ATTENTION:
-                self._update()
+            self._take_early()
             return False
         if self._protocol._output.size:
             self._flush(False)
-            if self._lost:
+            if self._lost or self._chores:
                 return False
         buffer = self._protocol.get_buffer() if self._tls is None else self._memory
         self._reading = True
@@ -225,14 +341,7 @@ cdef class Wire:
         self._owner = 0
         self._mutex.release()
         try:
-            if deadline == INFINITY and BLOCKING:
-                size = self._recv_into(buffer)
-            else:
-                ready = _wait_ready(self.socket, False, deadline)
-                if ready:
-                    size = self._recv_into(buffer, 0, DONTWAIT)
-        except BlockingIOError:
-            pass  # somebody else, or nothing but a promise of data
+            size = self._receive(buffer, deadline)
         except OSError as exc:
             failure = exc
         finally:
@@ -242,68 +351,132 @@ cdef class Wire:
             self._users -= 1
             if self._lost:
                 self._close_when_unused()
-        if not self._lost and ready:
-            self._received(size, failure)
-        self._notify()
-        return not ready
+        try:
+            if size >= 0 or failure is not None:
+                if not self._lost:
+                    self._received(size, failure)
+        finally:
+            # Others mustn't wait for what this thread failed to do, whatever that was.
+            if self._failure is not None and not self._lost:
+                self._end_reading()
+            self._notify()
+        if size == INTERRUPTED or (size > 0 and self._protocol._queue.frames == 0):
+            # Unless there are messages, the caller comes back without having run any Python code.
+            self._handle_signals()
+        return size == TIMED_OUT
+
+    cdef Py_ssize_t _receive(self, buffer, double deadline) except -1:
+        """Receive into a buffer; block until the deadline. The mutex is released, the role held."""
+        cdef Py_buffer view
+        cdef Py_ssize_t size = 1
+        cdef bint wait = deadline == INFINITY
+        cdef int fd, timeout
+        if not SYSTEM_CALLS:
+            if not _select(self.socket, False, deadline):
+                return TIMED_OUT
+            try:
+                return self.socket.recv_into(buffer)
+            except BlockingIOError:
+                return NOTHING_THERE
+        fd = _descriptor(self.socket)
+        timeout = _milliseconds(deadline)
+        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        try:
+            with nogil:
+                if timeout > 0:
+                    size = wait_ready(fd, False, timeout)
+                    if size == 0:
+                        size = -EAGAIN
+                if size > 0:
+                    size = receive_now(fd, view.buf, view.len, wait)
+        finally:
+            PyBuffer_Release(&view)
+        if size >= 0:
+            return size
+        if size == -EINTR:
+            return INTERRUPTED
+        if size == -EAGAIN:
+            return TIMED_OUT if <double>monotonic() >= deadline else NOTHING_THERE
+        _raise_error(-size)
 
     cdef bint _read_ready(self) except -1:
         """Read from the socket what is there; return whether that was something."""
-        cdef Py_ssize_t size = -1
+        cdef Py_ssize_t size = NOTHING_THERE
         cdef object failure = None
+        if self._early is not None:
+            self._take_early()
+            return True
         try:
-            size = self._recv_into(
-                self._protocol.get_buffer() if self._tls is None else self._memory, 0, DONTWAIT
+            size = self._receive(
+                self._protocol.get_buffer() if self._tls is None else self._memory, -INFINITY
             )
-        except BlockingIOError:
-            pass
         except OSError as exc:
             failure = exc
-        self._received(size, failure)
+        if size >= 0 or failure is not None:
+            self._received(size, failure)
         return size > 0
 
     cdef bint _reading_wanted(self) noexcept:
         return self._protocol._queue.reading_wanted and not self._protocol._eof_received
 
+    cdef int _end_reading(self) except -1:
+        """Read what is left after writing failed, and lose the connection."""
+        try:
+            while not self._lost and self._reading_wanted() and self._read_ready():
+                pass
+        finally:
+            self._lose(self._failure)
+
     cdef int _received(self, Py_ssize_t size, failure) except -1:
-        """Process what was read: ``size`` bytes, the end of the stream, nothing (-1), or a failure."""
+        """Process what was read: ``size`` bytes, the end of the stream, or a failure."""
         cdef double now
         cdef int activity
-        if size < 0:
-            if failure is not None:
-                self._lose(failure if self._failure is None else self._failure)
-            return 0
+        if failure is not None:
+            return self._lose(failure if self._failure is None else self._failure)
+        if size == 0 and self._failure is not None:
+            return self._lose(self._failure)
         now = monotonic()
         if self._tls is not None:
-            activity = self._received_encrypted(size, now)
-        elif size:
+            return self._received_encrypted(size, now)
+        if size:
             activity = self._protocol._buffer_updated(size, now)
-        elif self._failure is not None:
-            self._lose(self._failure)
-            return 0
         else:
             activity = self._protocol.receive_eof(now)
         if activity & ATTENTION:
             self._update()
 
     cdef int _received_encrypted(self, Py_ssize_t size, double now) except -1:
-        cdef int activity = 0
         cdef bytes data
         try:
             if size == 0:
                 self._tls.receive_eof()
             elif self._half_closed:
                 return 0  # whatever it is, it comes too late
-            data = self._tls.decrypt(memoryview(self._memory)[:size])
+            data = self._tls.decrypt(self._memory[:size])
         except OSError as exc:
-            self._lose(exc)
-            return 0
+            return self._lose(exc)
+        except BaseException:
+            # An exception of a signal handler, which left a gap in what was decrypted.
+            self._lose(InterruptedError("interrupted while decrypting"))
+            raise
+        self._decrypted(data, now)
+
+    cdef int _take_early(self) except -1:
+        """Process what came together with the end of the TLS handshake."""
+        data, self._early = self._early, None
+        self._decrypted(data, monotonic())
+
+    cdef int _decrypted(self, bytes data, double now) except -1:
         if PyBytes_GET_SIZE(data):
-            activity = self._protocol.receive_data(data, now)
+            self._protocol.receive_data(data, now)
         if self._tls.eof:
-            activity |= self._protocol.receive_eof(now)
+            self._protocol.receive_eof(now)
         # TLS may have something to say, too.
-        return activity | ATTENTION
+        self._update()
+        if self._tls.error is not None:
+            self._lose(self._tls.error)
+        elif self._tls.eof and self._failure is not None:
+            self._lose(self._failure)
 
     # ------------------------------------------------------------------ what follows from changes
 
@@ -347,37 +520,46 @@ cdef class Wire:
         if self._lost:
             return 0
         self._lost = True
-        self._protocol.connection_lost(exc)
-        for event, acknowledge in self._protocol.abandoned_pings():
-            if acknowledge:
-                self._events.append(event)
-                self._chores = True
-        if self._tls is not None and self._piece is None:
-            self._send_close_notify()
+        try:
+            self._protocol.connection_lost(exc)
+        finally:
+            # Whatever the program's logging handlers raise.
+            for event, acknowledge in self._protocol.abandoned_pings():
+                if acknowledge:
+                    self._events.append(event)
+                    self._chores = True
+            try:
+                if self._tls is not None and self._piece is None:
+                    self._send_close_notify()
+            finally:
+                self._end()
+
+    cdef int _end(self) except -1:
+        """End the TCP connection."""
         self._piece = None
         self._held = False
-        if self._users:
-            try:
-                self.socket.shutdown(SHUT_RDWR)
-            except OSError:
-                pass  # whoever is blocked is woken by the cause of that
+        try:
+            # Wakes those who use it. And the peer learns of it even if a forked process has it, too.
+            self.socket.shutdown(SHUT_RDWR)
+        except OSError:
+            pass  # whoever is blocked is woken by the cause of that
         if self._registered:
             self._inbox.post(self, -INFINITY)
         self._close_when_unused()
         self._notify()
 
     cdef int _send_close_notify(self) except -1:
+        cdef bytes data
         try:
             self._tls.close()
             data = self._tls.take_output()
-            if data:
-                self._send(data, DONTWAIT)
+            if PyBytes_GET_SIZE(data):
+                self._write(data, 0)
         except OSError:
             pass  # a courtesy
 
     cdef int _close_when_unused(self) except -1:
-        if self._users == 0 and not self._registered and not self._closing:
-            self._closing = True
+        if self._users == 0 and not self._registered and not self.closed:
             self._close_due = True
             self._chores = True
 
@@ -391,7 +573,7 @@ cdef class Wire:
         """
         cdef Protocol protocol = self._protocol
         cdef bytes data
-        cdef Py_ssize_t sent, size = 0
+        cdef Py_ssize_t size
         if self._lost:
             return 0
         if protocol.transport_action == ABORT:
@@ -402,24 +584,19 @@ cdef class Wire:
         while True:
             try:
                 data = self._piece
-                if data is None:
+                if data is None or PyBytes_GET_SIZE(data) == 0:
                     data = self._next_piece()
                     if data is None:
                         break
                 size = PyBytes_GET_SIZE(data)
-                if self._piece_sent:
-                    sent = self._send(memoryview(data)[self._piece_sent :], DONTWAIT)
-                else:
-                    sent = self._send(data, DONTWAIT)
-            except BlockingIOError:
-                sent = 0
+                self._piece_sent += self._write(data, self._piece_sent)
             except OSError as exc:
                 return self._writing_failed(exc)
-            self._piece_sent += sent
+            except BaseException:
+                self._hold()  # an exception of a signal handler; the rest leaves nevertheless
+                raise
             if self._piece_sent < size:
-                if self._piece is None:
-                    self._piece = data
-                    protocol.pause_writing()
+                self._keep_piece(data)
                 if not waiting and self._senders == 0 and not self._watched & WRITE:
                     # The housekeeper writes the rest.
                     self._inbox.post(self, -INFINITY)
@@ -427,34 +604,88 @@ cdef class Wire:
             if self._piece is not None:
                 self._piece = None
                 protocol.resume_writing()
+            if self._tls is None or not self._tls.blocked:
+                self._sent = self._taken
+        if self._tls is not None and self._tls.blocked:
+            # Nothing more can be written until something was read.
+            self._keep_piece(b"")
+            if self._list_time == INFINITY:
+                self._watch_now()
+            return 0
+        if self._piece is not None:
+            self._piece = None
+            protocol.resume_writing()
             self._sent = self._taken
         if protocol.transport_action != KEEP:
             self._act()
 
+    cdef int _keep_piece(self, bytes data) except -1:
+        if self._piece is None:
+            self._protocol.pause_writing()
+        self._piece = data
+
+    cdef int _hold(self) except -1:
+        """Have the housekeeper write what there is, a bit later."""
+        self._held = True
+        if self._hold_time == INFINITY:
+            self._hold_time = <double>monotonic() + HOLD
+            self._inbox.post(self, self._hold_time)
+
+    cdef bint _blocked(self) noexcept:
+        """Tell whether the network doesn't take what there is to write."""
+        return self._piece is not None and PyBytes_GET_SIZE(self._piece) > 0
+
     cdef bytes _next_piece(self):
         """Return what is to be written next, or None."""
-        cdef bytes data = self._protocol._output.take()
-        self._taken += PyBytes_GET_SIZE(data)
-        if self._tls is not None:
-            if PyBytes_GET_SIZE(data):
-                self._tls.encrypt(data)
-            data = self._tls.take_output()
+        cdef bytes data
         self._piece_sent = 0
+        if self._tls is None:
+            data = self._protocol._output.take()
+            self._taken += PyBytes_GET_SIZE(data)
+        else:
+            if self._tls.blocked:
+                self._tls.encrypt(b"")
+            if not self._tls.blocked:
+                data = self._protocol._output.take()
+                self._taken += PyBytes_GET_SIZE(data)
+                if PyBytes_GET_SIZE(data):
+                    self._tls.encrypt(data)
+            data = self._tls.take_output()
         return data if PyBytes_GET_SIZE(data) else None
+
+    cdef Py_ssize_t _write(self, bytes data, Py_ssize_t start) except -1:
+        """Write a part of ``data``, as far as the network takes it; return the size of that."""
+        cdef const char* memory = PyBytes_AS_STRING(data) + start
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data) - start
+        cdef Py_ssize_t sent = -EINTR
+        cdef int fd
+        if not SYSTEM_CALLS:
+            try:
+                return self.socket.send(memoryview(data)[start:])
+            except BlockingIOError:
+                return 0
+        fd = _descriptor(self.socket)
+        with nogil:
+            while sent == -EINTR:
+                sent = send_now(fd, memory, size)
+        if sent >= 0:
+            return sent
+        if sent == -EAGAIN:
+            return 0
+        _raise_error(-sent)
 
     cdef int _writing_failed(self, exc) except -1:
         """Stop writing. What the peer sent before it left tells more than the failure does."""
         self._failure = exc
         self._drop_output()
         if self._reading:
+            # Its thread does what is to be done then.
             try:
                 self.socket.shutdown(SHUT_RDWR)
             except OSError:
                 pass
-            return 0
-        while not self._lost and self._protocol._queue.reading_wanted and self._read_ready():
-            pass
-        self._lose(exc)
+        else:
+            self._end_reading()
 
     cdef int _drop_output(self) except -1:
         self._piece = None
@@ -466,30 +697,65 @@ cdef class Wire:
         """Wait until what there is to send now was written; the mutex is released meanwhile."""
         cdef uint64_t mark = self._taken + self._protocol._output.size
         while self._sent < mark and not self._lost:
-            if self._failure is not None:
-                self._wait(INFINITY)
+            if self._failure is not None or not self._blocked():
+                self._wait(INFINITY)  # for the thread that reads
                 continue
-            self._senders += 1
-            self._users += 1
-            self._owner = 0
-            self._mutex.release()
-            try:
-                _wait_ready(self.socket, True, INFINITY)
-            finally:
-                self._mutex.acquire()
-                self._owner = PyThread_get_thread_ident()
-                self._senders -= 1
-                self._users -= 1
-                if self._lost:
-                    self._close_when_unused()
-                elif self._senders == 0:
-                    # It may be an exception that ends this.
-                    self._inbox.post(self, -INFINITY)
+            if not self._wait_writable():
+                self._handle_signals()
             self._flush(True)
         self._raise_if_lost()
+
+    cdef bint _wait_writable(self) except -1:
+        """Wait until the network takes something; return False if a signal came first."""
+        cdef int ready = -1
+        cdef int fd
+        self._senders += 1
+        self._users += 1
+        self._owner = 0
+        self._mutex.release()
+        try:
+            if SYSTEM_CALLS:
+                fd = self.socket.fileno()
+                if fd < 0:
+                    ready = 1  # writing is going to tell
+                else:
+                    with nogil:
+                        ready = wait_ready(fd, True, -1)
+            else:
+                ready = _select(self.socket, True, INFINITY)
+        finally:
+            self._mutex.acquire()
+            self._owner = PyThread_get_thread_ident()
+            self._senders -= 1
+            self._users -= 1
+            if self._lost:
+                self._close_when_unused()
+            elif ready < 0 and self._senders == 0:
+                # Signal handlers may take their time, and may raise exceptions.
+                self._inbox.post(self, -INFINITY)
+        return ready >= 0
 
     cdef int _raise_if_lost(self) except -1:
         while self._failure is not None and not self._lost:
             self._wait(INFINITY)  # for the thread that reads what is left
         if self._lost:
             raise self._protocol.close_exc
+
+    # ------------------------------------------------------------------ the housekeeper
+
+    cdef int _stop_reading(self) except -1:
+        """Have the housekeeper come, unless it is here: the calling thread may not read again."""
+        if self._list_time == INFINITY and not self._watched & READ and not self._lost:
+            self._list(self._protocol._now)
+
+    cdef int _list(self, double now) except -1:
+        """Have the housekeeper find out whether somebody reads."""
+        self._list_time = now + TICK
+        self._list_reads = self._reads
+        self._inbox.post(self, self._list_time)
+
+    cdef int _watch_now(self) except -1:
+        """Have the housekeeper watch the socket unless somebody reads."""
+        if not self._watched & READ and not self._reading:
+            self._nobody_reads = True
+            self._inbox.post(self, -INFINITY)

@@ -258,10 +258,12 @@ class Connection(BaseConnection):
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection and wait until it is closed, at most ``close_timeout``.
 
+        A signal handler may call this, whatever it interrupts.
+
         {close}
         """
-        self._pump.close(code, reason)
-        self._pump.finish()
+        if self._pump.close(code, reason):
+            self._pump.finish()
 
     def wait_closed(self, timeout: float | None = None) -> bool:
         """Wait until the TCP connection is closed.

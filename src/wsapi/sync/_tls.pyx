@@ -1,24 +1,32 @@
-"""TLS between a connection and its socket.
+# cython: binding=False
+"""TLS between a connection and its socket, compiled.
 
 OpenSSL objects mustn't be used by two threads at once, and a thread that is blocked in reading uses
 one all the time. So the socket knows nothing of TLS here: what it brings and takes passes through
 memory, under the lock of the connection. Layers can lie on top of each other, for a server behind
 an ``https`` proxy.
+
+Being compiled, and calling OpenSSL's objects without the wrapper that ``ssl`` has around them, it
+leaves signal handlers no time to run in the middle of it, but for one: right after OpenSSL has
+encrypted or decrypted something. What was encrypted isn't lost then.
 """
 
-from __future__ import annotations
-
-import socket
 import ssl
-from typing import Any
 
-__all__ = ["TLS", "SecureSocket"]
+cimport cython
+from cpython.bytes cimport PyBytes_GET_SIZE
+
 
 # Plaintext taken from OpenSSL at most with one call, in bytes.
-READ_SIZE = 65536
+cdef Py_ssize_t READ_SIZE = 65536
+
+cdef object WANT_READ = ssl.SSLWantReadError
+# Peers that just close the TCP connection are common; frames have lengths.
+cdef tuple ENDS = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
-class TLS:
+@cython.final
+cdef class TLS:
     """One layer of TLS, without I/O.
 
     Args:
@@ -31,26 +39,21 @@ class TLS:
         object: What tells about certificates and ciphers.
         eof: Whether the peer said that it sends nothing more.
         closed: Whether this side said so.
+        blocked: Whether nothing can be encrypted until something is received: the peer has begun a
+            new handshake (RFC 5246 section 7.4.1.1).
+        error: What made decrypting fail, after what ``decrypt`` has returned.
     """
 
-    def __init__(
-        self,
-        context: ssl.SSLContext,
-        *,
-        server_side: bool = False,
-        server_hostname: str | None = None,
-        below: TLS | None = None,
-    ) -> None:
+    def __init__(self, context, *, server_side=False, server_hostname=None, TLS below=None):
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._below = below
         self.object = context.wrap_bio(
             self._incoming, self._outgoing, server_side, server_hostname=server_hostname
         )
-        self.eof = False
-        self.closed = False
+        self._session = self.object._sslobj
 
-    def receive(self, data: bytes | memoryview) -> None:
+    def receive(self, data) -> None:
         """Take what was received.
 
         Args:
@@ -67,7 +70,7 @@ class TLS:
                 return
         self._incoming.write(data)
 
-    def receive_eof(self) -> None:
+    cpdef object receive_eof(self):
         """Take the end of the stream."""
         if self._below is not None:
             self._below.receive_eof()
@@ -80,62 +83,91 @@ class TLS:
             ssl.SSLError: If it fails.
         """
         try:
-            self.object.do_handshake()
-        except ssl.SSLWantReadError:
+            self._session.do_handshake()
+        except WANT_READ:
             return False
         return True
 
-    def decrypt(self, data: bytes | memoryview) -> bytes:
+    cpdef bytes decrypt(self, data):
         """Return what the peer sent.
 
         Args:
             data: Encrypted bytes that were received.
 
         Raises:
-            ssl.SSLError: If they aren't sound.
+            ssl.SSLError: If they aren't sound. What comes before is returned first; see ``error``.
         """
+        cdef list chunks = []
+        if self.error is not None:
+            raise self.error
         if data:
             self.receive(data)
-        chunks = []
         while not self.eof and (
-            self._incoming.pending or self._incoming.eof or self.object.pending()
+            self._incoming.pending or self._incoming.eof or self._session.pending()
         ):
             try:
-                chunk = self.object.read(READ_SIZE)
-            except ssl.SSLWantReadError:
+                chunk = self._session.read(READ_SIZE)
+            except WANT_READ:
                 break
-            except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-                # Peers that just close the TCP connection are common; frames have lengths.
+            except ENDS:
                 chunk = b""
+            except OSError as exc:
+                if not chunks:
+                    raise
+                self.error = exc
+                break
             if not chunk:
                 self.eof = True
                 break
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    def encrypt(self, data: bytes) -> None:
-        """Encrypt what is to be sent; ``take_output`` has it then.
+    cpdef object encrypt(self, bytes data):
+        """Encrypt what is to be sent; ``take_output`` has it then, unless this is ``blocked``.
 
         Args:
             data: Bytes to send.
-        """
-        self.object.write(data)
 
-    def close(self) -> None:
+        Raises:
+            ssl.SSLError: If nothing can be sent any more.
+        """
+        if self._waiting is not None:
+            data = self._waiting + data
+        if PyBytes_GET_SIZE(data) == 0:
+            return
+        self._waiting = data
+        before = self._outgoing.pending
+        try:
+            self._session.write(data)
+        except WANT_READ:
+            self.blocked = True
+            return
+        except OSError:
+            self._waiting = None
+            raise
+        except BaseException:
+            # An exception of a signal handler.
+            if self._outgoing.pending > before:
+                self._waiting = None
+            raise
+        self._waiting = None
+        self.blocked = False
+
+    cpdef object close(self):
         """Say that nothing more is going to be sent."""
         if not self.closed:
             self.closed = True
             try:
-                self.object.unwrap()
+                self._session.shutdown()
             except (OSError, ValueError):
                 pass  # the peer's answer isn't there; nor is it waited for
 
-    def take_output(self) -> bytes:
+    cpdef bytes take_output(self):
         """Return and forget the encrypted bytes to send."""
-        data = self._outgoing.read()
+        cdef bytes data = self._outgoing.read()
         if self._below is None:
             return data
-        if data:
+        if PyBytes_GET_SIZE(data):
             self._below.encrypt(data)
         return self._below.take_output()
 
@@ -148,11 +180,11 @@ class SecureSocket:
         tls: The layer next to the application.
     """
 
-    def __init__(self, sock: socket.socket, tls: TLS) -> None:
+    def __init__(self, sock, tls):
         self.sock = sock
         self.tls = tls
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name):
         for target in (self.tls.object, self.sock):
             if hasattr(target, name):
                 return getattr(target, name)
