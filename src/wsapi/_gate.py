@@ -6,6 +6,7 @@ function that is called when its turn comes, from whichever thread leaves.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -61,3 +62,7 @@ class Gate:
 
 gate = Gate()
 """The gate of this process."""
+
+if hasattr(os, "register_at_fork"):
+    # Those that have passed, and hold the lock, aren't in the child.
+    os.register_at_fork(after_in_child=gate.__init__)  # type: ignore[misc]

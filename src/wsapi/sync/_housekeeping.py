@@ -33,16 +33,38 @@ class Housekeeper:
 
     def __init__(self) -> None:
         self.inbox = Inbox(self._start)
+        self._resources: tuple[selectors.BaseSelector, socket.socket, socket.socket] | None = None
 
     def _start(self) -> None:
-        threading.Thread(target=self._run, name="wsapi-housekeeper", daemon=True).start()
-
-    def _run(self) -> None:
-        bell, ringer = socket.socketpair()
-        with selectors.DefaultSelector() as selector, bell, ringer:
+        """Start the thread; what it needs is opened here, where a failure can be told."""
+        selector = selectors.DefaultSelector()
+        try:
+            bell, ringer = socket.socketpair()
+        except BaseException:
+            selector.close()
+            raise
+        self._resources = selector, bell, ringer
+        try:
             bell.setblocking(False)
             ringer.setblocking(False)
             selector.register(bell, selectors.EVENT_READ)
+            threading.Thread(
+                target=self._run, args=self._resources, name="wsapi-housekeeper", daemon=True
+            ).start()
+        except Exception:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close what a thread used that doesn't run, or doesn't exist in this process."""
+        if self._resources is not None:
+            for resource in self._resources:
+                resource.close()
+
+    def _run(
+        self, selector: selectors.BaseSelector, bell: socket.socket, ringer: socket.socket
+    ) -> None:
+        with selector, bell, ringer:
             self.inbox.wake = ringer.send
             round_ = _Round(self.inbox, selector)
             while True:
@@ -134,6 +156,8 @@ housekeeper = Housekeeper()
 def _start_anew() -> None:
     """Forget the parent's connections after a fork; those that the child uses come back."""
     global housekeeper
+    housekeeper.inbox.abandon()
+    housekeeper.close()
     housekeeper = Housekeeper()
     set_inbox(housekeeper.inbox)
 

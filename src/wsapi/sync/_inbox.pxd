@@ -10,6 +10,7 @@ cdef class Inbox:
     cdef object _start
     cdef list _posts
     cdef bint _running
+    cdef bint _abandoned
     cdef double _until            # when the housekeeper's sleep ends anyway; in the past while it is awake
     cdef readonly Py_ssize_t live       # connections
     cdef readonly Py_ssize_t gone       # connections closed since forget()

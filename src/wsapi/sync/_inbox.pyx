@@ -33,10 +33,24 @@ cdef class Inbox:
         self._running = True
         self._mutex.release()
         if start:
-            self._start()
+            try:
+                self._start()
+            except BaseException as exc:
+                self._mutex.acquire()
+                self.live -= 1
+                # An exception of a signal handler comes when the thread has started.
+                self._running = not isinstance(exc, Exception)
+                self._mutex.release()
+                raise
+
+    def abandon(self) -> None:
+        """Tell that this is the child of a fork: the mutex may be held by a thread that isn't here."""
+        self._abandoned = True
 
     cdef int detach(self) except -1:
         cdef bint last
+        if self._abandoned:
+            return 0
         self._mutex.acquire()
         self.live -= 1
         self.gone += 1

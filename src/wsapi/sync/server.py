@@ -43,6 +43,8 @@ Handler: TypeAlias = "Callable[[ServerConnection], None]"
 
 # How long a server that can't accept connections waits before it tries again, in seconds.
 ACCEPT_PAUSE = 0.1
+# How often it logs that, in seconds.
+ACCEPT_LOG_INTERVAL = 1.0
 
 
 class ServeOptions(ServerOptions["ServerConnection", Response | None], total=False):
@@ -149,9 +151,10 @@ class Server(BaseServer[ServerConnection]):
         self._opening: set[socket.socket] = set()  # in their TLS handshake
         self._closing = threading.Event()
         self._stopped = threading.Event()  # nothing is accepted any more
-        self._closed = threading.Event()  # connections are being closed
         self._serving: threading.Thread | None = None
         self._ringer: socket.socket | None = None  # ends its sleep
+        self._deferred: tuple[bool, int, str] | None = None  # how it is to shut the server down
+        self._accept_log_time = -inf
 
     # ------------------------------------------------------------------ life cycle
 
@@ -176,6 +179,14 @@ class Server(BaseServer[ServerConnection]):
         Raises:
             RuntimeError: If it is running already.
         """
+        try:
+            self._accept_until_closing()
+        finally:
+            # Whatever a signal handler did after it had called shutdown().
+            if self._deferred is not None:
+                self.shutdown(*self._deferred)
+
+    def _accept_until_closing(self) -> None:
         bell, ringer = socket.socketpair()
         with selectors.DefaultSelector() as selector, bell, ringer:
             with self._lock:
@@ -188,18 +199,21 @@ class Server(BaseServer[ServerConnection]):
                 self.socket.setblocking(False)
                 selector.register(self.socket, selectors.EVENT_READ)
                 selector.register(bell, selectors.EVENT_READ)
-                while not self._closing.is_set():
+                while not self._ending():
                     selector.select()
                     self._accept()
             finally:
                 with self._lock:
-                    self._serving = self._ringer = None
                     if self._closing.is_set():
                         self._stopped.set()
+                    self._serving = self._ringer = None
+
+    def _ending(self) -> bool:
+        return self._closing.is_set() or self._deferred is not None
 
     def _accept(self) -> None:
         """Accept the connections that wait."""
-        while not self._closing.is_set():
+        while not self._ending():
             try:
                 sock, address = self.socket.accept()
             except BlockingIOError:
@@ -207,20 +221,25 @@ class Server(BaseServer[ServerConnection]):
             except ConnectionError:
                 continue  # it was given up meanwhile
             except OSError:
-                if self._closing.is_set():
+                if self._ending():
                     return
                 # There are too many open files, most likely.
-                self.logger.error("accepting a connection failed", exc_info=True)
-                sleep(ACCEPT_PAUSE)
+                self._accepting_failed()
                 return
             try:
                 self._start(sock, address)
             except RuntimeError:
                 # There are too many threads.
-                self.logger.error("accepting a connection failed", exc_info=True)
                 sock.close()
-                sleep(ACCEPT_PAUSE)
+                self._accepting_failed()
                 return
+
+    def _accepting_failed(self) -> None:
+        now = monotonic()
+        if now >= self._accept_log_time:
+            self._accept_log_time = now + ACCEPT_LOG_INTERVAL
+            self.logger.error("accepting a connection failed", exc_info=True)
+        sleep(ACCEPT_PAUSE)
 
     def _start(self, sock: socket.socket, address: Any) -> None:
         def run() -> None:
@@ -235,7 +254,8 @@ class Server(BaseServer[ServerConnection]):
             self._threads.add(thread)
         try:
             thread.start()
-        except BaseException:
+        except Exception:
+            # Not if a signal handler's exception interrupts it: the thread may run.
             with self._lock:
                 self._threads.discard(thread)
             raise
@@ -318,7 +338,8 @@ class Server(BaseServer[ServerConnection]):
     ) -> None:
         """Shut the server down; return when that is done.
 
-        A handler may call this; it doesn't wait for that handler then.
+        A handler may call this; it doesn't wait for that handler then. In a signal handler that
+        interrupts ``serve_forever`` it returns at once, and ``serve_forever`` when it is done.
 
         {close_server}
         """
@@ -327,25 +348,27 @@ class Server(BaseServer[ServerConnection]):
         with self._lock:
             if thread in self._shutting:
                 return  # a signal handler has interrupted this very method
+            if self._serving is thread:
+                # A signal handler has interrupted serve_forever(), which may hold any lock.
+                if self._deferred is None:
+                    self._deferred = (close_connections, code, reason)
+                    assert self._ringer is not None
+                    self._ringer.send(b"\0")
+                return
+            self._shutting.add(thread)
             first = not self._closing.is_set()
             self._closing.set()
-            self._shutting.add(thread)
             if self._ringer is not None:
                 self._ringer.send(b"\0")
-            # A signal handler may have interrupted serve_forever().
-            if self._serving is None or self._serving is thread:
+            else:
                 self._stopped.set()
         try:
             if first:
                 self.logger.info("server closing")
             self._stopped.wait()
-            if first:
-                self.socket.close()
-                try:
-                    self._close_connections(close_connections, code, reason)
-                finally:
-                    self._closed.set()
-            self._closed.wait()
+            self.socket.close()
+            # The first call may be one that leaves connections open, or have been interrupted.
+            self._close_connections(close_connections, code, reason)
             self._wait_for_handlers()
             if first:
                 self.logger.info("server closed")
@@ -375,7 +398,12 @@ class Server(BaseServer[ServerConnection]):
             if not waiting:
                 return
             for thread in waiting:
-                thread.join()
+                try:
+                    thread.join()
+                except RuntimeError:
+                    # An exception of a signal handler kept it from starting.
+                    with self._lock:
+                        self._threads.discard(thread)
 
 
 @documented(_Options)
