@@ -12,7 +12,7 @@ import inspect
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from time import monotonic
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar, cast, overload
 
 from wsproto_fast import ClientProtocol, ServerProtocol
 from wsproto_fast import Protocol as Engine
@@ -77,6 +77,33 @@ def forget_frames(exc: BaseException | None) -> None:
         exc = exc.__cause__
 
 
+class _Timeout:
+    """A duration of a connection, of which the engine is told when it is set."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.place = f"_{name}"
+
+    @overload
+    def __get__(self, connection: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, connection: BaseConnection, owner: type) -> float | None: ...
+
+    def __get__(self, connection: BaseConnection | None, owner: type) -> Self | float | None:
+        if connection is None:
+            return self
+        value: float | None = getattr(connection, self.place)
+        return value
+
+    def __set__(self, connection: BaseConnection, value: float | None) -> None:
+        before = getattr(connection, self.place)
+        setattr(connection, self.place, value)
+        try:
+            connection._change(connection._tell_timeouts)
+        except BaseException:
+            setattr(connection, self.place, before)
+            raise
+
+
 class BaseConnection:
     """A WebSocket connection; parameters are those of ``ConnectionOptions``, and:
 
@@ -88,6 +115,9 @@ class BaseConnection:
     protocol: Engine
     request: Request | None = None
     response: Response | None = None
+    ping_interval = _Timeout()
+    ping_timeout = _Timeout()
+    close_timeout = _Timeout()
 
     def __init__(
         self,
@@ -100,9 +130,9 @@ class BaseConnection:
     ) -> None:
         protocol.queue_messages(*queue_marks(max_queue), max_fragments=MAX_FRAGMENTS)
         self.protocol = protocol
-        self.ping_interval = ping_interval
-        self.ping_timeout = ping_timeout
-        self.close_timeout = close_timeout
+        self._ping_interval = ping_interval
+        self._ping_timeout = ping_timeout
+        self._close_timeout = close_timeout
         protocol.log_about(self)
 
     @property
@@ -119,10 +149,18 @@ class BaseConnection:
         """Unique identifier of the connection, for logs."""
         return self.protocol.id
 
+    @id.setter
+    def id(self, id: uuid.UUID) -> None:
+        self.protocol.id = id
+
     @property
     def latency(self) -> float:
         """Round-trip time of the last answered ping, in seconds; 0 before the first one."""
         return self.protocol.latency
+
+    @latency.setter
+    def latency(self, latency: float) -> None:
+        self.protocol.latency = latency
 
     @property
     def state(self) -> State:
@@ -151,14 +189,27 @@ class BaseConnection:
         """Return the current time, in seconds."""
         return monotonic()
 
+    def _change(self, function: Callable[[], None]) -> None:
+        """Call what uses the engine, and do what follows from it."""
+        raise NotImplementedError
+
     def _set_timeouts(self, now: float, open_timeout: float | None = None) -> None:
         """Tell the engine how long things may last."""
         self.protocol.set_timeouts(
             open_timeout=open_timeout,
-            ping_interval=self.ping_interval,
-            ping_timeout=self.ping_timeout,
-            close_timeout=self.close_timeout,
+            ping_interval=self._ping_interval,
+            ping_timeout=self._ping_timeout,
+            close_timeout=self._close_timeout,
             now=now,
+        )
+
+    def _tell_timeouts(self) -> None:
+        """Tell the engine how long things may last from now on."""
+        self.protocol.set_timeouts(
+            ping_interval=self._ping_interval,
+            ping_timeout=self._ping_timeout,
+            close_timeout=self._close_timeout,
+            now=self._now(),
         )
 
 

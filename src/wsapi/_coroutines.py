@@ -6,7 +6,7 @@ Owns nothing that waits by itself; front-ends say how one waits for one's turn a
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any, Literal, NoReturn, Self, overload
 
 from wsproto_fast.exceptions import InvalidState
@@ -111,6 +111,10 @@ class AsyncConnection(BaseConnection):
     @abstractmethod
     async def _flush_and_drain(self) -> None:
         """Send what there is to send, and wait until the network takes more."""
+
+    def _change(self, function: Callable[[], None]) -> None:
+        function()
+        self._update()
 
     @abstractmethod
     def _update(self) -> None:

@@ -115,12 +115,7 @@ class ASGIConnection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.protocol.set_timeouts(
-            ping_interval=self.ping_interval,
-            ping_timeout=self.ping_timeout,
-            close_timeout=self.close_timeout,
-            now=monotonic(),
-        )
+        self._tell_timeouts()
         # The HTTP side may have paused it, and isn't asked again.
         if not self._transport.is_reading() and not self._transport.is_closing():
             self._transport.resume_reading()

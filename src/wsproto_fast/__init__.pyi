@@ -202,6 +202,7 @@ class Protocol:
     close_rcvd_then_sent: bool | None
     subprotocol: Subprotocol | None
     validate_text: bool
+    latency: float
 
     def __init__(
         self,
@@ -235,7 +236,7 @@ class Protocol:
     def set_timeouts(
         self,
         *,
-        open_timeout: float | None = None,
+        open_timeout: float | None = ...,
         ping_interval: float | None = None,
         ping_timeout: float | None = None,
         close_timeout: float | None = None,
@@ -248,6 +249,8 @@ class Protocol:
 
     @property
     def id(self) -> uuid.UUID: ...
+    @id.setter
+    def id(self, id: uuid.UUID) -> None: ...
     @property
     def side(self) -> Side: ...
     @property
@@ -264,8 +267,6 @@ class Protocol:
     def extensions(self, extensions: Iterable[_Extension]) -> None: ...
     @property
     def max_size(self) -> int | tuple[int | None, int | None] | None: ...
-    @property
-    def latency(self) -> float: ...
     @property
     def close_code(self) -> int | None: ...
     @property

@@ -14,7 +14,7 @@ cdef class Protocol(Receiver):
     cdef public object close_sent
     cdef public object close_rcvd_then_sent
     cdef public object subprotocol
-    cdef readonly double latency
+    cdef public double latency
 
     # --- pings and time, in seconds ---
     cdef dict _pings                # payload -> (time sent, waiter)

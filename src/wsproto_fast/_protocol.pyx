@@ -99,7 +99,7 @@ cdef class Protocol(Receiver):
     def set_timeouts(
         self,
         *,
-        open_timeout: float | None = None,
+        open_timeout: float | None = ...,
         ping_interval: float | None = None,
         ping_timeout: float | None = None,
         close_timeout: float | None = None,
@@ -107,8 +107,10 @@ cdef class Protocol(Receiver):
     ) -> None:
         """Set the durations after which something must have happened, in seconds; None for no limit.
 
+        On an open connection keepalive starts afresh. The end, once it has begun, lasts as long as it would have.
+
         Args:
-            open_timeout: From ``now`` to the end of the opening handshake.
+            open_timeout: From ``now`` to the end of the opening handshake; by default as set before.
             ping_interval: Between keepalive pings.
             ping_timeout: From a keepalive ping to the next sign of life, which any received byte is, but for
                 at most four times as long unless it belongs to a frame that had begun. While
@@ -116,7 +118,7 @@ cdef class Protocol(Receiver):
             close_timeout: From the beginning of the end, whatever it is, to ``connection_lost``.
             now: Current time.
         """
-        cdef double opening = _duration("open_timeout", open_timeout)
+        cdef double opening = 0 if open_timeout is ... else _duration("open_timeout", open_timeout)
         cdef double interval = _duration("ping_interval", ping_interval)
         if interval == 0:
             raise ValueError("ping_interval must be more than 0, or None")
@@ -127,9 +129,12 @@ cdef class Protocol(Receiver):
         self._ping_timeout = pong
         self._close_timeout = closing
         if self._state == CONNECTING:
-            self._open_deadline = self._now + opening
+            if open_timeout is not ... and not self._closing_started:
+                self._open_deadline = self._now + opening
         elif self._state == OPEN:
             self._ping_time = self._now + interval
+            if self._keepalive_payload is not None:
+                self._keepalive_began()
 
     # ------------------------------------------------------------------ state
 
@@ -139,6 +144,10 @@ cdef class Protocol(Receiver):
         if self._id is None:
             self._id = uuid.uuid4()
         return self._id
+
+    @id.setter
+    def id(self, id):
+        self._id = id
 
     @property
     def state(self) -> State:

@@ -281,6 +281,44 @@ class TestKeepalive:
         assert due(protocol) == 121.0
 
 
+class TestSetOnceMore:
+    def test_before_a_ping(self) -> None:
+        protocol = protocol_at()
+        protocol.set_timeouts(ping_interval=5, ping_timeout=3, close_timeout=1, now=T0 + 7)
+        assert due(protocol) == 12.0
+        protocol.handle_timeout(T0 + 12)
+        assert due(protocol) == 15.0
+        protocol.handle_timeout(T0 + 15)
+        assert due(protocol) == 16.0
+
+    def test_while_a_ping_waits(self) -> None:
+        protocol = protocol_at(timeout=None)
+        protocol.handle_timeout(T0 + 20)
+        payload = ping_payload(protocol)
+        protocol.set_timeouts(ping_interval=100, ping_timeout=5, now=T0 + 30)
+        assert due(protocol) == 35.0
+        protocol.set_timeouts(ping_interval=None, ping_timeout=None, now=T0 + 31)
+        assert due(protocol) is None
+        protocol.set_timeouts(ping_interval=None, ping_timeout=5, now=T0 + 32)
+        assert due(protocol) == 37.0
+        answer(protocol, payload, 33.0)
+        assert due(protocol) is None
+
+    def test_the_end_lasts_as_long_as_it_would_have(self) -> None:
+        protocol = protocol_at()
+        protocol.close(now=T0)
+        protocol.set_timeouts(ping_interval=1, close_timeout=100, now=T0 + 1)
+        assert due(protocol) == 10.0
+
+    def test_opening_deadline_stays(self) -> None:
+        protocol = Protocol(Side.CLIENT, state=State.CONNECTING)
+        protocol.set_timeouts(open_timeout=10, now=T0)
+        protocol.set_timeouts(ping_interval=1, now=T0 + 5)
+        assert due(protocol) == 10.0
+        protocol.set_timeouts(open_timeout=None, now=T0 + 5)
+        assert due(protocol) is None
+
+
 class TestUnanswered:
     """A peer that sends bytes, but no Pong: it is given four times as long."""
 

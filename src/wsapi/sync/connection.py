@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, Unpack, overload
@@ -247,6 +247,9 @@ class Connection(BaseConnection):
         except InvalidState:
             self._raise_closed()
         self._pump.drain()
+
+    def _change(self, function: Callable[[], None]) -> None:
+        self._pump.call(function)
 
     def _send_pong(self, data: DataLike) -> None:
         if self.protocol.state is not State.OPEN:

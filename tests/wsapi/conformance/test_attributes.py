@@ -45,6 +45,15 @@ class TestAttributes:
                     with pytest.raises(OSError):
                         getattr(client, name)
 
+    async def test_what_may_be_set(self, driver: Driver) -> None:
+        async with driver.pair() as (client, _):
+            raw = client.raw
+            raw.id = chosen = uuid.uuid4()
+            raw.latency = 1.5
+            assert (raw.id, raw.protocol.id, raw.latency) == (chosen, chosen, 1.5)
+            await (await client.ping()).wait()
+            assert raw.latency != 1.5
+
     async def test_log_records_name_the_connection(
         self, driver: Driver, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -269,3 +269,62 @@ class TestKeepalive:
             time.sleep(0.25)
             await driver.sleep(0.05)
             assert client.state is State.OPEN
+
+
+class TestTimeoutsOfAnOpenConnection:
+    async def test_ping_interval(self, driver: Driver) -> None:
+        async with driver.serve(until_closed, ping_interval=None) as server:
+            async with driver.raw_client(server) as peer:
+                ws = await server.connection()
+                ws.raw.ping_interval = 0.02
+                assert ws.ping_interval == 0.02
+                opcode, payload = await peer.read_message()
+                assert opcode == PING
+                await peer.write(PONG, payload)
+                assert (await peer.read_message())[0] == PING
+                ws.raw.ping_interval = None
+                await peer.write(CLOSE, close_payload(1000))
+                assert (await peer.read_message())[0] == CLOSE
+
+    async def test_ping_timeout(self, driver: Driver) -> None:
+        async with driver.serve(until_closed, ping_interval=0.02, ping_timeout=None) as server:
+            async with driver.raw_client(server) as peer:
+                ws = await server.connection()
+                assert (await peer.read_message())[0] == PING
+                assert (await peer.read_message())[0] == PING
+                ws.raw.ping_timeout = 0.05
+                await ws.wait_closed()
+                assert ws.protocol.close_sent.reason == "keepalive ping timeout"
+
+    async def test_close_timeout(self, driver: Driver) -> None:
+        async with driver.serve(until_closed, close_timeout=None) as server:
+            async with driver.raw_client(server):
+                ws = await server.connection()
+                ws.raw.close_timeout = 0.03
+                await ws.close()
+                assert ws.close_code == 1006
+
+    @pytest.mark.parametrize("name", ["ping_interval", "ping_timeout", "close_timeout"])
+    async def test_bad_values_change_nothing(self, driver: Driver, name: str) -> None:
+        async with driver.pair() as (client, _):
+            before = getattr(client, name)
+            for value in (-1, "1", True):
+                with pytest.raises(ValueError, match=name):
+                    setattr(client.raw, name, value)
+                assert getattr(client, name) == before
+
+    async def test_after_the_end(self, driver: Driver) -> None:
+        async with driver.pair() as (client, _):
+            await client.close()
+            client.raw.close_timeout = client.raw.ping_interval = 1
+            assert client.protocol.next_timeout() is None
+
+    async def test_in_the_opening_handshake(self, driver: Driver) -> None:
+        def set_timeouts(ws: Ws, request: Any) -> None:
+            ws.raw.ping_interval = 0.02
+
+        async with driver.serve(
+            until_closed, process_request=set_timeouts, ping_interval=None
+        ) as server:
+            async with driver.raw_client(server) as peer:
+                assert (await peer.read_message())[0] == PING
