@@ -7,10 +7,13 @@ from time import monotonic
 
 from wsproto_fast.typing import LoggerLike
 
-__all__ = ["MAX_BACKLOG", "connections_given_up"]
+__all__ = ["MAX_BACKLOG", "MAX_STALL", "connections_given_up"]
 
 MAX_BACKLOG = 2**25
 """Bytes that may wait for being sent on a connection when ``broadcast`` adds to them."""
+
+MAX_STALL = 20.0
+"""Seconds for which ``broadcast`` of trio, which waits, waits for a peer that takes nothing."""
 
 # Seconds in which connections that are given up make no more than one line in the log.
 LOG_INTERVAL = 1.0

@@ -37,6 +37,7 @@ from wsapi.exceptions import (
     ConnectionClosedOK,
     InvalidState,
 )
+from wsapi.limits import MAX_BACKLOG, MAX_STALL, connections_given_up
 from wsapi.trio._housekeeping import ATTENTION_SPAN, MAX_OUTDATED, Housekeeper
 from wsapi.trio.connection import Connection
 from wsapi.trio.server import broadcast
@@ -506,6 +507,72 @@ OPERATIONS: dict[str, Callable[[Connection], Awaitable[Any]]] = {
 async def _pong(connection: Connection) -> None:
     await connection.pong()
     await connection.recv()
+
+
+class TestSlowBroadcast:
+    """A peer that doesn't read can't hold up a broadcast for ever, nor make it keep everything."""
+
+    @pytest.mark.parametrize("kind", ["sockets", "plain"])
+    @virtual_time_test
+    async def test_peer_takes_nothing(self, kind: str) -> None:
+        before = connections_given_up()
+        async with trio.open_nursery() as nursery:
+            stuck: list[Connection] = []
+            others: list[trio.abc.Stream] = []
+            for _ in range(3):
+                one, other = STREAMS[kind]()
+                others.append(other)
+                options: Any = {"ping_interval": None}
+                stuck.append(Connection(nursery, one, Protocol(Side.CLIENT), **options))
+            start = trio.current_time()
+            with pytest.raises(ExceptionGroup) as caught:
+                await broadcast(stuck, bytes(TOO_MUCH), raise_exceptions=True)
+            # For all at the same time.
+            assert trio.current_time() - start < 3 * MAX_STALL
+            assert len(caught.value.exceptions) == 3
+            for connection in stuck:
+                await connection.wait_closed()
+                assert isinstance(connection.protocol.close_exc.__cause__, ConnectionAbortedError)
+            assert connections_given_up() == before + 3
+            for other in others:
+                await other.aclose()
+
+    @pytest.mark.parametrize("kind", ["sockets", "plain"])
+    @virtual_time_test
+    async def test_peer_takes_little(self, kind: str) -> None:
+        one, other = STREAMS[kind]()
+
+        async def read_slowly() -> None:
+            while True:
+                for _ in range(16):
+                    await other.receive_some(65536)
+                await trio.sleep(MAX_STALL * 0.8)
+
+        async with trio.open_nursery() as nursery:
+            options: Any = {"ping_interval": None}
+            connection = Connection(nursery, one, Protocol(Side.CLIENT), **options)
+            nursery.start_soon(read_slowly)
+            await broadcast([connection], bytes(TOO_MUCH), raise_exceptions=True)
+            assert connection.state is State.OPEN
+            assert trio.current_time() > MAX_STALL
+            connection._abort()
+            nursery.cancel_scope.cancel()
+        await other.aclose()
+
+    @pytest.mark.parametrize("kind", ["sockets", "plain"])
+    @virtual_time_test
+    async def test_broadcasts_pile_up(self, kind: str) -> None:
+        one, other = STREAMS[kind]()
+        async with trio.open_nursery() as nursery:
+            connection = Connection(nursery, one, Protocol(Side.CLIENT))
+            for _ in range(2 * MAX_BACKLOG // 2**20):
+                with trio.move_on_after(0.01):
+                    await broadcast([connection], bytes(2**20))
+                assert connection._transport.unsent <= MAX_BACKLOG + 2**21
+            assert connection.state is State.CLOSED
+            assert connection._transport.unsent == 0
+            nursery.cancel_scope.cancel()
+        await other.aclose()
 
 
 class TestEndsAnywhere:

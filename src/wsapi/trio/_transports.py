@@ -38,6 +38,7 @@ class Transport(Protocol):
     Attributes:
         blocked: Whether senders should wait until it has moved more.
         pending: Whether it has bytes to move.
+        unsent: How many these are.
         detached: Whether bytes are moved by a task that nobody may cancel without breaking the
             connection.
     """
@@ -47,6 +48,9 @@ class Transport(Protocol):
 
     @property
     def pending(self) -> bool: ...
+
+    @property
+    def unsent(self) -> int: ...
 
     async def receive(self) -> int:
         """Wait for bytes, pass them on to the engine, and return its activity.
@@ -87,6 +91,10 @@ class SocketTransport:
     @property
     def pending(self) -> bool:
         return self.blocked
+
+    @property
+    def unsent(self) -> int:
+        return sum(map(len, self._backlog or ()))
 
     async def receive(self) -> int:
         # What trio's own sockets do beyond this is to try before they wait, and to yield
@@ -167,6 +175,10 @@ class StreamTransport:
     def pending(self) -> bool:
         return bool(self._backlog) or self._size > 0
 
+    @property
+    def unsent(self) -> int:
+        return self._size
+
     async def receive(self) -> int:
         try:
             data = await self._stream.receive_some()
@@ -191,8 +203,11 @@ class StreamTransport:
                 assert isinstance(self._stream, trio.abc.HalfCloseableStream)
                 await self._stream.send_eof()
                 continue
-            await self._stream.send_all(data)
-            self._size -= len(data)
+            # In pieces, so that it can be seen whether the peer takes anything.
+            for start in range(0, len(data), STREAM_BACKLOG):
+                piece = data[start : start + STREAM_BACKLOG]
+                await self._stream.send_all(piece)
+                self._size -= len(piece)
             self.blocked = self._size > STREAM_BACKLOG
 
     def discard(self) -> None:

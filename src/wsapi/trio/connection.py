@@ -25,10 +25,12 @@ from wsproto_fast.exceptions import ConnectionClosed, ConnectionClosedOK, Invali
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.typing import Data, DataLike
 
+from .. import limits
 from .._connection import SkippedBroadcasts, concurrent_receiver, forget_frames
 from .._coroutines import AsyncConnection, AsyncFragments
 from .._liveness import network_silence
 from .._options import ConnectionOptions, documented
+from ..limits import MAX_BACKLOG
 from ._housekeeping import Housekeeper
 from ._transports import SocketTransport, StreamTransport, Transport, find_socket
 
@@ -624,33 +626,67 @@ async def broadcast(
     text: bool | None = None,
     compress: bool | None = None,
     raise_exceptions: bool = False,
+    max_backlog: int | None = MAX_BACKLOG,
 ) -> None:
     """Send a message to several connections, and wait until the network has taken it.
 
-    {broadcast}
+    Connections that aren't open are skipped, as are those that are sending a fragmented message or
+    can't be written to; the latter two with a warning in the log.
+
+    {backlog} So is one whose peer takes nothing for ``wsapi.limits.MAX_STALL`` seconds.
+
+    Args:
+        {broadcast_args}
+        {backlog_args}
+
+    Raises:
+        {broadcast_raises}
     """
     prepared = PreparedMessage(message, text)
-    skipped = SkippedBroadcasts(raise_exceptions)
+    skipped = SkippedBroadcasts(raise_exceptions, max_backlog)
     slow: list[Connection] = []
     for connection in connections:
         if connection.protocol.state is not State.OPEN:
             continue
+        protocol, transport = connection.protocol, connection._transport
         try:
-            if connection.protocol.send_prepared(prepared, compress=compress) & ATTENTION:
+            if transport.blocked and protocol.limit_backlog(transport.unsent, max_backlog):
+                connection._update()
+                skipped.give_up(connection)
+                continue
+            if protocol.send_prepared(prepared, compress=compress) & ATTENTION:
                 connection._update()
             else:
                 connection._flush()
             if connection._ended:
-                raise connection.protocol.close_exc
+                raise protocol.close_exc
         except Exception as exc:
             skipped.add(connection, exc)
         else:
-            if connection._transport.pending:
+            if transport.pending:
                 slow.append(connection)
     await trio.lowlevel.checkpoint()
-    for connection in slow:
-        try:
-            await connection._drain()
-        except ConnectionClosed as exc:
-            skipped.add(connection, exc)
+    if slow:
+        async with trio.open_nursery() as nursery:
+            for connection in slow:
+                nursery.start_soon(_wait_for_slow, connection, skipped)
     skipped.finish()
+
+
+async def _wait_for_slow(connection: Connection, skipped: SkippedBroadcasts) -> None:
+    """Wait until the network has taken a broadcast, as long as it takes something."""
+    transport = connection._transport
+    unsent = -1
+    try:
+        while unsent != transport.unsent:
+            unsent = transport.unsent
+            with trio.move_on_after(limits.MAX_STALL):
+                await connection._drain()
+                return
+    except ConnectionClosed as exc:
+        skipped.add(connection, exc)
+    else:
+        stalled = ConnectionAbortedError(f"peer doesn't read: {unsent} bytes wait to be sent")
+        connection.protocol.give_up(stalled, now=trio.current_time())
+        connection._update()
+        skipped.give_up(connection)
