@@ -7,3 +7,4 @@ from ._handshake cimport HandshakeProtocol
 cdef class ClientProtocol(HandshakeProtocol):
     cdef public object uri
     cdef public str key
+    cdef double _body_deadline      # for the whole body of a response; 0 until it begins

@@ -20,6 +20,7 @@ from ._protocol cimport Protocol
 from ._queue cimport ATTENTION
 from ._sender cimport CONNECTING
 
+from . import http11
 from .datastructures import Headers
 from .exceptions import (
     InvalidHeader,
@@ -34,6 +35,9 @@ from .headers import build_authorization_basic, build_extension, build_host, bui
 from .http11 import Request, Response
 from .uri import WebSocketURI
 
+
+cdef double BODY_TIMEOUT = http11.BODY_TIMEOUT
+cdef double BODY_PART_TIMEOUT = http11.BODY_PART_TIMEOUT
 
 cdef object b2a_base64 = binascii.b2a_base64
 
@@ -204,6 +208,31 @@ max_size=1048576, logger=None)\n--\n
         if subprotocol not in self.available_subprotocols:
             raise NegotiationError(f"unsupported subprotocol: {subprotocol}")
         return subprotocol
+
+    cdef int _received_part(self) except -1:
+        cdef ResponseParser parser = <ResponseParser> self._parser
+        cdef list skipped = parser.take_skipped()
+        if skipped is not None and self._debug():
+            for response in skipped:
+                self._log_response("<", response)
+                self.logger.debug("- skipped an interim response")
+        if parser.reading_body():
+            # RFC 9112 section 6.3: the connection may be what ends the body, but servers forget to
+            # close it. The status must not wait for that.
+            if self._body_deadline == 0:
+                self._body_deadline = min(self._open_deadline, self._now + BODY_TIMEOUT)
+            self._open_deadline = min(self._body_deadline, self._now + BODY_PART_TIMEOUT)
+            self._activity |= ATTENTION
+        return 0
+
+    cdef int _opening_timed_out(self) except -1:
+        cdef ResponseParser parser = <ResponseParser> self._parser
+        if parser is None or not parser.reading_body():
+            return Protocol._opening_timed_out(self)
+        if self._debug():
+            self.logger.debug("- timed out while reading the body of the response")
+        parser.end_body()
+        return self._received_message()
 
     cdef int _received_message(self) except -1:
         response = self._parser.message

@@ -19,5 +19,6 @@ cdef class HandshakeProtocol(Protocol):
     cdef public object available_extensions
     cdef public object available_subprotocols
 
+    cdef int _received_part(self) except -1
     cdef int _received_message(self) except -1
     cdef int _received_garbage(self, exc) except -1

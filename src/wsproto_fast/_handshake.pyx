@@ -107,8 +107,10 @@ cdef class HandshakeProtocol(Protocol):
         try:
             used = self._parser.feed(data, size)
         except Exception as exc:
+            self._received_part()
             self._received_garbage(exc)
             return size
+        self._received_part()
         if self._parser.complete:
             self._received_message()
         return used
@@ -122,6 +124,9 @@ cdef class HandshakeProtocol(Protocol):
             self._received_garbage(exc)
         else:
             self._received_message()
+        return 0
+
+    cdef int _received_part(self) except -1:
         return 0
 
     cdef int _received_message(self) except -1:

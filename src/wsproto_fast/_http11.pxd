@@ -14,7 +14,10 @@ cdef class HeadParser:
     cdef Py_ssize_t _line_size
     cdef Py_ssize_t _line_capacity
     cdef list _items
-    cdef int _trailers
+    cdef int _more_lines            # lines of trailers, and those that continue a header line
+    cdef bint _allow_folding        # header lines may be continued
+    cdef Py_ssize_t _interim_size   # of all interim responses, in bytes
+    cdef bint _interim              # the head is that of a response that isn't the final one
     cdef bint _framing_headers      # Content-Length or Transfer-Encoding was seen
 
     cdef Py_ssize_t feed(self, const unsigned char* data, Py_ssize_t size) except -1
@@ -26,7 +29,11 @@ cdef class HeadParser:
     cdef Py_ssize_t _feed_body(self, const unsigned char* data, Py_ssize_t size) except -1
     cdef int _release(self) noexcept
     cdef int _line_too_long(self) except -1
+    cdef int _too_many_headers(self) except -1
+    cdef bint _may_continue(self) noexcept
+    cdef int _count_interim(self, Py_ssize_t size) except -1
     cdef int _invalid(self, const unsigned char* line, Py_ssize_t size) except -1
+    cdef int _continue_line(self, const unsigned char* line, Py_ssize_t size) except -1
     cdef Py_ssize_t _scan_start(self, const unsigned char* line, Py_ssize_t size) except -1
     cdef int _process_start(self, const unsigned char* line, Py_ssize_t size) except -1
     cdef int _head_complete(self) except -1
@@ -43,9 +50,15 @@ cdef class ResponseParser(HeadParser):
     cdef bint _read_body
     cdef int _status_code
     cdef object _reason_phrase
+    cdef list _skipped              # interim responses since take_skipped, or None
+    cdef int _interim_responses
     cdef bytearray _body
     cdef Py_ssize_t _remaining      # bytes of the body, or of the chunk, still to come
 
     cdef Py_ssize_t _scan_chunk_size(self, const unsigned char* line, Py_ssize_t size) except -1
     cdef int _process_chunk_size(self, const unsigned char* line, Py_ssize_t size) except -1
     cdef int _finish_message(self) except -1
+    cdef bint _is_other_version(self, const unsigned char* line, Py_ssize_t size) noexcept
+    cdef bint reading_body(self) noexcept
+    cdef int end_body(self) except -1
+    cdef list take_skipped(self)

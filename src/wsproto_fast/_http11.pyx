@@ -28,6 +28,9 @@ cdef Py_ssize_t MAX_LINE_LENGTH = http11.MAX_LINE_LENGTH
 cdef Py_ssize_t MAX_NUM_HEADERS = http11.MAX_NUM_HEADERS
 cdef Py_ssize_t MAX_BODY_SIZE = http11.MAX_BODY_SIZE
 cdef Py_ssize_t MAX_CHUNK_DIGITS = http11.MAX_CHUNK_DIGITS
+cdef Py_ssize_t MAX_INTERIM_RESPONSES = http11.MAX_INTERIM_RESPONSES
+cdef Py_ssize_t MAX_INTERIM_SIZE = http11.MAX_INTERIM_SIZE
+cdef Py_ssize_t MAX_QUOTED = http11.MAX_QUOTED
 
 cdef object headers_from_raw_items = Headers._from_raw_items
 
@@ -155,6 +158,23 @@ cdef inline str _string(const unsigned char* data, Py_ssize_t size):
     if common.string != NULL and common.size == size and memcmp(common.data, data, size) == 0:
         return <str> common.string
     return PyUnicode_DecodeLatin1(<const char*> data, size, NULL)
+
+
+cdef str _quote(const unsigned char* line, Py_ssize_t size):
+    """Return a line, as far as it is there, in a form that is fit for the text of an exception."""
+    cdef const unsigned char* end = <const unsigned char*> memchr(line, c"\n", size)
+    cdef str more = ""
+    if end != NULL:
+        size = end - line + 1
+    if size > 1 and line[size - 1] == c"\n" and line[size - 2] == c"\r":
+        size -= 2
+    elif size > 0 and line[size - 1] == c"\r":
+        size -= 1  # the other half may be on its way
+    if size > MAX_QUOTED:
+        size = MAX_QUOTED
+        more = "..."
+    seen = PyUnicode_DecodeLatin1(<const char*> line, size, NULL)
+    return seen.encode("unicode_escape").decode() + more
 
 
 cdef class HeadParser:
@@ -288,19 +308,23 @@ cdef class HeadParser:
                 elif line[i] == c"\r" and i == 0:
                     i += 1
                     phase = EMPTY_CR
+                elif i == 0 and self._may_continue() and (line[0] == c" " or line[0] == c"\t"):
+                    self._first_mark = 0
+                    i += 1
+                    phase = VALUE
                 else:
-                    self._invalid(line, i)
+                    self._invalid(line, size)
         if phase == VALUE:
             while i < size and CLASSES[line[i]] & FIELD:
                 i += 1
             if i < size:
                 if line[i] != c"\r":
-                    self._invalid(line, i)
+                    self._invalid(line, size)
                 i += 1
                 phase = CR
         if (phase == CR or phase == EMPTY_CR) and i < size:
             if line[i] != c"\n":
-                self._invalid(line, i)
+                self._invalid(line, size)
             i += 1
             if i > MAX_LINE_LENGTH:
                 self._line_too_long()
@@ -336,19 +360,23 @@ cdef class HeadParser:
             return 0
         if self._part == TRAILERS:
             # Trailers are dropped, within the limit for headers.
-            self._trailers += 1
-            if self._trailers > MAX_NUM_HEADERS:
-                raise TooManyHeaders(f"expected no more than {MAX_NUM_HEADERS} headers")
+            self._more_lines += 1
+            if self._more_lines > MAX_NUM_HEADERS:
+                self._too_many_headers()
             return 0
-        if len(self._items) >= MAX_NUM_HEADERS:
-            raise TooManyHeaders(f"expected no more than {MAX_NUM_HEADERS} headers")
+        if len(self._items) + self._more_lines >= MAX_NUM_HEADERS:
+            self._too_many_headers()
+        if self._interim:
+            self._count_interim(size)
         name_size = self._first_mark
-        start = name_size + 1
+        start = name_size + 1 if name_size else 0
         end = size - 2
         while start < end and (line[start] == c" " or line[start] == c"\t"):
             start += 1
         while end > start and (line[end - 1] == c" " or line[end - 1] == c"\t"):
             end -= 1
+        if name_size == 0:
+            return self._continue_line(line + start, end - start)
         name = _string(line, name_size)
         if (name_size == 14 and name.lower() == "content-length") or (
             name_size == 17 and name.lower() == "transfer-encoding"
@@ -356,6 +384,37 @@ cdef class HeadParser:
             self._framing_headers = True
         self._items.append((name, _string(line + start, end - start)))
         return 0
+
+    cdef bint _may_continue(self) noexcept:
+        """Tell whether a line that begins with a blank continues a header line."""
+        if not self._allow_folding:
+            return False
+        return self._more_lines > 0 if self._part == TRAILERS else len(self._items) > 0
+
+    cdef int _continue_line(self, const unsigned char* data, Py_ssize_t size) except -1:
+        """Append to the last header: RFC 9112 section 5.2 makes a space of the line end."""
+        cdef str name
+        cdef str value
+        cdef Py_ssize_t last = len(self._items) - 1
+        self._more_lines += 1
+        if size == 0:
+            return 0
+        name, value = self._items[last]
+        more = PyUnicode_DecodeLatin1(<const char*> data, size, NULL)
+        value = f"{value} {more}" if value else more
+        if len(name) + len(value) > MAX_LINE_LENGTH:
+            self._line_too_long()
+        self._items[last] = (name, value)
+        return 0
+
+    cdef int _count_interim(self, Py_ssize_t size) except -1:
+        self._interim_size += size
+        if self._interim_size > MAX_INTERIM_SIZE:
+            raise SecurityError(f"interim responses too large: over {MAX_INTERIM_SIZE} bytes")
+        return 0
+
+    cdef int _too_many_headers(self) except -1:
+        raise TooManyHeaders(f"expected no more than {MAX_NUM_HEADERS} headers")
 
     cdef int _line_too_long(self) except -1:
         message = f"read {MAX_LINE_LENGTH + 1} bytes, expected no more than {MAX_LINE_LENGTH} bytes"
@@ -368,15 +427,18 @@ cdef class HeadParser:
         raise HeaderLineTooLong(message)
 
     cdef int _invalid(self, const unsigned char* line, Py_ssize_t size) except -1:
-        """Refuse a line because of the byte at index `size`."""
-        if self._part == START_LINE:
-            what = "request line" if isinstance(self, RequestParser) else "status line"
-        elif self._part == CHUNK_SIZE:
-            what = "chunk size"
-        else:
-            what = "header line"
-        seen = PyUnicode_DecodeLatin1(<const char*> line, size + 1, NULL)
-        raise ValueError(f"invalid HTTP {what}: {seen!r}")
+        """Refuse a line, of which there are `size` bytes and perhaps more."""
+        seen = _quote(line, size)
+        if self._part == CHUNK_SIZE:
+            raise ValueError(f"invalid chunk size: {seen}")
+        if self._part != START_LINE:
+            raise ValueError(f"invalid HTTP header line: {seen}")
+        if isinstance(self, RequestParser):
+            raise ValueError(f"invalid HTTP request line: {seen}")
+        if (<ResponseParser> self)._is_other_version(line, size):
+            expected = "HTTP/1.1 or HTTP/1.0" if (<ResponseParser> self)._allow_http10 else "HTTP/1.1"
+            raise ValueError(f"unsupported protocol; expected {expected}: {seen}")
+        raise ValueError(f"invalid HTTP status line: {seen}")
 
     cdef Py_ssize_t _feed_body(self, const unsigned char* data, Py_ssize_t size) except -1:
         raise NotImplementedError
@@ -406,7 +468,7 @@ cdef class RequestParser(HeadParser):
                 i += 1
             if i < size:
                 if line[i] != c" " or i == 0:
-                    self._invalid(line, i)
+                    self._invalid(line, size)
                 self._first_mark = i
                 i += 1
                 phase = SECOND
@@ -415,7 +477,7 @@ cdef class RequestParser(HeadParser):
                 i += 1
             if i < size:
                 if line[i] != c" " or i == self._first_mark + 1:
-                    self._invalid(line, i)
+                    self._invalid(line, size)
                 self._second_mark = i
                 i += 1
                 phase = THIRD
@@ -424,12 +486,12 @@ cdef class RequestParser(HeadParser):
                 i += 1
             if i < size:
                 if line[i] != c"\r":
-                    self._invalid(line, i)
+                    self._invalid(line, size)
                 i += 1
                 phase = CR
         if phase == CR and i < size:
             if line[i] != c"\n":
-                self._invalid(line, i)
+                self._invalid(line, size)
             i += 1
             if i > MAX_LINE_LENGTH:
                 self._line_too_long()
@@ -446,8 +508,9 @@ cdef class RequestParser(HeadParser):
         cdef const unsigned char* version = line + self._second_mark + 1
         cdef Py_ssize_t version_size = size - 2 - self._second_mark - 1
         if version_size != 8 or memcmp(version, b"HTTP/1.", 7) != 0 or version[7] not in b"01":
-            seen = PyUnicode_DecodeLatin1(<const char*> line, size - 2, NULL)
-            raise ValueError(f"unsupported protocol; expected HTTP/1.1 or HTTP/1.0: {seen}")
+            raise ValueError(
+                f"unsupported protocol; expected HTTP/1.1 or HTTP/1.0: {_quote(line, size)}"
+            )
         self._method = _string(line, self._first_mark)
         self._path = _string(
             line + self._first_mark + 1, self._second_mark - self._first_mark - 1
@@ -468,6 +531,8 @@ cdef class RequestParser(HeadParser):
 cdef class ResponseParser(HeadParser):
     """Parser of a response, incremental.
 
+    Interim responses before it are skipped (RFC 9110 section 15.2). 101 is a final one here.
+
     Args:
         allow_http10: Accept HTTP/1.0, for proxies.
         read_body: Read the body; no for the answer to CONNECT, after which other data follows.
@@ -476,6 +541,7 @@ cdef class ResponseParser(HeadParser):
     def __init__(self, *, allow_http10: bool = False, read_body: bool = True) -> None:
         self._allow_http10 = allow_http10
         self._read_body = read_body
+        self._allow_folding = True
 
     cdef Py_ssize_t _scan_start(self, const unsigned char* line, Py_ssize_t size) except -1:
         # RFC 9112 section 4: HTTP-version SP status-code SP [ reason-phrase ] CRLF
@@ -488,14 +554,14 @@ cdef class ResponseParser(HeadParser):
                 if i < 8:
                     if i == 7:
                         if c != c"1" and not (c == c"0" and self._allow_http10):
-                            self._invalid(line, i)
+                            self._invalid(line, size)
                     elif c != <unsigned char> (<const char*> b"HTTP/1.")[i]:
-                        self._invalid(line, i)
+                        self._invalid(line, size)
                 elif i == 8 or i == 12:
                     if c != c" ":
-                        self._invalid(line, i)
+                        self._invalid(line, size)
                 elif not c"0" <= c <= c"9" or (i == 9 and not c"1" <= c <= c"5"):
-                    self._invalid(line, i)
+                    self._invalid(line, size)
                 i += 1
             if i == 13:
                 phase = VALUE
@@ -504,12 +570,12 @@ cdef class ResponseParser(HeadParser):
                 i += 1
             if i < size:
                 if line[i] != c"\r":
-                    self._invalid(line, i)
+                    self._invalid(line, size)
                 i += 1
                 phase = CR
         if phase == CR and i < size:
             if line[i] != c"\n":
-                self._invalid(line, i)
+                self._invalid(line, size)
             i += 1
             if i > MAX_LINE_LENGTH:
                 self._line_too_long()
@@ -527,12 +593,36 @@ cdef class ResponseParser(HeadParser):
             (line[9] - c"0") * 100 + (line[10] - c"0") * 10 + (line[11] - c"0")
         )
         self._reason_phrase = _string(line + 13, size - 15)
+        self._interim = 100 <= self._status_code < 200 and self._status_code != 101
+        if self._interim:
+            if self._interim_responses >= MAX_INTERIM_RESPONSES:
+                raise SecurityError(f"expected no more than {MAX_INTERIM_RESPONSES} interim responses")
+            self._interim_responses += 1
+            self._count_interim(size)
         return 0
+
+    cdef bint _is_other_version(self, const unsigned char* line, Py_ssize_t size) noexcept:
+        """Tell whether a status line is fine but for its version."""
+        if size < 6 or memcmp(line, b"HTTP/", 5) != 0 or not c"0" <= line[5] <= c"9":
+            return False
+        if size < 8 or memcmp(line + 5, b"1.", 2) != 0:
+            return True
+        return line[7] != c"1" and not (line[7] == c"0" and self._allow_http10)
 
     cdef int _head_complete(self) except -1:
         cdef Py_ssize_t framing = 0
         headers = headers_from_raw_items(self._items)
-        self.message = Response(self._status_code, self._reason_phrase, headers)
+        response = Response(self._status_code, self._reason_phrase, headers)
+        self._more_lines = 0
+        if self._interim:
+            if self._skipped is None:
+                self._skipped = []
+            self._skipped.append(response)
+            self._items = []
+            self._framing_headers = False
+            self._part = START_LINE
+            return 0
+        self.message = response
         if self._read_body:
             if self._framing_headers or self._status_code >= 200:
                 framing = body_framing(self._status_code, headers)
@@ -546,6 +636,19 @@ cdef class ResponseParser(HeadParser):
                 return 0
         self.complete = True
         return 0
+
+    cdef list take_skipped(self):
+        """Return and forget the interim responses that were skipped; None if there are none."""
+        skipped, self._skipped = self._skipped, None
+        return skipped
+
+    cdef bint reading_body(self) noexcept:
+        """Tell whether all but the body is there."""
+        return self.message is not None and not self.complete
+
+    cdef int end_body(self) except -1:
+        """Be content with what there is of the body."""
+        return self._finish_message()
 
     def take_body(self) -> bytes:
         """Return and forget the part of the body that was received since the last call.
@@ -574,7 +677,7 @@ cdef class ResponseParser(HeadParser):
                 i += 1
             if i < size:
                 if i == 0 or line[i] not in b"; \t\r":
-                    self._invalid(line, i)
+                    self._invalid(line, size)
                 self._first_mark = i
                 phase = VALUE
         if phase == VALUE:
@@ -582,12 +685,12 @@ cdef class ResponseParser(HeadParser):
                 i += 1
             if i < size:
                 if line[i] != c"\r":
-                    self._invalid(line, i)
+                    self._invalid(line, size)
                 i += 1
                 phase = CR
         if phase == CR and i < size:
             if line[i] != c"\n":
-                self._invalid(line, i)
+                self._invalid(line, size)
             i += 1
             if i > MAX_LINE_LENGTH:
                 self._line_too_long()

@@ -43,7 +43,7 @@ from .exceptions import (
     TooManyHeaders,
 )
 from .frames import Side, State
-from .headers import build_extension, is_valid_host
+from .headers import build_extension, build_subprotocol, is_valid_host
 from .http11 import Request, Response
 from .typing import StatusLike
 
@@ -172,9 +172,14 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
             while error is not None:
                 texts.append(str(error))
                 error = error.__cause__
-            return self.reject(
+            extra = None
+            if isinstance(exc, InvalidHeader) and exc.name == "Sec-WebSocket-Version":
+                # RFC 6455 section 4.4: say which versions would do.
+                extra = [("Sec-WebSocket-Version", "13")]
+            return self._error_response(
                 http.HTTPStatus.BAD_REQUEST,
                 f"Failed to open a WebSocket connection: {'; '.join(texts)}.\n",
+                extra,
             )
         except Exception as exc:
             self.logger.error("opening handshake failed", exc_info=True)
@@ -191,7 +196,6 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
             ("Sec-WebSocket-Accept", accept),
         ]
         headers = headers_from_raw_items(items)
-        # These come from elsewhere: Headers checks them.
         if extensions is not None:
             headers["Sec-WebSocket-Extensions"] = extensions
         if subprotocol is not None:
@@ -245,7 +249,10 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         extensions_header, extensions = self.process_extensions(headers)
         if extensions:
             self.extensions = extensions
-        subprotocol = self.subprotocol = self.process_subprotocol(headers)
+        subprotocol = self.process_subprotocol(headers)
+        if subprotocol is not None:
+            build_subprotocol([subprotocol])  # programs may return anything
+        self.subprotocol = subprotocol
         return accept_key(key), extensions_header, subprotocol
 
     def process_origin(self, headers: Headers) -> Origin | None:

@@ -185,7 +185,14 @@ def build_extension(extensions: Sequence[ExtensionHeader]) -> str:
 
     Args:
         extensions: Pairs as :func:`parse_extension` returns them.
+
+    Raises:
+        ValueError: If a name, or the name or value of a parameter, isn't a token.
     """
+    for name, parameters in extensions:
+        for token in (name, *(part for pair in parameters for part in pair if part is not None)):
+            if _token.fullmatch(str(token)) is None:
+                raise ValueError(f"invalid extension: {name!r} with parameters {parameters!r}")
     return ", ".join(
         "; ".join(
             [name, *(key if value is None else f"{key}={value}" for key, value in parameters)]
@@ -199,7 +206,12 @@ def build_subprotocol(subprotocols: Sequence[Subprotocol]) -> str:
 
     Args:
         subprotocols: Names in order of preference.
+
+    Raises:
+        TypeError: If it isn't a sequence of str.
+        ValueError: If a name isn't a token.
     """
+    validate_subprotocols(subprotocols)
     return ", ".join(subprotocols)
 
 
@@ -233,12 +245,14 @@ def build_host(host: str, port: int, secure: bool, *, always_include_port: bool 
     """
     # RFC 3986 §3.2.2: only IPv6 addresses are bracketed; a colon is enough to tell.
     if ":" in host:
+        # RFC 6874 §4: what is behind "%" has a meaning on this machine only, and isn't sent.
+        address = host.partition("%")[0]
         try:
-            ipaddress.IPv6Address(host.partition("%")[0])
+            ipaddress.IPv6Address(address)
         except ValueError:
             pass
         else:
-            host = f"[{host}]"
+            host = f"[{address}]"
     if always_include_port or port != (443 if secure else 80):
         return f"{host}:{port}"
     return host

@@ -26,6 +26,8 @@ from .exceptions import (
 
 __all__ = [
     "MAX_BODY_SIZE",
+    "MAX_INTERIM_RESPONSES",
+    "MAX_INTERIM_SIZE",
     "MAX_LINE_LENGTH",
     "MAX_NUM_HEADERS",
     "SERVER",
@@ -60,6 +62,21 @@ MAX_NUM_HEADERS: int = getenv_int("MAX_NUM_HEADERS", 128)
 MAX_BODY_SIZE: int = getenv_int("MAX_BODY_SIZE", 1_048_576)
 """Limit for the body of a response, in bytes."""
 
+MAX_INTERIM_RESPONSES: int = getenv_int("MAX_INTERIM_RESPONSES", 16)
+"""Limit for the number of interim responses, 1xx other than 101, before a response."""
+
+MAX_INTERIM_SIZE: int = getenv_int("MAX_INTERIM_SIZE", 65_536)
+"""Limit for all interim responses before a response, in bytes."""
+
+BODY_TIMEOUT = 10.0
+"""How long a client waits for the whole body of a response other than 101, in seconds."""
+
+BODY_PART_TIMEOUT = 1.0
+"""How long it waits for more of that body, in seconds. After that it does without the rest."""
+
+MAX_QUOTED = 200
+"""How much of a malformed line an exception quotes, in bytes."""
+
 MAX_LENGTH_DIGITS = 18
 """Limit for the digits of a ``Content-Length``."""
 
@@ -71,16 +88,7 @@ _status_line = re.compile(rb"(HTTP/1\.[01]) ([1-5][0-9][0-9]) ([\t \x21-\x7e\x80
 _header_line = re.compile(
     rb"([-!#$%&'*+.^_`|~0-9a-zA-Z]+):[\t ]*([\t\x20-\x7e\x80-\xff]*?)[\t ]*", re.DOTALL
 )
-
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-def _first_line(line: str) -> str:
-    """Return a line with its end; refuse what would end it earlier (RFC 9112 section 3)."""
-    if _CONTROL.search(line):
-        raise ValueError(f"control characters in the first line of an HTTP message: {line!r}")
-    return f"{line}\r\n"
+_control = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass
@@ -103,11 +111,13 @@ class Request:
         """Return the request as sent.
 
         Raises:
-            ValueError: If the first line would be another one: it has control characters, or
-                characters outside ASCII.
+            ValueError: If its parts don't make a request line (RFC 9112 section 3): a method that
+                isn't a token; a space, a control character or one outside ASCII in the path.
         """
-        line = _first_line(f"{self.method} {self.path} {self.protocol}")
-        return line.encode("ascii") + self.headers.serialize()
+        line = f"{self.method} {self.path} {self.protocol}".encode("ascii")
+        if _request_line.fullmatch(line) is None:
+            raise ValueError(f"invalid HTTP request line: {line!r}")
+        return line + b"\r\n" + self.headers.serialize()
 
     @classmethod
     def parse(cls, read_line: ReadLine) -> Generator[None, None, Request]:
@@ -158,10 +168,14 @@ class Response:
         """Return the response as sent.
 
         Raises:
-            ValueError: If the reason phrase has control characters, or characters outside
-                ISO-8859-1.
+            ValueError: If the status code doesn't have three digits, or if the reason phrase has
+                control characters, or characters outside ISO-8859-1 (RFC 9112 section 4).
         """
-        line = _first_line(f"HTTP/1.1 {self.status_code} {self.reason_phrase}")
+        if not 100 <= self.status_code <= 999:
+            raise ValueError(f"invalid HTTP status code: {self.status_code}")
+        if _control.search(self.reason_phrase):
+            raise ValueError(f"invalid HTTP reason phrase: {self.reason_phrase!r}")
+        line = f"HTTP/1.1 {self.status_code:d} {self.reason_phrase}\r\n"
         return f"{line}{self.headers}".encode("iso-8859-1") + self.body
 
     @classmethod

@@ -596,11 +596,18 @@ def test_rejected_without_a_body() -> None:
     ]
 
 
-def test_informational_response() -> None:
+def test_interim_responses_are_skipped() -> None:
+    # RFC 9110 section 15.2. wsproto says RejectConnection first, and then AcceptConnection.
     connection, _ = client()
-    connection.receive_data(b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\n")
-    assert list(connection.events()) == [RejectConnection(103, [(b"link", b"x")], has_body=False)]
-    assert connection.state is CLOSED
+    connection.receive_data(b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 \r\n")
+    assert list(connection.events()) == []
+    connection.receive_data(b"\r\n")
+    assert connection.state is CONNECTING
+    connection.receive_data(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")
+    assert [type(event) for event in connection.events()] == [RejectConnection, RejectData]
+    connection, _ = client()
+    with pytest.raises(RemoteProtocolError, match="Bad HTTP message"):
+        connection.receive_data(b"HTTP/1.1 103 Hints\r\n\r\n" * 100)
 
 
 def test_large_rejection_is_not_kept() -> None:

@@ -429,14 +429,10 @@ class H11Handshake:
             self._events.append(self._establish(message, data[used:]))
             return
         if not rejecting:
-            has_body = message.status_code >= 200
             self._events.append(
-                RejectConnection(message.status_code, _from_http(message.headers), has_body)
+                RejectConnection(message.status_code, _from_http(message.headers), has_body=True)
             )
-            self._state = ConnectionState.REJECTING if has_body else ConnectionState.CLOSED
-            if not has_body:
-                self._response_parser = None
-                return
+            self._state = ConnectionState.REJECTING
         if piece := parser.take_body():
             self._events.append(RejectData(piece, body_finished=False))
         if parser.complete:
