@@ -10,17 +10,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Protocol, TypeAlias
 
-from .exceptions import InvalidHeaderValue
+from .exceptions import InvalidHeader, InvalidHeaderValue
 
 __all__ = ["Headers", "HeadersLike", "MultipleValuesError", "SupportsKeysAndGetItem"]
 
-# RFC 9110 §5.5: a field value is made of HTAB, SP, VCHAR and obs-text.
+# RFC 9110 §5.1 and §5.5: a field name is a token; a value is made of HTAB, SP, VCHAR and obs-text.
+_valid_name = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+").fullmatch
 _invalid_value = re.compile(r"[^\t\x20-\x7e\x80-\xff]").search
-
-
-def _is_valid(value: object) -> bool:
-    # Whatever isn't a str, which typing forbids, is left to str() when serialising.
-    return not isinstance(value, str) or _invalid_value(value) is None
 
 
 class MultipleValuesError(LookupError):
@@ -51,7 +47,10 @@ class Headers(MutableMapping[str, str]):
         kwargs: More headers.
 
     Raises:
+        InvalidHeader: If a name isn't a token (RFC 9110 §5.1).
         InvalidHeaderValue: If a value has control characters or characters outside ISO-8859-1.
+            Values that aren't str become their text.
+        TypeError: If a name isn't a str.
     """
 
     __slots__ = ("_index", "_items")
@@ -129,7 +128,14 @@ class Headers(MutableMapping[str, str]):
         return values[0]
 
     def __setitem__(self, key: str, value: str) -> None:
-        if not _is_valid(value):
+        if not isinstance(key, str):
+            raise TypeError(f"names of headers must be str, not {type(key).__name__}")
+        if _valid_name(key) is None:
+            raise InvalidHeader(key, "the name isn't a token")
+        if type(value) is not str:
+            # What typing forbids, programs do all the same.
+            value = str(value)
+        if _invalid_value(value) is not None:
             raise InvalidHeaderValue(key, value)
         name = key.lower()
         if self._index is not None:

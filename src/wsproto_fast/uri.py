@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import urllib.parse
 
 from .exceptions import InvalidURI
+from .headers import build_host, is_valid_host
 
 __all__ = ["WebSocketURI", "parse_uri"]
 
 # RFC 3987 §2.2 and §3.1: everything reserved keeps its meaning, and so do escapes already present.
 _DELIMITERS = ":/?#[]@!$&'()*+,;=%"
+_control = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclasses.dataclass
@@ -53,12 +56,18 @@ def parse_uri(uri: str) -> WebSocketURI:
     """Parse a WebSocket URI.
 
     Args:
-        uri: URI or IRI; the latter is mapped to a URI (RFC 3987 §3.1, IDNA for the host).
+        uri: URI or IRI; the latter is mapped to a URI (RFC 3987 §3.1, IDNA for the host), spaces
+            in its path and query included.
 
     Raises:
-        InvalidURI: If it isn't a WebSocket URI.
+        InvalidURI: If it isn't a WebSocket URI, or has characters that can't be sent.
         ValueError: If the port isn't a number below 65536, or an escape isn't UTF-8.
     """
+    # urlparse would drop some of these in silence.
+    if _control.search(uri) is not None:
+        raise InvalidURI(uri, "control characters aren't allowed")
+    if uri != uri.strip() or (uri.isascii() and " " in uri):
+        raise InvalidURI(uri, "spaces aren't allowed")
     parsed = urllib.parse.urlparse(uri)
     if parsed.scheme not in ("ws", "wss"):
         raise InvalidURI(uri, "scheme isn't ws or wss")
@@ -85,5 +94,7 @@ def parse_uri(uri: str) -> WebSocketURI:
             host = host.encode("idna").decode()
         path = urllib.parse.quote(path, safe=_DELIMITERS)
         query = urllib.parse.quote(query, safe=_DELIMITERS)
+    if not is_valid_host(build_host(host, port, secure)):
+        raise InvalidURI(uri, "invalid hostname")
 
     return WebSocketURI(secure, host, port, path, query, username, password)

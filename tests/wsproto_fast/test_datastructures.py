@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsproto_fast.datastructures import Headers, MultipleValuesError
-from wsproto_fast.exceptions import InvalidHeaderValue
+from wsproto_fast.exceptions import InvalidHeader, InvalidHeaderValue
 
 
 class Keyed:
@@ -107,6 +107,49 @@ def test_unacceptable_values(value):
     assert list(headers.raw_items()) == [("A", "1")]
 
 
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a:", "a\r\nB", "a\n", "a\0", " a", "é", "a\t", "a(b)"]
+)
+def test_unacceptable_names(name):
+    headers = Headers(A="1")
+    with pytest.raises(InvalidHeader) as caught:
+        headers[name] = "x"
+    assert caught.value.name == name
+    with pytest.raises(InvalidHeader):
+        Headers([(name, "x")])
+    with pytest.raises(InvalidHeader):
+        headers.update({name: "x"})
+    assert list(headers.raw_items()) == [("A", "1")]
+
+
+@pytest.mark.parametrize("name", [5, b"A", None])
+def test_names_of_other_types(name):
+    with pytest.raises(TypeError):
+        Headers()[name] = "x"
+
+
+class Text:
+    def __init__(self, text):
+        self.text = text
+
+    def __str__(self):
+        return self.text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(42, "42"), (1.5, "1.5"), (True, "True"), (None, "None"), (b"x", "b'x'"), (Text("t"), "t")],
+)
+def test_values_of_other_types(value, text):
+    headers = Headers({"A": value})
+    headers["B"] = value
+    assert headers.serialize() == f"A: {text}\r\nB: {text}\r\n\r\n".encode()
+    assert headers["A"] == text
+    with pytest.raises(InvalidHeaderValue):
+        headers["C"] = Text("a\r\nB: c")
+    assert "C" not in headers
+
+
 def test_deletion():
     headers = Headers([("A", "1"), ("B", "2"), ("a", "3")])
     with pytest.raises(KeyError):
@@ -150,10 +193,10 @@ def test_equality():
 
 
 def test_texts():
-    headers = Headers([("A", "1"), ("é", "x")])
-    assert repr(headers) == "Headers([('A', '1'), ('é', 'x')])"
-    assert str(headers) == "A: 1\r\né: x\r\n\r\n"
-    assert headers.serialize() == b"A: 1\r\n\xe9: x\r\n\r\n"
+    headers = Headers([("A", "1"), ("b", "é")])
+    assert repr(headers) == "Headers([('A', '1'), ('b', 'é')])"
+    assert str(headers) == "A: 1\r\nb: é\r\n\r\n"
+    assert headers.serialize() == b"A: 1\r\nb: \xe9\r\n\r\n"
     assert Headers().serialize() == b"\r\n"
 
 

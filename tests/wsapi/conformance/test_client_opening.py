@@ -20,6 +20,7 @@ from wsapi.exceptions import (
     InvalidUpgrade,
     InvalidURI,
     NegotiationError,
+    SecurityError,
 )
 from wsapi.http11 import USER_AGENT
 from wsapi.protocol import State
@@ -80,12 +81,11 @@ class TestArguments:
                 TypeError,
                 "additional_headers must be Headers",
             ),
-            (
-                ("ws://h/",),
-                {"additional_headers": {"X": 1}},
-                TypeError,
-                "additional_headers must have",
-            ),
+            (("ws://h/",), {"additional_headers": {1: "b"}}, TypeError, "names of headers must be"),
+            (("ws://h/",), {"additional_headers": {"a b": "c"}}, InvalidHeader, "isn't a token"),
+            (("ws://h/",), {"additional_headers": [("a:", "c")]}, InvalidHeader, "isn't a token"),
+            (("ws://h/a b",), {}, InvalidURI, "spaces aren't allowed"),
+            (("ws://h/a\nb",), {}, InvalidURI, "control characters aren't allowed"),
             (
                 ("ws://h/",),
                 {"process_exception": None},
@@ -276,6 +276,20 @@ class TestRequest:
         assert head.count("User-Agent") == 1
         assert "A: 1\r\nA: 2\r\n" in head
 
+    @pytest.mark.parametrize(
+        "value, text",
+        [(42, "42"), (1.5, "1.5"), (True, "True"), (None, "None"), (b"x", "b'x'")],
+    )
+    async def test_values_of_other_types(self, driver: Driver, value: Any, text: str) -> None:
+        def process_response(connection: Any, request: Any, response: Any) -> None:
+            response.headers["X-B"] = value
+
+        async with driver.serve(until_closed, process_response=process_response) as server:
+            for headers in ({"X-A": value}, [("X-A", value)]):
+                async with driver.connect(server, additional_headers=headers) as ws:
+                    assert ws.response.headers["X-B"] == text
+                    assert (await server.connection()).request.headers["X-A"] == text
+
 
 class TestFailures:
     async def fail(
@@ -324,6 +338,38 @@ class TestFailures:
         exc = await self.fail(driver, b"HTTP/1.1 404 \r\n\r\nsome body")
         assert isinstance(exc, InvalidStatus)
         assert exc.response.body == b"some body"
+
+    @pytest.mark.parametrize(
+        "framing, body",
+        [
+            ("", b"some"),
+            ("Content-Length: 9\r\n", b"some"),
+            ("Transfer-Encoding: chunked\r\n", b"4\r\nsome\r\n"),
+        ],
+    )
+    async def test_body_without_end(self, driver: Driver, framing: str, body: bytes) -> None:
+        head = f"HTTP/1.1 403 Forbidden\r\n{framing}\r\n".encode()
+        exc = await self.fail(driver, head + body, eof=False, open_timeout=None)
+        assert isinstance(exc, InvalidStatus)
+        assert exc.response.body == b"some"
+
+    async def test_interim_responses(self, driver: Driver) -> None:
+        async def behave(peer: RawPeer) -> None:
+            await peer.send(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+            await peer.answer_handshake("X-Folded: a\r\n b\r\n")
+            await peer.write(TEXT, b"hi")
+            await peer.read_to_end()
+
+        async with driver.raw_server(behave, handshake=False) as server:
+            async with driver.connect(server, close_timeout=0.1) as ws:
+                assert ws.response.status_code == 101
+                assert ws.response.headers["X-Folded"] == "a b"
+                assert await ws.recv() == "hi"
+
+    async def test_interim_responses_without_end(self, driver: Driver) -> None:
+        exc = await self.fail(driver, b"HTTP/1.1 100 Continue\r\n\r\n" * 100, eof=False)
+        assert isinstance(exc, InvalidMessage)
+        assert isinstance(exc.__cause__, SecurityError)
 
     async def test_chunked_body(self, driver: Driver) -> None:
         head = b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n"
