@@ -106,11 +106,28 @@ def test_front_ends_do_not_import_each_other(front_end: str) -> None:
         assert not [name for name in any_imported(path) if name.startswith(others)]
 
 
+def without_interface(text: str) -> str:
+    """Remove signatures and docstrings: for readers' sake they repeat each other on purpose."""
+    lines = text.splitlines()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            first = node.body[0]
+            is_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+            last = first.end_lineno if is_docstring else first.lineno - 1
+            if isinstance(node, ast.ClassDef) and not is_docstring:
+                continue
+            for number in range(node.lineno, (last or node.lineno) + 1):
+                lines[number - 1] = ""
+    return "\n".join(lines)
+
+
 def lines_of(front_end: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield lines of code and documentation, the same whether they are of coroutines or not."""
+    """Yield lines of code, the same whether they are of coroutines or not."""
     for path in sorted((SRC / "wsapi" / front_end).rglob("*.py*")):
         if path.suffix in (".py", ".pyx"):
-            text = re.sub(r"\b(async|await) |#.*", "", path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            text = without_interface(text) if path.suffix == ".py" else text
+            text = re.sub(r"\b(async|await) |#.*", "", text)
             text = re.sub(r"(?m)^(from|import) .*(\n    .*)*(\n\))?", "", text)
             yield path.name, [line.strip() for line in text.splitlines() if line.strip()]
 

@@ -19,8 +19,6 @@ from wsproto_fast.exceptions import InvalidHeader
 from wsproto_fast.headers import build_www_authenticate_basic, parse_authorization_basic
 from wsproto_fast.http11 import Request, Response
 
-from ._documentation import document
-
 __all__ = ["BasicAuth", "basic_auth", "basic_auth_sync"]
 
 Credentials: TypeAlias = tuple[str, str]
@@ -196,7 +194,6 @@ def _checker_of(credentials: Any) -> CheckCredentials:
     return check
 
 
-@document
 def basic_auth(
     realm: str = "",
     credentials: Credentials | Iterable[Credentials] | None = None,
@@ -206,7 +203,19 @@ def basic_auth(
 
     ``check_credentials`` may be a coroutine function.
 
-    {basic_auth}
+    It sets the attribute ``username`` of connections. Exactly one of ``credentials`` and
+    ``check_credentials`` must be given.
+
+    Args:
+        realm: Name of the protection space, shown by some clients.
+        credentials: Pair of user name and password, or iterable of such pairs. They are
+            compared in a time that tells nothing about them.
+        check_credentials: Called with a user name and a password; tells whether they are right.
+
+    Raises:
+        TypeError: If an argument isn't of these types.
+        ValueError: If both or none are given, a user name has a colon, or the realm has
+            characters that a header can't have.
     """
     auth = BasicAuth(realm, credentials, check_credentials)
 
@@ -216,7 +225,6 @@ def basic_auth(
     return process_request
 
 
-@document
 def basic_auth_sync(
     realm: str = "",
     credentials: Credentials | Iterable[Credentials] | None = None,
@@ -224,7 +232,19 @@ def basic_auth_sync(
 ) -> Callable[[Authenticated, Request], Response | None]:
     """Return a ``process_request`` that demands HTTP Basic Authentication (RFC 7617).
 
-    {basic_auth}
+    It sets the attribute ``username`` of connections. Exactly one of ``credentials`` and
+    ``check_credentials`` must be given.
+
+    Args:
+        realm: Name of the protection space, shown by some clients.
+        credentials: Pair of user name and password, or iterable of such pairs. They are
+            compared in a time that tells nothing about them.
+        check_credentials: Called with a user name and a password; tells whether they are right.
+
+    Raises:
+        TypeError: If an argument isn't of these types.
+        ValueError: If both or none are given, a user name has a colon, or the realm has
+            characters that a header can't have.
     """
     auth = BasicAuth(realm, credentials, check_credentials)
 

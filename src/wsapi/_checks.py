@@ -26,6 +26,7 @@ __all__ = [
     "check_header",
     "check_instance",
     "check_logger",
+    "check_names",
     "check_origins",
     "check_pair",
     "check_port",
@@ -63,6 +64,25 @@ def check_backlog(value: object) -> None:
         raise TypeError(f"max_backlog must be an int or None, not {type(value).__name__}")
     if value < 0:
         raise ValueError(f"max_backlog must be 0 or more; got {value}")
+
+
+def check_names(function: str, options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Refuse options that there aren't.
+
+    Args:
+        function: Name of the function that they are given to.
+        options: The options.
+        names: Names of those that there are; a ``TypedDict`` class has them as annotations.
+
+    Returns:
+        The options.
+
+    Raises:
+        TypeError: If there is no such option.
+    """
+    if unknown := options.keys() - set(names):
+        raise TypeError(f"{function}() got unexpected keyword arguments: {sorted(unknown)}")
+    return dict(options)
 
 
 def check_instance(

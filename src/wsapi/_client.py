@@ -18,7 +18,7 @@ from wsproto_fast.typing import LoggerLike, PathLike
 from wsproto_fast.uri import WebSocketURI, parse_uri
 
 from . import _checks
-from ._options import ClientOptions
+from ._options import CLIENT_OPTIONS
 from ._reconnection import Reconnection, one_line
 from ._target import Target
 from .proxy import Proxy, parse_proxy, select_proxy
@@ -54,7 +54,8 @@ class BaseConnect(Generic[ConnectionT]):
 
     Args:
         uri: WebSocket URI.
-        options: Options, complete.
+        options: Options: those of ``CLIENT_OPTIONS``, and others by which connections are made.
+        connection_class: Class of connections, unless there is another one in the options.
 
     Raises:
         InvalidURI: If the URI isn't valid.
@@ -65,11 +66,13 @@ class BaseConnect(Generic[ConnectionT]):
     names: ClassVar[TransportNames]
     # Whether ssl=None stands for a default context.
     ssl_optional: ClassVar[bool] = True
+    # Options that only this front-end has, and that are its business.
+    own_options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
         uri: str,
-        options: ClientOptions[ConnectionT],
+        options: Mapping[str, Any],
         connection_class: Callable[..., ConnectionT],
     ) -> None:
         if not isinstance(uri, str):
@@ -77,6 +80,7 @@ class BaseConnect(Generic[ConnectionT]):
         names = self.names
         transport: set[str] = {names.ready, "path", *names.places, *names.tls, *names.proxy_tls}
         transport |= names.tcp
+        _checks.check_names("connect", options, {*CLIENT_OPTIONS, *transport, *self.own_options})
         self._options: dict[str, Any] = {
             name: value
             for name, value in options.items()

@@ -23,6 +23,7 @@ from wsproto_fast.http11 import Request, Response
 from wsproto_fast.typing import DataLike, LoggerLike, StatusLike, Subprotocol
 
 from ._checks import check_backlog, queue_marks
+from ._options import CONNECTION_OPTIONS, Limits
 from .limits import given_up
 
 __all__ = [
@@ -105,10 +106,18 @@ class _Timeout:
 
 
 class BaseConnection:
-    """A WebSocket connection; parameters are those of ``ConnectionOptions``, and:
+    """A WebSocket connection, whatever one waits by.
 
     Args:
         protocol: Engine of the connection.
+        ping_interval: Seconds between keepalive pings; None for none.
+        ping_timeout: Seconds after a keepalive ping in which something must be received, and in
+            four times as many its answer, unless it is all one frame; None for no limit. While
+            reading is paused, it is enough that the peer's host acknowledges what is sent, which
+            Linux tells; elsewhere nothing is expected then.
+        close_timeout: Seconds that closing may last; None for no limit.
+        max_queue: Number of received frames in the queue above which reading pauses, or a pair of
+            this and of the number at which it resumes; None for no limit.
     """
 
     # What most connections never change is kept on the class: an idle connection stays small.
@@ -123,10 +132,10 @@ class BaseConnection:
         self,
         protocol: Engine,
         *,
-        ping_interval: float | None = 20,
-        ping_timeout: float | None = 20,
-        close_timeout: float | None = 10,
-        max_queue: int | tuple[int | None, int | None] | None = 16,
+        ping_interval: float | None = CONNECTION_OPTIONS["ping_interval"].default,
+        ping_timeout: float | None = CONNECTION_OPTIONS["ping_timeout"].default,
+        close_timeout: float | None = CONNECTION_OPTIONS["close_timeout"].default,
+        max_queue: Limits = CONNECTION_OPTIONS["max_queue"].default,
     ) -> None:
         protocol.queue_messages(*queue_marks(max_queue), max_fragments=MAX_FRAGMENTS)
         self.protocol = protocol

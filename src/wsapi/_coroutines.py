@@ -14,12 +14,10 @@ from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike
 
 from ._connection import BaseConnection, FragmentedMessage
-from ._options import documented
 
 __all__ = ["AsyncConnection", "AsyncFragments"]
 
 
-@documented()
 class AsyncConnection(BaseConnection):
     """A WebSocket connection that is used by coroutines."""
 
@@ -35,14 +33,24 @@ class AsyncConnection(BaseConnection):
 
         Whoever leaves the iteration before its end skips the rest of the message.
 
-        {recv_streaming}
+        Args:
+            decode: As in ``recv``; characters cut by fragmentation come with the later fragment.
+
+        Raises:
+            ConnectionClosed: When the connection is closed.
+            ConcurrencyError: If the connection is being received from already.
         """
         return self._fragments(decode)
 
     async def pong(self, data: DataLike = b"") -> None:
         """Send an unsolicited Pong.
 
-        {pong}
+        Args:
+            data: Payload of at most 125 bytes.
+
+        Raises:
+            ConnectionClosed: When the connection is closed.
+            ProtocolError: If the payload is too long.
         """
         try:
             if self.protocol.state is not State.OPEN:

@@ -17,7 +17,6 @@ from wsproto_fast.http11 import Request, Response
 from wsproto_fast.typing import StatusLike
 
 from ._checks import check_callable
-from ._options import documented
 
 if TYPE_CHECKING:
     from werkzeug.routing import Map
@@ -37,11 +36,18 @@ class Routable(Protocol):
 ConnectionT = TypeVar("ConnectionT", bound=Routable)
 
 
-@documented()
 class BaseRouter(Generic[ConnectionT]):
     """Finds the handler of a connection; what the routers of front-ends have in common.
 
-    {router}
+    Args:
+        url_map: Map of URLs, whose endpoints are handlers.
+        server_name: Name that URLs are built and hosts are matched with; None for what the
+            ``Host`` header says.
+        url_scheme: Scheme of URLs, "ws" or "wss".
+
+    Raises:
+        ImportError: If werkzeug isn't installed.
+        TypeError: If ``url_map`` isn't a map.
     """
 
     def __init__(
@@ -139,11 +145,18 @@ def _bad_host(connection: Routable, request: Request) -> Response:
     )
 
 
-@documented()
 class AsyncRouter(BaseRouter[ConnectionT]):
     """Dispatches connections to handlers; subclass it to change how, and see ``create_router``.
 
-    {router}
+    Args:
+        url_map: Map of URLs, whose endpoints are handlers.
+        server_name: Name that URLs are built and hosts are matched with; None for what the
+            ``Host`` header says.
+        url_scheme: Scheme of URLs, "ws" or "wss".
+
+    Raises:
+        ImportError: If werkzeug isn't installed.
+        TypeError: If ``url_map`` isn't a map.
     """
 
     async def handler(self, connection: ConnectionT) -> None:
@@ -155,11 +168,18 @@ class AsyncRouter(BaseRouter[ConnectionT]):
         await connection.handler(connection, **connection.handler_kwargs)
 
 
-@documented()
 class SyncRouter(BaseRouter[ConnectionT]):
     """Dispatches connections to handlers; subclass it to change how, and see ``create_router``.
 
-    {router}
+    Args:
+        url_map: Map of URLs, whose endpoints are handlers.
+        server_name: Name that URLs are built and hosts are matched with; None for what the
+            ``Host`` header says.
+        url_scheme: Scheme of URLs, "ws" or "wss".
+
+    Raises:
+        ImportError: If werkzeug isn't installed.
+        TypeError: If ``url_map`` isn't a map.
     """
 
     def handler(self, connection: ConnectionT) -> None:
@@ -176,11 +196,8 @@ RouterT = TypeVar("RouterT", bound=BaseRouter[Any])
 
 def prepare_route(
     router_class: type[RouterT],
-    url_map: Map,
-    server_name: str | None,
-    ssl: Any,
-    create_router: Callable[..., RouterT] | None,
-    kwargs: dict[str, Any],
+    options: dict[str, Any],
+    positional: tuple[str, ...],
     *,
     awaitables: bool = True,
 ) -> RouterT:
@@ -188,23 +205,29 @@ def prepare_route(
 
     Args:
         router_class: Class of routers, unless ``create_router`` is given.
-        url_map: As for ``route``, as are the following ones.
-        server_name: See there.
-        ssl: See there.
-        create_router: See there.
-        kwargs: Arguments of ``serve``, which are completed.
+        options: Arguments of ``route``; what is left are arguments of ``serve``.
+        positional: Names of those that may be given by position.
         awaitables: Whether ``process_request`` may return awaitables.
 
     Raises:
         ImportError: If werkzeug isn't installed.
         TypeError: If an argument isn't acceptable.
     """
+    args = options.pop("args", ())
+    if len(args) > len(positional):
+        raise TypeError(f"route() takes a map, and at most {' and '.join(positional)} by position")
+    for name, value in zip(positional, args, strict=False):
+        if options[name] is not None:
+            raise TypeError(f"route() got multiple values for argument {name!r}")
+        options[name] = value
+    create_router = options.pop("create_router")
     check_callable("create_router", create_router)
-    factory = router_class if create_router is None else create_router
-    router = factory(url_map, server_name, "ws" if ssl is None else "wss")
-    if ssl is not None and ssl is not True:
-        kwargs["ssl"] = ssl
-    first = kwargs.pop("process_request", None)
+    factory: Callable[..., RouterT] = router_class if create_router is None else create_router
+    scheme = "ws" if options["ssl"] is None else "wss"
+    router = factory(options.pop("url_map"), options.pop("server_name"), scheme)
+    if options["ssl"] is True:
+        del options["ssl"]
+    first = options.pop("process_request")
     check_callable("process_request", first)
 
     # Whatever isn't a response is for the server to complain about.
@@ -219,7 +242,7 @@ def prepare_route(
         return router.route_request(connection, request) if response is None else response
 
     if first is None:
-        kwargs["process_request"] = router.route_request
+        options["process_request"] = router.route_request
     else:
-        kwargs["process_request"] = process_request_later if awaitables else process_request
+        options["process_request"] = process_request_later if awaitables else process_request
     return router

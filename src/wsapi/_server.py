@@ -11,7 +11,7 @@ import os
 import socket
 import ssl as ssl_module
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from wsproto_fast import Protocol, ServerProtocol
@@ -21,7 +21,6 @@ from wsproto_fast.typing import LoggerLike, Subprotocol
 
 from . import _checks
 from ._connection import ServerSide
-from ._options import ServerOptions
 
 __all__ = ["BaseServer", "ServerSettings", "check_listening", "format_address"]
 
@@ -33,7 +32,7 @@ class ServerSettings(Generic[ConnectionT]):
 
     Args:
         handler: Called with each open connection.
-        options: Options, complete.
+        options: Options, among them all of ``SERVER_OPTIONS``.
         connection_class: Class of connections, unless there is another one in the options.
         awaitables: Whether callbacks may return awaitables.
 
@@ -44,7 +43,7 @@ class ServerSettings(Generic[ConnectionT]):
     def __init__(
         self,
         handler: Callable[[ConnectionT], Any],
-        options: ServerOptions[ConnectionT, Any],
+        options: Mapping[str, Any],
         connection_class: Callable[..., ConnectionT],
         *,
         awaitables: bool = True,
@@ -100,7 +99,7 @@ class ServerSettings(Generic[ConnectionT]):
             # It is called by the engine, on behalf of the connection.
             connection = reference()
             assert connection is not None
-            subprotocol = select_subprotocol(connection, offered)
+            subprotocol: Subprotocol | None = select_subprotocol(connection, offered)
             if subprotocol is not None:
                 _checks.check_subprotocols([subprotocol])
             return subprotocol

@@ -25,6 +25,7 @@ from wsproto_fast.headers import parse_subprotocol
 from wsproto_fast.http11 import Request, Response
 from wsproto_fast.typing import Subprotocol
 
+from ._options import CONNECTION_OPTIONS
 from .asyncio._pump import DRAIN, SLOW_PATH
 from .asyncio.connection import Connection
 
@@ -56,8 +57,10 @@ class ASGIConnection(Connection):
         asgi_version: Version of ASGI, for the scope.
         lifespan_state: What the application's lifespan left; the scope gets a copy.
         ping_interval: Seconds between keepalive pings; None for none.
-        ping_timeout: Seconds after a keepalive ping in which something must be received; None for
-            no limit.
+        ping_timeout: Seconds after a keepalive ping in which something must be received, and in
+            four times as many its answer, unless it is all one frame; None for no limit. While
+            reading is paused, it is enough that the peer's host acknowledges what is sent, which
+            Linux tells; elsewhere nothing is expected then.
         close_timeout: Seconds that closing may last; None for no limit.
         max_queue: Number of received frames in the queue above which reading pauses.
         write_limit: Size of the write buffer in bytes above which ``send`` waits.
@@ -82,10 +85,10 @@ class ASGIConnection(Connection):
         root_path: str = "",
         asgi_version: str = "3.0",
         lifespan_state: dict[str, Any] | None = None,
-        ping_interval: float | None = 20,
-        ping_timeout: float | None = 20,
-        close_timeout: float | None = 10,
-        max_queue: int | None = 16,
+        ping_interval: float | None = CONNECTION_OPTIONS["ping_interval"].default,
+        ping_timeout: float | None = CONNECTION_OPTIONS["ping_timeout"].default,
+        close_timeout: float | None = CONNECTION_OPTIONS["close_timeout"].default,
+        max_queue: int | None = CONNECTION_OPTIONS["max_queue"].default,
         write_limit: int = 2**16,
     ) -> None:
         super().__init__(

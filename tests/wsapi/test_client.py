@@ -8,7 +8,7 @@ import pytest
 
 from wsapi._client import BaseConnect, TransportNames, unix_arguments
 from wsapi._connection import ClientSide
-from wsapi._options import ClientOptions, complete
+from wsapi._options import CLIENT_OPTIONS, defaults
 from wsapi.proxy import parse_proxy
 from wsapi.uri import parse_uri
 
@@ -30,9 +30,7 @@ class StrictConnect(BaseConnect[ClientSide]):
 
 
 def connector(uri: str = URI, kind: type[BaseConnect[ClientSide]] = Connect, **options: Any) -> Any:
-    own = {name: options.pop(name) for name in options.keys() - ClientOptions.__annotations__}
-    complete_options: Any = complete(ClientOptions, options) | own
-    return kind(uri, complete_options, ClientSide)
+    return kind(uri, defaults(CLIENT_OPTIONS) | options, ClientSide)
 
 
 class TestConnect:

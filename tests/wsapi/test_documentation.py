@@ -1,15 +1,18 @@
-"""Signatures and docstrings that come from the table of options and the shared sections."""
+"""Public signatures and docstrings: they repeat the table of options, and agree with it."""
 
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any, Unpack
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
+import jedi
 import pytest
 
-from wsapi._documentation import SECTIONS, expand
-from wsapi._options import ConnectionOptions, Option, complete, documented, other_options
+from wsapi import _options
+from wsapi._options import CLIENT_OPTIONS, CONNECTION_OPTIONS, SERVER_OPTIONS, Option
 
 FRONT_ENDS = ["asyncio", "sync", "trio"]
 MODULES = [
@@ -17,104 +20,60 @@ MODULES = [
     for front_end in FRONT_ENDS
     for name in ("client", "connection", "router", "server")
 ]
+TABLES: dict[str, Mapping[str, Option]] = {
+    "client.connect": CLIENT_OPTIONS,
+    "client.unix_connect": CLIENT_OPTIONS,
+    "client.reconnect": CLIENT_OPTIONS,
+    "client.unix_reconnect": CLIENT_OPTIONS,
+    "server.serve": SERVER_OPTIONS,
+    "server.unix_serve": SERVER_OPTIONS,
+    "router.route": SERVER_OPTIONS,
+    "router.unix_route": SERVER_OPTIONS,
+    "connection.Connection": CONNECTION_OPTIONS,
+    "server.ServerConnection": CONNECTION_OPTIONS,
+}
+OPTION_TAKERS = [
+    pytest.param(getattr(importlib.import_module(module), name), table, id=f"{front_end}.{taker}")
+    for front_end in FRONT_ENDS
+    for taker, table in TABLES.items()
+    for module, name in [f"wsapi.{front_end}.{taker}".rsplit(".", 1)]
+    if hasattr(importlib.import_module(module), name)
+]
 
 
-class Options(ConnectionOptions, total=False):
-    colour: Annotated[str, Option("red", "Colour.")]
-    family: int  # passed on
+def described(thing: object) -> dict[str, str]:
+    """Return what a docstring says of parameters, by name, in its order, each in one line."""
+    arguments = re.search(r"Args:\n((?:    .*\n)+)", f"{inspect.getdoc(thing)}\n")
+    if arguments is None:
+        return {}
+    entries = re.findall(r"(?m)^(\*{0,2}\w+): (.*(?:\n    .*)*)", textwrap.dedent(arguments[1]))
+    return {name.lstrip("*"): " ".join(text.split()) for name, text in entries}
 
 
-@documented(Options)
-def paint(what: str, *, size: int = 1, **kwargs: Unpack[Options]) -> dict[str, Any]:
-    """Paint.
-
-    Args:
-        what: What to paint.
-        {options}
-        **kwargs: Passed on.
-    """
-    return dict(complete(Options, kwargs, "paint"))
-
-
-@documented(ConnectionOptions)
-class Painter:
-    """Paints.
-
-    Args:
-        {options}
-    """
-
-    def __init__(self, *, max_queue: int = 16, **kwargs: Any) -> None:
-        pass
-
-    def recv(self) -> None:
-        """Receive.
-
-        {recv}
-        """
+@pytest.mark.parametrize("taker, table", OPTION_TAKERS)
+def test_signatures_agree_with_the_table(
+    taker: Callable[..., Any], table: Mapping[str, Option]
+) -> None:
+    parameters = inspect.signature(taker).parameters
+    assert {
+        name: parameters[name].default for name in parameters.keys() & table.keys()
+    } == _options.defaults(table)
+    assert {parameters[name].kind for name in table} == {inspect.Parameter.KEYWORD_ONLY}
+    assert all(parameters[name].annotation is not inspect.Parameter.empty for name in parameters)
 
 
-def test_signature_has_options() -> None:
-    parameters = inspect.signature(paint).parameters
-    assert list(parameters) == [
-        *("what", "size"),
-        *("ping_interval", "ping_timeout", "close_timeout", "max_queue", "colour"),
-        "kwargs",
-    ]
-    assert parameters["colour"].default == "red"
-    assert parameters["colour"].annotation is str
-    assert parameters["kwargs"].kind is inspect.Parameter.VAR_KEYWORD
-
-
-def test_signature_of_classes() -> None:
-    parameters = inspect.signature(Painter).parameters
-    # A parameter that is there stays where it is, and nothing is passed on.
-    assert list(parameters) == ["max_queue", "ping_interval", "ping_timeout", "close_timeout"]
-
-
-def test_docstring_has_options() -> None:
-    assert inspect.getdoc(paint) == (
-        """\
-Paint.
-
-Args:
-    what: What to paint.
-    ping_interval: Seconds between keepalive pings; None for none.
-    ping_timeout: Seconds after a keepalive ping in which something must be received,
-        and in four times as many its answer, unless it is all one frame; None for no
-        limit. While reading is paused, it is enough that the peer's host acknowledges
-        what is sent, which Linux tells; elsewhere nothing is expected then.
-    close_timeout: Seconds that closing may last; None for no limit.
-    max_queue: Number of received frames in the queue above which reading pauses, or a
-        pair of this and of the number at which it resumes; None for no limit.
-    colour: Colour.
-    **kwargs: Passed on."""
-    )
-    assert "decode: None for str" in (Painter.recv.__doc__ or "")
-
-
-def test_options_are_completed() -> None:
-    assert paint("it", colour="blue", family=2) == {
-        "ping_interval": 20,
-        "ping_timeout": 20,
-        "close_timeout": 10,
-        "max_queue": 16,
-        "colour": "blue",
-        "family": 2,
-    }
-    assert other_options(Options, {"colour": "blue", "family": 2}) == {"family": 2}
-
-
-def test_unknown_options() -> None:
-    with pytest.raises(
-        TypeError, match=r"paint\(\) got unexpected keyword arguments: \['x', 'y'\]"
-    ):
-        paint("it", y=1, x=2)  # type: ignore[call-arg]
-
-
-def test_unknown_sections() -> None:
-    with pytest.raises(KeyError, match="nothing"):
-        expand("  {nothing}", SECTIONS)
+@pytest.mark.parametrize("taker, table", OPTION_TAKERS)
+def test_docstrings_agree_with_the_table(
+    taker: Callable[..., Any], table: Mapping[str, Option]
+) -> None:
+    texts = described(taker)
+    if any("that aren't listed here" in text for text in texts.values()):
+        texts = {name: texts.get(name, option.doc) for name, option in table.items()}
+        texts["process_request"] = (
+            table["process_request"].doc if "process_request" in table else ""
+        )
+    for name, option in table.items():
+        assert texts[name] == option.doc, name
 
 
 def documented_objects(module: str) -> Iterator[tuple[str, Any]]:
@@ -129,26 +88,43 @@ def documented_objects(module: str) -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_no_marker_is_left(module: str) -> None:
-    found = [
-        name
-        for name, thing in documented_objects(module)
-        if re.search(r"(?m)^[ \t]*\{\w+\}[ \t]*$", thing.__doc__ or "")
-    ]
-    assert not found, "decorate with @documented"
-
-
-@pytest.mark.parametrize("module", MODULES)
 def test_parameters_are_documented(module: str) -> None:
-    """What a docstring says of parameters, it says of all, and of no others."""
+    """What a docstring says of parameters, it says of all, in their order, and of no others."""
     for name, thing in documented_objects(module):
-        arguments = re.search(
-            r"Args:\n((?:        .*\n|    \S.*\n|\n)+)", f"{inspect.getdoc(thing)}\n"
-        )
-        if arguments is None:
+        texts = described(thing)
+        if not texts:
             continue
-        described = set(re.findall(r"(?m)^    \*{0,2}(\w+): ", arguments[1]))
-        parameters = inspect.signature(thing).parameters.keys() - {"self"}
-        if "those that aren't listed here" in arguments[1]:
-            parameters &= described
-        assert described == parameters, name
+        parameters = [name for name in inspect.signature(thing).parameters if name != "self"]
+        if any("that aren't listed here" in text for text in texts.values()):
+            parameters = [name for name in parameters if name in texts]
+        assert list(texts) == parameters, name
+
+
+def test_arguments() -> None:
+    def paint(uri: str, *, size: int = 1, **kwargs: Any) -> dict[str, Any]:
+        return _options.arguments(locals())
+
+    assert paint("it", size=2, colour="blue") == {"size": 2, "colour": "blue"}
+    assert paint("it") == {"size": 1}
+
+
+@pytest.mark.parametrize("taker, table", OPTION_TAKERS)
+def test_what_editors_show(taker: Any, table: Mapping[str, Option]) -> None:
+    """An editor that reads the source, and runs nothing, shows parameters, defaults, and text."""
+    program = f"from {taker.__module__} import {taker.__name__}\n{taker.__name__}("
+    signatures = jedi.Script(program).get_signatures(2, len(taker.__name__) + 1)
+    assert signatures
+    shown = {
+        parameter.name: parameter.description
+        for signature in signatures
+        for parameter in signature.params
+    }
+    for name, option in table.items():
+        assert re.fullmatch(rf"param {name}: .+=.+", shown[name], re.DOTALL), name
+        if option.default is None or isinstance(option.default, bool):
+            assert shown[name].endswith(f"={option.default}"), name
+    source = Path(inspect.getsourcefile(taker) or "").read_text(encoding="utf-8")
+    first_line = (inspect.getdoc(taker) or "").splitlines()[0]
+    assert first_line in source
+    names = jedi.Script(program).infer(1, len(f"from {taker.__module__} import {taker.__name__}"))
+    assert any(first_line in name.docstring() for name in names)

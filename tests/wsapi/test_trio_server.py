@@ -247,7 +247,7 @@ class TestListeners:
 
     @trio_test
     async def test_unknown_options(self) -> None:
-        with pytest.raises(TypeError, match="unexpected keyword arguments"):
+        with pytest.raises(TypeError, match="unexpected keyword argument"):
             await serve(echo, 0, reuse_port=True)  # type: ignore[call-arg]
 
     @trio_test

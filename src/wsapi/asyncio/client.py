@@ -11,28 +11,28 @@ import asyncio
 import socket
 import ssl as ssl_module
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, Unpack, cast
+from typing import Any, Literal, TypedDict, Unpack, cast
 
 from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.exceptions import InvalidHandshake, ProxyError
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.http11 import USER_AGENT
-from wsproto_fast.typing import PathLike
+from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from wsproto_fast.uri import WebSocketURI
 
 from .. import _checks
 from .._client import BaseConnect, TransportNames, unix_arguments
 from .._connection import ClientSide, forget_frames
 from .._gate import gate
-from .._options import ClientOptions, complete, documented
-from .._reconnection import process_exception
+from .._options import Limits, arguments
+from .._reconnection import backoff, process_exception
 from .._target import MAX_REDIRECTS
 from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy
-from .connection import Connection, WriteOptions
+from .connection import Connection
 
 __all__ = ["ClientConnection", "connect", "process_exception", "unix_connect"]
 
@@ -40,8 +40,8 @@ __all__ = ["ClientConnection", "connect", "process_exception", "unix_connect"]
 _NO_TIMEOUT = 1_000_000
 
 
-class ConnectOptions(ClientOptions["ClientConnection"], WriteOptions, total=False):
-    """Options of ``connect``."""
+class TransportOptions(TypedDict, total=False):
+    """Options of ``connect`` that say where to connect and how."""
 
     host: str | None
     port: int | None
@@ -63,11 +63,10 @@ class ConnectOptions(ClientOptions["ClientConnection"], WriteOptions, total=Fals
     proto: int
 
 
-class _Options(ConnectOptions, total=False):
+class _TransportOptions(TransportOptions, total=False):
     path: PathLike | None
 
 
-@documented()
 class ClientConnection(ClientSide, Connection):
     """A connection made by ``connect``; parameters are those of ``Connection``."""
 
@@ -81,7 +80,13 @@ class ClientConnection(ClientSide, Connection):
     ) -> None:
         """Perform the opening handshake.
 
-        {handshake}
+        Args:
+            additional_headers: Headers to add to the request.
+            user_agent_header: Value of the User-Agent header, unless it is among the additional
+                ones; None for none.
+
+        Raises:
+            InvalidHandshake: If the server doesn't accept it.
         """
         self._send_request(additional_headers, user_agent_header, monotonic())
         self._response_waiter = self.loop.create_future()
@@ -196,7 +201,6 @@ async def _turn(key: str) -> AsyncIterator[None]:
         gate.leave(key)
 
 
-@documented(_Options)
 class connect(BaseConnect[ClientConnection]):
     """Connect to a WebSocket server, once or again and again.
 
@@ -209,7 +213,39 @@ class connect(BaseConnect[ClientConnection]):
     does in the background; ``contextlib.aclosing(aiter(connect(...)))`` does it at once.
 
     Args:
-        {connect_args}
+        uri: WebSocket URI. Its credentials go to its origin only: in a Basic authorization, and in
+            a Digest one (RFC 7616) if the server then asks for that.
+        origin: Value of the Origin header.
+        extensions: Extension factories, in order of preference.
+        subprotocols: Subprotocols, in order of preference.
+        compression: "deflate" or None.
+        additional_headers: Headers to add to the opening handshake. A redirect to another origin
+            drops those that hold credentials, for good.
+        user_agent_header: Value of the User-Agent header; None for none.
+        proxy: URL of an HTTP or SOCKS proxy; True for the one that environment or system have for
+            this URI; None for none. A connection that is there already, and a Unix socket, are used
+            without proxy.
+        process_exception: Policy of the reconnecting iterator: takes what connecting raised,
+            returns None to try again or else what to raise.
+        reconnect_delays: Callable that returns a generator of the seconds to wait after failures;
+            called anew after each success. When it ends, the last failure is raised.
+        open_timeout: Seconds that opening the connection may last in all; None for no limit.
+        ping_interval: Seconds between keepalive pings; None for none.
+        ping_timeout: Seconds after a keepalive ping in which something must be received, and in
+            four times as many its answer, unless it is all one frame; None for no limit. While
+            reading is paused, it is enough that the peer's host acknowledges what is sent, which
+            Linux tells; elsewhere nothing is expected then.
+        close_timeout: Seconds that closing may last; None for no limit.
+        max_size: Limit on incoming messages in bytes, or a pair of limits on messages and on
+            fragments; None for no limit.
+        max_queue: Number of received frames in the queue above which reading pauses, or a pair of
+            this and of the number at which it resumes; None for no limit.
+        write_limit: Size of the write buffer in bytes above which ``send`` waits, or a pair of this
+            and of the size at which it goes on.
+        logger: Logger; ``wsapi.client`` by default.
+        create_connection: Class of connections, or factory called like it.
+        one_connecting: Wait while another connection of this process, made with this option too, is
+            in its opening handshake with the same IP address (RFC 6455 section 4.1).
         **kwargs: ``host`` and ``port``, a connected ``sock``, or the ``path`` of a Unix socket
             change where to connect, not what the handshake says. ``ssl`` (an SSLContext),
             ``server_hostname``, ``ssl_handshake_timeout`` and ``ssl_shutdown_timeout`` are for TLS
@@ -217,7 +253,13 @@ class connect(BaseConnect[ClientConnection]):
             those of ``loop.create_connection``.
 
     Raises:
-        {connect_raises}
+        InvalidURI: If the URI isn't valid.
+        InvalidProxy: If the URL of the proxy isn't valid.
+        TypeError, ValueError: If another argument isn't acceptable.
+        OSError: If the TCP connection or TLS fails.
+        ProxyError: If the proxy fails or refuses.
+        InvalidHandshake: If the opening handshake fails.
+        TimeoutError: If opening takes longer than ``open_timeout``.
     """
 
     names = TransportNames(
@@ -237,12 +279,36 @@ class connect(BaseConnect[ClientConnection]):
         ),
     )
     ssl_optional = False
+    own_options = ("write_limit",)
 
-    def __init__(self, uri: str, **kwargs: Unpack[_Options]) -> None:
-        options = complete(_Options, kwargs)
-        super().__init__(uri, options, ClientConnection)
-        _checks.check_write_limit(options["write_limit"])
-        self._connection_options["write_limit"] = options["write_limit"]
+    def __init__(
+        self,
+        uri: str,
+        *,
+        origin: Origin | None = None,
+        extensions: Sequence[Any] | None = None,
+        subprotocols: Sequence[Subprotocol] | None = None,
+        compression: str | None = "deflate",
+        additional_headers: HeadersLike | None = None,
+        user_agent_header: str | None = USER_AGENT,
+        proxy: str | bool | None = True,
+        process_exception: Callable[[Exception], Exception | None] = process_exception,
+        reconnect_delays: Callable[[], Iterator[float]] = backoff,
+        open_timeout: float | None = 10,
+        ping_interval: float | None = 20,
+        ping_timeout: float | None = 20,
+        close_timeout: float | None = 10,
+        max_size: Limits = 2**20,
+        max_queue: Limits = 16,
+        write_limit: int | tuple[int, int | None] = 2**15,
+        logger: LoggerLike | None = None,
+        create_connection: Callable[..., ClientConnection] | None = None,
+        one_connecting: bool = False,
+        **kwargs: Unpack[_TransportOptions],
+    ) -> None:
+        super().__init__(uri, arguments(locals()), ClientConnection)
+        _checks.check_write_limit(write_limit)
+        self._connection_options["write_limit"] = write_limit
         self._connection: ClientConnection | None = None
 
     # ------------------------------------------------------------------ shapes
@@ -435,12 +501,41 @@ class connect(BaseConnect[ClientConnection]):
         connection.connection_made(transport)
 
 
-@documented()
 def unix_connect(
-    path: PathLike | None = None, uri: str | None = None, **kwargs: Unpack[ConnectOptions]
+    path: PathLike | None = None,
+    uri: str | None = None,
+    *,
+    origin: Origin | None = None,
+    extensions: Sequence[Any] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    compression: str | None = "deflate",
+    additional_headers: HeadersLike | None = None,
+    user_agent_header: str | None = USER_AGENT,
+    proxy: str | bool | None = True,
+    process_exception: Callable[[Exception], Exception | None] = process_exception,
+    reconnect_delays: Callable[[], Iterator[float]] = backoff,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    close_timeout: float | None = 10,
+    max_size: Limits = 2**20,
+    max_queue: Limits = 16,
+    write_limit: int | tuple[int, int | None] = 2**15,
+    logger: LoggerLike | None = None,
+    create_connection: Callable[..., ClientConnection] | None = None,
+    one_connecting: bool = False,
+    **kwargs: Unpack[TransportOptions],
 ) -> connect:
     """Connect to a WebSocket server that listens on a Unix socket.
 
-    {unix_connect}
+    Args:
+        path: Path of the socket.
+        uri: WebSocket URI for the handshake; ``ws://localhost/`` by default, ``wss://localhost/``
+            with ``ssl``.
+        **kwargs: As for ``connect``, as are those that aren't listed here.
+
+    Raises:
+        ValueError: Unless there is either a path or a connection that is there already.
     """
-    return connect(unix_arguments(path, uri, kwargs), path=path, **kwargs)
+    options = arguments(locals())
+    return connect(unix_arguments(path, uri, options), **options)

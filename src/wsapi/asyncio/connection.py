@@ -14,13 +14,10 @@ from math import inf
 from time import monotonic
 from types import TracebackType
 from typing import (
-    Annotated,
     Any,
     Literal,
     NamedTuple,
     Self,
-    TypedDict,
-    Unpack,
     cast,
     overload,
 )
@@ -34,7 +31,7 @@ from wsproto_fast.typing import Data, DataLike
 from .._connection import SkippedBroadcasts
 from .._coroutines import AsyncConnection, AsyncFragments
 from .._liveness import network_silence
-from .._options import ConnectionOptions, Option, documented
+from .._options import Limits
 from ..limits import MAX_BACKLOG
 from ._pump import DRAIN, SLOW_PATH, Pump
 
@@ -63,29 +60,21 @@ def _shared_by(loop: asyncio.AbstractEventLoop) -> _Shared:
         return _shared.setdefault(loop, _Shared(memoryview(bytearray(READ_BUFFER_SIZE)), done))
 
 
-class WriteOptions(TypedDict, total=False):
-    """Options that only connections on an event loop have."""
-
-    write_limit: Annotated[
-        int | tuple[int, int | None],
-        Option(
-            2**15,
-            "Size of the write buffer in bytes above which ``send`` waits, or a pair of this and "
-            "of the size at which it goes on.",
-        ),
-    ]
-
-
-class Options(ConnectionOptions, WriteOptions, total=False):
-    """Options of connections."""
-
-
-@documented(Options)
 class Connection(AsyncConnection, asyncio.BufferedProtocol):
     """A WebSocket connection, client or server.
 
     Args:
-        {connection_args}
+        protocol: Engine of the connection.
+        write_limit: Size of the write buffer in bytes above which ``send`` waits, or a pair of this
+            and of the size at which it goes on.
+        ping_interval: Seconds between keepalive pings; None for none.
+        ping_timeout: Seconds after a keepalive ping in which something must be received, and in
+            four times as many its answer, unless it is all one frame; None for no limit. While
+            reading is paused, it is enough that the peer's host acknowledges what is sent, which
+            Linux tells; elsewhere nothing is expected then.
+        close_timeout: Seconds that closing may last; None for no limit.
+        max_queue: Number of received frames in the queue above which reading pauses, or a pair of
+            this and of the number at which it resumes; None for no limit.
     """
 
     # What most connections never change is kept on the class: an idle connection stays small.
@@ -102,9 +91,18 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         protocol: Protocol,
         *,
         write_limit: int | tuple[int, int | None] = 2**15,
-        **kwargs: Unpack[ConnectionOptions],
+        ping_interval: float | None = 20,
+        ping_timeout: float | None = 20,
+        close_timeout: float | None = 10,
+        max_queue: Limits = 16,
     ) -> None:
-        super().__init__(protocol, **kwargs)
+        super().__init__(
+            protocol,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            close_timeout=close_timeout,
+            max_queue=max_queue,
+        )
         self.write_limit = write_limit
         self.loop = asyncio.get_running_loop()
         shared = _shared_by(self.loop)
@@ -155,7 +153,8 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
     async def __aiter__(self) -> AsyncIterator[Data]:
         """Yield messages until the connection is closed.
 
-        {iteration}
+        Raises:
+            ConnectionClosedError: If it didn't end properly.
         """
         pump = self._pump
         take, wait = pump.take, pump.wait
@@ -181,7 +180,13 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
 
         Cancelling this loses nothing.
 
-        {recv}
+        Args:
+            decode: None for str from text and bytes from binary messages; True for str, False for
+                bytes.
+
+        Raises:
+            ConnectionClosed: When the connection is closed and every message was received.
+            ConcurrencyError: If the connection is being received from already.
         """
         pump = self._pump
         while (message := pump.take(decode)) is None:
@@ -273,7 +278,16 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
 
         An asynchronous iterable may be given for an iterable.
 
-        {send}
+        Args:
+            message: str for a text message or bytes-like object for a binary one; an iterable of
+                either for a message in fragments.
+            text: Force a text (True) or binary (False) message, whatever the type of ``message``.
+            compress: Whether to compress it, if permessage-deflate was negotiated; None if it pays.
+
+        Raises:
+            ConnectionClosed: When the connection is closed.
+            TypeError: If ``message`` isn't of one of these types.
+            UnicodeError: If a text message given as bytes isn't UTF-8.
         """
         if obstacle := self._pump.send(message, text, compress):
             await self._send_slowly(obstacle, message, text, compress)
@@ -325,7 +339,12 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection and wait until it is closed, at most ``close_timeout``.
 
-        {close}
+        Args:
+            code: Close code.
+            reason: Close reason, at most 123 bytes of UTF-8.
+
+        Raises:
+            ProtocolError: If the code or the reason isn't allowed; the connection stays open.
         """
         if self._pump.exposed:
             self._pump.is_gone()
@@ -344,7 +363,16 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
     async def ping(self, data: DataLike | None = None) -> Awaitable[float]:
         """Send a Ping.
 
-        {ping}
+        Args:
+            data: Payload of at most 125 bytes; None for a random one.
+
+        Returns:
+            A future for the latency in seconds; it raises ``ConnectionClosed`` if no answer comes.
+
+        Raises:
+            ConnectionClosed: When the connection is closed.
+            ConcurrencyError: If a ping with the same payload waits for its answer.
+            ProtocolError: If the payload is too long.
         """
         waiter: asyncio.Future[float] = self.loop.create_future()
         try:
@@ -493,7 +521,6 @@ class _Fragments(AsyncFragments):
         self.pump.receiver = None
 
 
-@documented()
 def broadcast(
     connections: Iterable[Connection],
     message: DataLike,
@@ -508,14 +535,23 @@ def broadcast(
     Connections that aren't open are skipped, as are those that are sending a fragmented message or
     can't be written to; the latter two with a warning in the log.
 
-    {backlog}
+    A connection whose peer doesn't read is given up, with a warning, if more than
+    ``max_backlog`` bytes wait for it already: its end is a ``ConnectionClosedError``.
+    ``wsapi.limits`` counts them.
 
     Args:
-        {broadcast_args}
-        {backlog_args}
+        connections: Connections, clients or servers.
+        message: str or bytes-like object.
+        text: Force a text (True) or binary (False) message, whatever the type of ``message``.
+        compress: Whether to compress it, once for all, where permessage-deflate was negotiated;
+            None if it pays.
+        raise_exceptions: Raise an ``ExceptionGroup`` at the end instead of logging warnings.
+        max_backlog: Bytes that may wait for being sent on a connection before this message; None
+            for no limit.
 
     Raises:
-        {broadcast_raises}
+        TypeError: If ``message`` isn't str or bytes-like.
+        ExceptionGroup: With ``raise_exceptions``, what kept connections from getting the message.
     """
     prepared = PreparedMessage(message, text)
     skipped = SkippedBroadcasts(raise_exceptions, max_backlog)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self, TypeAlias, Unpack
+from typing import Any, Self, TypeAlias, TypedDict, Unpack
 
 from wsproto_fast import ServerProtocol
 from wsproto_fast.frames import CloseCode
-from wsproto_fast.http11 import Response
-from wsproto_fast.typing import LoggerLike, PathLike
+from wsproto_fast.http11 import SERVER, Request, Response
+from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .. import _checks
 from .._basic_auth import basic_auth
 from .._connection import ServerSide
-from .._options import AnswerLater, ServerOptions, complete, documented, other_options
+from .._options import AnswerLater, Limits, arguments
 from .._server import BaseServer, ServerSettings, check_close, check_listening
-from .connection import Connection, Options, WriteOptions, broadcast
+from .connection import Connection, broadcast
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
 
@@ -30,11 +31,9 @@ broadcast.__module__ = __name__
 Handler: TypeAlias = "Callable[[ServerConnection], Awaitable[None]]"
 
 
-class ServeOptions(ServerOptions["ServerConnection", AnswerLater], WriteOptions, total=False):
-    """Options of ``serve``."""
+class TransportOptions(TypedDict, total=False):
+    """Options of ``serve`` that say where to listen and how."""
 
-    sock: socket.socket | None
-    ssl: ssl_module.SSLContext | None
     ssl_handshake_timeout: float | None
     ssl_shutdown_timeout: float | None
     family: int
@@ -47,25 +46,51 @@ class ServeOptions(ServerOptions["ServerConnection", AnswerLater], WriteOptions,
     cleanup_socket: bool
 
 
-class _Options(ServeOptions, total=False):
+class _TransportOptions(TransportOptions, total=False):
     path: PathLike | None
 
 
-@documented(Options)
 class ServerConnection(ServerSide, Connection):
     """A connection accepted by a server.
 
     Args:
-        {connection_args}
+        protocol: Engine of the connection.
         server: Server that accepted the connection.
+        ping_interval: Seconds between keepalive pings; None for none.
+        ping_timeout: Seconds after a keepalive ping in which something must be received, and in
+            four times as many its answer, unless it is all one frame; None for no limit. While
+            reading is paused, it is enough that the peer's host acknowledges what is sent, which
+            Linux tells; elsewhere nothing is expected then.
+        close_timeout: Seconds that closing may last; None for no limit.
+        max_queue: Number of received frames in the queue above which reading pauses, or a pair of
+            this and of the number at which it resumes; None for no limit.
+        write_limit: Size of the write buffer in bytes above which ``send`` waits, or a pair of this
+            and of the size at which it goes on.
     """
 
     server: Server
     task: asyncio.Task[None]
     _opening = True
 
-    def __init__(self, protocol: ServerProtocol, server: Server, **kwargs: Unpack[Options]) -> None:
-        super().__init__(protocol, **kwargs)
+    def __init__(
+        self,
+        protocol: ServerProtocol,
+        server: Server,
+        *,
+        ping_interval: float | None = 20,
+        ping_timeout: float | None = 20,
+        close_timeout: float | None = 10,
+        max_queue: Limits = 16,
+        write_limit: int | tuple[int, int | None] = 2**15,
+    ) -> None:
+        super().__init__(
+            protocol,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            close_timeout=close_timeout,
+            max_queue=max_queue,
+            write_limit=write_limit,
+        )
         self.server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -98,7 +123,6 @@ class ServerConnection(ServerSide, Connection):
             self._pump.update()
 
 
-@documented()
 class Server(BaseServer[ServerConnection]):
     """A WebSocket server; what ``serve`` returns.
 
@@ -224,7 +248,16 @@ class Server(BaseServer[ServerConnection]):
     ) -> None:
         """Close the server, in the background; ``wait_closed`` waits for it.
 
-        {close_server}
+        Stops listening, refuses connections that are in their opening handshake with 503, closes
+        the open ones, and waits for their handlers.
+
+        Args:
+            close_connections: Whether to close open connections.
+            code: Close code for them.
+            reason: Close reason for them.
+
+        Raises:
+            ProtocolError: If the code or the reason isn't allowed.
         """
         # Rather than fail later, in the background.
         check_close(code, reason)
@@ -276,33 +309,87 @@ class Server(BaseServer[ServerConnection]):
         await asyncio.shield(self._closing)
 
 
-@documented(_Options)
 def serve(
     handler: Handler,
     host: str | Sequence[str] | None = None,
     port: int | None = None,
-    **kwargs: Unpack[_Options],
+    *,
+    sock: socket.socket | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    origins: Sequence[Origin | re.Pattern[str] | None] | None = None,
+    extensions: Sequence[Any] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    select_subprotocol: Callable[[ServerConnection, Sequence[Subprotocol]], Subprotocol | None]
+    | None = None,
+    compression: str | None = "deflate",
+    process_request: Callable[[ServerConnection, Request], AnswerLater] | None = None,
+    process_response: Callable[[ServerConnection, Request, Response], AnswerLater] | None = None,
+    server_header: str | None = SERVER,
+    check_host: bool = True,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    close_timeout: float | None = 10,
+    max_size: Limits = 2**20,
+    max_queue: Limits = 16,
+    write_limit: int | tuple[int, int | None] = 2**15,
+    logger: LoggerLike | None = None,
+    create_connection: Callable[..., ServerConnection] | None = None,
+    **kwargs: Unpack[_TransportOptions],
 ) -> Server:
     """Create a WebSocket server, to be awaited or entered as a context manager.
 
     ``handler``, ``process_request`` and ``process_response`` may be coroutine functions.
 
     Args:
-        {serve_args}
+        handler: Called with each open connection; when it returns, the connection is closed with
+            1000, when it raises, with 1011.
         host: Addresses to listen on; None for all.
         port: TCP port.
+        sock: Listening socket, to be used instead of a new one.
+        ssl: TLS configuration.
+        origins: Acceptable values of the Origin header: strings, compiled regular expressions (full
+            match), or None for requests without one. None instead of a sequence: don't check.
+        extensions: Extension factories, in order of preference.
+        subprotocols: Subprotocols, in order of preference.
+        select_subprotocol: Called with the connection and the offered subprotocols; returns the one
+            to use.
+        compression: "deflate" or None.
+        process_request: Called with the connection and the request; may return a response to be
+            sent instead of accepting the connection.
+        process_response: Called with the connection, the request and the response; may change the
+            response or return another one.
+        server_header: Value of the Server header; None for none.
+        check_host: Refuse requests whose Host header is missing, repeated or malformed.
+        open_timeout: Seconds that the opening handshake may last; None for no limit.
+        ping_interval: Seconds between keepalive pings; None for none.
+        ping_timeout: Seconds after a keepalive ping in which something must be received, and in
+            four times as many its answer, unless it is all one frame; None for no limit. While
+            reading is paused, it is enough that the peer's host acknowledges what is sent, which
+            Linux tells; elsewhere nothing is expected then.
+        close_timeout: Seconds that closing may last; None for no limit.
+        max_size: Limit on incoming messages in bytes, or a pair of limits on messages and on
+            fragments; None for no limit.
+        max_queue: Number of received frames in the queue above which reading pauses, or a pair of
+            this and of the number at which it resumes; None for no limit.
+        write_limit: Size of the write buffer in bytes above which ``send`` waits, or a pair of this
+            and of the size at which it goes on.
+        logger: Logger; ``wsapi.server`` by default.
+        create_connection: Class of connections, or factory called like it.
         **kwargs: Passed on to ``loop.create_server``; a ``path`` to ``loop.create_unix_server``.
 
     Raises:
         TypeError, ValueError: If an argument isn't acceptable.
     """
-    options = complete(_Options, kwargs, "serve")
-    settings = ServerSettings(handler, options, ServerConnection)
-    _checks.check_write_limit(options["write_limit"])
-    settings.connection_options["write_limit"] = options["write_limit"]
-    transport = other_options(_Options, kwargs)
+    settings = ServerSettings(handler, locals(), ServerConnection)
+    _checks.check_write_limit(write_limit)
+    settings.connection_options["write_limit"] = write_limit
+    transport: dict[str, Any] = _checks.check_names(
+        "serve", kwargs, _TransportOptions.__annotations__
+    )
+    transport |= {"sock": sock, "ssl": ssl}
     check_listening(host, port, transport)
-    if transport.get("ssl") is not None:
+    if ssl is not None:
         if settings.open_timeout:
             transport.setdefault("ssl_handshake_timeout", settings.open_timeout)
         if settings.close_timeout:
@@ -335,13 +422,38 @@ def _is_unix(sock: socket.socket | None) -> bool:
 
 
 def unix_serve(
-    handler: Handler, path: PathLike | None = None, **kwargs: Unpack[ServeOptions]
+    handler: Handler,
+    path: PathLike | None = None,
+    *,
+    sock: socket.socket | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    origins: Sequence[Origin | re.Pattern[str] | None] | None = None,
+    extensions: Sequence[Any] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    select_subprotocol: Callable[[ServerConnection, Sequence[Subprotocol]], Subprotocol | None]
+    | None = None,
+    compression: str | None = "deflate",
+    process_request: Callable[[ServerConnection, Request], AnswerLater] | None = None,
+    process_response: Callable[[ServerConnection, Request, Response], AnswerLater] | None = None,
+    server_header: str | None = SERVER,
+    check_host: bool = True,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    close_timeout: float | None = 10,
+    max_size: Limits = 2**20,
+    max_queue: Limits = 16,
+    write_limit: int | tuple[int, int | None] = 2**15,
+    logger: LoggerLike | None = None,
+    create_connection: Callable[..., ServerConnection] | None = None,
+    **kwargs: Unpack[TransportOptions],
 ) -> Server:
     """Create a WebSocket server that listens on a Unix socket.
 
     Args:
         handler: As for ``serve``.
         path: Path of the socket.
-        **kwargs: As for ``serve``, and those of ``loop.create_unix_server``.
+        **kwargs: Those of ``loop.create_unix_server``. Those that aren't listed here are as for
+            ``serve``.
     """
-    return serve(handler, path=path, **kwargs)
+    return serve(**arguments(locals()))

@@ -13,22 +13,22 @@ import ssl as ssl_module
 import threading
 import time
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from types import TracebackType
-from typing import Annotated, Literal, Unpack, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.frames import CloseCode
 from wsproto_fast.http11 import USER_AGENT
-from wsproto_fast.typing import PathLike
+from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from wsproto_fast.uri import WebSocketURI
 
 from .._client import BaseConnect, TransportNames, unix_arguments
 from .._connection import ClientSide, forget_frames
 from .._gate import gate
-from .._options import ClientOptions, Option, complete, documented
+from .._options import Limits, arguments
 from .._reconnection import backoff, process_exception
 from .._target import MAX_REDIRECTS
 from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy
@@ -49,36 +49,16 @@ __all__ = [
 _NO_TIMEOUT = 1_000_000
 
 
-class ConnectOptions(ClientOptions["ClientConnection"], total=False):
-    """Options of ``connect`` and ``reconnect``."""
+class TransportOptions(TypedDict, total=False):
+    """Options of ``connect`` and ``reconnect`` that say where to connect and how."""
 
-    sock: Annotated[
-        socket.socket | None,
-        Option(None, "Connected socket, to be used instead of a new one."),
-    ]
-    ssl: Annotated[
-        ssl_module.SSLContext | Literal[True] | None,
-        Option(None, "TLS configuration, for a ``wss://`` URI; None for a default one."),
-    ]
-    server_hostname: Annotated[
-        str | None,
-        Option(None, "Name that the server's certificate must have; that in the URI by default."),
-    ]
-    proxy_ssl: Annotated[
-        ssl_module.SSLContext | Literal[True] | None,
-        Option(None, "TLS configuration for an ``https://`` proxy; None for a default one."),
-    ]
-    proxy_server_hostname: Annotated[
-        str | None,
-        Option(None, "Name that such a proxy's certificate must have; its own by default."),
-    ]
     address: tuple[str, int]
     source_address: tuple[str, int] | None
     timeout: float | None
     all_errors: bool
 
 
-class _Options(ConnectOptions, total=False):
+class _TransportOptions(TransportOptions, total=False):
     path: PathLike | None
     ssl_context: ssl_module.SSLContext | None
 
@@ -137,7 +117,6 @@ def _turn(key: str, deadline: Deadline) -> Iterator[None]:
         gate.leave(key)
 
 
-@documented(_Options)
 class reconnect(BaseConnect[ClientConnection]):
     """Connect to a WebSocket server, once or again and again.
 
@@ -149,12 +128,53 @@ class reconnect(BaseConnect[ClientConnection]):
     body aren't caught; leaving the loop closes the connection with 1000.
 
     Args:
-        {connect_args}
+        uri: WebSocket URI. Its credentials go to its origin only: in a Basic authorization, and in
+            a Digest one (RFC 7616) if the server then asks for that.
+        sock: Connected socket, to be used instead of a new one.
+        ssl: TLS configuration, for a ``wss://`` URI; None for a default one.
+        server_hostname: Name that the server's certificate must have; that in the URI by default.
+        origin: Value of the Origin header.
+        extensions: Extension factories, in order of preference.
+        subprotocols: Subprotocols, in order of preference.
+        compression: "deflate" or None.
+        additional_headers: Headers to add to the opening handshake. A redirect to another origin
+            drops those that hold credentials, for good.
+        user_agent_header: Value of the User-Agent header; None for none.
+        proxy: URL of an HTTP or SOCKS proxy; True for the one that environment or system have for
+            this URI; None for none. A connection that is there already, and a Unix socket, are used
+            without proxy.
+        proxy_ssl: TLS configuration for an ``https://`` proxy; None for a default one.
+        proxy_server_hostname: Name that such a proxy's certificate must have; its own by default.
+        process_exception: Policy of the reconnecting iterator: takes what connecting raised,
+            returns None to try again or else what to raise.
+        reconnect_delays: Callable that returns a generator of the seconds to wait after failures;
+            called anew after each success. When it ends, the last failure is raised.
+        open_timeout: Seconds that opening the connection may last in all; None for no limit.
+        ping_interval: Seconds between keepalive pings; None for none.
+        ping_timeout: Seconds after a keepalive ping in which something must be received, and in
+            four times as many its answer, unless it is all one frame; None for no limit. While
+            reading is paused, it is enough that the peer's host acknowledges what is sent, which
+            Linux tells; elsewhere nothing is expected then.
+        close_timeout: Seconds that closing may last; None for no limit.
+        max_size: Limit on incoming messages in bytes, or a pair of limits on messages and on
+            fragments; None for no limit.
+        max_queue: Number of received frames in the queue above which reading pauses, or a pair of
+            this and of the number at which it resumes; None for no limit.
+        logger: Logger; ``wsapi.client`` by default.
+        create_connection: Class of connections, or factory called like it.
+        one_connecting: Wait while another connection of this process, made with this option too, is
+            in its opening handshake with the same IP address (RFC 6455 section 4.1).
         **kwargs: ``address``, a pair of host and port, changes where to connect, not what the
             handshake says. Others are those of ``socket.create_connection``.
 
     Raises:
-        {connect_raises}
+        InvalidURI: If the URI isn't valid.
+        InvalidProxy: If the URL of the proxy isn't valid.
+        TypeError, ValueError: If another argument isn't acceptable.
+        OSError: If the TCP connection or TLS fails.
+        ProxyError: If the proxy fails or refuses.
+        InvalidHandshake: If the opening handshake fails.
+        TimeoutError: If opening takes longer than ``open_timeout``.
     """
 
     names = TransportNames(
@@ -164,14 +184,43 @@ class reconnect(BaseConnect[ClientConnection]):
         tcp=frozenset({"source_address", "timeout", "all_errors"}),
     )
 
-    def __init__(self, uri: str, **kwargs: Unpack[_Options]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        *,
+        sock: socket.socket | None = None,
+        ssl: ssl_module.SSLContext | Literal[True] | None = None,
+        server_hostname: str | None = None,
+        origin: Origin | None = None,
+        extensions: Sequence[Any] | None = None,
+        subprotocols: Sequence[Subprotocol] | None = None,
+        compression: str | None = "deflate",
+        additional_headers: HeadersLike | None = None,
+        user_agent_header: str | None = USER_AGENT,
+        proxy: str | bool | None = True,
+        proxy_ssl: ssl_module.SSLContext | Literal[True] | None = None,
+        proxy_server_hostname: str | None = None,
+        process_exception: Callable[[Exception], Exception | None] = process_exception,
+        reconnect_delays: Callable[[], Iterator[float]] = backoff,
+        open_timeout: float | None = 10,
+        ping_interval: float | None = 20,
+        ping_timeout: float | None = 20,
+        close_timeout: float | None = 10,
+        max_size: Limits = 2**20,
+        max_queue: Limits = 16,
+        logger: LoggerLike | None = None,
+        create_connection: Callable[..., ClientConnection] | None = None,
+        one_connecting: bool = False,
+        **kwargs: Unpack[_TransportOptions],
+    ) -> None:
+        options = arguments(locals())
         if "ssl_context" in kwargs:
             warnings.warn("ssl_context was renamed to ssl", DeprecationWarning, stacklevel=2)
-            kwargs.setdefault("ssl", kwargs.pop("ssl_context"))
-        if isinstance(kwargs.get("sock"), ssl_module.SSLSocket):
+            options["ssl"] = ssl or options.pop("ssl_context")
+        if isinstance(sock, ssl_module.SSLSocket):
             # A thread can't read from it while another one writes to it.
             raise TypeError("sock must be a plain socket; ssl=SSLContext puts TLS on top of it")
-        super().__init__(uri, complete(_Options, kwargs), ClientConnection)
+        super().__init__(uri, options, ClientConnection)
         self._connection: ClientConnection | None = None
 
     # ------------------------------------------------------------------ shapes
@@ -365,19 +414,66 @@ def _warn_unentered() -> None:
 
 @overload
 def connect(
-    uri: str, *, legacy: Literal[True] | None = None, **kwargs: Unpack[_Options]
+    uri: str,
+    *,
+    legacy: Literal[True] | None = None,
+    sock: socket.socket | None = None,
+    ssl: ssl_module.SSLContext | Literal[True] | None = None,
+    server_hostname: str | None = None,
+    origin: Origin | None = None,
+    extensions: Sequence[Any] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    compression: str | None = "deflate",
+    additional_headers: HeadersLike | None = None,
+    user_agent_header: str | None = USER_AGENT,
+    proxy: str | bool | None = True,
+    proxy_ssl: ssl_module.SSLContext | Literal[True] | None = None,
+    proxy_server_hostname: str | None = None,
+    process_exception: Callable[[Exception], Exception | None] = process_exception,
+    reconnect_delays: Callable[[], Iterator[float]] = backoff,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    close_timeout: float | None = 10,
+    max_size: Limits = 2**20,
+    max_queue: Limits = 16,
+    logger: LoggerLike | None = None,
+    create_connection: Callable[..., ClientConnection] | None = None,
+    one_connecting: bool = False,
+    **kwargs: Unpack[_TransportOptions],
 ) -> ClientConnection: ...
 @overload
-def connect(uri: str, *, legacy: Literal[False], **kwargs: Unpack[_Options]) -> reconnect: ...
-@overload
-def connect(
-    uri: str, *, legacy: bool | None, **kwargs: Unpack[_Options]
-) -> ClientConnection | reconnect: ...
+def connect(uri: str, *, legacy: bool | None, **kwargs: Any) -> ClientConnection | reconnect: ...
 
 
-@documented(_Options)
 def connect(
-    uri: str, *, legacy: bool | None = None, **kwargs: Unpack[_Options]
+    uri: str,
+    *,
+    legacy: bool | None = None,
+    sock: socket.socket | None = None,
+    ssl: ssl_module.SSLContext | Literal[True] | None = None,
+    server_hostname: str | None = None,
+    origin: Origin | None = None,
+    extensions: Sequence[Any] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    compression: str | None = "deflate",
+    additional_headers: HeadersLike | None = None,
+    user_agent_header: str | None = USER_AGENT,
+    proxy: str | bool | None = True,
+    proxy_ssl: ssl_module.SSLContext | Literal[True] | None = None,
+    proxy_server_hostname: str | None = None,
+    process_exception: Callable[[Exception], Exception | None] = process_exception,
+    reconnect_delays: Callable[[], Iterator[float]] = backoff,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    close_timeout: float | None = 10,
+    max_size: Limits = 2**20,
+    max_queue: Limits = 16,
+    logger: LoggerLike | None = None,
+    create_connection: Callable[..., ClientConnection] | None = None,
+    one_connecting: bool = False,
+    **kwargs: Any,
 ) -> ClientConnection | reconnect:
     """Connect to a WebSocket server.
 
@@ -385,16 +481,59 @@ def connect(
     block: with code 1000, or 1011 if an exception ends the block.
 
     Args:
-        {connect_args}
+        uri: WebSocket URI. Its credentials go to its origin only: in a Basic authorization, and in
+            a Digest one (RFC 7616) if the server then asks for that.
         legacy: True if the connection isn't going to be used as a context manager; None warns when
             it isn't. False to return a ``reconnect``, which connects when it is entered or iterated
             over.
+        sock: Connected socket, to be used instead of a new one.
+        ssl: TLS configuration, for a ``wss://`` URI; None for a default one.
+        server_hostname: Name that the server's certificate must have; that in the URI by default.
+        origin: Value of the Origin header.
+        extensions: Extension factories, in order of preference.
+        subprotocols: Subprotocols, in order of preference.
+        compression: "deflate" or None.
+        additional_headers: Headers to add to the opening handshake. A redirect to another origin
+            drops those that hold credentials, for good.
+        user_agent_header: Value of the User-Agent header; None for none.
+        proxy: URL of an HTTP or SOCKS proxy; True for the one that environment or system have for
+            this URI; None for none. A connection that is there already, and a Unix socket, are used
+            without proxy.
+        proxy_ssl: TLS configuration for an ``https://`` proxy; None for a default one.
+        proxy_server_hostname: Name that such a proxy's certificate must have; its own by default.
+        process_exception: Policy of the reconnecting iterator: takes what connecting raised,
+            returns None to try again or else what to raise.
+        reconnect_delays: Callable that returns a generator of the seconds to wait after failures;
+            called anew after each success. When it ends, the last failure is raised.
+        open_timeout: Seconds that opening the connection may last in all; None for no limit.
+        ping_interval: Seconds between keepalive pings; None for none.
+        ping_timeout: Seconds after a keepalive ping in which something must be received, and in
+            four times as many its answer, unless it is all one frame; None for no limit. While
+            reading is paused, it is enough that the peer's host acknowledges what is sent, which
+            Linux tells; elsewhere nothing is expected then.
+        close_timeout: Seconds that closing may last; None for no limit.
+        max_size: Limit on incoming messages in bytes, or a pair of limits on messages and on
+            fragments; None for no limit.
+        max_queue: Number of received frames in the queue above which reading pauses, or a pair of
+            this and of the number at which it resumes; None for no limit.
+        logger: Logger; ``wsapi.client`` by default.
+        create_connection: Class of connections, or factory called like it.
+        one_connecting: Wait while another connection of this process, made with this option too, is
+            in its opening handshake with the same IP address (RFC 6455 section 4.1).
         **kwargs: As for ``reconnect``.
 
     Raises:
-        {connect_raises}
+        InvalidURI: If the URI isn't valid.
+        InvalidProxy: If the URL of the proxy isn't valid.
+        TypeError, ValueError: If another argument isn't acceptable.
+        OSError: If the TCP connection or TLS fails.
+        ProxyError: If the proxy fails or refuses.
+        InvalidHandshake: If the opening handshake fails.
+        TimeoutError: If opening takes longer than ``open_timeout``.
     """
-    connector = reconnect(uri, **kwargs)
+    options = arguments(locals())
+    del options["legacy"]
+    connector = reconnect(uri, **options)
     if legacy is False:
         return connector
     connection = connector._connect()
@@ -409,45 +548,123 @@ def unix_connect(
     uri: str | None = None,
     *,
     legacy: Literal[True] | None = None,
-    **kwargs: Unpack[ConnectOptions],
+    sock: socket.socket | None = None,
+    ssl: ssl_module.SSLContext | Literal[True] | None = None,
+    server_hostname: str | None = None,
+    origin: Origin | None = None,
+    extensions: Sequence[Any] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    compression: str | None = "deflate",
+    additional_headers: HeadersLike | None = None,
+    user_agent_header: str | None = USER_AGENT,
+    proxy: str | bool | None = True,
+    proxy_ssl: ssl_module.SSLContext | Literal[True] | None = None,
+    proxy_server_hostname: str | None = None,
+    process_exception: Callable[[Exception], Exception | None] = process_exception,
+    reconnect_delays: Callable[[], Iterator[float]] = backoff,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    close_timeout: float | None = 10,
+    max_size: Limits = 2**20,
+    max_queue: Limits = 16,
+    logger: LoggerLike | None = None,
+    create_connection: Callable[..., ClientConnection] | None = None,
+    one_connecting: bool = False,
+    **kwargs: Unpack[TransportOptions],
 ) -> ClientConnection: ...
 @overload
 def unix_connect(
-    path: PathLike | None = None,
-    uri: str | None = None,
-    *,
-    legacy: Literal[False],
-    **kwargs: Unpack[ConnectOptions],
-) -> reconnect: ...
+    path: PathLike | None = None, uri: str | None = None, *, legacy: bool | None, **kwargs: Any
+) -> ClientConnection | reconnect: ...
 
 
-@documented()
 def unix_connect(
     path: PathLike | None = None,
     uri: str | None = None,
     *,
     legacy: bool | None = None,
-    **kwargs: Unpack[ConnectOptions],
+    sock: socket.socket | None = None,
+    ssl: ssl_module.SSLContext | Literal[True] | None = None,
+    server_hostname: str | None = None,
+    origin: Origin | None = None,
+    extensions: Sequence[Any] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    compression: str | None = "deflate",
+    additional_headers: HeadersLike | None = None,
+    user_agent_header: str | None = USER_AGENT,
+    proxy: str | bool | None = True,
+    proxy_ssl: ssl_module.SSLContext | Literal[True] | None = None,
+    proxy_server_hostname: str | None = None,
+    process_exception: Callable[[Exception], Exception | None] = process_exception,
+    reconnect_delays: Callable[[], Iterator[float]] = backoff,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    close_timeout: float | None = 10,
+    max_size: Limits = 2**20,
+    max_queue: Limits = 16,
+    logger: LoggerLike | None = None,
+    create_connection: Callable[..., ClientConnection] | None = None,
+    one_connecting: bool = False,
+    **kwargs: Any,
 ) -> ClientConnection | reconnect:
     """Connect to a WebSocket server that listens on a Unix socket.
 
     Args:
-        {unix_connect_args}
+        path: Path of the socket.
+        uri: WebSocket URI for the handshake; ``ws://localhost/`` by default, ``wss://localhost/``
+            with ``ssl``.
         legacy: As for ``connect``.
+        **kwargs: As for ``connect``, as are those that aren't listed here.
 
     Raises:
-        {unix_connect_raises}
+        ValueError: Unless there is either a path or a connection that is there already.
     """
-    uri = unix_arguments(path, uri, kwargs)
-    return connect(uri, legacy=legacy, path=path, **kwargs)
+    options = arguments(locals())
+    result: ClientConnection | reconnect = connect(unix_arguments(path, uri, options), **options)
+    return result
 
 
-@documented()
 def unix_reconnect(
-    path: PathLike | None = None, uri: str | None = None, **kwargs: Unpack[ConnectOptions]
+    path: PathLike | None = None,
+    uri: str | None = None,
+    *,
+    sock: socket.socket | None = None,
+    ssl: ssl_module.SSLContext | Literal[True] | None = None,
+    server_hostname: str | None = None,
+    origin: Origin | None = None,
+    extensions: Sequence[Any] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    compression: str | None = "deflate",
+    additional_headers: HeadersLike | None = None,
+    user_agent_header: str | None = USER_AGENT,
+    proxy: str | bool | None = True,
+    proxy_ssl: ssl_module.SSLContext | Literal[True] | None = None,
+    proxy_server_hostname: str | None = None,
+    process_exception: Callable[[Exception], Exception | None] = process_exception,
+    reconnect_delays: Callable[[], Iterator[float]] = backoff,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    close_timeout: float | None = 10,
+    max_size: Limits = 2**20,
+    max_queue: Limits = 16,
+    logger: LoggerLike | None = None,
+    create_connection: Callable[..., ClientConnection] | None = None,
+    one_connecting: bool = False,
+    **kwargs: Unpack[TransportOptions],
 ) -> reconnect:
     """Connect to a WebSocket server that listens on a Unix socket, once or again and again.
 
-    {unix_connect}
+    Args:
+        path: Path of the socket.
+        uri: WebSocket URI for the handshake; ``ws://localhost/`` by default, ``wss://localhost/``
+            with ``ssl``.
+        **kwargs: As for ``connect``, as are those that aren't listed here.
+
+    Raises:
+        ValueError: Unless there is either a path or a connection that is there already.
     """
-    return reconnect(unix_arguments(path, uri, kwargs), path=path, **kwargs)
+    options = arguments(locals())
+    return reconnect(unix_arguments(path, uri, options), **options)

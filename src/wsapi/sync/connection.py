@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Self, Unpack, overload
+from typing import Any, Literal, NoReturn, Self, overload
 
 from wsproto_fast import PreparedMessage, Protocol
 from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState
@@ -20,7 +20,7 @@ from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.typing import Data, DataLike
 
 from .._connection import BaseConnection, FragmentedMessage, SkippedBroadcasts
-from .._options import ConnectionOptions, documented
+from .._options import Limits
 from ..limits import MAX_BACKLOG
 from . import _housekeeping  # noqa: F401 # connections need the inbox that it sets
 from ._pump import Pump
@@ -32,13 +32,20 @@ __all__ = ["Connection"]
 _EXECUTOR_OPTIONS = frozenset({"max_workers", "thread_name_prefix", "initializer", "initargs"})
 
 
-@documented(ConnectionOptions)
 class Connection(BaseConnection):
     """A WebSocket connection, client or server.
 
     Args:
         sock: Connected TCP or Unix socket; its own timeout doesn't matter.
-        {connection_args}
+        protocol: Engine of the connection.
+        ping_interval: Seconds between keepalive pings; None for none.
+        ping_timeout: Seconds after a keepalive ping in which something must be received, and in
+            four times as many its answer, unless it is all one frame; None for no limit. While
+            reading is paused, it is enough that the peer's host acknowledges what is sent, which
+            Linux tells; elsewhere nothing is expected then.
+        close_timeout: Seconds that closing may last; None for no limit.
+        max_queue: Number of received frames in the queue above which reading pauses, or a pair of
+            this and of the number at which it resumes; None for no limit.
     """
 
     _opening = False  # connections of this class begin with an opening handshake
@@ -47,9 +54,19 @@ class Connection(BaseConnection):
         self,
         sock: socket.socket | SecureSocket,
         protocol: Protocol,
-        **kwargs: Unpack[ConnectionOptions],
+        *,
+        ping_interval: float | None = 20,
+        ping_timeout: float | None = 20,
+        close_timeout: float | None = 10,
+        max_queue: Limits = 16,
     ) -> None:
-        super().__init__(protocol, **kwargs)
+        super().__init__(
+            protocol,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            close_timeout=close_timeout,
+            max_queue=max_queue,
+        )
         self.socket = sock
         if isinstance(sock, SecureSocket):
             self._pump = Pump(protocol, sock.sock, sock.tls)
@@ -96,7 +113,8 @@ class Connection(BaseConnection):
     def __iter__(self) -> Iterator[Data]:
         """Yield messages until the connection is closed.
 
-        {iteration}
+        Raises:
+            ConnectionClosedError: If it didn't end properly.
         """
         recv = self._pump.recv
         try:
@@ -124,11 +142,13 @@ class Connection(BaseConnection):
         Args:
             timeout: Seconds to wait, None for no limit; with 0 or less only what has arrived
                 already is received.
-            {recv_args}
+            decode: None for str from text and bytes from binary messages; True for str, False for
+                bytes.
 
         Raises:
             TimeoutError: If there is no message in time; nothing is lost.
-            {recv_raises}
+            ConnectionClosed: When the connection is closed and every message was received.
+            ConcurrencyError: If the connection is being received from already.
         """
         return self._pump.recv(timeout, decode)
 
@@ -154,12 +174,13 @@ class Connection(BaseConnection):
         ``TimeoutError``, calling ``next`` once more goes on.
 
         Args:
-            {recv_streaming_args}
+            decode: As in ``recv``; characters cut by fragmentation come with the later fragment.
             timeout: Seconds to wait for each fragment, None for no limit.
 
         Raises:
             TimeoutError: If there is no fragment in time.
-            {recv_streaming_raises}
+            ConnectionClosed: When the connection is closed.
+            ConcurrencyError: If the connection is being received from already.
         """
         return _Fragments(self._pump, decode, timeout)
 
@@ -177,7 +198,16 @@ class Connection(BaseConnection):
         A message that a receiving thread sends while it has more messages to receive may leave a
         few milliseconds later, together with the next ones. An exception never tears a frame.
 
-        {send}
+        Args:
+            message: str for a text message or bytes-like object for a binary one; an iterable of
+                either for a message in fragments.
+            text: Force a text (True) or binary (False) message, whatever the type of ``message``.
+            compress: Whether to compress it, if permessage-deflate was negotiated; None if it pays.
+
+        Raises:
+            ConnectionClosed: When the connection is closed.
+            TypeError: If ``message`` isn't of one of these types.
+            UnicodeError: If a text message given as bytes isn't UTF-8.
         """
         if not self._pump.send(message, text, compress):
             self._send_slowly(message, text, compress)
@@ -227,7 +257,17 @@ class Connection(BaseConnection):
     def ping(self, data: DataLike | None = None, *, ack_on_close: bool = False) -> threading.Event:
         """Send a Ping.
 
-        {ping_event}
+        Args:
+            data: Payload of at most 125 bytes; None for a random one.
+            ack_on_close: Set the event also when the connection is closed before the answer comes.
+
+        Returns:
+            An event that is set when the answer comes.
+
+        Raises:
+            ConnectionClosed: When the connection is closed.
+            ConcurrencyError: If a ping with the same payload waits for its answer.
+            ProtocolError: If the payload is too long.
         """
         event = threading.Event()
         try:
@@ -240,7 +280,12 @@ class Connection(BaseConnection):
     def pong(self, data: DataLike = b"") -> None:
         """Send an unsolicited Pong.
 
-        {pong}
+        Args:
+            data: Payload of at most 125 bytes.
+
+        Raises:
+            ConnectionClosed: When the connection is closed.
+            ProtocolError: If the payload is too long.
         """
         try:
             self._pump.call(self._send_pong, data)
@@ -263,7 +308,12 @@ class Connection(BaseConnection):
 
         A signal handler may call this, whatever it interrupts.
 
-        {close}
+        Args:
+            code: Close code.
+            reason: Close reason, at most 123 bytes of UTF-8.
+
+        Raises:
+            ProtocolError: If the code or the reason isn't allowed; the connection stays open.
         """
         if self._pump.close(code, reason):
             self._pump.finish()
@@ -315,7 +365,6 @@ class _Fragments:
     __del__ = close
 
 
-@documented()
 def broadcast(
     connections: Iterable[Connection],
     message: DataLike,
@@ -331,15 +380,24 @@ def broadcast(
     Connections that aren't open are skipped, as are those that are sending a fragmented message or
     can't be written to; the latter two with a warning in the log.
 
-    {backlog}
+    A connection whose peer doesn't read is given up, with a warning, if more than
+    ``max_backlog`` bytes wait for it already: its end is a ``ConnectionClosedError``.
+    ``wsapi.limits`` counts them.
 
     Args:
-        {broadcast_args}
-        {backlog_args}
+        connections: Connections, clients or servers.
+        message: str or bytes-like object.
+        text: Force a text (True) or binary (False) message, whatever the type of ``message``.
+        compress: Whether to compress it, once for all, where permessage-deflate was negotiated;
+            None if it pays.
+        raise_exceptions: Raise an ``ExceptionGroup`` at the end instead of logging warnings.
+        max_backlog: Bytes that may wait for being sent on a connection before this message; None
+            for no limit.
         **kwargs: Those of ``ThreadPoolExecutor``; no threads are needed, so they don't matter.
 
     Raises:
-        {broadcast_raises}
+        TypeError: If ``message`` isn't str or bytes-like.
+        ExceptionGroup: With ``raise_exceptions``, what kept connections from getting the message.
     """
     unknown = kwargs.keys() - _EXECUTOR_OPTIONS
     if unknown:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+import re
+import socket
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from wsproto_fast.typing import PathLike
+from wsproto_fast.http11 import SERVER, Request, Response
+from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
-from .._options import documented
+from .._options import Limits, arguments
 from .._routing import SyncRouter, prepare_route
-from .server import Server, ServerConnection, serve
+from .server import Server, ServerConnection, TransportOptions, serve
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -19,39 +22,111 @@ if TYPE_CHECKING:
 __all__ = ["Router", "route", "unix_route"]
 
 
-@documented()
 class Router(SyncRouter[ServerConnection]):
     """Dispatches connections to handlers; subclass it to change how, and see ``create_router``.
 
-    {router}
+    Args:
+        url_map: Map of URLs, whose endpoints are handlers.
+        server_name: Name that URLs are built and hosts are matched with; None for what the
+            ``Host`` header says.
+        url_scheme: Scheme of URLs, "ws" or "wss".
+
+    Raises:
+        ImportError: If werkzeug isn't installed.
+        TypeError: If ``url_map`` isn't a map.
     """
 
 
-@documented()
 def route(
     url_map: Map,
     *args: Any,
+    host: str | None = None,
+    port: int | None = None,
     server_name: str | None = None,
     ssl: SSLContext | Literal[True] | None = None,
     create_router: Callable[..., Router] | None = None,
-    **kwargs: Any,
+    sock: socket.socket | None = None,
+    origins: Sequence[Origin | re.Pattern[str] | None] | None = None,
+    extensions: Sequence[Any] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    select_subprotocol: Callable[[ServerConnection, Sequence[Subprotocol]], Subprotocol | None]
+    | None = None,
+    compression: str | None = "deflate",
+    process_request: Callable[[ServerConnection, Request], Response | None] | None = None,
+    process_response: Callable[[ServerConnection, Request, Response], Response | None]
+    | None = None,
+    server_header: str | None = SERVER,
+    check_host: bool = True,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    close_timeout: float | None = 10,
+    max_size: Limits = 2**20,
+    max_queue: Limits = 16,
+    logger: LoggerLike | None = None,
+    create_connection: Callable[..., ServerConnection] | None = None,
+    **kwargs: Unpack[TransportOptions],
 ) -> Server:
     """Create a WebSocket server that dispatches connections to several handlers.
 
-    {route}
+    The endpoints of ``url_map`` are handlers, as for ``serve``; parts of the URL that vary are
+    passed to them as keyword arguments. All rules become rules for WebSockets. What matches no
+    rule is answered with 404, a redirection with 302.
+
+    Args:
+        url_map: Map of URLs.
+        *args: Host and port, as for ``serve``, as are those that aren't listed here.
+        host: The same by name.
+        port: The same by name.
+        server_name: Name of the server, as clients see it; None for what the ``Host`` header says.
+        ssl: TLS configuration; True when TLS ends elsewhere, so that URLs begin with ``wss://``.
+        create_router: Class of routers, or factory called like it.
+        process_request: As for ``serve``; a response that it returns prevails over the routing.
+        **kwargs: As for ``serve``.
+
+    Raises:
+        ImportError: If werkzeug isn't installed.
+        TypeError, ValueError: If an argument isn't acceptable.
     """
-    router = prepare_route(
-        Router, url_map, server_name, ssl, create_router, kwargs, awaitables=False
-    )
-    return serve(router.handler, *args, **kwargs)
+    options = arguments(locals())
+    router = prepare_route(Router, options, ("host", "port"), awaitables=False)
+    return serve(router.handler, **options)
 
 
-def unix_route(url_map: Map, path: PathLike | None = None, **kwargs: Any) -> Server:
+def unix_route(
+    url_map: Map,
+    path: PathLike | None = None,
+    *,
+    server_name: str | None = None,
+    ssl: SSLContext | Literal[True] | None = None,
+    create_router: Callable[..., Router] | None = None,
+    sock: socket.socket | None = None,
+    origins: Sequence[Origin | re.Pattern[str] | None] | None = None,
+    extensions: Sequence[Any] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    select_subprotocol: Callable[[ServerConnection, Sequence[Subprotocol]], Subprotocol | None]
+    | None = None,
+    compression: str | None = "deflate",
+    process_request: Callable[[ServerConnection, Request], Response | None] | None = None,
+    process_response: Callable[[ServerConnection, Request, Response], Response | None]
+    | None = None,
+    server_header: str | None = SERVER,
+    check_host: bool = True,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    close_timeout: float | None = 10,
+    max_size: Limits = 2**20,
+    max_queue: Limits = 16,
+    logger: LoggerLike | None = None,
+    create_connection: Callable[..., ServerConnection] | None = None,
+    **kwargs: Unpack[TransportOptions],
+) -> Server:
     """Create a WebSocket server on a Unix socket that dispatches connections to several handlers.
 
     Args:
         url_map: As for ``route``.
         path: Path of the socket.
-        **kwargs: As for ``route``.
+        **kwargs: As for ``route``, as are those that aren't listed here.
     """
-    return route(url_map, path=path, **kwargs)
+    return route(**arguments(locals()))

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import logging
+import re
 import selectors
 import socket
 import ssl as ssl_module
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from time import monotonic, sleep
 from types import TracebackType
-from typing import Annotated, Any, Self, TypeAlias, Unpack
+from typing import Any, Self, TypeAlias, TypedDict, Unpack
 
 from wsproto_fast import ServerProtocol
 from wsproto_fast.frames import CloseCode, State
-from wsproto_fast.http11 import Response
-from wsproto_fast.typing import LoggerLike, PathLike
+from wsproto_fast.http11 import SERVER, Request, Response
+from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
+from .. import _checks
 from .._basic_auth import basic_auth_sync
 from .._connection import ServerSide, finish
-from .._options import (
-    ConnectionOptions,
-    Option,
-    ServerOptions,
-    complete,
-    documented,
-    other_options,
-)
+from .._options import Limits, arguments
 from .._server import BaseServer, ServerSettings, check_close, check_listening
 from ._channel import Channel, Deadline
 from .connection import Connection, broadcast
@@ -47,13 +42,9 @@ ACCEPT_PAUSE = 0.1
 ACCEPT_LOG_INTERVAL = 1.0
 
 
-class ServeOptions(ServerOptions["ServerConnection", Response | None], total=False):
-    """Options of ``serve``."""
+class TransportOptions(TypedDict, total=False):
+    """Options of ``serve`` that say where to listen and how."""
 
-    sock: Annotated[
-        socket.socket | None, Option(None, "Listening socket, to be used instead of a new one.")
-    ]
-    ssl: Annotated[ssl_module.SSLContext | None, Option(None, "TLS configuration.")]
     family: int
     backlog: int
     reuse_port: bool
@@ -61,18 +52,25 @@ class ServeOptions(ServerOptions["ServerConnection", Response | None], total=Fal
     ssl_context: ssl_module.SSLContext | None
 
 
-class _Options(ServeOptions, total=False):
+class _TransportOptions(TransportOptions, total=False):
     path: PathLike | None
 
 
-@documented(ConnectionOptions)
 class ServerConnection(ServerSide, Connection):
     """A connection accepted by a server.
 
     Args:
         sock: Connected TCP or Unix socket.
-        {connection_args}
+        protocol: Engine of the connection.
         server: Server that accepted the connection.
+        ping_interval: Seconds between keepalive pings; None for none.
+        ping_timeout: Seconds after a keepalive ping in which something must be received, and in
+            four times as many its answer, unless it is all one frame; None for no limit. While
+            reading is paused, it is enough that the peer's host acknowledges what is sent, which
+            Linux tells; elsewhere nothing is expected then.
+        close_timeout: Seconds that closing may last; None for no limit.
+        max_queue: Number of received frames in the queue above which reading pauses, or a pair of
+            this and of the number at which it resumes; None for no limit.
     """
 
     _opening = True
@@ -82,9 +80,20 @@ class ServerConnection(ServerSide, Connection):
         sock: Any,
         protocol: ServerProtocol,
         server: Server,
-        **kwargs: Unpack[ConnectionOptions],
+        *,
+        ping_interval: float | None = 20,
+        ping_timeout: float | None = 20,
+        close_timeout: float | None = 10,
+        max_queue: Limits = 16,
     ) -> None:
-        super().__init__(sock, protocol, **kwargs)
+        super().__init__(
+            sock,
+            protocol,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            close_timeout=close_timeout,
+            max_queue=max_queue,
+        )
         self.server = server
 
     def _handshake(self, settings: ServerSettings[ServerConnection], deadline: Deadline) -> None:
@@ -329,7 +338,6 @@ class Server(BaseServer[ServerConnection]):
 
     # ------------------------------------------------------------------ closing
 
-    @documented()
     def shutdown(
         self,
         close_connections: bool = True,
@@ -341,7 +349,16 @@ class Server(BaseServer[ServerConnection]):
         A handler may call this; it doesn't wait for that handler then. In a signal handler that
         interrupts ``serve_forever`` it returns at once, and ``serve_forever`` when it is done.
 
-        {close_server}
+        Stops listening, refuses connections that are in their opening handshake with 503, closes
+        the open ones, and waits for their handlers.
+
+        Args:
+            close_connections: Whether to close open connections.
+            code: Close code for them.
+            reason: Close reason for them.
+
+        Raises:
+            ProtocolError: If the code or the reason isn't allowed.
         """
         check_close(code, reason)
         thread = threading.current_thread()
@@ -406,39 +423,92 @@ class Server(BaseServer[ServerConnection]):
                         self._threads.discard(thread)
 
 
-@documented(_Options)
 def serve(
     handler: Handler,
     host: str | None = None,
     port: int | None = None,
-    **kwargs: Unpack[_Options],
+    *,
+    sock: socket.socket | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    origins: Sequence[Origin | re.Pattern[str] | None] | None = None,
+    extensions: Sequence[Any] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    select_subprotocol: Callable[[ServerConnection, Sequence[Subprotocol]], Subprotocol | None]
+    | None = None,
+    compression: str | None = "deflate",
+    process_request: Callable[[ServerConnection, Request], Response | None] | None = None,
+    process_response: Callable[[ServerConnection, Request, Response], Response | None]
+    | None = None,
+    server_header: str | None = SERVER,
+    check_host: bool = True,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    close_timeout: float | None = 10,
+    max_size: Limits = 2**20,
+    max_queue: Limits = 16,
+    logger: LoggerLike | None = None,
+    create_connection: Callable[..., ServerConnection] | None = None,
+    **kwargs: Unpack[_TransportOptions],
 ) -> Server:
     """Create a WebSocket server, which listens at once.
 
     Args:
-        {serve_args}
+        handler: Called with each open connection; when it returns, the connection is closed with
+            1000, when it raises, with 1011.
         host: Address to listen on; None for all.
         port: TCP port.
+        sock: Listening socket, to be used instead of a new one.
+        ssl: TLS configuration.
+        origins: Acceptable values of the Origin header: strings, compiled regular expressions (full
+            match), or None for requests without one. None instead of a sequence: don't check.
+        extensions: Extension factories, in order of preference.
+        subprotocols: Subprotocols, in order of preference.
+        select_subprotocol: Called with the connection and the offered subprotocols; returns the one
+            to use.
+        compression: "deflate" or None.
+        process_request: Called with the connection and the request; may return a response to be
+            sent instead of accepting the connection.
+        process_response: Called with the connection, the request and the response; may change the
+            response or return another one.
+        server_header: Value of the Server header; None for none.
+        check_host: Refuse requests whose Host header is missing, repeated or malformed.
+        open_timeout: Seconds that the opening handshake may last; None for no limit.
+        ping_interval: Seconds between keepalive pings; None for none.
+        ping_timeout: Seconds after a keepalive ping in which something must be received, and in
+            four times as many its answer, unless it is all one frame; None for no limit. While
+            reading is paused, it is enough that the peer's host acknowledges what is sent, which
+            Linux tells; elsewhere nothing is expected then.
+        close_timeout: Seconds that closing may last; None for no limit.
+        max_size: Limit on incoming messages in bytes, or a pair of limits on messages and on
+            fragments; None for no limit.
+        max_queue: Number of received frames in the queue above which reading pauses, or a pair of
+            this and of the number at which it resumes; None for no limit.
+        logger: Logger; ``wsapi.server`` by default.
+        create_connection: Class of connections, or factory called like it.
         **kwargs: Passed on to ``socket.create_server``.
 
     Raises:
         TypeError, ValueError: If an argument isn't acceptable.
         OSError: If it can't listen there.
     """
-    if "ssl_context" in kwargs:
+    settings = ServerSettings(handler, locals(), ServerConnection, awaitables=False)
+    transport: dict[str, Any] = _checks.check_names(
+        "serve", kwargs, _TransportOptions.__annotations__
+    )
+    if "ssl_context" in transport:
         warnings.warn("ssl_context was renamed to ssl", DeprecationWarning, stacklevel=2)
-        kwargs.setdefault("ssl", kwargs.pop("ssl_context"))
-    options = complete(_Options, kwargs, "serve")
-    settings = ServerSettings(handler, options, ServerConnection, awaitables=False)
-    transport = other_options(_Options, kwargs)
-    transport |= {"sock": options["sock"], "ssl": options["ssl"]}
-    check_listening(host, port, transport)
-    sock, _ = transport.pop("sock"), transport.pop("ssl")
+        context = transport.pop("ssl_context")
+        ssl = ssl or context
+    checked = {**transport, "sock": sock, "ssl": ssl}
+    check_listening(host, port, checked)
+    if "path" in transport:
+        transport["path"] = checked["path"]
     if sock is None:
         sock = _listen(host, port, transport)
     server = Server(
         sock,
-        lambda sock, address: server._handle(settings, handler, options["ssl"], sock),
+        lambda sock, address: server._handle(settings, handler, ssl, sock),
         settings.logger,
     )
     server._log_listening(sock)
@@ -462,13 +532,37 @@ def _listen(host: str | None, port: int | None, options: dict[str, Any]) -> sock
 
 
 def unix_serve(
-    handler: Handler, path: PathLike | None = None, **kwargs: Unpack[ServeOptions]
+    handler: Handler,
+    path: PathLike | None = None,
+    *,
+    sock: socket.socket | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    origins: Sequence[Origin | re.Pattern[str] | None] | None = None,
+    extensions: Sequence[Any] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    select_subprotocol: Callable[[ServerConnection, Sequence[Subprotocol]], Subprotocol | None]
+    | None = None,
+    compression: str | None = "deflate",
+    process_request: Callable[[ServerConnection, Request], Response | None] | None = None,
+    process_response: Callable[[ServerConnection, Request, Response], Response | None]
+    | None = None,
+    server_header: str | None = SERVER,
+    check_host: bool = True,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    close_timeout: float | None = 10,
+    max_size: Limits = 2**20,
+    max_queue: Limits = 16,
+    logger: LoggerLike | None = None,
+    create_connection: Callable[..., ServerConnection] | None = None,
+    **kwargs: Unpack[TransportOptions],
 ) -> Server:
     """Create a WebSocket server that listens on a Unix socket.
 
     Args:
         handler: As for ``serve``.
         path: Path of the socket.
-        **kwargs: As for ``serve``.
+        **kwargs: As for ``serve``, as are those that aren't listed here.
     """
-    return serve(handler, path=path, **kwargs)
+    return serve(**arguments(locals()))

@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import ssl as ssl_module
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from math import inf
 from types import TracebackType
-from typing import Annotated, Any, Literal, Self, Unpack, cast
+from typing import Any, Literal, Self, TypedDict, Unpack
 
 import trio
 
 from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.frames import CloseCode
 from wsproto_fast.http11 import USER_AGENT
-from wsproto_fast.typing import PathLike
+from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from wsproto_fast.uri import WebSocketURI
 
 from .._client import BaseConnect, TransportNames, unix_arguments
 from .._connection import ClientSide
 from .._gate import gate
-from .._options import ClientOptions, Option, complete, documented
-from .._reconnection import process_exception
+from .._options import Limits, arguments
+from .._reconnection import backoff, process_exception
 from .._target import MAX_REDIRECTS
 from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy
 from ._transports import start_tls, tls_errors
@@ -39,34 +39,16 @@ __all__ = ["ClientConnection", "connect", "process_exception", "unix_connect"]
 _NO_TIMEOUT = 1_000_000
 
 
-class ConnectOptions(ClientOptions["ClientConnection"], total=False):
-    """Options of ``connect``."""
+class TransportOptions(TypedDict, total=False):
+    """Options of ``connect`` that say where to connect and how."""
 
-    stream: Annotated[
-        trio.abc.Stream | None,
-        Option(None, "Stream to use instead of a new one; TLS is added to it for a wss:// URI."),
-    ]
-    ssl: Annotated[
-        ssl_module.SSLContext | Literal[True] | None,
-        Option(None, "Configuration of TLS with the server; None for the default one."),
-    ]
-    server_hostname: Annotated[
-        str | None, Option(None, "Name in the server's certificate; None for the URI's host.")
-    ]
-    proxy_ssl: Annotated[
-        ssl_module.SSLContext | Literal[True] | None,
-        Option(None, "Configuration of TLS with an HTTPS proxy; None for the default one."),
-    ]
-    proxy_server_hostname: Annotated[
-        str | None, Option(None, "Name in the proxy's certificate; None for its host.")
-    ]
     host: str | None
     port: int | None
     local_address: str | None
     happy_eyeballs_delay: float | None
 
 
-class _Options(ConnectOptions, total=False):
+class _TransportOptions(TransportOptions, total=False):
     path: PathLike | None
 
 
@@ -122,7 +104,6 @@ async def _turn(key: str) -> AsyncIterator[None]:
         gate.leave(key)
 
 
-@documented(_Options)
 class connect(BaseConnect[ClientConnection]):
     """Connect to a WebSocket server, once or again and again.
 
@@ -135,12 +116,53 @@ class connect(BaseConnect[ClientConnection]):
     background; ``contextlib.aclosing(aiter(connect(...)))`` waits for it.
 
     Args:
-        {connect_args}
+        uri: WebSocket URI. Its credentials go to its origin only: in a Basic authorization, and in
+            a Digest one (RFC 7616) if the server then asks for that.
+        stream: Stream to use instead of a new one; TLS is added to it for a wss:// URI.
+        ssl: Configuration of TLS with the server; None for the default one.
+        server_hostname: Name in the server's certificate; None for the URI's host.
+        origin: Value of the Origin header.
+        extensions: Extension factories, in order of preference.
+        subprotocols: Subprotocols, in order of preference.
+        compression: "deflate" or None.
+        additional_headers: Headers to add to the opening handshake. A redirect to another origin
+            drops those that hold credentials, for good.
+        user_agent_header: Value of the User-Agent header; None for none.
+        proxy: URL of an HTTP or SOCKS proxy; True for the one that environment or system have for
+            this URI; None for none. A connection that is there already, and a Unix socket, are used
+            without proxy.
+        proxy_ssl: Configuration of TLS with an HTTPS proxy; None for the default one.
+        proxy_server_hostname: Name in the proxy's certificate; None for its host.
+        process_exception: Policy of the reconnecting iterator: takes what connecting raised,
+            returns None to try again or else what to raise.
+        reconnect_delays: Callable that returns a generator of the seconds to wait after failures;
+            called anew after each success. When it ends, the last failure is raised.
+        open_timeout: Seconds that opening the connection may last in all; None for no limit.
+        ping_interval: Seconds between keepalive pings; None for none.
+        ping_timeout: Seconds after a keepalive ping in which something must be received, and in
+            four times as many its answer, unless it is all one frame; None for no limit. While
+            reading is paused, it is enough that the peer's host acknowledges what is sent, which
+            Linux tells; elsewhere nothing is expected then.
+        close_timeout: Seconds that closing may last; None for no limit.
+        max_size: Limit on incoming messages in bytes, or a pair of limits on messages and on
+            fragments; None for no limit.
+        max_queue: Number of received frames in the queue above which reading pauses, or a pair of
+            this and of the number at which it resumes; None for no limit.
+        logger: Logger; ``wsapi.client`` by default.
+        create_connection: Class of connections, or factory called like it.
+        one_connecting: Wait while another connection of this process, made with this option too, is
+            in its opening handshake with the same IP address (RFC 6455 section 4.1).
         **kwargs: ``host`` and ``port``, or the ``path`` of a Unix socket change where to connect,
             not what the handshake says. Others are those of ``trio.open_tcp_stream``.
 
     Raises:
-        {connect_raises}
+        InvalidURI: If the URI isn't valid.
+        InvalidProxy: If the URL of the proxy isn't valid.
+        TypeError, ValueError: If another argument isn't acceptable.
+        OSError: If the TCP connection or TLS fails.
+        ProxyError: If the proxy fails or refuses.
+        InvalidHandshake: If the opening handshake fails.
+        TimeoutError: If opening takes longer than ``open_timeout``.
     """
 
     names = TransportNames(
@@ -150,8 +172,36 @@ class connect(BaseConnect[ClientConnection]):
         tcp=frozenset({"local_address", "happy_eyeballs_delay"}),
     )
 
-    def __init__(self, uri: str, **kwargs: Unpack[_Options]) -> None:
-        super().__init__(uri, complete(_Options, kwargs), ClientConnection)
+    def __init__(
+        self,
+        uri: str,
+        *,
+        stream: trio.abc.Stream | None = None,
+        ssl: ssl_module.SSLContext | Literal[True] | None = None,
+        server_hostname: str | None = None,
+        origin: Origin | None = None,
+        extensions: Sequence[Any] | None = None,
+        subprotocols: Sequence[Subprotocol] | None = None,
+        compression: str | None = "deflate",
+        additional_headers: HeadersLike | None = None,
+        user_agent_header: str | None = USER_AGENT,
+        proxy: str | bool | None = True,
+        proxy_ssl: ssl_module.SSLContext | Literal[True] | None = None,
+        proxy_server_hostname: str | None = None,
+        process_exception: Callable[[Exception], Exception | None] = process_exception,
+        reconnect_delays: Callable[[], Iterator[float]] = backoff,
+        open_timeout: float | None = 10,
+        ping_interval: float | None = 20,
+        ping_timeout: float | None = 20,
+        close_timeout: float | None = 10,
+        max_size: Limits = 2**20,
+        max_queue: Limits = 16,
+        logger: LoggerLike | None = None,
+        create_connection: Callable[..., ClientConnection] | None = None,
+        one_connecting: bool = False,
+        **kwargs: Unpack[_TransportOptions],
+    ) -> None:
+        super().__init__(uri, arguments(locals()), ClientConnection)
         self._connection: ClientConnection | None = None
         self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._nursery: trio.Nursery
@@ -407,16 +457,48 @@ class _Host:
                 self._done.set()
 
 
-@documented()
 def unix_connect(
-    path: PathLike | None = None, uri: str | None = None, **kwargs: Unpack[ConnectOptions]
+    path: PathLike | None = None,
+    uri: str | None = None,
+    *,
+    stream: trio.abc.Stream | None = None,
+    ssl: ssl_module.SSLContext | Literal[True] | None = None,
+    server_hostname: str | None = None,
+    origin: Origin | None = None,
+    extensions: Sequence[Any] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    compression: str | None = "deflate",
+    additional_headers: HeadersLike | None = None,
+    user_agent_header: str | None = USER_AGENT,
+    proxy: str | bool | None = True,
+    proxy_ssl: ssl_module.SSLContext | Literal[True] | None = None,
+    proxy_server_hostname: str | None = None,
+    process_exception: Callable[[Exception], Exception | None] = process_exception,
+    reconnect_delays: Callable[[], Iterator[float]] = backoff,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    close_timeout: float | None = 10,
+    max_size: Limits = 2**20,
+    max_queue: Limits = 16,
+    logger: LoggerLike | None = None,
+    create_connection: Callable[..., ClientConnection] | None = None,
+    one_connecting: bool = False,
+    **kwargs: Unpack[TransportOptions],
 ) -> connect:
     """Connect to a WebSocket server that listens on a Unix socket.
 
-    {unix_connect}
+    Args:
+        path: Path of the socket.
+        uri: WebSocket URI for the handshake; ``ws://localhost/`` by default, ``wss://localhost/``
+            with ``ssl``.
+        **kwargs: As for ``connect``, as are those that aren't listed here.
+
+    Raises:
+        ValueError: Unless there is either a path or a connection that is there already.
     """
-    options = cast(_Options, kwargs)
-    uri = unix_arguments(path, uri, dict(kwargs), "stream")
-    if path is not None:
-        options["path"] = path
+    options = arguments(locals())
+    uri = unix_arguments(path, uri, options, "stream")
+    if path is None:
+        del options["path"]
     return connect(uri, **options)

@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from math import inf
 from types import TracebackType
-from typing import Any, Literal, Self, Unpack, overload
+from typing import Any, Literal, Self, overload
 
 import trio
 
@@ -29,7 +29,7 @@ from .. import limits
 from .._connection import SkippedBroadcasts, concurrent_receiver, forget_frames
 from .._coroutines import AsyncConnection, AsyncFragments
 from .._liveness import network_silence
-from .._options import ConnectionOptions, documented
+from .._options import Limits
 from ..limits import MAX_BACKLOG
 from ._housekeeping import Housekeeper
 from ._transports import SocketTransport, StreamTransport, Transport, find_socket
@@ -42,7 +42,6 @@ __all__ = ["Connection", "broadcast"]
 FAREWELL = 0.05
 
 
-@documented(ConnectionOptions)
 class Connection(AsyncConnection, trio.abc.AsyncResource):
     """A WebSocket connection, client or server.
 
@@ -50,7 +49,15 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
         nursery: Nursery for tasks that the connection needs now and then. It must stay open until
             the connection is closed.
         stream: Stream to the peer, which becomes the connection's own.
-        {connection_args}
+        protocol: Engine of the connection.
+        ping_interval: Seconds between keepalive pings; None for none.
+        ping_timeout: Seconds after a keepalive ping in which something must be received, and in
+            four times as many its answer, unless it is all one frame; None for no limit. While
+            reading is paused, it is enough that the peer's host acknowledges what is sent, which
+            Linux tells; elsewhere nothing is expected then.
+        close_timeout: Seconds that closing may last; None for no limit.
+        max_queue: Number of received frames in the queue above which reading pauses, or a pair of
+            this and of the number at which it resumes; None for no limit.
     """
 
     # What most connections never change is kept on the class: an idle connection stays small.
@@ -79,9 +86,19 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
         nursery: trio.Nursery,
         stream: trio.abc.Stream,
         protocol: Protocol,
-        **options: Unpack[ConnectionOptions],
+        *,
+        ping_interval: float | None = 20,
+        ping_timeout: float | None = 20,
+        close_timeout: float | None = 10,
+        max_queue: Limits = 16,
     ) -> None:
-        super().__init__(protocol, **options)
+        super().__init__(
+            protocol,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            close_timeout=close_timeout,
+            max_queue=max_queue,
+        )
         self.stream = stream
         self.nursery = nursery
         self._housekeeper = Housekeeper.current()
@@ -131,7 +148,8 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
     def __aiter__(self) -> AsyncIterator[Data]:
         """Iterate over messages until the connection is closed.
 
-        {iteration}
+        Raises:
+            ConnectionClosedError: If it didn't end properly.
         """
         return _Messages(self)
 
@@ -150,7 +168,13 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
         Cancelling this loses nothing. It doesn't yield to other tasks if there is a message
         already.
 
-        {recv}
+        Args:
+            decode: None for str from text and bytes from binary messages; True for str, False for
+                bytes.
+
+        Raises:
+            ConnectionClosed: When the connection is closed and every message was received.
+            ConcurrencyError: If the connection is being received from already.
         """
         if self._receiver is not None:
             raise concurrent_receiver("recv", self._receiver, "coroutine")
@@ -254,7 +278,16 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
         though, and the connection is failed. The iterable may be asynchronous. Other tasks get
         their turn when the network doesn't take more, and every 64 KiB.
 
-        {send}
+        Args:
+            message: str for a text message or bytes-like object for a binary one; an iterable of
+                either for a message in fragments.
+            text: Force a text (True) or binary (False) message, whatever the type of ``message``.
+            compress: Whether to compress it, if permessage-deflate was negotiated; None if it pays.
+
+        Raises:
+            ConnectionClosed: When the connection is closed.
+            TypeError: If ``message`` isn't of one of these types.
+            UnicodeError: If a text message given as bytes isn't UTF-8.
         """
         if not isinstance(message, (str, bytes, bytearray, memoryview)):
             return await self._send_fragments(message, text, compress)
@@ -384,7 +417,17 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
     async def ping(self, data: DataLike | None = None, *, ack_on_close: bool = False) -> trio.Event:
         """Send a Ping.
 
-        {ping_event}
+        Args:
+            data: Payload of at most 125 bytes; None for a random one.
+            ack_on_close: Set the event also when the connection is closed before the answer comes.
+
+        Returns:
+            An event that is set when the answer comes.
+
+        Raises:
+            ConnectionClosed: When the connection is closed.
+            ConcurrencyError: If a ping with the same payload waits for its answer.
+            ProtocolError: If the payload is too long.
         """
         event = trio.Event()
         try:
@@ -402,7 +445,12 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
 
         Cancelling this closes the connection at once.
 
-        {close}
+        Args:
+            code: Close code.
+            reason: Close reason, at most 123 bytes of UTF-8.
+
+        Raises:
+            ProtocolError: If the code or the reason isn't allowed; the connection stays open.
         """
         self.protocol.close(code, reason, now=trio.current_time())
         if self.protocol.state is State.CONNECTING:
@@ -618,7 +666,6 @@ class _Fragments(AsyncFragments):
         self.connection._receiver = None
 
 
-@documented()
 async def broadcast(
     connections: Iterable[Connection],
     message: DataLike,
@@ -630,17 +677,27 @@ async def broadcast(
 ) -> None:
     """Send a message to several connections, and wait until the network has taken it.
 
-    Connections that aren't open are skipped, as are those that are sending a fragmented message or
-    can't be written to; the latter two with a warning in the log.
+    Connections that aren't open are skipped, as are those that are sending a fragmented message
+    or can't be written to; the latter two with a warning in the log.
 
-    {backlog} So is one whose peer takes nothing for ``wsapi.limits.MAX_STALL`` seconds.
+    A connection whose peer doesn't read is given up, with a warning, if more than
+    ``max_backlog`` bytes wait for it already: its end is a ``ConnectionClosedError``.
+    ``wsapi.limits`` counts them. So is one whose peer takes nothing for ``wsapi.limits.MAX_STALL``
+    seconds.
 
     Args:
-        {broadcast_args}
-        {backlog_args}
+        connections: Connections, clients or servers.
+        message: str or bytes-like object.
+        text: Force a text (True) or binary (False) message, whatever the type of ``message``.
+        compress: Whether to compress it, once for all, where permessage-deflate was negotiated;
+            None if it pays.
+        raise_exceptions: Raise an ``ExceptionGroup`` at the end instead of logging warnings.
+        max_backlog: Bytes that may wait for being sent on a connection before this message; None
+            for no limit.
 
     Raises:
-        {broadcast_raises}
+        TypeError: If ``message`` isn't str or bytes-like.
+        ExceptionGroup: With ``raise_exceptions``, what kept connections from getting the message.
     """
     prepared = PreparedMessage(message, text)
     skipped = SkippedBroadcasts(raise_exceptions, max_backlog)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 
-from wsproto_fast.typing import PathLike
+from wsproto_fast.http11 import SERVER, Request, Response
+from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
-from .._options import documented
+from .._options import AnswerLater, Limits, arguments
 from .._routing import AsyncRouter, prepare_route
 from .server import Server, ServerConnection, serve, unix_serve
 
@@ -21,39 +23,78 @@ if TYPE_CHECKING:
 __all__ = ["Router", "route", "unix_route"]
 
 
-@documented()
 class Router(AsyncRouter[ServerConnection]):
     """Dispatches connections to handlers; subclass it to change how, and see ``create_router``.
 
-    {router}
+    Args:
+        url_map: Map of URLs, whose endpoints are handlers.
+        server_name: Name that URLs are built and hosts are matched with; None for what the
+            ``Host`` header says.
+        url_scheme: Scheme of URLs, "ws" or "wss".
+
+    Raises:
+        ImportError: If werkzeug isn't installed.
+        TypeError: If ``url_map`` isn't a map.
     """
 
 
-@documented()
 async def route(
     url_map: Map,
     *args: Any,
+    port: int | None = None,
     server_name: str | None = None,
     ssl: SSLContext | Literal[True] | None = None,
     create_router: Callable[..., Router] | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    host: str | bytes | None = None,
+    listeners: Sequence[trio.abc.Listener[Any]] | None = None,
+    origins: Sequence[Origin | re.Pattern[str] | None] | None = None,
+    extensions: Sequence[Any] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    select_subprotocol: Callable[[ServerConnection, Sequence[Subprotocol]], Subprotocol | None]
+    | None = None,
+    compression: str | None = "deflate",
+    process_request: Callable[[ServerConnection, Request], AnswerLater] | None = None,
+    process_response: Callable[[ServerConnection, Request, Response], AnswerLater] | None = None,
+    server_header: str | None = SERVER,
+    check_host: bool = True,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    close_timeout: float | None = 10,
+    max_size: Limits = 2**20,
+    max_queue: Limits = 16,
+    logger: LoggerLike | None = None,
+    create_connection: Callable[..., ServerConnection] | None = None,
+    backlog: int | None = None,
     **kwargs: Any,
 ) -> None:
     """Run a WebSocket server that dispatches connections to several handlers, until it is closed.
 
     ``await nursery.start(route, url_map, port)`` returns the `Server` when it accepts connections.
 
-    {route_intro}
+    The endpoints of ``url_map`` are handlers, as for ``serve``; parts of the URL that vary are
+    passed to them as keyword arguments. All rules become rules for WebSockets. What matches no
+    rule is answered with 404, a redirection with 302.
 
     Args:
-        {route_args}
+        url_map: Map of URLs.
+        *args: Port, as for ``serve``, as are those that aren't listed here.
+        port: The same by name.
+        server_name: Name of the server, as clients see it; None for what the ``Host`` header says.
+        ssl: TLS configuration; True when TLS ends elsewhere, so that URLs begin with ``wss://``.
+        create_router: Class of routers, or factory called like it.
         task_status: Is told when connections are accepted.
+        process_request: As for ``serve``; a response that it returns prevails over the routing.
+        **kwargs: For ``serve`` to refuse.
 
     Raises:
-        {route_raises}
+        ImportError: If werkzeug isn't installed.
+        TypeError, ValueError: If an argument isn't acceptable.
     """
-    router = prepare_route(Router, url_map, server_name, ssl, create_router, kwargs)
-    await serve(router.handler, *args, task_status=task_status, **kwargs)
+    options = arguments(locals())
+    router = prepare_route(Router, options, ("port",))
+    await serve(router.handler, **options)
 
 
 async def unix_route(
@@ -64,7 +105,27 @@ async def unix_route(
     ssl: SSLContext | Literal[True] | None = None,
     create_router: Callable[..., Router] | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
-    **kwargs: Any,
+    host: str | bytes | None = None,
+    listeners: Sequence[trio.abc.Listener[Any]] | None = None,
+    origins: Sequence[Origin | re.Pattern[str] | None] | None = None,
+    extensions: Sequence[Any] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    select_subprotocol: Callable[[ServerConnection, Sequence[Subprotocol]], Subprotocol | None]
+    | None = None,
+    compression: str | None = "deflate",
+    process_request: Callable[[ServerConnection, Request], AnswerLater] | None = None,
+    process_response: Callable[[ServerConnection, Request, Response], AnswerLater] | None = None,
+    server_header: str | None = SERVER,
+    check_host: bool = True,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    close_timeout: float | None = 10,
+    max_size: Limits = 2**20,
+    max_queue: Limits = 16,
+    logger: LoggerLike | None = None,
+    create_connection: Callable[..., ServerConnection] | None = None,
+    backlog: int | None = None,
 ) -> None:
     """Run a WebSocket server on a Unix socket that dispatches connections to several handlers.
 
@@ -72,7 +133,7 @@ async def unix_route(
         url_map: As for ``route``, as are those that aren't listed here.
         path: Path of the socket.
         task_status: Is told when connections are accepted.
-        **kwargs: As for ``unix_serve``.
     """
-    router = prepare_route(Router, url_map, server_name, ssl, create_router, kwargs)
-    await unix_serve(router.handler, path, task_status=task_status, **kwargs)
+    options = arguments(locals())
+    router = prepare_route(Router, options, ())
+    await unix_serve(router.handler, **options)

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl as ssl_module
 import stat
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
-from typing import Annotated, Any, TypeAlias, Unpack
+from typing import Any, TypeAlias
 
 import trio
 
 from wsproto_fast import ServerProtocol
 from wsproto_fast.frames import CloseCode, State
-from wsproto_fast.http11 import Response
-from wsproto_fast.typing import LoggerLike, PathLike
+from wsproto_fast.http11 import SERVER, Request, Response
+from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .._basic_auth import basic_auth
 from .._connection import ServerSide
-from .._options import (
-    AnswerLater,
-    ConnectionOptions,
-    Option,
-    ServerOptions,
-    complete,
-    documented,
-)
+from .._options import SERVER_OPTIONS, AnswerLater, Limits, arguments, defaults
 from .._server import BaseServer, ServerSettings, check_close, check_listening
 from ._transports import start_tls
 from .connection import Connection, broadcast
@@ -38,33 +32,22 @@ broadcast.__module__ = __name__
 Handler: TypeAlias = "Callable[[ServerConnection], Awaitable[None]]"
 
 
-class ServeOptions(ServerOptions["ServerConnection", AnswerLater], total=False):
-    """Options of ``serve``."""
-
-    host: Annotated[
-        str | bytes | None, Option(None, "Address or name to listen on; None for all addresses.")
-    ]
-    backlog: Annotated[
-        int | None, Option(None, "Number of connections that may wait to be accepted.")
-    ]
-    listeners: Annotated[
-        Sequence[trio.abc.Listener[Any]] | None,
-        Option(None, "Listeners to use instead of new ones, which the server closes."),
-    ]
-    ssl: Annotated[
-        ssl_module.SSLContext | None, Option(None, "Configuration of TLS; None for no TLS.")
-    ]
-
-
-@documented(ConnectionOptions)
 class ServerConnection(ServerSide, Connection):
     """A connection accepted by a server.
 
     Args:
         nursery: Nursery for tasks that the connection needs now and then.
         stream: Stream to the peer.
-        {connection_args}
+        protocol: Engine of the connection.
         server: Server that accepted the connection.
+        ping_interval: Seconds between keepalive pings; None for none.
+        ping_timeout: Seconds after a keepalive ping in which something must be received, and in
+            four times as many its answer, unless it is all one frame; None for no limit. While
+            reading is paused, it is enough that the peer's host acknowledges what is sent, which
+            Linux tells; elsewhere nothing is expected then.
+        close_timeout: Seconds that closing may last; None for no limit.
+        max_queue: Number of received frames in the queue above which reading pauses, or a pair of
+            this and of the number at which it resumes; None for no limit.
     """
 
     server: Server
@@ -76,9 +59,21 @@ class ServerConnection(ServerSide, Connection):
         stream: trio.abc.Stream,
         protocol: ServerProtocol,
         server: Server,
-        **options: Unpack[ConnectionOptions],
+        *,
+        ping_interval: float | None = 20,
+        ping_timeout: float | None = 20,
+        close_timeout: float | None = 10,
+        max_queue: Limits = 16,
     ) -> None:
-        super().__init__(nursery, stream, protocol, **options)
+        super().__init__(
+            nursery,
+            stream,
+            protocol,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            close_timeout=close_timeout,
+            max_queue=max_queue,
+        )
         self.server = server
 
     async def handshake(self, open_timeout: float | None = None) -> None:
@@ -112,7 +107,6 @@ class ServerConnection(ServerSide, Connection):
         self.server._connections.discard(self)
 
 
-@documented()
 class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
     """A WebSocket server; what ``nursery.start(serve, ...)`` returns.
 
@@ -133,7 +127,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
         super().__init__(handler, logger)
         self.listeners = list(listeners)
         self._settings: ServerSettings[ServerConnection] = ServerSettings(
-            handler, complete(ServeOptions, ServeOptions()), ServerConnection
+            handler, defaults(SERVER_OPTIONS), ServerConnection
         )
         self._ssl: ssl_module.SSLContext | None = None
         self._nursery: trio.Nursery | None = None  # of connections, and what serves them
@@ -248,7 +242,16 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
 
         A handler may call this: it isn't waited for, then. Cancelling this closes all at once.
 
-        {close_server}
+        Stops listening, refuses connections that are in their opening handshake with 503, closes
+        the open ones, and waits for their handlers.
+
+        Args:
+            close_connections: Whether to close open connections.
+            code: Close code for them.
+            reason: Close reason for them.
+
+        Raises:
+            ProtocolError: If the code or the reason isn't allowed.
         """
         check_close(code, reason)
         try:
@@ -288,13 +291,33 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
                 self._nursery.start_soon(connection.aclose, code, reason)
 
 
-@documented(ServeOptions)
 async def serve(
     handler: Handler,
     port: int | None = None,
     *,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
-    **kwargs: Unpack[ServeOptions],
+    host: str | bytes | None = None,
+    listeners: Sequence[trio.abc.Listener[Any]] | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    origins: Sequence[Origin | re.Pattern[str] | None] | None = None,
+    extensions: Sequence[Any] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    select_subprotocol: Callable[[ServerConnection, Sequence[Subprotocol]], Subprotocol | None]
+    | None = None,
+    compression: str | None = "deflate",
+    process_request: Callable[[ServerConnection, Request], AnswerLater] | None = None,
+    process_response: Callable[[ServerConnection, Request, Response], AnswerLater] | None = None,
+    server_header: str | None = SERVER,
+    check_host: bool = True,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    close_timeout: float | None = 10,
+    max_size: Limits = 2**20,
+    max_queue: Limits = 16,
+    logger: LoggerLike | None = None,
+    create_connection: Callable[..., ServerConnection] | None = None,
+    backlog: int | None = None,
 ) -> None:
     """Run a WebSocket server, until it is closed.
 
@@ -304,18 +327,47 @@ async def serve(
     ``handler`` is a coroutine function; ``process_request`` and ``process_response`` may be.
 
     Args:
-        {serve_args}
+        handler: Called with each open connection; when it returns, the connection is closed with
+            1000, when it raises, with 1011.
         port: TCP port; 0 for a free one.
         task_status: Is told when connections are accepted.
+        host: Address or name to listen on; None for all addresses.
+        listeners: Listeners to use instead of new ones, which the server closes.
+        ssl: Configuration of TLS; None for no TLS.
+        origins: Acceptable values of the Origin header: strings, compiled regular expressions (full
+            match), or None for requests without one. None instead of a sequence: don't check.
+        extensions: Extension factories, in order of preference.
+        subprotocols: Subprotocols, in order of preference.
+        select_subprotocol: Called with the connection and the offered subprotocols; returns the one
+            to use.
+        compression: "deflate" or None.
+        process_request: Called with the connection and the request; may return a response to be
+            sent instead of accepting the connection.
+        process_response: Called with the connection, the request and the response; may change the
+            response or return another one.
+        server_header: Value of the Server header; None for none.
+        check_host: Refuse requests whose Host header is missing, repeated or malformed.
+        open_timeout: Seconds that the opening handshake may last; None for no limit.
+        ping_interval: Seconds between keepalive pings; None for none.
+        ping_timeout: Seconds after a keepalive ping in which something must be received, and in
+            four times as many its answer, unless it is all one frame; None for no limit. While
+            reading is paused, it is enough that the peer's host acknowledges what is sent, which
+            Linux tells; elsewhere nothing is expected then.
+        close_timeout: Seconds that closing may last; None for no limit.
+        max_size: Limit on incoming messages in bytes, or a pair of limits on messages and on
+            fragments; None for no limit.
+        max_queue: Number of received frames in the queue above which reading pauses, or a pair of
+            this and of the number at which it resumes; None for no limit.
+        logger: Logger; ``wsapi.server`` by default.
+        create_connection: Class of connections, or factory called like it.
+        backlog: Number of connections that may wait to be accepted.
 
     Raises:
         TypeError, ValueError: If an argument isn't acceptable.
         OSError: If it isn't possible to listen there.
     """
-    options = complete(ServeOptions, kwargs, "serve")
-    settings = ServerSettings(handler, options, ServerConnection)
-    host, backlog, listeners = options["host"], options["backlog"], options["listeners"]
-    check_listening(host, port, {"ssl": options["ssl"]})
+    settings = ServerSettings(handler, locals(), ServerConnection)
+    check_listening(host, port, {"ssl": ssl})
     if listeners is None:
         if port is None:
             raise ValueError("port is required, unless there are listeners")
@@ -324,7 +376,7 @@ async def serve(
         raise ValueError("port, host and backlog must be None when there are listeners")
     server = Server(listeners, handler, settings.logger)
     server._settings = settings
-    server._ssl = options["ssl"]
+    server._ssl = ssl
     await server.serve_forever(task_status)
 
 
@@ -333,7 +385,28 @@ async def unix_serve(
     path: PathLike | None = None,
     *,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
-    **kwargs: Unpack[ServeOptions],
+    host: str | bytes | None = None,
+    listeners: Sequence[trio.abc.Listener[Any]] | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    origins: Sequence[Origin | re.Pattern[str] | None] | None = None,
+    extensions: Sequence[Any] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    select_subprotocol: Callable[[ServerConnection, Sequence[Subprotocol]], Subprotocol | None]
+    | None = None,
+    compression: str | None = "deflate",
+    process_request: Callable[[ServerConnection, Request], AnswerLater] | None = None,
+    process_response: Callable[[ServerConnection, Request, Response], AnswerLater] | None = None,
+    server_header: str | None = SERVER,
+    check_host: bool = True,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    close_timeout: float | None = 10,
+    max_size: Limits = 2**20,
+    max_queue: Limits = 16,
+    logger: LoggerLike | None = None,
+    create_connection: Callable[..., ServerConnection] | None = None,
+    backlog: int | None = None,
 ) -> None:
     """Run a WebSocket server that listens on a Unix socket, until it is closed.
 
@@ -342,29 +415,29 @@ async def unix_serve(
     Args:
         handler: As for ``serve``.
         path: Path of the socket.
-        task_status: Is told when connections are accepted.
-        **kwargs: As for ``serve``.
+        task_status: As for ``serve``, as are those that aren't listed here.
 
     Raises:
         TypeError, ValueError: If an argument isn't acceptable.
         OSError: If it isn't possible to listen there.
     """
+    options = arguments(locals())
+    where: dict[str, Any] = {"path": options.pop("path")}
     if path is None:
-        return await serve(handler, task_status=task_status, **kwargs)
-    if kwargs.get("listeners") is not None:
+        return await serve(**options)
+    if listeners is not None:
         raise ValueError("exactly one of path and listeners must be given")
-    options: dict[str, Any] = {"path": path}
-    check_listening(kwargs.get("host"), None, options)
-    backlog = kwargs.pop("backlog", None)
-    listener = await _listen(options["path"], 128 if backlog is None else backlog)
-    inode = _inode(options["path"])
+    check_listening(host, None, where)
+    del options["backlog"]
+    listener = await _listen(where["path"], 128 if backlog is None else backlog)
+    inode = _inode(where["path"])
     try:
-        kwargs["listeners"] = [listener]
-        await serve(handler, task_status=task_status, **kwargs)
+        options["listeners"] = [listener]
+        await serve(**options)
     finally:
         listener.socket.close()
-        if inode is not None and _inode(options["path"]) == inode:
-            os.unlink(options["path"])
+        if inode is not None and _inode(where["path"]) == inode:
+            os.unlink(where["path"])
 
 
 async def _listen(path: str | bytes, backlog: int) -> trio.SocketListener:
