@@ -251,8 +251,11 @@ class Connection(BaseConnection):
             raise InvalidState("connection is connecting")
         self._pump.finish()
         closed = self.protocol.close_exc
-        # Not the InvalidState that is being handled, but what broke the connection.
-        raise closed from closed.__cause__
+        try:
+            # Not the InvalidState that is being handled, but what broke the connection.
+            raise closed from closed.__cause__
+        finally:
+            del closed  # which refers to this frame
 
     def ping(self, data: DataLike | None = None, *, ack_on_close: bool = False) -> threading.Event:
         """Send a Ping.

@@ -9,6 +9,7 @@ import socket
 import ssl as ssl_module
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from math import inf
 from time import monotonic, sleep
@@ -506,11 +507,14 @@ def serve(
         transport["path"] = checked["path"]
     if sock is None:
         sock = _listen(host, port, transport)
-    server = Server(
-        sock,
-        lambda sock, address: server._handle(settings, handler, ssl, sock),
-        settings.logger,
-    )
+
+    def handle(sock: socket.socket, address: Any) -> None:
+        server = reference()
+        assert server is not None
+        server._handle(settings, handler, ssl, sock)
+
+    server = Server(sock, handle, settings.logger)
+    reference = weakref.ref(server)  # the server has the function
     server._log_listening(sock)
     return server
 
