@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.wsapi.helpers import (
     CLOSE,
+    LOOPS,
     PING,
     PONG,
     TEXT,
@@ -142,3 +146,21 @@ class TestStartOpen:
         await client.close()
         await server.wait_closed()
         assert server.close_code == 1000
+
+
+@pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
+def test_loops_are_freed(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Programs call asyncio.run() again and again: nothing of ours may keep its event loop."""
+    loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+
+    async def main() -> None:
+        loops.add(asyncio.get_running_loop())
+        async with pair() as (client, server):
+            await client.send("x")
+            await server.recv()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+    del runner
+    gc.collect()
+    assert not list(loops)

@@ -91,7 +91,7 @@ cdef class Pump:
             `_act`, `_update_reading`, `_set_timer` are called when there is something for them.
         protocol: Engine of the connection.
         loop: Event loop of the connection.
-        done: A future of that loop that is done.
+        done: A future that is done.
     """
 
     cdef Protocol _protocol

@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import (
     Any,
     Literal,
-    NamedTuple,
     Self,
     cast,
     overload,
@@ -41,23 +40,29 @@ __all__ = ["Connection"]
 # buffer_updated() returns. An idle connection has none of its own.
 READ_BUFFER_SIZE = 256 * 1024
 
-_shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared] = weakref.WeakKeyDictionary()
+_read_buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = (
+    weakref.WeakKeyDictionary()
+)
 
 
-class _Shared(NamedTuple):
-    """What the connections of an event loop share."""
+class _NoLoop:
+    """What a future asks of its event loop if nothing ever waits for it."""
 
-    read_buffer: memoryview
-    done: asyncio.Future[None]
+    def get_debug(self) -> bool:
+        return False
 
 
-def _shared_by(loop: asyncio.AbstractEventLoop) -> _Shared:
+# What a task that is resumed by a pump reads its result from: it is of no loop, so that it keeps
+# none alive.
+_DONE: asyncio.Future[None] = asyncio.Future(loop=cast(asyncio.AbstractEventLoop, _NoLoop()))
+_DONE.set_result(None)
+
+
+def _read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
     try:
-        return _shared[loop]
+        return _read_buffers[loop]
     except KeyError:
-        done: asyncio.Future[None] = asyncio.Future(loop=loop)
-        done.set_result(None)
-        return _shared.setdefault(loop, _Shared(memoryview(bytearray(READ_BUFFER_SIZE)), done))
+        return _read_buffers.setdefault(loop, memoryview(bytearray(READ_BUFFER_SIZE)))
 
 
 class Connection(AsyncConnection, asyncio.BufferedProtocol):
@@ -105,9 +110,8 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         )
         self.write_limit = write_limit
         self.loop = asyncio.get_running_loop()
-        shared = _shared_by(self.loop)
-        protocol.use_read_buffer(shared.read_buffer)
-        self._pump = Pump(self, protocol, self.loop, shared.done)
+        protocol.use_read_buffer(_read_buffer(self.loop))
+        self._pump = Pump(self, protocol, self.loop, _DONE)
         self._pump.opening = self._opening
         # The transport calls compiled code directly.
         self.get_buffer = protocol.get_buffer  # type: ignore[method-assign] # see above
