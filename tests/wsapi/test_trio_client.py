@@ -119,6 +119,21 @@ class TestContext:
         with pytest.raises(ValueError, match="incompatible"):
             unix_connect("path", stream=one)
 
+    @pytest.mark.parametrize("secure", [False, True])
+    @trio_test
+    async def test_cancelled_client_says_goodbye(
+        self, tls: tuple[ssl.SSLContext, ssl.SSLContext], secure: bool
+    ) -> None:
+        options: Any = {"ssl": tls[0]} if secure else {}
+        async with serving(codes := Codes(), **options) as (_server, uri):
+            with trio.CancelScope() as scope:
+                async with connect(uri, **({"ssl": tls[1]} if secure else {})) as connection:
+                    scope.cancel()
+                    await connection.recv()
+            assert scope.cancelled_caught
+            assert connection.state is State.CLOSED
+            await until(lambda: codes == [1011])
+
     @trio_test
     async def test_tls_fails(self) -> None:
         """It is an OSError, as on the other front-ends, and what streams of trio raise."""

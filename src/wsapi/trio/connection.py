@@ -373,6 +373,12 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
     async def _write_behind(self) -> None:
         """Write what is pending, in a task of its own."""
         try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except trio.Cancelled:
+            if not self._writing:
+                self._end_with_output()  # nothing is torn yet
+            raise
+        try:
             await self._write()
         except BaseException:
             # Nobody else is going to, and a frame may be torn.
@@ -459,14 +465,22 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
             self._update()
             await self.wait_closed()
         except BaseException:
-            self._abort()
-            await trio.aclose_forcefully(self.stream)
+            if not self._ended:
+                self._end_with_output()
+            with trio.CancelScope(deadline=trio.current_time() + FAREWELL, shield=True):
+                await self._wait_lost()
+            if not self._lost:
+                await trio.aclose_forcefully(self.stream)
             raise
 
     async def wait_closed(self) -> None:
         """Wait until the connection is closed."""
         while not self._ended and self.protocol.state is not State.OPEN:
             await self._wait()
+        await self._wait_lost()
+
+    async def _wait_lost(self) -> None:
+        """Wait for the end of the stream, which has begun."""
         if not self._lost:
             if self._closed is None:
                 self._closed = trio.Event()
