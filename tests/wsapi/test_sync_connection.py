@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -27,6 +28,7 @@ from tests.wsapi.sync_helpers import (
     pair,
     raw_client,
     raw_server,
+    secure_pair,
     serving,
     uri_of,
 )
@@ -526,6 +528,85 @@ def test_close_while_a_sender_is_blocked() -> None:
         assert connection.close_code == 1006
         with pytest.raises(ConnectionClosedError):
             sender.result()
+
+
+ENDS: dict[str, Callable[[Connection], object]] = {
+    "nothing": lambda ws: None,
+    "close": lambda ws: ws.close(),
+    "send": lambda ws: ws.send("more"),
+    "recv": lambda ws: ws.recv(),
+    "recv with timeout": lambda ws: ws.recv(timeout=PATIENCE),
+    "iteration": lambda ws: list(ws),
+    "ping": lambda ws: ws.ping(ack_on_close=True).wait(PATIENCE),
+    "pong": lambda ws: ws.pong(),
+}
+
+
+@pytest.mark.parametrize("action", ENDS)
+def test_unsent_data_and_a_peer_that_half_closes(action: str) -> None:
+    """Whoever waits is done within the time limit for closing, and so is the blocked sender."""
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours, Protocol(Side.SERVER), close_timeout=0.1)
+    with theirs:
+        sender = fill(connection)
+        assert sender.running
+        receiver = Spawned(connection.recv) if action in {"close", "send"} else None
+        theirs.shutdown(socket.SHUT_WR)
+        using = Spawned(ENDS[action], connection)
+        assert connection.wait_closed(PATIENCE)
+        with contextlib.suppress(ConnectionClosed):
+            using.result()
+        with pytest.raises(ConnectionClosedError):
+            sender.result()
+        if receiver is not None:
+            with pytest.raises(ConnectionClosedError):
+                receiver.result()
+        assert connection.close_code == 1006
+    eventually(lambda: threads_named(HOUSEKEEPER) == 0)
+
+
+def test_shutdown_with_unsent_data_and_a_client_that_half_closes() -> None:
+    def send_much(ws: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                ws.send(FILLING[1])
+
+    with serving(send_much, close_timeout=0.1) as server, raw_client(server) as peer:
+        time.sleep(0.2)  # now it is blocked
+        peer.sock.shutdown(socket.SHUT_WR)
+        Spawned(server.shutdown).result()
+
+
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("end", ["close", "reset", "answer"])
+def test_whoever_waits_is_done_when_another_thread_closes(
+    request: pytest.FixtureRequest, secured: bool, end: str
+) -> None:
+    sock: Any
+    theirs: socket.socket
+    sock, theirs = secure_pair(request.getfixturevalue("tls")) if secured else socket.socketpair()
+    connection = Connection(sock, Protocol(Side.SERVER), close_timeout=0.2)
+    with theirs:
+        peer = RawPeer(theirs, masked=True)
+        event = connection.ping(ack_on_close=True)
+        peer.read()
+        waiting = [
+            Spawned(connection.recv),
+            Spawned(connection.wait_closed),
+            Spawned(event.wait, PATIENCE),
+            *(Spawned(connection.close) for _ in range(3)),
+        ]
+        if end == "answer":
+            assert peer.read() == (CLOSE, close_payload(1000))
+            peer.write(CLOSE, close_payload(1000))
+        if end != "close":
+            theirs.close()
+        for thread in waiting:
+            with contextlib.suppress(ConnectionClosed):
+                thread.result()
+        for use in (lambda: connection.recv(timeout=0), lambda: connection.recv(timeout=-1)):
+            with pytest.raises(ConnectionClosed):
+                use()
 
 
 def test_pongs_are_bounded(both_ends: tuple[Connection, RawPeer]) -> None:
