@@ -139,16 +139,6 @@ def apply_mask(data, mask) -> bytes:
     return result
 
 
-def is_utf8_prefix(data, *, bint complete=False) -> bool:
-    """Tell whether ``data`` is the beginning of valid UTF-8; with ``complete``, whether it is valid."""
-    cdef const unsigned char[::1] source = data
-    cdef ws_utf8_state state
-    memset(&state, 0, sizeof(state))
-    if source.shape[0] and ws_utf8_check(&state, &source[0], source.shape[0]) != <size_t>source.shape[0]:
-        return False
-    return not (complete and state.missing)
-
-
 cdef list _opcodes = [None] * 16
 for _member in Opcode:
     _opcodes[_member] = _member
