@@ -15,7 +15,7 @@ JOBS := 2
 COMPILED := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 LINTED := src tests benchmarks examples demo setup.py
 
-.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check soak fuzz sanitize clean distclean
+.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check soak fuzz wsproto-suite sanitize clean distclean
 
 build: $(VENV)/.built ## create .venv and compile in place (the default)
 
@@ -84,6 +84,9 @@ soak: build ## the stress tests, for a minute each
 
 fuzz: build ## the compressor on random messages, for five minutes
 	WSPROTO_FAST_FUZZ_SECONDS=300 $(PY) -m pytest tests/wsproto_fast/test_compressor.py -k random --timeout=600
+
+wsproto-suite: build ## the tests of wsproto, on our engine with its interface
+	.ci/wsproto-suite $(abspath $(PY))
 
 # Compiles elsewhere, so that what is in place stays as it is.
 sanitize: $(VENV)/.deps ## the engine's tests under address and undefined-behaviour sanitizers

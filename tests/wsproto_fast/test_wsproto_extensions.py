@@ -22,7 +22,7 @@ from wsproto_fast.wsproto.extensions import (
     Extension,
     PerMessageDeflate,
 )
-from wsproto_fast.wsproto.frame_protocol import CloseReason, Opcode, RsvBits
+from wsproto_fast.wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, RsvBits
 from wsproto_fast.wsproto.utilities import LocalProtocolError
 
 from .helpers import BINARY, CONT, PING, TEXT, frame, header, parse
@@ -124,7 +124,8 @@ ACCEPTS: list[tuple[dict[str, Any], str, str | None]] = [
     ({}, "; server_max_window_bits=16", None),
     ({}, "; client_max_window_bits=x", None),
     ({}, "; client_max_window_bits=9; client_max_window_bits=9", None),
-    ({}, "; =", None),
+    ({}, "; =", ""),
+    ({}, "i am no header; really", ""),
 ]
 
 
@@ -541,3 +542,47 @@ def test_base_class() -> None:
     assert extension.frame_inbound_payload_data(None, b"x") == b"x"
     assert extension.frame_inbound_complete(None, True) is None
     assert extension.frame_outbound(None, Opcode.TEXT, none, b"x", True) == (none, b"x")
+
+
+@pytest.mark.parametrize("client", [True, False])
+@pytest.mark.parametrize("cut", [0, 3, 6])
+def test_driven_by_hand(client: bool, cut: int) -> None:
+    extension = PerMessageDeflate()
+    extension.finalize("permessage-deflate")
+    proto = FrameProtocol(client=client, extensions=[extension])
+    claimed = RsvBits(True, False, False)
+    compressor = zlib.compressobj(wbits=-15)
+    for text in (b"x" * 23, b"y" * 4000):
+        compressed = compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH)[:-4]
+        assert extension.frame_inbound_header(proto, Opcode.BINARY, claimed, cut) == claimed
+        first = extension.frame_inbound_payload_data(proto, compressed[:cut])
+        assert extension.frame_inbound_complete(proto, False) is None
+        unset = RsvBits(False, False, False)
+        size = len(compressed) - cut
+        assert extension.frame_inbound_header(proto, Opcode.CONTINUATION, unset, size) == claimed
+        second = extension.frame_inbound_payload_data(proto, compressed[cut:])
+        last = extension.frame_inbound_complete(proto, True)
+        assert isinstance(first, bytes)
+        assert isinstance(second, bytes)
+        assert isinstance(last, bytes)
+        assert first + second + last == text
+
+
+def test_driven_by_hand_beyond_the_limit() -> None:
+    extension = PerMessageDeflate()
+    extension.finalize("permessage-deflate")
+    proto = FrameProtocol(client=True, extensions=[extension], max_size=1000)
+    extension.frame_inbound_header(proto, Opcode.BINARY, RsvBits(True, False, False), 10)
+    bomb = zlib.compress(bytes(100_000), wbits=-15)
+    assert extension.frame_inbound_payload_data(proto, bomb) is CloseReason.MESSAGE_TOO_BIG
+
+
+def test_no_limit() -> None:
+    extension = PerMessageDeflate()
+    extension.finalize("permessage-deflate")
+    proto = FrameProtocol(client=True, extensions=[extension], max_size=None)
+    assert proto.remaining_size is None
+    extension.frame_inbound_header(proto, Opcode.BINARY, RsvBits(True, False, False), 10)
+    compressor = zlib.compressobj(wbits=-15)
+    data = compressor.compress(bytes(100_000)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    assert extension.frame_inbound_payload_data(proto, data) == bytes(100_000)

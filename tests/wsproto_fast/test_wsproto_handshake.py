@@ -376,6 +376,76 @@ def test_initiate_upgrade_connection(path: str | bytes) -> None:
     assert connection.send(AcceptConnection()).startswith(b"HTTP/1.1 101 ")
 
 
+def test_initiate_upgrade_connection_with_text() -> None:
+    connection = server()
+    headers: Any = list(HEADERS.items())
+    connection.initiate_upgrade_connection(headers, "/chat?x=1")
+    assert list(connection.events()) == list(server(request()).events())
+    for name, value in [("a\u20ac", "b"), ("a", "\u20ac"), ("a b", "c"), ("a", "b\r\nc: d")]:
+        with pytest.raises(LocalProtocolError):
+            server().initiate_upgrade_connection([*headers, (name, value)], "/")
+
+
+@pytest.mark.parametrize("path", ["", "/a b", "/a\r\nb", "/\xe9", b"/\xe9"])
+def test_initiate_upgrade_connection_with_another_path(path: str | bytes) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+    with pytest.raises(RemoteProtocolError, match="Bad HTTP message"):
+        server().initiate_upgrade_connection(headers, path)
+
+
+# In the order in which programs are told.
+FAULTS = [
+    ({"Connection": "close"}, 400, "Missing header, 'Connection: Upgrade'"),
+    ({"Sec_WebSocket_Version": "11"}, 426, "Missing header, 'Sec-WebSocket-Version'"),
+    ({"Sec_WebSocket_Key": None}, 400, "Missing header, 'Sec-WebSocket-Key'"),
+    ({"Upgrade": "h2c"}, 400, "Missing header, 'Upgrade: websocket'"),
+]
+
+
+@pytest.mark.parametrize("version", ["11", None])
+@pytest.mark.parametrize("first", range(len(FAULTS)))
+def test_order_of_faults(first: int, version: str | None) -> None:
+    changes: dict[str, str | None] = {}
+    for change, _, _ in FAULTS[first:]:
+        changes |= change  # type: ignore[arg-type]
+    _, status, text = FAULTS[first]
+    if "Sec_WebSocket_Version" in changes:
+        changes["Sec_WebSocket_Version"] = version
+    with pytest.raises(RemoteProtocolError) as caught:
+        server(request(**changes))
+    assert str(caught.value) == text
+    hint = caught.value.event_hint
+    assert isinstance(hint, RejectConnection)
+    if "Sec-WebSocket-Version" in text:
+        assert hint.headers == [(b"Sec-WebSocket-Version", b"13")]
+        assert hint.status_code == (400 if version is None else status)
+    else:
+        assert hint.headers == []
+        assert hint.status_code == status
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"host": "a b"},
+        {"host": "a\r\nb"},
+        {"host": "a/b"},
+        {"target": "/a b"},
+        {"target": "/\r\nA: b"},
+        {"target": ""},
+        {"subprotocols": ["a b"]},
+        {"subprotocols": ["a\r\nb"]},
+        {"extra_headers": [(b"a b", b"c")]},
+        {"extra_headers": [(b"a", b"b\r\nc: d")]},
+    ],
+)
+def test_requests_that_cant_be_sent(options: dict[str, Any]) -> None:
+    connection = WSConnection(ConnectionType.CLIENT)
+    with pytest.raises(LocalProtocolError):
+        connection.send(Request(**({"host": "h", "target": "/"} | options)))
+    assert connection.send(Request("h", "/")).startswith(b"GET / HTTP/1.1\r\n")
+
+
 def test_initiate_bad_upgrade_connection() -> None:
     with pytest.raises(RemoteProtocolError, match="Bad HTTP message"):
         server().initiate_upgrade_connection([], "/")
@@ -422,9 +492,9 @@ def test_request_of_a_client() -> None:
         (Request("h", ""), "invalid request target"),
         (Request("h", "/\u20ac"), "characters that can't be sent"),
         (Request("h" * 64, "/"), "characters that can't be sent"),
-        (Request("h\r\nX: y", "/"), "invalid value of header b'Host'"),
+        (Request("h\r\nX: y", "/"), "invalid host"),
         (Request("h", "/", subprotocols=["\u20ac"]), "characters that can't be sent"),
-        (Request("h", "/", subprotocols=["a\r\nb"]), "invalid value of header"),
+        (Request("h", "/", subprotocols=["a\r\nb"]), "characters that can't be sent"),
         (Request("h", "/", extra_headers=[(b"", b"")]), "invalid name of a header"),
         (AcceptConnection(), "cannot be sent in state ConnectionState.CONNECTING"),
         (RejectConnection(), "cannot be sent in state ConnectionState.CONNECTING"),
@@ -475,16 +545,16 @@ BAD_RESPONSES: dict[str, tuple[dict[str, str | None], str]] = {
     "bad Connection": ({"Connection": "close"}, "Missing header, 'Connection: Upgrade'"),
     "no Upgrade": ({"Upgrade": None}, "Missing header, 'Upgrade: websocket'"),
     "bad Upgrade": ({"Upgrade": "h2c"}, "Missing header, 'Upgrade: websocket'"),
-    "no token": ({"Sec_WebSocket_Accept": None}, "Missing header, 'Sec-WebSocket-Accept'"),
+    "no token": ({"Sec_WebSocket_Accept": None}, "Bad accept token"),
     "bad token": ({"Sec_WebSocket_Accept": "x"}, "Bad accept token"),
-    "subprotocol": ({"Sec_WebSocket_Protocol": "x"}, "unsupported subprotocol: x"),
+    "subprotocol": ({"Sec_WebSocket_Protocol": "x"}, "unrecognized subprotocol x"),
     "two subprotocols": (
         {"Sec_WebSocket_Protocol": "chat, chat"},
         "invalid Sec-WebSocket-Protocol header: multiple values: chat, chat",
     ),
     "extension": (
         {"Sec_WebSocket_Extensions": "x"},
-        "Unsupported extension: name = x, params = []",
+        "unrecognized extension x",
     ),
     "extension twice": (
         {"Sec_WebSocket_Extensions": "permessage-deflate, permessage-deflate"},

@@ -12,7 +12,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from libc.string cimport memcpy, memset
 
-from .._deflate cimport PerMessageDeflate
+from .._deflate cimport NO_LIMIT, PerMessageDeflate
 from .._frames cimport (
     MAX_HEADER,
     NEED_MORE,
@@ -424,7 +424,8 @@ cdef class FrameEvents(Protocol):
     @property
     def remaining_size(self) -> int | None:
         """Number of bytes that the message being received may still have; None for no limit."""
-        return self._remaining_limit()
+        limit = self._remaining_limit()
+        return None if limit == NO_LIMIT else limit
 
     def _write_through_extensions(self, opcode, data, fin):
         rsv = RsvBits(False, False, False)
@@ -662,7 +663,7 @@ def inflate(PerMessageDeflate deflate not None, bytes data not None, bint fin, l
         ProtocolError: If it isn't valid.
         PayloadTooBig: If more would come out.
     """
-    return deflate.decompress(data, fin, limit)
+    return deflate.decompress(data, fin, NO_LIMIT if limit is None else limit)
 
 
 def deflate(PerMessageDeflate deflate not None, bytes data not None, bint fin) -> bytes:

@@ -131,15 +131,17 @@ class Extension(ABC):
 
 
 def _parameters(header: str) -> dict[str, str | None]:
-    """Return the parameters of one extension in a header.
+    """Return the parameters of one extension in a header; none of what can't be read.
+
+    The opening handshake has refused that. Who calls these methods otherwise is used to it.
 
     Raises:
-        ValueError: If the header is malformed, or if a parameter is repeated.
+        ValueError: If a parameter is repeated.
     """
     try:
         ((_, parameters),) = parse_extension(header)
-    except InvalidHeader as exc:
-        raise ValueError(str(exc)) from exc
+    except (InvalidHeader, ValueError):
+        return {}
     if len(dict(parameters)) != len(parameters):
         raise ValueError(f"repeated parameter in {header}")
     return dict(parameters)

@@ -93,6 +93,11 @@ class FrameProtocol:
         self.extensions = [extension for extension in extensions if extension.enabled()]
         self._sink = FrameEvents(client, self.extensions, max_size=max_size)
 
+    @property
+    def remaining_size(self) -> int | None:
+        """Number of bytes that a message may still have, for extensions; None for no limit."""
+        return self._sink.remaining_size
+
     def receive_bytes(self, data: BytesLike) -> None:
         """Take received bytes; ``received_frames()`` tells what they mean.
 
@@ -175,6 +180,11 @@ class FrameDecoder:
         self.client = client
         self.extensions = list(extensions or ())
         self._sink = FrameEvents(client, self.extensions, max_size=DEFAULT_MAX_SIZE, raw=True)
+
+    @property
+    def remaining_size(self) -> int | None:
+        """Number of bytes that a message may still have, for extensions; None for no limit."""
+        return self._sink.remaining_size
 
     def receive_bytes(self, data: BytesLike) -> None:
         """Take received bytes.

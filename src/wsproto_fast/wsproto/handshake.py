@@ -24,7 +24,13 @@ from ..exceptions import (
     InvalidUpgrade,
     NegotiationError,
 )
-from ..headers import build_extension, parse_extension, parse_subprotocol
+from ..headers import (
+    build_extension,
+    build_subprotocol,
+    is_valid_host,
+    parse_extension,
+    parse_subprotocol,
+)
 from ..http11 import Request as HTTPRequest
 from ..http11 import Response as HTTPResponse
 from ..http11 import parse_content_length
@@ -71,7 +77,7 @@ _NEGOTIATED = {
 }
 
 
-def _to_http(headers: Iterable[tuple[bytes, bytes]]) -> HTTPHeaders:
+def _to_http(headers: Iterable[tuple[bytes | str, bytes | str]]) -> HTTPHeaders:
     """Check headers that are to be sent.
 
     Raises:
@@ -79,6 +85,12 @@ def _to_http(headers: Iterable[tuple[bytes, bytes]]) -> HTTPHeaders:
     """
     result = HTTPHeaders()
     for name, value in headers:
+        # Servers with ASGI's habits give bytes, others str.
+        try:
+            name = name.encode("ascii") if isinstance(name, str) else bytes(name)
+            value = value.encode("iso-8859-1") if isinstance(value, str) else bytes(value)
+        except UnicodeError as exc:
+            raise LocalProtocolError(f"invalid header {name!r}: {value!r}") from exc
         if _token.fullmatch(name) is None:
             raise LocalProtocolError(f"invalid name of a header: {name!r}")
         try:
@@ -112,6 +124,17 @@ def _refuse(
     return RemoteProtocolError(message, event_hint=hint)
 
 
+def _first_fault(exc: InvalidHandshake, headers: HTTPHeaders) -> InvalidHandshake:
+    """Return what programs expect to be told first: the version, then the key, then Upgrade."""
+    if isinstance(exc, InvalidHeader) and exc.name in ("Upgrade", "Sec-WebSocket-Key"):
+        versions = headers.get_all("Sec-WebSocket-Version")
+        if versions != [WEBSOCKET_VERSION.decode()]:
+            return InvalidHeader("Sec-WebSocket-Version", ", ".join(versions) or None)
+        if "Sec-WebSocket-Key" not in headers:
+            return InvalidHeader("Sec-WebSocket-Key")
+    return exc
+
+
 def _complaint(exc: InvalidHandshake) -> RemoteProtocolError:
     """Translate what the engine found wrong."""
     if isinstance(exc, InvalidMethod):
@@ -128,7 +151,7 @@ def _complaint(exc: InvalidHandshake) -> RemoteProtocolError:
             known: Headers = [(b"Sec-WebSocket-Version", WEBSOCKET_VERSION)]
             message = "Missing header, 'Sec-WebSocket-Version'"
             return _refuse(message, 426 if exc.value else 400, known)
-        if exc.name == "Sec-WebSocket-Accept" and exc.value is not None:
+        if exc.name == "Sec-WebSocket-Accept":
             return _refuse("Bad accept token")
         if exc.value is None:
             return _refuse(f"Missing header, '{exc.name}'")
@@ -207,19 +230,24 @@ class H11Handshake:
         """Begin with a request that was received and parsed elsewhere.
 
         Args:
-            headers: Headers of the request.
+            headers: Headers of the request; names and values may be str, too.
             path: Request target.
 
         Raises:
-            LocalProtocolError: On a client.
+            LocalProtocolError: On a client, or if headers aren't well formed.
             RemoteProtocolError: If the request isn't right.
         """
         if self.client:
             raise LocalProtocolError(
                 "Cannot initiate an upgrade connection when acting as the client"
             )
-        target = path if isinstance(path, str) else path.decode("ascii")
-        self.receive_data(HTTPRequest(target, _to_http(headers)).serialize())
+        head = _to_http(headers)
+        try:
+            target = path if isinstance(path, str) else path.decode("ascii")
+            data = HTTPRequest(target, head).serialize()
+        except ValueError as exc:
+            raise _refuse("Bad HTTP message") from exc
+        self.receive_data(data)
 
     def send(self, event: Event) -> bytes:
         """Return the bytes to send for an event.
@@ -304,7 +332,7 @@ class H11Handshake:
                 subprotocols += parse_subprotocol(value)
             host = headers["Host"].encode("ascii").decode("idna")
         except InvalidHandshake as exc:
-            raise _complaint(exc) from exc
+            raise _complaint(_first_fault(exc, headers)) from exc
         except UnicodeError as exc:
             raise _refuse("Bad HTTP message") from exc
         self._accept_token = accept.encode()
@@ -378,10 +406,14 @@ class H11Handshake:
         try:
             host = event.host.encode("idna")
             target = event.target.encode("ascii")
-            subprotocols = ", ".join(event.subprotocols).encode("ascii")
+            subprotocols = build_subprotocol(
+                [Subprotocol(name) for name in event.subprotocols]
+            ).encode()
             offers = b", ".join(_offers(extensions))
-        except UnicodeError as exc:
+        except ValueError as exc:
             raise LocalProtocolError(f"Event {event} has characters that can't be sent") from exc
+        if not is_valid_host(host.decode()):
+            raise LocalProtocolError(f"invalid host: {event.host!r}")
         if _target.fullmatch(target) is None:
             raise LocalProtocolError(f"invalid request target: {event.target!r}")
         nonce = generate_nonce()
@@ -446,7 +478,7 @@ class H11Handshake:
         try:
             checker.process_response(message)
         except NegotiationError as exc:
-            raise _refuse(str(exc)) from exc
+            raise _refuse(self._unrecognized(message.headers) or str(exc)) from exc
         except InvalidHandshake as exc:
             raise _complaint(exc) from exc
         extensions = cast("list[Extension]", checker.extensions)
@@ -456,6 +488,20 @@ class H11Handshake:
             extensions=extensions,
             extra_headers=_from_http(message.headers, _NEGOTIATED),
         )
+
+    def _unrecognized(self, headers: HTTPHeaders) -> str | None:
+        """Tell what of an answer wasn't offered, None for nothing."""
+        assert self._request is not None
+        offered = [extension.name for extension in cast("Any", self._request.extensions)]
+        for value in headers.get_all("Sec-WebSocket-Extensions"):
+            for name, _ in parse_extension(value):
+                if name not in offered:
+                    return f"unrecognized extension {name}"
+        for value in headers.get_all("Sec-WebSocket-Protocol"):
+            for subprotocol in parse_subprotocol(value):
+                if subprotocol not in self._request.subprotocols:
+                    return f"unrecognized subprotocol {subprotocol}"
+        return None
 
     def _open(self, extensions: list[Extension], trailing_data: bytes) -> None:
         self._connection = Connection(
