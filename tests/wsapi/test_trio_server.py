@@ -24,8 +24,11 @@ from wsproto_fast import State
 
 
 class TestNursery:
+    @pytest.mark.parametrize("secure", [False, True])
     @trio_test
-    async def test_cancelled(self) -> None:
+    async def test_cancelled(
+        self, tls: tuple[ssl.SSLContext, ssl.SSLContext], secure: bool
+    ) -> None:
         ended: list[str] = []
 
         async def handler(connection: ServerConnection) -> None:
@@ -36,9 +39,11 @@ class TestNursery:
 
         async with trio.open_nursery() as outer:
             async with trio.open_nursery() as nursery:
-                server = await nursery.start(serve, handler, 0)
+                context = tls[0] if secure else None
+                server = await nursery.start(functools.partial(serve, handler, 0, ssl=context))
                 port = server.listeners[0].socket.getsockname()[1]
-                connection = await outer.start(_connected, f"ws://localhost:{port}")
+                uri = f"ws{'s' * secure}://localhost:{port}"
+                connection = await outer.start(_connected, uri, tls[1] if secure else None)
                 nursery.cancel_scope.cancel()
             assert ended == ["handler"]
             with pytest.raises(ConnectionClosedError, match="received 1011"):
@@ -100,10 +105,10 @@ class TestNursery:
             assert not nursery.child_tasks
 
 
-async def _connected(uri: str, task_status: Any) -> None:
+async def _connected(uri: str, context: ssl.SSLContext | None = None, *, task_status: Any) -> None:
     """Hold a connection, in the background."""
     with contextlib.suppress(ConnectionClosedError):
-        async with connect(uri) as connection:
+        async with connect(uri, ssl=context) as connection:
             task_status.started(connection)
             await trio.sleep_forever()
 

@@ -467,8 +467,7 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
         except BaseException:
             if not self._ended:
                 self._end_with_output()
-            with trio.CancelScope(deadline=trio.current_time() + FAREWELL, shield=True):
-                await self._wait_lost()
+            await self._wait_for_farewell()
             if not self._lost:
                 await trio.aclose_forcefully(self.stream)
             raise
@@ -485,6 +484,11 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
             if self._closed is None:
                 self._closed = trio.Event()
             await self._closed.wait()
+
+    async def _wait_for_farewell(self) -> None:
+        """Wait a little, even if this is cancelled, for the end of the stream, which has begun."""
+        with trio.CancelScope(deadline=trio.current_time() + FAREWELL, shield=True):
+            await self._wait_lost()
 
     def _abort(self, exc: Exception | None = None) -> None:
         """Close the connection at once, without a closing handshake.

@@ -227,6 +227,8 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
         except BaseException:
             # There is no time for a closing handshake.
             connection._drop(code)
+            # The stream is closed when this returns.
+            await connection._wait_for_farewell()
             raise
         await connection.aclose(code)
 
