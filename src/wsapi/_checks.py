@@ -28,6 +28,7 @@ __all__ = [
     "check_logger",
     "check_names",
     "check_origins",
+    "check_overrides",
     "check_pair",
     "check_port",
     "check_subprotocols",
@@ -83,6 +84,25 @@ def check_names(function: str, options: Mapping[str, Any], names: Iterable[str])
     if unknown := options.keys() - set(names):
         raise TypeError(f"{function}() got unexpected keyword arguments: {sorted(unknown)}")
     return dict(options)
+
+
+def check_overrides(subclass: type, names: frozenset[str]) -> None:
+    """Refuse a class that overrides methods of the reference that have no counterpart here.
+
+    Nobody would call them, and the program wouldn't know.
+
+    Args:
+        subclass: The class.
+        names: Names of methods.
+
+    Raises:
+        TypeError: If it does.
+    """
+    if subclass.__module__.startswith("wsapi."):
+        return
+    for name in names & vars(subclass).keys():
+        if not any(hasattr(base, name) for base in subclass.__bases__):
+            raise TypeError(f"{subclass.__qualname__}.{name}() isn't called by anything in wsapi")
 
 
 def check_instance(

@@ -27,6 +27,35 @@ __all__ = ["BaseConnect", "TransportNames", "unix_arguments"]
 
 ConnectionT = TypeVar("ConnectionT")
 
+# What `websockets` has inside its connect classes, and programs override or change.
+_FOREIGN_METHODS = frozenset(
+    {
+        "connect",
+        "enable_tls",
+        "open_connection",
+        "open_socket",
+        "open_tcp_connection",
+        "open_tcp_stream",
+    }
+)
+_FOREIGN_SETTINGS = frozenset(
+    {
+        "connection_kwargs",
+        "create_connection",
+        "create_connection_kwargs",
+        "factory",
+        "open_socket_kwargs",
+        "open_tcp_stream_kwargs",
+        "protocol_kwargs",
+        "proxy_server_hostname",
+        "proxy_ssl",
+        "server_hostname",
+        "sock",
+        "ssl",
+        "stream",
+    }
+)
+
 
 class TransportNames(NamedTuple):
     """What a front-end calls the options that say where to connect and how.
@@ -131,6 +160,15 @@ class BaseConnect(Generic[ConnectionT]):
             "logger": self.logger,
         }
         self._default_context: ssl_module.SSLContext | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        _checks.check_overrides(cls, _FOREIGN_METHODS)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _FOREIGN_SETTINGS:
+            raise AttributeError(f"{name} can't be changed any more; it is an argument")
+        super().__setattr__(name, value)
 
     # ------------------------------------------------------------------ what next
 

@@ -22,7 +22,7 @@ from wsproto_fast.frames import MAX_FRAGMENTS, CloseCode, State
 from wsproto_fast.http11 import Request, Response
 from wsproto_fast.typing import DataLike, LoggerLike, StatusLike, Subprotocol
 
-from ._checks import check_backlog, queue_marks
+from ._checks import check_backlog, check_overrides, queue_marks
 from ._options import CONNECTION_OPTIONS, Limits
 from .limits import given_up
 
@@ -105,6 +105,29 @@ class _Timeout:
             raise
 
 
+# What `websockets` has inside its connections, and programs override.
+_FOREIGN_METHODS = frozenset(
+    {
+        "acknowledge_pending_pings",
+        "acknowledge_pings",
+        "close_socket",
+        "close_stream",
+        "data_received",
+        "drain",
+        "keepalive",
+        "pause_reading",
+        "process_event",
+        "recv_events",
+        "resume_reading",
+        "send_context",
+        "send_data",
+        "set_connection_exc",
+        "start_keepalive",
+        "terminate_pending_pings",
+    }
+)
+
+
 class BaseConnection:
     """A WebSocket connection, whatever one waits by.
 
@@ -127,6 +150,10 @@ class BaseConnection:
     ping_interval = _Timeout()
     ping_timeout = _Timeout()
     close_timeout = _Timeout()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        check_overrides(cls, _FOREIGN_METHODS)
 
     def __init__(
         self,

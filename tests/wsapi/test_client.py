@@ -9,6 +9,7 @@ import pytest
 from wsapi._client import BaseConnect, TransportNames, unix_arguments
 from wsapi._connection import ClientSide
 from wsapi._options import CLIENT_OPTIONS, defaults
+from wsapi.asyncio.client import ClientConnection, connect
 from wsapi.proxy import parse_proxy
 from wsapi.uri import parse_uri
 
@@ -116,3 +117,24 @@ class TestConnect:
             unix_arguments(None, None, {})
         with pytest.raises(ValueError, match="path and stream arguments are incompatible"):
             unix_arguments("x", None, {"stream": 1}, "stream")
+
+
+class TestForeignOverrides:
+    """What programs override or change in `websockets`, and nothing here would call or read."""
+
+    @pytest.mark.parametrize("name", ["open_tcp_connection", "enable_tls", "connect"])
+    def test_of_connectors(self, name: str) -> None:
+        with pytest.raises(TypeError, match=rf"Mine\.{name}\(\) isn't called"):
+            type("Mine", (connect,), {name: lambda *args: None})
+
+    @pytest.mark.parametrize("name", ["recv", "send", "close", "process_redirect", "mine"])
+    def test_others(self, name: str) -> None:
+        for base in (ClientConnection, connect):
+            type("Mine", (base,), {name: lambda *args: None})
+
+    @pytest.mark.parametrize("name", ["ssl", "create_connection", "protocol_kwargs"])
+    def test_settings(self, name: str) -> None:
+        connector = connect(URI)
+        with pytest.raises(AttributeError, match=f"{name} can't be changed any more"):
+            setattr(connector, name, None)
+        connector.mine = 1  # type: ignore[attr-defined] # a program's own

@@ -245,3 +245,13 @@ class TestSkippedBroadcasts:
         assert caught.value.exceptions[0] is first
         assert caught.value.exceptions[1].__cause__ is second
         assert str(caught.value.exceptions[1]) == "failed to write message"
+
+
+class TestForeignOverrides:
+    """What programs override or change in `websockets`, and nothing here would call or read."""
+
+    @pytest.mark.parametrize("name", ["keepalive", "process_event", "send_data", "data_received"])
+    def test_of_connections(self, name: str) -> None:
+        for base in (BaseConnection, ClientSide):
+            with pytest.raises(TypeError, match=rf"Mine\.{name}\(\) isn't called"):
+                type("Mine", (base,), {name: lambda *args: None})
