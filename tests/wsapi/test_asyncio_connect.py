@@ -10,6 +10,7 @@ import pytest
 
 from tests.wsapi.helpers import port_of, serving, uri_of
 from wsapi.asyncio.client import ClientConnection, connect
+from wsproto_fast.uri import parse_uri
 
 
 @pytest.fixture(autouse=True)
@@ -122,3 +123,20 @@ async def test_cancelled_anywhere() -> None:
 
 async def opened(uri: str) -> ClientConnection:
     return await connect(uri)
+
+
+@pytest.mark.parametrize(
+    "options, limits",
+    [
+        ({}, {"ssl_handshake_timeout": 10, "ssl_shutdown_timeout": 10}),
+        ({"open_timeout": 9, "close_timeout": None}, {"ssl_handshake_timeout": 9}),
+        (
+            {"ssl_handshake_timeout": 7, "ssl_shutdown_timeout": 6},
+            {"ssl_handshake_timeout": 7, "ssl_shutdown_timeout": 6},
+        ),
+    ],
+)
+def test_tls_lasts_no_longer_than_all(options: dict[str, Any], limits: dict[str, float]) -> None:
+    connector = connect("wss://h/", ssl=CONTEXT, **options)
+    given = connector._bounded(connector._tls(parse_uri("wss://h/")))
+    assert given == {"ssl": CONTEXT, "server_hostname": "h", **limits}

@@ -429,7 +429,7 @@ class connect(BaseConnect[ClientConnection]):
         """Connect to the server, through a proxy or not."""
         loop = asyncio.get_running_loop()
         options = self._options
-        tls = self._tls(uri) or {}
+        tls = self._bounded(self._tls(uri))
         if "path" in options:
             await loop.create_unix_connection(
                 lambda: connection, options["path"], sock=options.get("sock"), **tls
@@ -468,9 +468,22 @@ class connect(BaseConnect[ClientConnection]):
             finally:
                 del tunnel, connection  # the traceback mustn't hold what holds the exception
 
+    def _bounded(self, tls: dict[str, Any] | None) -> dict[str, Any]:
+        """Complete the options for TLS: opening and closing it last no longer than they may in all.
+
+        uvloop's timer of a TLS handshake can outlive the connection, which it keeps alive.
+        """
+        if tls is None:
+            return {}
+        limits = {
+            "ssl_handshake_timeout": self.open_timeout,
+            "ssl_shutdown_timeout": self._connection_options["close_timeout"],
+        }
+        return {name: limit for name, limit in limits.items() if limit} | tls
+
     async def _open_tunnel(self, proxy: Proxy, tunnel: _Tunnel, tcp: dict[str, Any]) -> None:
         """Connect to an HTTP proxy and ask it to connect to the server."""
-        tls = self._proxy_tls(proxy) or {}
+        tls = self._bounded(self._proxy_tls(proxy))
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: tunnel, proxy.host, proxy.port, **tcp, **tls)
         tunnel.held = True
