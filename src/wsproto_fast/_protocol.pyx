@@ -389,7 +389,8 @@ cdef class Protocol(Receiver):
             if self._debug():
                 self.logger.debug("< EOF")
             if self._state == CONNECTING:
-                self._receive_handshake_eof()
+                if not self._discarding:
+                    self._receive_handshake_eof()
             elif not self._discarding and self.parser_exc is None:
                 self.parser_exc = EOFError("unexpected end of stream")
             self._send_eof()
@@ -744,6 +745,8 @@ cdef class Protocol(Receiver):
     def close(self, code=1000, reason: str = "", *, now: float | None = None) -> None:
         """Start the closing handshake, unless it has started; received data isn't wanted any more.
 
+        Before the opening handshake is answered, give it up.
+
         Args:
             code: Close code (RFC 6455 section 7.4); None for none.
             reason: Close reason, at most 123 bytes of UTF-8.
@@ -759,6 +762,10 @@ cdef class Protocol(Receiver):
                 self._fail(CloseCode.INTERNAL_ERROR, "close during fragmented message")
             else:
                 self.send_close(code, reason)
+        elif self._state == CONNECTING and not self._discarding:
+            self._set_handshake_failed(ConnectionAbortedError("closed during opening handshake"))
+            self._send_eof()
+            self.transport_action = max(self.transport_action, CLOSE)
         if self._state == CLOSING:
             self._start_closing()
 

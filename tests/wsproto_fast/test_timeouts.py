@@ -4,7 +4,16 @@ from typing import Any
 
 import pytest
 
-from wsproto_fast import Close, ConnectionClosedError, Protocol, Side, State, activity
+from wsproto_fast import (
+    Close,
+    ConnectionClosedError,
+    Protocol,
+    ServerProtocol,
+    Side,
+    State,
+    activity,
+)
+from wsproto_fast.exceptions import InvalidState
 
 from .helpers import BINARY, CLOSE, PING, PONG, SIDES, TEXT, frame, output, sent
 
@@ -100,6 +109,33 @@ class TestOpening:
         assert isinstance(protocol.handshake_exc, TimeoutError)
         assert protocol.transport_action == activity.ABORT
         assert protocol.close_expected()
+
+    def test_closed_before_it_is_open(self) -> None:
+        protocol = ServerProtocol()
+        protocol.set_timeouts(open_timeout=10, close_timeout=5, now=T0)
+        protocol.receive_data(b"GET / HT", T0)
+        protocol.close(now=T0 + 1)
+        assert protocol.transport_action == activity.CLOSE
+        assert protocol.close_expected()
+        assert due(protocol) == 6.0
+        with pytest.raises(InvalidState):
+            protocol.send_response(protocol.reject(503, ""))
+        protocol.receive_data(b"TP/1.1\r\n\r\n", T0 + 2)
+        assert protocol.events_received() == []
+        exc = protocol.handshake_exc
+        protocol.connection_lost()
+        assert protocol.handshake_exc is exc
+        assert isinstance(exc, ConnectionAbortedError)
+        assert output(protocol) == b""
+
+    def test_closed_after_a_refusal(self) -> None:
+        protocol = ServerProtocol()
+        protocol.set_timeouts(close_timeout=5, now=T0)
+        protocol.send_response(protocol.reject(403, ""), T0)
+        protocol.close(now=T0 + 1)
+        assert protocol.transport_action == activity.HALF_CLOSE
+        assert due(protocol) == 5.0
+        assert b" 403 " in output(protocol)
 
     def test_nothing_but_the_deadline_is_due_before_opening(self) -> None:
         protocol = Protocol(Side.CLIENT, state=State.CONNECTING)

@@ -14,7 +14,7 @@ from libc.math cimport INFINITY
 
 from wsproto_fast._protocol cimport Protocol
 from wsproto_fast._queue cimport ATTENTION, FLUSH, MESSAGE
-from wsproto_fast._sender cimport CONNECTING, OPEN, PreparedMessage
+from wsproto_fast._sender cimport OPEN, PreparedMessage
 
 from ._wire cimport Wire
 
@@ -359,8 +359,6 @@ cdef class Pump(Wire):
         """Wait until the connection is closed, reading until then."""
         self._lock()
         try:
-            if self._protocol._state == CONNECTING and not self._protocol.close_expected():
-                self._lose(None)
             while not self.closed:
                 self._read(INFINITY)
         finally:

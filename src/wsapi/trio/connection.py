@@ -459,8 +459,6 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
             ProtocolError: If the code or the reason isn't allowed; the connection stays open.
         """
         self.protocol.close(code, reason, now=trio.current_time())
-        if self.protocol.state is State.CONNECTING:
-            self._end()
         try:
             self._update()
             await self.wait_closed()

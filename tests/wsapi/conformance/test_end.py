@@ -7,7 +7,9 @@ waits for it.
 from __future__ import annotations
 
 import contextlib
+import gc
 import ssl
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -205,3 +207,50 @@ async def test_refusal_that_is_not_read(
             await perform(ending, peer)
             await server.close()
             assert not server.accepted
+
+
+async def test_closed_by_process_request(driver: Driver) -> None:
+    """The request isn't answered, and nobody waits for the end of ``open_timeout``."""
+
+    async def process_request(ws: Ws, request: Request) -> None:
+        await ws.close()
+        await ws.close()
+        assert ws.state is State.CLOSED
+
+    async def handler(ws: Ws) -> None:
+        raise AssertionError("there is no connection")
+
+    async with driver.serve(handler, process_request=process_request, open_timeout=None) as server:
+        assert await server.ask_bytes(request()) == b""
+        await driver.until(lambda: not server.accepted)
+
+
+async def test_closed_by_process_request_for_a_client_that_sends_on(driver: Driver) -> None:
+    async def process_request(ws: Ws, request: Request) -> None:
+        await ws.close()
+
+    async with driver.serve(
+        until_closed, process_request=process_request, open_timeout=None
+    ) as server:
+        assert await server.ask_bytes(request() + frame(2, bytes(1000), masked=True)) == b""
+        await server.close()
+        assert not server.accepted
+
+
+async def test_nothing_is_due_after_the_end(driver: Driver) -> None:
+    """No timer, alarm or entry of a schedule keeps a connection that is lost."""
+    gone = []
+
+    async def handler(ws: Ws) -> None:
+        gone.append(weakref.ref(ws.raw))
+        await ws.wait_closed()
+
+    async with driver.serve(handler, ping_interval=3600, ping_timeout=3600) as server:
+        for ending in (close, half_close, reset):
+            async with driver.raw_client(server) as peer:
+                await server.connection()
+                await perform(ending, peer)
+            await driver.until(lambda: not server.accepted)
+        gc.collect()
+        await driver.until(lambda: not any(reference() for reference in gone))
+        assert len(gone) == 3
