@@ -15,7 +15,7 @@ JOBS := 2
 COMPILED := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 LINTED := src tests benchmarks examples demo setup.py
 
-.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check soak fuzz wsproto-suite sanitize clean distclean
+.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check soak faults fuzz wsproto-suite sanitize clean distclean
 
 build: $(VENV)/.built ## create .venv and compile in place (the default)
 
@@ -81,6 +81,10 @@ dist-check: $(VENV)/.deps ## build both, install the wheel elsewhere, run the sd
 
 soak: build ## the stress tests, for a minute each
 	WSAPI_STRESS_SECONDS=60 $(PY) -m pytest tests/wsapi/test_sync_stress.py --timeout=300
+
+faults: build ## thousands of connections through a proxy that harms them (FAULTS_MINUTES=30)
+	FAULTS_ROUNDS=10 $(PY) -m pytest -q tests/faults/test_scenarios.py
+	$(PY) -m tests.faults
 
 fuzz: build ## the compressor on random messages, for five minutes
 	WSPROTO_FAST_FUZZ_SECONDS=300 $(PY) -m pytest tests/wsproto_fast/test_compressor.py -k random --timeout=600
