@@ -39,6 +39,10 @@ ASGIApplication: TypeAlias = Callable[
 
 HeaderPairs: TypeAlias = Iterable[tuple[bytes, bytes]]
 
+# Seconds that a client has to answer the Close frame of a server that stops: who is silent must not
+# keep it from stopping. Closing at once could lose that frame to a reset (RFC 6455 section 7.1.1).
+SHUTDOWN_TIMEOUT = 0.05
+
 CLOSED = "Unexpected ASGI message '{}', after sending 'websocket.close' or a complete response."
 
 
@@ -133,21 +137,23 @@ class ASGIConnection(Connection):
         self._pump.update()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
+        # Whoever waits is resumed in there, and must find it.
         self._end()
+        super().connection_lost(exc)
 
     def shutdown(self) -> None:
         """Begin to close the connection because the server stops; safe to be called again."""
-        protocol = self.protocol
+        if self._lost:
+            return
         if self._disconnect is not None:
-            return  # it is being closed already
-        if protocol.state is State.CONNECTING:
-            if self._task is None:
-                self._close_transport()
-            else:
-                self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n")
-        else:
+            pass  # it is being closed already
+        elif self.protocol.state is not State.CONNECTING:
             self._close(CloseCode.SERVICE_RESTART)
+        elif self._task is not None:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n")
+        else:
+            self._close_transport()
+        self.loop.call_later(SHUTDOWN_TIMEOUT, self._close_transport)
 
     # ------------------------------------------------------------------ opening handshake
 
@@ -162,6 +168,7 @@ class ASGIConnection(Connection):
     def _start(self, request: Request) -> None:
         self.response = response = self.protocol.accept(request)
         if response.status_code != 101:
+            response.headers = self._completed(Headers(), response.headers)
             self._respond(response)
             return
         self.scope = self._make_scope(request)
@@ -208,14 +215,24 @@ class ASGIConnection(Connection):
 
     def _refuse(self, status: HTTPStatus, text: str) -> None:
         response = self.protocol.reject(status, text)
-        self._add_default_headers(response.headers)
+        response.headers = self._completed(Headers(), response.headers)
         self._respond(response)
+
+    def _completed(self, headers: Headers, others: Headers) -> Headers:
+        """Add to headers of the application those of the server, then others that there must be."""
+        self._add_default_headers(headers)
+        missing = [(name, value) for name, value in others.raw_items() if name not in headers]
+        for name, value in missing:
+            headers[name] = value
+        return headers
 
     def _add_default_headers(self, headers: Headers) -> None:
         """Add what the server adds, unless who made the response has thought of it."""
-        for name, value in self.default_headers():
-            if (key := name.decode("latin-1")) not in headers:
-                headers[key] = value.decode("latin-1")
+        decoded = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in self.default_headers()]
+        # There may be several with the same name.
+        missing = [(name, value) for name, value in decoded if name not in headers]
+        for name, value in missing:
+            headers[name] = value
 
     # ------------------------------------------------------------------ the application
 
@@ -229,15 +246,20 @@ class ASGIConnection(Connection):
         except BaseException:
             self.log.exception("Exception in ASGI application\n")
         else:
-            code = CloseCode.NORMAL_CLOSURE
             if self._opening and self._disconnect is None:
                 self.log.error("ASGI callable returned without completing handshake.")
             elif result is not None:
                 self.log.error("ASGI callable should return None, but returned '%s'.", result)
+            else:
+                code = CloseCode.NORMAL_CLOSURE
         if self._disconnect is not None:
             return
         if not self._opening:
             self._close(code)
+        elif self._denial is not None:
+            # Nothing is known of the rest of this response, and there can't be another one.
+            self.protocol.give_up(abort=False, now=monotonic())
+            self._pump.update()
         else:
             self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error")
 
@@ -303,6 +325,8 @@ class ASGIConnection(Connection):
         if self._finished and not self._lost:
             raise RuntimeError(CLOSED.format(kind))
         if self._disconnect is not None:
+            if kind == "websocket.close":
+                return  # that is what it wants
             raise ClientDisconnected
         if not self._opening:
             if kind != "websocket.close":
@@ -370,14 +394,11 @@ class ASGIConnection(Connection):
                 del headers[name]
         template = self.protocol.reject(HTTPStatus.FORBIDDEN, "").headers
         del template["Content-Length"]
-        for name, value in template.raw_items():
-            if name not in headers:
-                headers[name] = value
+        headers = self._completed(headers, template)
         if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
             body = b""  # RFC 9110 sections 15.3.5 and 15.4.5
         else:
             headers["Content-Length"] = str(len(body))
-        self._add_default_headers(headers)
         self._finished = True
         self._respond(Response(status, _phrase(status), headers, body))
 

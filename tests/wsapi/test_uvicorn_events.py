@@ -19,6 +19,7 @@ from tests.wsapi.helpers import (
     until,
 )
 from tests.wsapi.uvicorn_helpers import (
+    DEFAULT_HEADERS,
     Head,
     accepted,
     client,
@@ -29,9 +30,18 @@ from tests.wsapi.uvicorn_helpers import (
 )
 from wsapi.asgi import ClientDisconnected
 from wsapi.exceptions import ConcurrencyError, InvalidHeaderValue, ProtocolError
+from wsapi.uvicorn import WebSocketProtocol
 
 # uvicorn puts a request together again from what each of its two parsers gives.
 HTTP = ["h11", "httptools"]
+
+
+class Patient(WebSocketProtocol):
+    """Closing may last for ever."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.close_timeout = None
+        super().connection_made(transport)
 
 
 async def answer(app: Any, handshake: bytes | None = None, **options: Any) -> tuple[Head, bytes]:
@@ -137,6 +147,42 @@ class TestAccept:
             "connection open",
             "connection closed",
         ]
+
+    @pytest.mark.parametrize("outcome", ["accepts", "refuses", "denies", "fails"])
+    async def test_default_headers(self, outcome: str) -> None:
+        """They stay, however many have the same name, unless the application sets the same ones."""
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            headers = [(b"X-OWN", b"mine")]
+            if outcome == "accepts":
+                await send({"type": "websocket.accept", "headers": headers})
+            elif outcome == "refuses":
+                await send({"type": "websocket.close"})
+            elif outcome == "denies":
+                event: Any = {"type": "websocket.http.response.start", "status": 401}
+                await send({**event, "headers": headers})
+                await send({"type": "websocket.http.response.body"})
+            else:
+                raise ValueError("broken")
+
+        async with serving_app(app) as running:
+            more = [(b"link", b"</a>"), (b"link", b"</b>"), (b"x-own", b"1"), (b"x-own", b"2")]
+            running.state.default_headers = DEFAULT_HEADERS + more
+            async with client(running, request()) as (_, head):
+                assert head.get("Link") == ["</a>", "</b>"]
+                assert head.get("Server") == ["uvicorn"]
+                assert head.get("Date") == ["Mon, 23 Nov 2026 04:00:00 GMT"]
+                own = ["mine"] if outcome in ("accepts", "denies") else ["1", "2"]
+                assert head.get("X-Own") == own
+        if outcome == "fails":
+            logged_errors("Exception in ASGI application\n")
+
+    async def test_default_headers_of_bad_requests(self) -> None:
+        async with serving_app(echo_app) as running:
+            async with client(running, request(Sec_WebSocket_Version="12")) as (_, head):
+                assert head.status == 400
+                assert head.get("Server") == ["uvicorn"]
 
     async def test_no_header_that_the_server_does_not_want(self) -> None:
         async with serving_app(echo_app) as running:
@@ -456,16 +502,29 @@ class TestEndOfTheApplication:
         assert head.status == 500
         logged_errors("ASGI callable returned without completing handshake.")
 
-    async def test_fails_in_the_middle_of_a_denial(self) -> None:
+    @pytest.mark.parametrize("ws", [WebSocketProtocol, "websockets-sansio"])
+    @pytest.mark.parametrize("body", [False, True])
+    @pytest.mark.parametrize("fails", [False, True])
+    async def test_leaves_a_denial_unfinished(self, ws: Any, body: bool, fails: bool) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await receive()
             await send({"type": "websocket.http.response.start", "status": 404})
-            await send({"type": "websocket.http.response.body", "body": b"half", "more_body": True})
-            raise ValueError("broken")
+            if body:
+                await send(
+                    {"type": "websocket.http.response.body", "body": b"half", "more_body": True}
+                )
+            if fails:
+                raise ValueError("broken")
 
-        head, body = await answer(app)
-        assert (head.status, body) == (500, b"Internal Server Error")
-        logged_errors("Exception in ASGI application\n")
+        async with serving_app(app, ws) as running:
+            async with raw_client(running, b"") as peer:  # type: ignore[arg-type]
+                peer.writer.write(request())
+                assert await peer.read_to_end() == b""
+        logged_errors(
+            "Exception in ASGI application\n"
+            if fails
+            else "ASGI callable returned without completing handshake."
+        )
 
     async def test_fails_after_a_denial(self) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -500,7 +559,7 @@ class TestEndOfTheApplication:
 
         async with serving_app(app) as running:
             async with raw_client(running) as peer:  # type: ignore[arg-type]
-                assert await peer.read() == (0x80 | CLOSE, close_payload(1000))
+                assert await peer.read() == (0x80 | CLOSE, close_payload(1011))
         logged_errors("ASGI callable should return None, but returned '7'.")
 
 
@@ -595,9 +654,10 @@ class TestClosingByTheClient:
             await accepted(receive, send)
             event = await receive()
             assert event["type"] == "websocket.disconnect"
-            for late in ("websocket.send", "websocket.close"):
+            for _ in range(2):
                 with pytest.raises(ClientDisconnected):
-                    await send({"type": late, "text": "x"})
+                    await send({"type": "websocket.send", "text": "x"})
+                await send({"type": "websocket.close", "code": 4000})
             await send({"type": "websocket.send", "text": "x"})
 
         app, seen = recording(app)
@@ -648,6 +708,31 @@ class TestShutdown:
                 assert await peer.read_to_end() == b"Server is shutting down.\n"
         assert seen[1] == {"type": "websocket.disconnect", "code": 1006}
         assert isinstance(seen[2], ClientDisconnected)
+
+    @pytest.mark.parametrize("ws", [Patient, "websockets-sansio", "wsproto"])
+    @pytest.mark.parametrize("when", ["connecting", "open", "closing"])
+    async def test_silent_client(self, ws: Any, when: str) -> None:
+        """It doesn't keep a server from stopping; uvicorn's classes close without a deadline."""
+        started = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            if when == "connecting":
+                await receive()
+            else:
+                await accepted(receive, send)
+                if when == "closing":
+                    await send({"type": "websocket.close"})
+            started.set()
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+
+        async with serving_app(app, ws) as running:
+            async with raw_client(running, b"") as peer:  # type: ignore[arg-type]
+                peer.writer.write(request())
+                await started.wait()
+                for connection in list(running.state.connections):
+                    connection.shutdown()
+                await until(lambda: not running.state.connections and not running.state.tasks)
 
     async def test_while_closing(self) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:

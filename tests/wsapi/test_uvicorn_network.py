@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import os
+import socket
 import ssl
 import struct
 import zlib
@@ -300,6 +303,123 @@ class TestClosing:
                 assert await peer.read_to_end() == b""
                 await until(lambda: len(seen) == 2)
         assert seen[1] == {"type": "websocket.disconnect", "code": 1006}
+
+
+def blocking_client(port: int, tls: ssl.SSLContext | None, more: bytes) -> socket.socket:
+    """Send a request; with ``more``, read the answer and send that, too."""
+    sock = socket.create_connection(("127.0.0.1", port), 10)
+    if tls is not None:
+        sock = tls.wrap_socket(sock, server_hostname="localhost")
+    sock.sendall(request())
+    if more:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += sock.recv(1)
+        sock.sendall(more)
+    return sock
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def on_uvloop() -> bool:
+    return type(asyncio.get_running_loop()).__module__.startswith("uvloop")
+
+
+def end_of_stream(sock: socket.socket) -> None:
+    """With TLS, there is no close_notify before."""
+    sock.shutdown(socket.SHUT_WR)
+
+
+def break_tls(sock: socket.socket) -> None:
+    """Write what isn't a record of TLS."""
+    os.write(sock.fileno(), b"garbage" * 10)
+
+
+class TestLostConnections:
+    """They are an event, never an exception out of receive()."""
+
+    @pytest.mark.parametrize("when", ["waits", "is busy", "sends", "waits before accepting"])
+    @pytest.mark.parametrize(
+        "secure, lose",
+        [
+            (False, reset),
+            (False, socket.socket.close),
+            (False, end_of_stream),
+            (True, reset),
+            (True, end_of_stream),
+            (True, break_tls),
+        ],
+    )
+    async def test_event(
+        self, when: str, secure: bool, lose: Any, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+    ) -> None:
+        if (when, secure, lose) == ("sends", True, end_of_stream) and on_uvloop():
+            pytest.skip("uvloop first writes everything; it is for keepalive to find that out")
+        ready, lost = asyncio.Event(), asyncio.Event()
+        events: list[Any] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            if when != "waits before accepting":
+                await send({"type": "websocket.accept"})
+                assert (await receive())["text"] == "there"
+            asyncio.get_running_loop().call_soon(ready.set)
+            if when == "is busy":
+                await lost.wait()
+            elif when == "sends":
+                with pytest.raises(ClientDisconnected):
+                    while True:
+                        await send({"type": "websocket.send", "bytes": CHUNK})
+            for _ in range(3):
+                events.append(await receive())
+            await send({"type": "websocket.close"})
+            with pytest.raises(ClientDisconnected):
+                await send({"type": "websocket.send", "text": "x"})
+
+        async with serving_app(app, Impatient, tls=tls[0] if secure else None) as running:
+            sock = await asyncio.to_thread(
+                blocking_client,
+                running.sockets[0].getsockname()[1],
+                tls[1] if secure else None,
+                b"" if when == "waits before accepting" else frame(TEXT, b"there", masked=True),
+            )
+            await ready.wait()
+            if when == "sends":
+                await until(lambda: running.connection._pump.writing_paused)
+            with contextlib.closing(sock):
+                lose(sock)
+                await until(lambda: not running.state.connections)
+            lost.set()
+            await until(lambda: not running.state.tasks)
+        assert events == [{"type": "websocket.disconnect", "code": 1006}] * 3
+
+    async def test_messages_before_it(self) -> None:
+        lost = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await accepted(receive, send)
+            await lost.wait()
+            while (await receive())["type"] == "websocket.receive":
+                pass
+
+        app, seen = recording(app)
+        async with serving_app(app) as running:
+            async with connected(running) as peer:
+                for _ in range(3):
+                    peer.write(TEXT, b"x")
+                await peer.writer.drain()
+                peer.write(PING, b"")
+                assert await peer.read() == (0x80 | PONG, b"")
+                peer.abort()
+                await until(lambda: not running.state.connections)
+                lost.set()
+        assert [event["type"] for event in seen[1:]] == [
+            *["websocket.receive"] * 3,
+            "websocket.disconnect",
+        ]
 
 
 class TestKeepalive:

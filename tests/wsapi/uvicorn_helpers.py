@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -25,10 +26,14 @@ class Running:
     Args:
         app: ASGI application.
         ws: Class of WebSocket connections.
+        tls: Context of TLS.
         options: Settings of uvicorn.
     """
 
-    def __init__(self, app: App, ws: type[WebSocketProtocol], **options: Any) -> None:
+    def __init__(
+        self, app: App, ws: Any, *, tls: ssl.SSLContext | None = None, **options: Any
+    ) -> None:
+        self.tls = tls
         options = {"lifespan": "off", "proxy_headers": False, "log_config": None} | options
         self.config = uvicorn.Config(app, ws=ws, **options)
         self.state = ServerState()
@@ -45,7 +50,7 @@ class Running:
             )
 
         self.server = await asyncio.get_running_loop().create_server(
-            connection, "127.0.0.1", 0, ssl=self.config.ssl
+            connection, "127.0.0.1", 0, ssl=self.tls or self.config.ssl
         )
         return self
 
@@ -65,7 +70,7 @@ class Running:
         return connection
 
 
-def serving_app(app: App, ws: type[WebSocketProtocol] = WebSocketProtocol, **options: Any) -> Any:
+def serving_app(app: App, ws: Any = WebSocketProtocol, **options: Any) -> Any:
     return Running(app, ws, **options)
 
 

@@ -447,6 +447,10 @@ cdef class Pump:
             if self.failure is None:
                 self.failure = exc
                 self._give_up(exc, True)
+        else:
+            # What it can't write it drops in silence. Who sends in a loop must be told before the event
+            # loop could: it would never get its turn.
+            self.is_gone()
 
     cpdef bint is_gone(self) except -1:
         """Tell whether somebody else has closed the transport; the connection ends with it."""
