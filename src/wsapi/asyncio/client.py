@@ -11,6 +11,7 @@ import asyncio
 import socket
 import ssl as ssl_module
 import sys
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -108,6 +109,27 @@ class ClientConnection(ClientSide, Connection):
             self._pump.opening = False
             if self._response_waiter is not None and not self._response_waiter.done():
                 self._response_waiter.set_result(None)
+
+
+class _StandIn(asyncio.BufferedProtocol):
+    """Takes the transport for a connection when TLS is set up.
+
+    What a failed handshake leaves behind, such as uvloop's timer, knows only this.
+
+    Args:
+        connection: The connection, which somebody else keeps alive.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = weakref.ref(connection)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        connection = self.connection()
+        if connection is None:
+            cast(asyncio.Transport, transport).abort()
+        else:
+            transport.set_protocol(connection)
+            connection.connection_made(transport)
 
 
 class _Tunnel(asyncio.BufferedProtocol):
@@ -430,21 +452,22 @@ class connect(BaseConnect[ClientConnection]):
         loop = asyncio.get_running_loop()
         options = self._options
         tls = self._bounded(self._tls(uri))
+        protocol = _StandIn(connection) if tls else connection
         if "path" in options:
             await loop.create_unix_connection(
-                lambda: connection, options["path"], sock=options.get("sock"), **tls
+                lambda: protocol, options["path"], sock=options.get("sock"), **tls
             )
             return
         if self._is_ready():
             if options["sock"].fileno() == -1:
                 raise ValueError("sock is closed; it is good for one connection only")
-            await loop.create_connection(lambda: connection, sock=options["sock"], **tls)
+            await loop.create_connection(lambda: protocol, sock=options["sock"], **tls)
             return
         host, port = self._address(uri)
         tcp = self._tcp()
         proxy = self._select_proxy(uri)
         if proxy is None:
-            await loop.create_connection(lambda: connection, host, port, **tcp, **tls)
+            await loop.create_connection(lambda: protocol, host, port, **tcp, **tls)
         elif proxy.is_socks:
             socks = socks_proxy("async_.asyncio", proxy)
             with socks_errors():
@@ -452,7 +475,7 @@ class connect(BaseConnect[ClientConnection]):
                 sock = await socks.connect(
                     host, port, timeout=_NO_TIMEOUT, local_addr=tcp.get("local_addr")
                 )
-            await loop.create_connection(lambda: connection, sock=sock, **tls)
+            await loop.create_connection(lambda: protocol, sock=sock, **tls)
         else:
             tunnel = _Tunnel(ConnectProtocol(proxy, host, port, self.user_agent_header))
             try:
