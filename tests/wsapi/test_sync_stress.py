@@ -1,4 +1,4 @@
-"""Many threads on few connections, which somebody closes now and then.
+"""Many threads on few connections, which somebody closes, or breaks, now and then.
 
 Nothing is lost, doubled, torn, or stuck. WSAPI_STRESS_SECONDS makes each test last longer.
 """
@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import ssl
+import threading
 import time
 from collections import Counter
 from typing import Any
 
 import pytest
 
-from tests.wsapi.sync_helpers import Spawned, serving, uri_of
-from wsapi.exceptions import ConnectionClosed, ConnectionClosedOK
+from tests.wsapi.sync_helpers import PATIENCE, Spawned, serving, uri_of
+from wsapi.exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
 from wsapi.sync.client import ClientConnection, connect
+from wsapi.sync.connection import Connection, broadcast
 from wsapi.sync.server import ServerConnection
 
 SECONDS = float(os.environ.get("WSAPI_STRESS_SECONDS", "1"))
@@ -146,3 +149,124 @@ def test_many_threads_on_shared_connections(tls: bool) -> None:
     assert all(each.messages for each in shared)
     endings = sum((each.endings for each in shared), Counter[str]())
     print(sum(each.messages for each in shared), "messages;", dict(endings))
+
+
+# ---------------------------------------------------------------------- anything, by anybody
+
+# What is done to the socket behind the connection's back.
+BREAKS = {"shut": socket.SHUT_RDWR, "no writing": socket.SHUT_WR, "no reading": socket.SHUT_RD}
+SIZES = (1, 100, 70_000, 300_000)
+
+
+class Actor:
+    """A thread that does anything with a connection until that ends."""
+
+    def __init__(self, ws: Connection, seed: float, stop: threading.Event) -> None:
+        self.ws = ws
+        self.dice = random.Random(seed)
+        self.stop = stop
+        self.thread = Spawned(self.run)
+
+    def run(self) -> None:
+        ways = [
+            *[self.send] * 10,
+            *[self.receive] * 8,
+            *[self.ping] * 2,
+            self.ws.pong,
+            self.send_fragments,
+            self.receive_fragments,
+            lambda: broadcast([self.ws], bytes(self.dice.choice(SIZES))),
+            lambda: self.ws.wait_closed(0.01),
+            lambda: time.sleep(0.001),
+            self.close_seldom,
+        ]
+        while not self.stop.is_set():
+            try:
+                self.dice.choice(ways)()
+            except (ConcurrencyError, TimeoutError):
+                pass
+            except ConnectionClosed:
+                return
+
+    def send(self) -> None:
+        self.ws.send(bytes(self.dice.choice(SIZES)))
+
+    def receive(self) -> None:
+        self.ws.recv(timeout=self.dice.choice([None, 0, 0.001, 0.05]))
+
+    def ping(self) -> None:
+        assert self.ws.ping(ack_on_close=True).wait(PATIENCE)
+
+    def send_fragments(self) -> None:
+        self.ws.send(["a"] * self.dice.randrange(4))
+
+    def receive_fragments(self) -> None:
+        for _ in self.ws.recv_streaming(timeout=0.01):
+            pass
+
+    def close_seldom(self) -> None:
+        if self.dice.random() < 0.1:
+            self.ws.close()
+
+
+def abuse(ws: Connection, dice: random.Random, actors: int) -> None:
+    """Have threads do anything; break the connection; see all of them end."""
+    stop = threading.Event()
+    crowd = [Actor(ws, dice.random(), stop) for _ in range(actors)]
+    time.sleep(dice.random() * 0.2)
+    how = dice.choice(["close", "leave", *BREAKS])
+    if how == "leave":
+        stop.set()
+    elif how in BREAKS:
+        try:
+            with socket.socket(fileno=os.dup(ws._pump.socket.fileno())) as same:
+                same.shutdown(BREAKS[how])
+        except OSError:
+            pass  # it is closed already
+        time.sleep(dice.random() * 0.1)
+    ws.close()
+    assert ws.wait_closed(PATIENCE)
+    stop.set()
+    for actor in crowd:
+        actor.thread.result()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a socket can't be duplicated by its descriptor")
+@pytest.mark.timeout(SECONDS + 60)
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+def test_everybody_ends(tls: tuple[ssl.SSLContext, ssl.SSLContext], scheme: str) -> None:
+    """Whatever threads do when a connection ends, and whoever ends it, none of them hangs."""
+    context = tls if scheme == "wss" else (None, None)
+
+    def handler(ws: ServerConnection) -> None:
+        dice = random.Random(str(ws.id))
+        if dice.random() < 0.5:
+            abuse(ws, dice, 3)
+        elif dice.random() < 0.8:
+            echo_or_close(ws)
+        else:
+            time.sleep(dice.random() * 0.5)  # it doesn't read
+
+    def use(seed: int) -> int:
+        dice = random.Random(seed)
+        count = 0
+        while time.monotonic() < deadline:
+            ws = connect(
+                uri_of(server, scheme=scheme),
+                ssl=context[1],
+                legacy=True,
+                close_timeout=0.5,
+                ping_interval=dice.choice([0.02, 20]),
+                max_queue=dice.choice([4, 16, (2, 1)]),
+            )
+            abuse(ws, dice, 5)
+            count += 1
+        return count
+
+    options: dict[str, Any] = {"close_timeout": 0.5, "max_queue": 4, "ssl": context[0]}
+    with serving(handler, **options) as server:
+        deadline = time.monotonic() + SECONDS
+        users = [Spawned(use, seed) for seed in range(2)]
+        for user in users:
+            user.thread.join(SECONDS + 40)
+        assert all(user.result() for user in users)
