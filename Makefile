@@ -56,7 +56,7 @@ bench: build ## compare with other libraries (BENCH= options), then the engine's
 	$(PY) -m pytest benchmarks/test_engine.py --benchmark-only
 
 bench-smoke: build ## the same, for a moment: shows that it runs, measures nothing
-	$(PY) -m benchmarks.compare --quick --peer wsapi --loop asyncio
+	$(PY) -m benchmarks.compare --quick --peer wsapi --front-end asyncio
 
 lint: $(VENV)/.deps ## ruff, cython-lint
 	$(BIN)/ruff check $(wildcard $(LINTED))

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from wsproto_fast.backends import Backend, available_backends, get_backend
 
-from . import compare, data
+from . import data, process
 
 # What is compressed: messages of a connection, together longer than any window.
 PAYLOADS: Final[dict[str, Callable[[], list[bytes]]]] = {
@@ -210,7 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(table(results))
     if options.json:
         report = {
-            "machine": compare.machine(),
+            "machine": process.machine(),
             "window_bits": options.window_bits,
             "results": [asdict(result) for result in results],
         }

@@ -22,8 +22,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from . import data, load
-from .compare import ROOT
+from . import data, load, peers, process
 
 SIZE: Final = 64
 PAYLOAD: Final = b"x" * SIZE
@@ -91,28 +90,23 @@ LOADS: Final[dict[str, tuple[Load, int]]] = {
     "opening-and-closing": (ending, 200),
 }
 
-# Front-ends, each with the module that runs a server of a peer, and its arguments behind the peer.
-FRONT_ENDS: Final = {
-    "uvloop": ("benchmarks.server", "{peer} echo off uvloop -1"),
-    "asyncio": ("benchmarks.server", "{peer} echo off asyncio -1"),
-    "threads": ("benchmarks.threads", "--serve {peer} --cpu -1"),
-    "trio": ("benchmarks.tasks", "--serve {peer} --cpu -1"),
-}
-
 
 def instructions(front_end: str, peer: str, run: Load, count: int) -> int:
     """Return the instructions of a server for a load."""
-    module, arguments = FRONT_ENDS[front_end]
     with tempfile.TemporaryDirectory() as folder:
         profile = Path(folder, "callgrind.out")
         command = [
             *("valgrind", "--tool=callgrind", "-q", f"--callgrind-out-file={profile}"),
-            *(sys.executable, "-m", module, *arguments.format(peer=peer).split()),
+            *process.command(front_end, peer, "echo", -1),
         ]
         # The same hashes, and so the same collisions, in every run.
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
         with subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            command,
+            cwd=process.ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         ) as server:
             try:
                 return _measured(server, profile, run, count)
@@ -141,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Count, and print a table."""
     parser = argparse.ArgumentParser(description="Count instructions per message and connection.")
     parser.add_argument("--peer", action="append", help="default: wsapi")
-    parser.add_argument("--front-end", action="append", choices=FRONT_ENDS)
+    parser.add_argument("--front-end", action="append", choices=peers.FRONT_ENDS)
     parser.add_argument("--load", action="append", choices=LOADS)
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--quick", action="store_true", help="shows that it runs")
@@ -149,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
     if shutil.which("valgrind") is None:
         parser.error("valgrind isn't installed")
     figures: dict[str, float] = {}
-    for front_end in options.front_end or FRONT_ENDS:
+    for front_end in options.front_end or peers.FRONT_ENDS:
         for peer in options.peer or ["wsapi"]:
             for name in options.load or LOADS:
                 run, count = LOADS[name]

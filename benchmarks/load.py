@@ -1,24 +1,22 @@
 """Load generator: one epoll loop over plain sockets, the same for every peer.
 
 Frames are masked beforehand and every byte that comes back is compared with the wire bytes that a
-correct server sends; the first difference ends the run with `WrongEcho`. Compressed messages have
-many forms: see `Judge`. It knows nothing of the servers but their address and the clock of their
-processor time.
+correct server sends; the first difference ends the run with `WrongEcho`. It knows nothing of the
+servers but their address and the clock of their processor time, and of compression no more than
+that it is agreed on: see `compressed`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import functools
 import itertools
 import select
 import socket
 import struct
 import time
-import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from typing import Final
@@ -30,7 +28,6 @@ TIMEOUT: Final = 10.0  # seconds without any answer after which a server counts 
 SETTLE: Final = 0.3  # seconds for a server to finish what it does after a handshake
 SLICES: Final = 4  # parts of a window, the best of which counts: a burst of noise spoils one or two
 VARIETY: Final = 8  # different messages per connection where one is outstanding
-ROUND: Final = 2 << data.MAX_WINDOW_BITS  # bytes of text in a round of compressed messages
 CLOSE_FRAME: Final = struct.pack("!H", 1000)
 
 # Resumed each time its socket is readable; yields how many messages it finished.
@@ -203,18 +200,6 @@ def connect_many(target: Target, count: int) -> list[socket.socket]:
     return [connect(target, number.to_bytes(16, "big")) for number in range(count)]
 
 
-def connect_compressed(target: Target, count: int) -> tuple[list[socket.socket], data.Deflate]:
-    """Open `count` connections with compression, on which the server agrees alike."""
-    pairs = [
-        connect_offering(target, number.to_bytes(16, "big"), data.OFFER) for number in range(count)
-    ]
-    answers = {deflate for _, deflate in pairs}
-    deflate = answers.pop()
-    if deflate is None or answers:
-        raise WrongEcho("compression isn't agreed on alike on all connections")
-    return [sock for sock, _ in pairs], deflate
-
-
 def rest_of(recv: Callable[[int], bytes], received: bytes, expected: bytes) -> Conversation:
     """Await what is missing of `expected`; anything else is a wrong echo."""
     while received != expected:
@@ -275,147 +260,6 @@ def only_receive(sock: socket.socket, expected: list[bytes]) -> Conversation:
         yield 1
 
 
-@dataclass
-class Traffic:
-    """What all connections received together."""
-
-    wire: int = 0  # bytes, frame headers included
-    text: int = 0  # bytes
-
-    @property
-    def ratio(self) -> float:
-        """Bytes on the wire per byte of text."""
-        return self.wire / self.text
-
-    def clear(self) -> None:
-        """Count from here."""
-        self.wire = self.text = 0
-
-
-def payload_of(received: bytes) -> tuple[bool, bytes] | None:
-    """Take the one frame of a text message apart: whether it is compressed, and its payload.
-
-    Returns None where bytes are missing; raises where it is something else, or more.
-    """
-    first, size = received[0], received[1] if len(received) > 1 else 0
-    if first & ~data.COMPRESSED != 0x80 | data.TEXT or size > 127:
-        raise WrongEcho(f"not an unmasked text message in one frame: {received[:16]!r}")
-    at = {126: 4, 127: 10}.get(size, 2)
-    if len(received) < at:
-        return None
-    if at > 2:
-        size = int.from_bytes(received[2:at], "big")
-    if len(received) > at + size:
-        raise WrongEcho(f"surplus after the message: {received[at + size :][:16]!r}")
-    return (bool(first & data.COMPRESSED), received[at:]) if len(received) == at + size else None
-
-
-class Judge:
-    """Tells whether what a server sends is the text of a stream, compressed as agreed.
-
-    To inflate each message would cost the load generator more than some servers need. But the
-    result depends on nothing but the bytes and the window before them, and once there is a round of
-    text behind a message that window is always the same: what has been inflated to the right text
-    is right when it comes again. Servers do repeat themselves, since a round of text is a multiple
-    of what compressors count in.
-    """
-
-    VARIANTS: Final = 16  # of a message, to keep in mind
-
-    def __init__(self, stream: data.Stream, deflate: data.Deflate) -> None:
-        self.stream = stream
-        self.deflate = deflate
-        self.known: list[set[bytes]] = [set() for _ in stream.payloads]
-        self.inflated = 0  # messages
-
-    def complete(self, number: int, received: bytes) -> bool:
-        """Check message `number`, counted from 0; return whether all of it is there.
-
-        Raises:
-            WrongEcho: it isn't what was sent.
-
-        """
-        known = self.known[number % len(self.known)]
-        if received in known:
-            return True
-        if not received:
-            raise WrongEcho("the server closed the connection")
-        parts = payload_of(received)
-        if parts is None:
-            return False
-        compressed, payload = parts
-        text = self.inflate(number, payload) if compressed else payload
-        expected = self.stream.payloads[number % len(self.known)]
-        if text != expected:
-            raise WrongEcho(f"message {number} has the text {text[:32]!r}, not {expected[:32]!r}")
-        if len(known) >= self.VARIANTS:
-            known.clear()
-        known.add(received)
-        return True
-
-    def inflate(self, number: int, payload: bytes) -> bytes:
-        """Inflate with as much of the text before as the server may refer to."""
-        bits = self.deflate.server_bits
-        window = self.stream.before(number, 1 << bits) if self.deflate.server_takeover else b""
-        inflater = zlib.decompressobj(-bits, zdict=window) if window else zlib.decompressobj(-bits)
-        self.inflated += 1
-        try:
-            return inflater.decompress(payload + data.TAIL)
-        except zlib.error as exc:
-            raise WrongEcho(f"message {number} can't be inflated: {exc}") from exc
-
-
-def receive_compressed(
-    sock: socket.socket, judge: Judge, traffic: Traffic, requests: Iterable[bytes] | None = None
-) -> Conversation:
-    """Await each message of a stream, round and round; send one of `requests` before each."""
-    recv, send = sock.recv, sock.send
-    size = len(judge.stream.payloads[0])
-    limit = size + 64  # surplus bytes are seen now or with the next message
-    finished = 0
-    for number, request in enumerate(itertools.repeat(b"") if requests is None else requests):
-        if request:
-            send(request)
-        yield finished
-        received = recv(limit)
-        while not judge.complete(number, received):
-            yield 0
-            piece = recv(limit)
-            received = received + piece if piece else b""
-        traffic.wire += len(received)
-        traffic.text += size
-        finished = 1
-
-
-@functools.lru_cache(maxsize=4)
-def texts(connections: int, size: int) -> list[list[bytes]]:
-    """Return a round of messages for each connection, made once for all peers."""
-    count = -(-ROUND // size)
-    return [
-        data.json_payloads(count, size, seed=f"{data.SEED}/{number}")
-        for number in range(connections)
-    ]
-
-
-@functools.lru_cache(maxsize=2)
-def streams(connections: int, size: int, deflate: data.Deflate) -> list[data.Stream]:
-    """Compress them, once for all peers that agree on the same."""
-    return [data.Stream.of(payloads, deflate) for payloads in texts(connections, size)]
-
-
-def requests_of(stream: data.Stream) -> Iterator[bytes]:
-    """Return the frames that a client sends, without end."""
-    keys = data.masking_keys(len(stream.payloads))
-    first, again = (
-        [
-            data.frame(data.TEXT | data.COMPRESSED, payload, key)
-            for payload, key in zip(payloads, keys, strict=True)
-        ]
-        for payloads in (stream.first, stream.again)
-    )
-    return itertools.chain(first, itertools.cycle(again))
-
-
 class Poller:
     """Resumes each conversation when its socket is readable."""
 
@@ -445,22 +289,20 @@ def measure(
     warmup: float,
     seconds: float,
     slices: int = SLICES,
-    traffic: Traffic | None = None,
+    begin: Callable[[], object] = int,
 ) -> Window:
     """Call `turn` for `warmup` seconds, then for `seconds`; return the cheapest of its slices.
 
     What the server did in one slice and the client sees in the next is an error of at most the
-    messages in flight, so a slice has to be long enough to make that small. `traffic` is counted
-    over all slices.
+    messages in flight, so a slice has to be long enough to make that small. `begin` is called
+    between warm-up and window.
     """
     end = time.perf_counter() + warmup
     while time.perf_counter() < end:
         turn()
-    if traffic is not None:
-        traffic.clear()
+    begin()
     windows = [measure_slice(clock, turn, seconds / slices) for _ in range(slices)]
-    best = min(windows, key=lambda window: window.cpu_us)
-    return best if traffic is None else replace(best, wire=traffic.ratio)
+    return min(windows, key=lambda window: window.cpu_us)
 
 
 def measure_slice(
@@ -501,19 +343,6 @@ def echo(
     return measure(target.clock, poller.turn, warmup, seconds)
 
 
-def echo_compressed(
-    target: Target, connections: int, size: int, warmup: float, seconds: float
-) -> Window:
-    """Measure echoes of compressed JSON of `size` bytes, one outstanding on each connection."""
-    sockets, deflate = connect_compressed(target, connections)
-    traffic = Traffic()
-    poller = Poller(
-        (sock, receive_compressed(sock, Judge(stream, deflate), traffic, requests_of(stream)))
-        for sock, stream in zip(sockets, streams(connections, size, deflate), strict=True)
-    )
-    return measure(target.clock, poller.turn, warmup, seconds, traffic=traffic)
-
-
 def broadcast(
     target: Target, connections: int, messages: list[bytes], warmup: float, seconds: float
 ) -> Window:
@@ -532,18 +361,6 @@ def broadcast(
     poller = Poller((sock, only_receive(sock, expected)) for sock in sockets)
     turn = everybody(sockets, itertools.cycle(triggers), poller)
     return measure(target.clock, turn, warmup, seconds)
-
-
-def broadcast_compressed(
-    target: Target, connections: int, size: int, warmup: float, seconds: float
-) -> Window:
-    """Measure broadcasts of compressed JSON; from the client the message comes compressed, too."""
-    sockets, deflate = connect_compressed(target, connections)
-    (stream,) = streams(1, size, deflate)
-    judge, traffic = Judge(stream, deflate), Traffic()
-    poller = Poller((sock, receive_compressed(sock, judge, traffic)) for sock in sockets)
-    turn = everybody(sockets, requests_of(stream), poller)
-    return measure(target.clock, turn, warmup, seconds, traffic=traffic)
 
 
 def everybody(
@@ -713,16 +530,3 @@ def exchange_once(
         received += piece
         if not piece or not expected.startswith(received):
             raise mismatch(received, expected)
-
-
-def exchange_once_compressed(sock: socket.socket, stream: data.Stream, judge: Judge) -> None:
-    """Have the first message of a stream echoed, so that both contexts of the server were used."""
-    sock.settimeout(TIMEOUT)
-    key = data.masking_keys(1)[0]
-    sock.sendall(data.frame(data.TEXT | data.COMPRESSED, stream.first[0], key))
-    received = b""
-    while not received or not judge.complete(0, received):
-        piece = sock.recv(len(stream.payloads[0]) + 64)
-        received = received + piece
-        if not piece:
-            raise WrongEcho("the server closed the connection")

@@ -1,49 +1,25 @@
-"""The servers that are compared: one small module per peer.
+"""What is compared: the peers of each front-end, all in one table.
 
-Each module has
-
-- ``label``: its name in the tables;
-- ``websocket``: whether it speaks WebSocket (the raw peers echo bytes);
-- ``version()``: what is measured, as text;
-- ``echo(deflate)`` and ``broadcast(deflate)``: start a server on a free port of 127.0.0.1 and
-  return it. The first sends each message back; the second sends each message to every open
-  connection. Both have compression off, or, with ``deflate``, permessage-deflate on with the peer's
-  own settings; a peer outside of ``DEFLATE`` ignores it. All else is left at the peer's defaults.
+Those on event loops are made by a class ``Peer`` in a module here, from the options in the table.
+`Peer` says what it has. Servers listen on a free port of 127.0.0.1; ``echo`` sends each message
+back, ``broadcast`` sends each message to every open connection. Both have compression off, or,
+with ``deflate``, permessage-deflate on with the peer's own settings. All else is left at the peer's
+defaults. What uses threads or trio is in `threads` and `trio`.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version as distribution_version
 from typing import Any, Final, Protocol
 
 HOST: Final = "127.0.0.1"
-
-# In the order of the tables; "wsapi" is ours.
-NAMES: Final = (
-    "raw",
-    "raw_buffered",
-    "websockets",
-    "picows",
-    "picows_websockets",
-    "aiohttp",
-    "wsapi",
-    "wsapi_callbacks",
-    "wsapi_aiofastnet",
-    "wsapi_callbacks_aiofastnet",
-    "wsapi_stdlib",
-    "wsapi_zlib",
-    "wsapi_zlib_ng",
-    "wsapi_isal",
-)
-RAW: Final = ("raw", "raw_buffered")
-OURS: Final = "wsapi"
-# Ours, each with another implementation of DEFLATE: all the same if nothing is compressed.
-BACKENDS: Final = ("wsapi_stdlib", "wsapi_zlib", "wsapi_zlib_ng", "wsapi_isal")
-# Which peers run where nothing is compressed, and where everything is.
-PLAIN: Final = tuple(name for name in NAMES if name not in BACKENDS)
-DEFLATE: Final = ("websockets", "picows_websockets", "aiohttp", "wsapi", *BACKENDS)
+LOOPS: Final = ("asyncio", "uvloop")
+FRONT_ENDS: Final = (*LOOPS, "threads", "trio")
 
 
 class Running(Protocol):
@@ -54,27 +30,109 @@ class Running(Protocol):
 
 
 class Peer(Protocol):
-    """What a module of this package provides."""
+    """What the modules of this package provide."""
 
-    label: str
-    websocket: bool
+    def version(self) -> str:
+        """Return what is measured."""
 
-    def version(self) -> str: ...
+    async def echo(self, deflate: bool) -> Running:
+        """Start a server that sends each message back."""
 
-    async def echo(self, deflate: bool) -> Running: ...
+    async def broadcast(self, deflate: bool) -> Running:
+        """Start a server that sends each message to all."""
 
-    async def broadcast(self, deflate: bool) -> Running: ...
 
+@dataclass(frozen=True)
+class Spec:
+    """A peer in the table.
 
-def load(name: str) -> Peer:
-    """Import a peer.
-
-    Raises:
-        ImportError: the library that it measures isn't installed.
-
+    Args:
+        module: The module of this package.
+        takes: What it takes part in: kinds of scenarios.
+        needs: What must be installed.
+        options: Arguments of its ``Peer``.
     """
-    if name not in NAMES:
-        raise ValueError(f"unknown peer {name!r}, expected one of {', '.join(NAMES)}")
-    module: Any = importlib.import_module(f"{__name__}.{name}")
-    peer: Peer = module
-    return peer
+
+    module: str
+    takes: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> str | None:
+        """Why it can't run here, or None."""
+        found = [name for name in self.needs if importlib.util.find_spec(name) is None]
+        return f"{', '.join(found)} not installed" if found else None
+
+    def load(self) -> Peer:
+        """Import and make a peer on event loops."""
+        peer: Peer = importlib.import_module(f"{__name__}.{self.module}").Peer(**self.options)
+        return peer
+
+
+RAW: Final = ("raw", "plain")  # no WebSocket: bytes are echoed
+BOTH: Final = ("plain", "deflate")
+OURS: Final = ("wsapi", "uvicorn_wsapi")  # what the others are compared with
+
+
+def _ours(*takes: str, needs: tuple[str, ...] = (), **options: Any) -> Spec:
+    return Spec("wsapi", takes, ("wsapi", "wsproto_fast", *needs), options)
+
+
+def _uvicorn(ws: str, *needs: str, aliases: str = "") -> Spec:
+    options = {"ws": ws, "aliases": aliases}
+    return Spec("uvicorn", ("uvicorn",), ("uvicorn", "starlette", *needs), options)
+
+
+# In the order of the tables.
+ON_LOOPS: Final = {
+    "raw": Spec("raw", RAW, options={"buffered": False}),
+    "raw_buffered": Spec("raw", RAW, options={"buffered": True}),
+    "websockets": Spec("drop_in", BOTH, ("websockets",), {"package": "websockets"}),
+    "picows": Spec("picows", ("plain",), ("picows",)),
+    "picows_websockets": Spec("drop_in", BOTH, ("picows",), {"package": "picows.websockets"}),
+    "aiohttp": Spec("aiohttp", BOTH, ("aiohttp",)),
+    "wsapi": _ours(*BOTH),
+    "wsapi_callbacks": _ours("plain", callbacks=True),
+    "wsapi_aiofastnet": _ours("plain", needs=("aiofastnet",), aiofastnet=True),
+    "wsapi_callbacks_aiofastnet": _ours(
+        "plain", needs=("aiofastnet",), callbacks=True, aiofastnet=True
+    ),
+    # Each with another implementation of DEFLATE: all the same if nothing is compressed.
+    "wsapi_stdlib": _ours("deflate", without=("isal", "zlib_ng")),
+    "wsapi_zlib": _ours("deflate", backend="zlib"),
+    "wsapi_zlib_ng": _ours("deflate", needs=("zlib_ng",), backend="zlib-ng"),
+    "wsapi_isal": _ours("deflate", needs=("isal",), backend="isal"),
+    # Under uvicorn: our class, its own ones, and its own ones with our packages in their place.
+    "uvicorn_wsapi": _uvicorn("wsapi.uvicorn:WebSocketProtocol"),
+    "uvicorn_websockets": _uvicorn("websockets-sansio", "websockets"),
+    "uvicorn_alias_websockets": _uvicorn("websockets-sansio", aliases="websockets"),
+    "uvicorn_wsproto": _uvicorn("wsproto", "wsproto"),
+    "uvicorn_alias_wsproto": _uvicorn("wsproto", aliases="wsproto"),
+}
+ON_THREADS: Final = {
+    "raw": Spec("threads", (*RAW, "client")),
+    "wsapi": Spec("threads", ("plain", "client"), ("wsapi", "wsproto_fast")),
+    "websockets": Spec("threads", ("plain", "client"), ("websockets",)),
+    "websocket_client": Spec("threads", ("client",), ("websocket",)),
+}
+ON_TRIO: Final = {
+    "raw": Spec("trio", (*RAW, "client"), ("trio",)),
+    "wsapi": Spec("trio", ("plain", "client"), ("trio", "wsapi", "wsproto_fast")),
+    "websockets": Spec("trio", ("plain", "client"), ("trio", "websockets")),
+    "trio_websocket": Spec("trio", ("plain", "client"), ("trio", "trio_websocket")),
+}
+PEERS: Final = {
+    "asyncio": ON_LOOPS,
+    "uvloop": ON_LOOPS,
+    "threads": ON_THREADS,
+    "trio": ON_TRIO,
+}
+NAMES: Final = tuple(dict.fromkeys(name for specs in PEERS.values() for name in specs))
+
+
+def version_of(name: str, *backends: str) -> str:
+    """Return the version of what a package is a part of."""
+    others = {"wsapi": "wsproto-fast", "websocket": "websocket-client"}
+    version = distribution_version(others.get(name, name.partition(".")[0]))
+    return f"{version} ({', '.join(backends)})" if backends else version

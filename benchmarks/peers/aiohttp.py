@@ -5,18 +5,9 @@ Compression off: ``compress=False``, on: default.
 
 from __future__ import annotations
 
-from importlib.metadata import version as distribution_version
-
 from aiohttp import WSMsgType, web
 
-from . import HOST, Running
-
-label = "aiohttp"
-websocket = True
-
-
-def version() -> str:
-    return distribution_version("aiohttp")
+from . import HOST, Running, version_of
 
 
 class Site:
@@ -54,9 +45,12 @@ async def serve(*, to_all: bool, deflate: bool) -> Running:
     return Site(site)
 
 
-async def echo(deflate: bool) -> Running:
-    return await serve(to_all=False, deflate=deflate)
+class Peer:
+    def version(self) -> str:
+        return version_of("aiohttp")
 
+    async def echo(self, deflate: bool) -> Running:
+        return await serve(to_all=False, deflate=deflate)
 
-async def broadcast(deflate: bool) -> Running:
-    return await serve(to_all=True, deflate=deflate)
+    async def broadcast(self, deflate: bool) -> Running:
+        return await serve(to_all=True, deflate=deflate)

@@ -6,23 +6,11 @@ It takes the transports of aiofastnet when that is installed, which is its defau
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as distribution_version
 from typing import ClassVar
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
-from . import HOST, Running
-
-label = "picows core"
-websocket = True
-
-
-def version() -> str:
-    try:
-        transports = f" + aiofastnet {distribution_version('aiofastnet')}"
-    except PackageNotFoundError:
-        transports = ""
-    return distribution_version("picows") + transports
+from . import HOST, Running, version_of
 
 
 class Echo(WSListener):
@@ -59,9 +47,15 @@ async def serve(listener: type[WSListener]) -> Running:
     return await ws_create_server(accept, HOST, 0)
 
 
-async def echo(deflate: bool) -> Running:
-    return await serve(Echo)
+class Peer:
+    def version(self) -> str:
+        try:
+            return f"{version_of('picows')} + aiofastnet {version_of('aiofastnet')}"
+        except PackageNotFoundError:
+            return version_of("picows")
 
+    async def echo(self, deflate: bool) -> Running:
+        return await serve(Echo)
 
-async def broadcast(deflate: bool) -> Running:
-    return await serve(Broadcast)
+    async def broadcast(self, deflate: bool) -> Running:
+        return await serve(Broadcast)

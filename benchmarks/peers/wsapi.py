@@ -1,63 +1,93 @@
-"""Ours, in the same lines as the peer ``websockets``.
+"""Ours, in the same lines as ``websockets``, or with one thing changed.
 
 Compression off: ``compression=None``, on: default, or the same settings with another backend.
 """
 
 from __future__ import annotations
 
-from importlib.metadata import version as distribution_version
-from typing import Any
+import asyncio
+import sys
+from functools import partial
+from types import ModuleType
+from typing import Any, cast
 
-from wsapi.asyncio.server import ServerConnection, serve
-from wsapi.asyncio.server import broadcast as send_to_all
-from wsapi.extensions.permessage_deflate import (
-    ServerPerMessageDeflateFactory,
-    enable_server_permessage_deflate,
-)
-from wsproto_fast.backends import get_backend
-
-from . import HOST, Running
-
-label = "wsapi (ours)"
-websocket = True
+from . import HOST, Running, drop_in, version_of
 
 
-def implementation() -> str:
-    """Name what compresses: messages in general, and large ones."""
-    default = get_backend()
-    return f"{default.name}, {default.bulk.name}" if default.bulk else default.name
+class Peer(drop_in.Peer):
+    """A server of ours.
 
+    Args:
+        backend: Name of what compresses.
+        without: Libraries of the extra ``fast`` that are as if they weren't installed.
+        callbacks: No task takes part in an echo.
+        aiofastnet: Use the transports of aiofastnet, as picows does by default.
 
-def version() -> str:
-    return f"{distribution_version('wsproto-fast')} ({implementation()})"
+    """
 
+    def __init__(
+        self,
+        *,
+        backend: str | None = None,
+        without: tuple[str, ...] = (),
+        callbacks: bool = False,
+        aiofastnet: bool = False,
+    ) -> None:
+        super().__init__(package="wsapi")
+        self.backend, self.callbacks, self.aiofastnet = backend, callbacks, aiofastnet
+        modules = cast("dict[str, ModuleType | None]", sys.modules)
+        modules.update(dict.fromkeys(without))  # before they are imported: in a fresh process
 
-def compression(deflate: bool, backend: str | None) -> dict[str, Any]:
-    """Return the arguments for `serve`."""
-    if not deflate:
-        return {"compression": None}
-    (factory,) = enable_server_permessage_deflate(None)
-    assert isinstance(factory, ServerPerMessageDeflateFactory)
-    factory.backend = backend
-    return {"extensions": [factory]}
+    def version(self) -> str:
+        from wsproto_fast.backends import get_backend
 
+        default = get_backend()
+        names = [default.name] + ([default.bulk.name] if default.bulk else [])
+        version = version_of("wsapi", *([self.backend] if self.backend else names))
+        return f"{version} + aiofastnet {version_of('aiofastnet')}" if self.aiofastnet else version
 
-async def echo(deflate: bool, backend: str | None = None) -> Running:
-    async def handler(connection: ServerConnection) -> None:
-        async for message in connection:
-            await connection.send(message)
+    async def prepare(self) -> Any:
+        if self.aiofastnet:
+            import aiofastnet
 
-    running: Running = await serve(handler, HOST, 0, **compression(deflate, backend))
-    return running
+            aiofastnet.patch_loop(asyncio.get_running_loop())
+        return await super().prepare()
 
+    def options(self, deflate: bool) -> dict[str, Any]:
+        from wsapi.extensions.permessage_deflate import (
+            ServerPerMessageDeflateFactory,
+            enable_server_permessage_deflate,
+        )
 
-async def broadcast(deflate: bool, backend: str | None = None) -> Running:
-    connections: set[ServerConnection] = set()
+        if not deflate:
+            return super().options(deflate)
+        (factory,) = enable_server_permessage_deflate(None)
+        assert isinstance(factory, ServerPerMessageDeflateFactory)
+        factory.backend = self.backend
+        return {"extensions": [factory]}
 
-    async def handler(connection: ServerConnection) -> None:
-        connections.add(connection)
-        async for message in connection:
-            send_to_all(connections, message)
+    async def echo(self, deflate: bool) -> Running:
+        if not self.callbacks:
+            return await super().echo(deflate)
 
-    running: Running = await serve(handler, HOST, 0, **compression(deflate, backend))
-    return running
+        async def handler(connection: Any) -> None:
+            connection.listen(connection.send_nowait)
+            await connection.wait_closed()
+
+        module = await self.prepare()
+        running: Running = await module.serve(handler, HOST, 0, **self.options(deflate))
+        return running
+
+    async def broadcast(self, deflate: bool) -> Running:
+        if not self.callbacks:
+            return await super().broadcast(deflate)
+        module = await self.prepare()
+        connections: set[Any] = set()
+
+        async def handler(connection: Any) -> None:
+            connections.add(connection)
+            connection.listen(partial(module.broadcast, connections))
+            await connection.wait_closed()
+
+        running: Running = await module.serve(handler, HOST, 0, **self.options(deflate))
+        return running

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import compare, data, load, peers
+from benchmarks import compare, data, load, peers, process
+from benchmarks.scenarios import SCENARIOS, Figure
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads clocks of other processes")
 
+FRONT_ENDS = ("asyncio", "threads", "trio")  # uvloop has the peers of asyncio
 Converse = Callable[[socket.socket, list[tuple[bytes, bytes]]], load.Conversation]
 
 
@@ -35,35 +37,69 @@ def test_payloads_are_the_same_each_time() -> None:
     assert len(set(data.payloads(3, 10))) == 3
 
 
-@pytest.mark.parametrize("scenario", compare.SCENARIOS)
-def test_scenario(scenario: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    peer = "raw" if compare.SCENARIOS[scenario].peers == peers.RAW else "websockets"
+def run(*arguments: str, front_end: str = "asyncio") -> int:
+    return compare.main(["--quick", "--front-end", front_end, *arguments])
+
+
+CASES = [
+    (front_end, name)
+    for name, scenario in SCENARIOS.items()
+    for front_end in scenario.front_ends
+    if front_end != "uvloop"  # differs in nothing that the runner knows of
+]
+
+
+@pytest.mark.parametrize("front_end, scenario", CASES)
+def test_scenario(
+    front_end: str, scenario: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peer = {"raw": "raw", "uvicorn": "uvicorn_wsapi"}.get(SCENARIOS[scenario].kind, "websockets")
     file = tmp_path / "results.json"
-    arguments = ["--quick", "--loop", "asyncio", "--scenario", scenario, "--peer", peer]
-    assert compare.main([*arguments, "--json", str(file)]) == 0
+    arguments = ["--scenario", scenario, "--peer", peer, "--json", str(file)]
+    assert run(*arguments, front_end=front_end) == 0
     assert scenario in capsys.readouterr().out
     results = json.loads(file.read_text())
     assert results["machine"]["python"]
     (row,) = results["results"]
-    assert (row["scenario"], row["loop"], row["peer"]) == (scenario, "asyncio", peer)
+    assert (row["scenario"], row["front_end"], row["peer"]) == (scenario, front_end, peer)
     assert len(row["rounds"]) == 1
     assert row["best"] == row["rounds"][0]["value"]
 
 
-@pytest.mark.parametrize("peer", peers.DEFLATE)
-def test_compressed_echo(peer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if reason := compare.installed(peer):
-        pytest.skip(reason)
+@pytest.mark.parametrize(
+    "front_end, peer",
+    [(front_end, peer) for front_end in FRONT_ENDS for peer in peers.PEERS[front_end]],
+)
+def test_peer(
+    front_end: str, peer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = peers.PEERS[front_end][peer]
+    if spec.missing:
+        pytest.skip(spec.missing)
+    kind = spec.takes[-1]
+    scenario = {"deflate": "deflate-1k", "uvicorn": "uvicorn-64", "client": "client-1x64"}.get(
+        kind, "pipeline-64"
+    )
     file = tmp_path / "results.json"
-    arguments = ["--quick", "--loop", "asyncio", "--scenario", "deflate-1k", "--peer", peer]
-    assert compare.main([*arguments, "--json", str(file)]) == 0, capsys.readouterr().err
+    arguments = ["--scenario", scenario, "--peer", peer, "--json", str(file)]
+    assert run(*arguments, front_end=front_end) == 0, capsys.readouterr().err
     (row,) = json.loads(file.read_text())["results"]
-    assert 0 < row["rounds"][0]["wire"] < 1
+    assert row["version"]
+    assert (kind == "deflate") == (row["rounds"][0]["wire"] is not None)
+
+
+def test_ours_differ_in_what_they_are_called_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "results.json"
+    assert run("--scenario", "deflate-1k", "--peer", "wsapi_zlib", "--json", str(file)) == 0
+    (row,) = json.loads(file.read_text())["results"]
+    assert "zlib" in row["version"]
 
 
 def test_table_has_bytes_on_the_wire() -> None:
-    figure = compare.Figure(1.0, 1.0, 0.0, 0.0, wire=0.1234)
-    rows = [compare.Row("deflate-1k", "asyncio", "wsapi", "wsapi", "1.0", [figure])]
+    figure = Figure(1.0, 1.0, 0.0, 0.0, wire=0.1234)
+    rows = [compare.Row("deflate-1k", "asyncio", "wsapi", "1.0", [figure])]
     (line,) = (
         line for line in compare.table(rows, "asyncio").splitlines() if line.startswith("  wsapi")
     )
@@ -74,8 +110,7 @@ def test_a_server_that_declines_compression_ends_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(data, "OFFER", b"x-something-else")
-    arguments = ["--quick", "--loop", "asyncio", "--scenario", "deflate-1k"]
-    assert compare.main([*arguments, "--peer", "websockets"]) == 1
+    assert run("--scenario", "deflate-1k", "--peer", "websockets") == 1
     assert "unexpected response to the opening handshake" in capsys.readouterr().err
 
 
@@ -86,8 +121,7 @@ def test_table_has_ratios_to_ours_and_to_the_cheaper_raw_peer() -> None:
             "echo-100x64",
             "asyncio",
             peer,
-            label=peer,
-            rounds=[compare.Figure(value, 1.0, 0.0, 0.0)],
+            rounds=[Figure(value, 1.0, 0.0, 0.0)],
         )
         for peer, value in values.items()
     ]
@@ -130,20 +164,48 @@ def test_echo_in_pieces_is_accepted(converse: Converse) -> None:
         assert finished == 3
 
 
+@pytest.mark.parametrize(
+    "front_end, scenario, peer",
+    [
+        ("asyncio", "echo-100x64", "raw_buffered"),
+        ("asyncio", "uvicorn-64", "uvicorn_wsapi"),
+        ("threads", "pipeline-64", "wsapi"),
+    ],
+)
 def test_a_server_that_echoes_wrongly_ends_the_run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    front_end: str,
+    scenario: str,
+    peer: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(load.Target, "reply_frame", lambda *_: b"something else")
-    arguments = ["--quick", "--loop", "asyncio", "--scenario", "echo-100x64"]
-    assert compare.main([*arguments, "--peer", "raw_buffered"]) == 1
-    assert "benchmark aborted: echo-100x64, raw BufferedProtocol" in capsys.readouterr().err
+    assert run("--scenario", scenario, "--peer", peer, front_end=front_end) == 1
+    assert f"benchmark aborted: {scenario}, {peer}, {front_end}" in capsys.readouterr().err
+
+
+def test_a_client_that_fails_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_server = process.command
+
+    def of_client(front_end: str, peer: str, service: str, cpu: int) -> list[str]:
+        if service.startswith("client:"):
+            return [sys.executable, "-c", "raise SystemExit(1)"]
+        return of_server(front_end, peer, service, cpu)
+
+    monkeypatch.setattr(process, "command", of_client)
+    assert run("--scenario", "client-1x64", "--peer", "raw", front_end="threads") == 1
+    assert "benchmark aborted: client-1x64, raw, threads: the client failed" in (
+        capsys.readouterr().err
+    )
 
 
 def test_scenario_without_a_peer_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        compare.main(
-            ["--quick", "--loop", "asyncio", "--scenario", "accept", "--peer", "websockets"]
-        )
-        == 0
-    )
+    assert run("--scenario", "accept", "--peer", "websockets") == 0
     assert "accept" not in capsys.readouterr().out
+
+
+def test_unknown_peer() -> None:
+    with pytest.raises(SystemExit):
+        run("--peer", "nobody")

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import data, deflate_backends, load
+from benchmarks import compressed, data, deflate_backends, load
 from wsproto_fast.backends import available_backends
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the load generator is for Linux")
 
 SIZE = 1024
 DEFAULT = data.Deflate()
-COUNT = load.ROUND // SIZE
+COUNT = compressed.ROUND // SIZE
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def frame(payload: bytes) -> bytes:
 
 @pytest.mark.parametrize("deflate", [DEFAULT, data.Deflate(9), data.Deflate(server_takeover=False)])
 def test_judge_inflates_what_is_new(payloads: list[bytes], deflate: data.Deflate) -> None:
-    judge = load.Judge(data.Stream.of(payloads, DEFAULT), deflate)
+    judge = compressed.Judge(data.Stream.of(payloads, DEFAULT), deflate)
     compressor = data.new_compressor(deflate.server_bits)
     for number, payload in enumerate(payloads * 4):
         if not deflate.server_takeover:
@@ -123,35 +123,35 @@ def test_judge_inflates_what_is_new(payloads: list[bytes], deflate: data.Deflate
 def test_judge_accepts_what_is_not_compressed_and_what_is_compressed_afresh(
     payloads: list[bytes],
 ) -> None:
-    judge = load.Judge(data.Stream.of(payloads, DEFAULT), DEFAULT)
+    judge = compressed.Judge(data.Stream.of(payloads, DEFAULT), DEFAULT)
     assert judge.complete(0, data.frame(data.TEXT, payloads[0]))
     afresh = data.compress(data.new_compressor(15), payloads[1])
     assert judge.complete(1, frame(afresh))
 
 
 def test_judge_waits_for_all_bytes(payloads: list[bytes]) -> None:
-    judge = load.Judge(data.Stream.of(payloads, DEFAULT), DEFAULT)
+    judge = compressed.Judge(data.Stream.of(payloads, DEFAULT), DEFAULT)
     wire = frame(data.compress(data.new_compressor(15), payloads[0]))
     assert not any(judge.complete(0, wire[:end]) for end in range(1, len(wire)))
     assert judge.complete(0, wire)
 
 
 def test_judge_refuses(payloads: list[bytes]) -> None:
-    judge = load.Judge(data.Stream.of(payloads, DEFAULT), data.Deflate(server_bits=9))
-    compressed = data.compress(data.new_compressor(9), payloads[0])
+    judge = compressed.Judge(data.Stream.of(payloads, DEFAULT), data.Deflate(server_bits=9))
+    squeezed = data.compress(data.new_compressor(9), payloads[0])
     wrong = {
         "closed": b"",
-        "surplus": frame(compressed) + b"x",
-        "not an unmasked text": data.frame(data.BINARY | data.COMPRESSED, compressed),
+        "surplus": frame(squeezed) + b"x",
+        "not an unmasked text": data.frame(data.BINARY | data.COMPRESSED, squeezed),
         "has the text": frame(data.compress(data.new_compressor(9), payloads[1])),
-        "can't be inflated": frame(b"\xff" + compressed),
+        "can't be inflated": frame(b"\xff" + squeezed),
     }
     for message, wire in wrong.items():
         with pytest.raises(load.WrongEcho, match=message):
             judge.complete(0, wire)
-    assert judge.complete(0, frame(compressed))
+    assert judge.complete(0, frame(squeezed))
     with pytest.raises(load.WrongEcho):
-        judge.complete(1, frame(compressed))
+        judge.complete(1, frame(squeezed))
     with pytest.raises(load.WrongEcho, match="too far back"):  # for a window of 512 bytes
         judge.complete(1, frame(data.Stream.of(payloads, DEFAULT).first[1]))
     with pytest.raises(load.WrongEcho, match="masked"):
@@ -160,11 +160,11 @@ def test_judge_refuses(payloads: list[bytes]) -> None:
 
 def test_echo_in_pieces_is_accepted(payloads: list[bytes]) -> None:
     stream = data.Stream.of(payloads, DEFAULT)
-    traffic = load.Traffic()
+    traffic = compressed.Traffic()
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        conversation = load.receive_compressed(
-            ours, load.Judge(stream, DEFAULT), traffic, load.requests_of(stream)
+        conversation = compressed.receive(
+            ours, compressed.Judge(stream, DEFAULT), traffic, compressed.requests_of(stream)
         )
         next(conversation)
         finished, sent = 0, 0
@@ -184,7 +184,7 @@ def test_echo_in_pieces_is_accepted(payloads: list[bytes]) -> None:
 
 def test_requests_have_the_first_round_once(payloads: list[bytes]) -> None:
     stream = data.Stream.of(payloads, DEFAULT)
-    requests = list(itertools.islice(load.requests_of(stream), 3 * COUNT))
+    requests = list(itertools.islice(compressed.requests_of(stream), 3 * COUNT))
     assert requests[COUNT : 2 * COUNT] == requests[2 * COUNT :]
     assert [len(request) for request in requests[:COUNT]] == [
         len(data.frame(data.TEXT, piece, b"1234")) for piece in stream.first

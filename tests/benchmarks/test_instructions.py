@@ -10,7 +10,10 @@ import pytest
 
 from benchmarks import instructions, load
 
-pytestmark = pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind isn't installed")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind isn't installed"),
+    pytest.mark.timeout(300),  # valgrind makes starting a server as slow as everything else
+]
 
 ARGUMENTS = ["--quick", "--front-end", "asyncio", "--load", "in-flight-64"]
 

@@ -1,14 +1,10 @@
-"""Compares front-ends for trio: ``python -m benchmarks.tasks``; see ``front_ends``.
-
-What the others do with WebSocket, the peer ``raw`` does with bare sockets and ``trio.lowlevel``.
-"""
+"""Servers and clients on trio, and ``raw``: the same with bare sockets and ``trio.lowlevel``."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import importlib
-import json
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,10 +13,7 @@ from typing import Any
 
 import trio
 
-from .front_ends import BARE, HOST, SIZE, Comparison, measure_round_trips
-from .server import release_memory
-
-# ---------------------------------------------------------------------- servers
+from . import HOST
 
 
 async def raw_echo(stream: trio.SocketStream) -> None:
@@ -54,7 +47,7 @@ async def start_server(peer: str, nursery: trio.Nursery) -> int:
     if peer == "raw":
         listeners = await trio.open_tcp_listeners(0, host=HOST)
         nursery.start_soon(trio.serve_listeners, raw_echo, listeners)
-    elif peer == "trio-websocket":
+    elif peer == "trio_websocket":
         serve = importlib.import_module("trio_websocket").serve_websocket
         server = await nursery.start(serve, trio_websocket_echo, HOST, 0, None)
         return int(server.port)
@@ -68,40 +61,37 @@ async def start_server(peer: str, nursery: trio.Nursery) -> int:
     return int(listeners[0].socket.getsockname()[1])
 
 
-async def serve(peer: str) -> None:
-    """Run a server until standard input ends."""
+async def serve_here(peer: str, listening: Callable[[int], None], obey: Callable[[], bool]) -> None:
     async with trio.open_nursery() as nursery:
-        port = await start_server(peer, nursery)
-        print(json.dumps({"port": port}), flush=True)
+        listening(await start_server(peer, nursery))
         while True:
             await trio.lowlevel.wait_readable(0)
-            command = os.read(0, 1)
-            if command == b"g":
-                release_memory()
-                print("done", flush=True)
-            elif not command:
-                os._exit(0)
+            if not obey():
+                os._exit(0)  # without shutdown: nothing of it is measured
 
 
-# ---------------------------------------------------------------------- clients
+def serve(peer: str, listening: Callable[[int], None], obey: Callable[[], bool]) -> None:
+    """Run a server until commands on standard input end."""
+    trio.run(serve_here, peer, listening, obey)
 
 
 @asynccontextmanager
-async def client(peer: str, port: int) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+async def client(peer: str, port: int, size: int) -> AsyncIterator[Callable[[], Awaitable[object]]]:
     """Connect, and give a function that sends a message and waits for its echo."""
-    text = "x" * SIZE
+    text = "x" * size
     if peer == "raw":
         stream = await trio.open_tcp_stream(HOST, port)
         fd = stream.socket.fileno()
+        bare = b"x" * (size + 6)  # as long as a masked frame
 
         async def round_trip() -> None:
-            os.write(fd, BARE)
+            os.write(fd, bare)
             await trio.lowlevel.wait_readable(fd)
             os.read(fd, 65536)
 
         yield round_trip
         await stream.aclose()
-    elif peer == "trio-websocket":
+    elif peer == "trio_websocket":
         module = importlib.import_module("trio_websocket")
         async with module.open_websocket(HOST, port, "/", use_ssl=False) as connection:
 
@@ -121,9 +111,8 @@ async def client(peer: str, port: int) -> AsyncIterator[Callable[[], Awaitable[o
             yield round_trip
 
 
-async def talk(peer: str, port: int, seconds: float) -> None:
-    """Run a client for a while; print the µs per round trip."""
-    async with client(peer, port) as round_trip:
+async def talk_here(peer: str, port: int, size: int, seconds: float) -> float:
+    async with client(peer, port, size) as round_trip:
         for _ in range(300):
             await round_trip()
         count, begin, end = 0, time.process_time(), time.perf_counter() + seconds
@@ -131,23 +120,9 @@ async def talk(peer: str, port: int, seconds: float) -> None:
             for _ in range(100):
                 await round_trip()
             count += 100
-        measure_round_trips(count, begin)
+        return (time.process_time() - begin) / count * 1e6
 
 
-comparison = Comparison(
-    module="benchmarks.tasks",
-    distributions={
-        "raw": "trio",
-        "wsapi": "wsproto-fast",
-        "websockets": "websockets",
-        "trio-websocket": "trio-websocket",
-    },
-    servers=("raw", "wsapi", "websockets", "trio-websocket"),
-    serve=lambda peer: trio.run(serve, peer),
-    talk=lambda peer, port, seconds: trio.run(talk, peer, port, seconds),
-    connections=100,
-    idle=500,
-)
-
-if __name__ == "__main__":
-    comparison.main()
+def talk(peer: str, port: int, size: int, seconds: float) -> float:
+    """Run a client for a while; return the µs of processor time per round trip."""
+    return trio.run(talk_here, peer, port, size, seconds)

@@ -1,20 +1,15 @@
-"""Compares front-ends for threads: ``python -m benchmarks.threads``; see ``front_ends``."""
+"""Servers and clients in threads, and ``raw``, which does the same with bare sockets."""
 
 from __future__ import annotations
 
 import importlib
-import json
-import os
 import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from .front_ends import BARE, HOST, SIZE, Comparison, measure_round_trips
-from .server import release_memory
-
-# ---------------------------------------------------------------------- servers
+from . import HOST
 
 
 def raw_server() -> tuple[int, Callable[[], None]]:
@@ -52,44 +47,38 @@ def library_server(package: str) -> tuple[int, Callable[[], None]]:
     return server.socket.getsockname()[1], server.serve_forever
 
 
-def serve(peer: str) -> None:
-    """Run a server until standard input ends."""
+def serve(peer: str, listening: Callable[[int], None], obey: Callable[[], bool]) -> None:
+    """Run a server, and commands in this thread, until they end."""
     port, serve_forever = raw_server() if peer == "raw" else library_server(peer)
-    print(json.dumps({"port": port}), flush=True)
+    listening(port)
     threading.Thread(target=serve_forever, daemon=True).start()
-    while command := os.read(0, 1):
-        if command == b"g":
-            release_memory()
-            print("done", flush=True)
-    os._exit(0)
+    while obey():
+        pass
 
 
-# ---------------------------------------------------------------------- clients
-
-
-def raw_client(port: int) -> Callable[[], object]:
+def raw_client(port: int, size: int) -> Callable[[], object]:
     """Send and receive bytes."""
     sock = socket.create_connection((HOST, port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+    sent = b"x" * (size + 6)  # as long as a masked frame
 
     def round_trip() -> None:
-        sock.sendall(BARE)
+        sock.sendall(sent)
         sock.recv(65536)
 
     return round_trip
 
 
-def library_client(peer: str, port: int) -> Callable[[], object]:
+def library_client(peer: str, port: int, size: int) -> Callable[[], object]:
     """Send and receive messages."""
     uri = f"ws://{HOST}:{port}/"
-    if peer == "websocket-client":
-        module = importlib.import_module("websocket")
-        connection = module.create_connection(uri)
+    if peer == "websocket_client":
+        connection = importlib.import_module("websocket").create_connection(uri)
     else:
         module = importlib.import_module(f"{peer}.sync.client")
         options = {"legacy": True} if hasattr(module, "reconnect") else {}
         connection = module.connect(uri, compression=None, **options)
-    text = "x" * SIZE
+    text = "x" * size
 
     def round_trip() -> None:
         connection.send(text)
@@ -98,9 +87,9 @@ def library_client(peer: str, port: int) -> Callable[[], object]:
     return round_trip
 
 
-def talk(peer: str, port: int, seconds: float) -> None:
-    """Run a client for a while; print the µs per round trip."""
-    round_trip = raw_client(port) if peer == "raw" else library_client(peer, port)
+def talk(peer: str, port: int, size: int, seconds: float) -> float:
+    """Run a client for a while; return the µs of processor time per round trip."""
+    round_trip = raw_client(port, size) if peer == "raw" else library_client(peer, port, size)
     for _ in range(300):
         round_trip()
     count, begin, end = 0, time.process_time(), time.perf_counter() + seconds
@@ -108,23 +97,4 @@ def talk(peer: str, port: int, seconds: float) -> None:
         for _ in range(100):
             round_trip()
         count += 100
-    measure_round_trips(count, begin)
-
-
-comparison = Comparison(
-    module="benchmarks.threads",
-    distributions={
-        "raw": None,
-        "wsapi": "wsproto-fast",
-        "websockets": "websockets",
-        "websocket-client": "websocket-client",
-    },
-    servers=("raw", "wsapi", "websockets"),
-    serve=serve,
-    talk=talk,
-    connections=50,
-    idle=300,
-)
-
-if __name__ == "__main__":
-    comparison.main()
+    return (time.process_time() - begin) / count * 1e6

@@ -1,0 +1,50 @@
+"""``websockets``, its asyncio server, and what has the same interface: the same lines for all.
+
+Compression off: ``compression=None``, on: default.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from . import HOST, Running, version_of
+
+
+class Peer:
+    def __init__(self, *, package: str) -> None:
+        self.package = package
+
+    def version(self) -> str:
+        return version_of(self.package)
+
+    async def prepare(self) -> Any:
+        """Import the module with `serve` and `broadcast`; called on the loop."""
+        return importlib.import_module(f"{self.package}.asyncio.server")
+
+    def options(self, deflate: bool) -> dict[str, Any]:
+        """Return the arguments of `serve`."""
+        return {} if deflate else {"compression": None}
+
+    async def echo(self, deflate: bool) -> Running:
+        module = await self.prepare()
+
+        async def handler(connection: Any) -> None:
+            async for message in connection:
+                await connection.send(message)
+
+        running: Running = await module.serve(handler, HOST, 0, **self.options(deflate))
+        return running
+
+    async def broadcast(self, deflate: bool) -> Running:
+        module = await self.prepare()
+        send_to_all = module.broadcast
+        connections: set[Any] = set()
+
+        async def handler(connection: Any) -> None:
+            connections.add(connection)
+            async for message in connection:
+                send_to_all(connections, message)
+
+        running: Running = await module.serve(handler, HOST, 0, **self.options(deflate))
+        return running
