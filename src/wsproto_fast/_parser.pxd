@@ -31,7 +31,10 @@ cdef class Parser(Sender):
     cdef bint _message_compressed
     cdef ws_utf8_state _utf8
     cdef bint _eof_received
-    cdef bint _paused               # set by a sink that takes one frame at a time
+    cdef bint _paused               # set by a sink that has no room for the next frame
+    cdef bytes _kept                # received and not parsed yet, since the sink paused; None if nothing
+    cdef Py_ssize_t _kept_position  # where it begins
+    cdef bint _late                 # it is being parsed, and nothing follows it any more
     cdef bytearray _early           # bytes that came before the opening handshake was answered
     cdef double _last_received
 
@@ -51,6 +54,7 @@ cdef class Parser(Sender):
     cdef int _receive_direct(self, Py_ssize_t size) except -1
     cdef int _receive(self, const unsigned char* data, Py_ssize_t size) except -1
     cdef Py_ssize_t _receive_frames(self, const unsigned char* data, Py_ssize_t size) except -1
+    cdef int _receive_kept(self) except -1
     cdef int _start_frame(self) except -1
     cdef int _reserve_partial(self, Py_ssize_t extra) except -1
     cdef int _store_partial(self, const unsigned char* data, Py_ssize_t size) except -1
@@ -68,4 +72,7 @@ cdef class Parser(Sender):
     cdef int _control_payload(self, bytes payload) except -1
     cdef Py_ssize_t _receive_handshake(self, const unsigned char* data, Py_ssize_t size) except -1
     cdef int _set_early_data_refused(self) except -1
+    cdef bint _is_full(self) noexcept
+    cdef bint _has_room(self) noexcept
+    cdef int _keep(self, const unsigned char* data, Py_ssize_t size) except -1
     cdef int _fail_receiving(self, int code, str reason, exc) except -1

@@ -127,7 +127,12 @@ cdef class Parser(Sender):
         Args:
             sizehint: Ignored; for the interface of ``asyncio.BufferedProtocol``.
         """
-        if self._in_frame and self._partial != NULL and self._frame_left >= <uint64_t>self._read_capacity:
+        if (
+            self._in_frame
+            and self._partial != NULL
+            and self._frame_left >= <uint64_t>self._read_capacity
+            and self._kept is None
+        ):
             # Large frames are received into their place. Room doubles as bytes arrive, so that a header
             # alone, which costs its sender nothing, reserves nothing.
             try:
@@ -214,7 +219,7 @@ cdef class Parser(Sender):
         return self._activity | (OUTPUT if self._output.size else 0)
 
     cdef int _receive(self, const unsigned char* data, Py_ssize_t size) except -1:
-        cdef Py_ssize_t used
+        cdef Py_ssize_t used, left
         try:
             while self._state == CONNECTING and size and not self._discarding:
                 used = self._receive_handshake(data, size)
@@ -229,9 +234,49 @@ cdef class Parser(Sender):
                     return 0
                 data += used
                 size -= used
-            self._receive_frames(data, size)
+            if self._kept is not None:
+                if not self._discarding:
+                    self._keep(data, size)
+                    if self._has_room():
+                        self._receive_kept()
+                return 0
+            self._paused = self._deflate is not None and self._is_full()
+            left = self._receive_frames(data, size)
+            if left:
+                self._keep(data + (size - left), left)
         except Exception as exc:
             self._parser_failed(exc)
+
+    cdef int _receive_kept(self) except -1:
+        """Parse what was kept, as far as the sink takes it.
+
+        After a failure, a Close frame, or the end of the stream, it is all there is still to come.
+        """
+        cdef bytes kept = self._kept
+        cdef Py_ssize_t size, left = 0
+        cdef bint discarding = self._discarding
+        if kept is None or self._calling:
+            return 0
+        self._kept = None
+        self._unmask_in_place = self._paused = self._discarding = False
+        self._late = discarding
+        size = PyBytes_GET_SIZE(kept) - self._kept_position
+        try:
+            left = self._receive_frames(
+                <const unsigned char*>PyBytes_AS_STRING(kept) + self._kept_position, size
+            )
+        except Exception as exc:
+            self._parser_failed(exc)
+        self._late = False
+        self._rest_size = 0
+        if left and not self._discarding:
+            self._kept = kept
+            self._kept_position += size - left
+        elif discarding:
+            # What is left of a frame isn't going to be whole.
+            self._header_size = 0
+            self._drop_partial()
+        self._discarding = self._discarding or discarding
 
     cdef int _receive_direct(self, Py_ssize_t size) except -1:
         """Process bytes that were received right behind the current frame's payload."""
@@ -478,6 +523,15 @@ cdef class Parser(Sender):
 
     cdef int _whole_frame(self, const unsigned char* data, Py_ssize_t size) except -1:
         raise NotImplementedError("frames are the Receiver's business")
+
+    cdef bint _is_full(self) noexcept:
+        return False
+
+    cdef bint _has_room(self) noexcept:
+        return True
+
+    cdef int _keep(self, const unsigned char* data, Py_ssize_t size) except -1:
+        raise NotImplementedError
 
     cdef int _data_payload(self, bytes payload, bint checked) except -1:
         raise NotImplementedError

@@ -30,6 +30,7 @@ cdef class Protocol(Receiver):
     cdef double _pong_deadline
     cdef double _open_deadline
     cdef double _close_deadline
+    cdef bint _message_cut          # a message ended before its last frame, or wasn't valid after the end
     cdef bint _closing_started      # the clock of the closing handshake runs
 
     # --- for programs that are compiled: stable ---
@@ -55,3 +56,5 @@ cdef class Protocol(Receiver):
     cdef int _fail(self, int code, str reason) except -1
     cdef int _start_closing(self) except -1
     cdef int _set_closed(self) except -1
+    cdef int _deliver_kept(self, bint lost) except -1
+    cdef int _drop_kept(self) except -1

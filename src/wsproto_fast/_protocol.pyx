@@ -5,7 +5,9 @@ A driver feeds it what the network brings (``receive_data`` or ``get_buffer`` + 
 time (``now``, in seconds, of any clock that doesn't go back; ``handle_timeout``). A call that isn't told the
 time takes it to be what was told last; before that it is 0. After any of these it looks at the outputs, in this
 order: ``take_output()`` until it is empty, ``transport_action``, ``events_received()`` or ``next_message()``,
-``acknowledged_pings()``, ``reading_wanted``, ``next_timeout()``.
+``acknowledged_pings()``, ``reading_wanted``, ``next_timeout()``. Compressed messages that the queue has no room
+for are kept as they are: ``receive_kept()`` after ``next_message()`` goes on with them, or else
+``handle_timeout()``, which is due then.
 
 A peer's fault never raises here: it yields the right Close frame and is kept in ``parser_exc``. A caller's
 misuse raises and leaves the state as it was.
@@ -196,12 +198,15 @@ cdef class Protocol(Receiver):
             and self.close_sent is not None
             and self.close_rcvd.code in OK_CLOSE_CODES
             and self.close_sent.code in OK_CLOSE_CODES
+            and not self._message_cut
         ):
             exc_type = ConnectionClosedOK
         else:
             exc_type = ConnectionClosedError
         exc = exc_type(self.close_rcvd, self.close_sent, self.close_rcvd_then_sent)
         exc.__cause__ = self.parser_exc
+        if self._message_cut and self.parser_exc is None:
+            exc.__cause__ = ProtocolError("Close frame inside a fragmented message")
         return exc
 
     def close_expected(self) -> bool:
@@ -240,14 +245,15 @@ cdef class Protocol(Receiver):
         self._activity |= ATTENTION
         self._ping_time = self._pong_deadline = self._open_deadline = INFINITY
         if self._queue is not None:
-            self._queue.set_closing()
+            self._queue.set_closing(not self._discarding)
         if not self._closing_started:
             self._closing_started = True
             self._close_deadline = self._now + self._close_timeout
 
     cdef int _set_closed(self) except -1:
         self._discarding = True
-        self._drop_partial()
+        if self._kept is None:
+            self._drop_partial()
         self._early = None
         self._release_time = INFINITY
         self._start_closing()
@@ -265,6 +271,8 @@ cdef class Protocol(Receiver):
         return None if deadline == INFINITY else deadline
 
     cdef double _next_deadline(self) noexcept:
+        if self._kept is not None and not self._discarding and self._has_room():
+            return self._now
         return min(
             min(min(self._ping_time, self._pong_deadline), min(self._open_deadline, self._close_deadline)),
             self._release_time,
@@ -334,6 +342,8 @@ cdef class Protocol(Receiver):
                     # The peer's host has it; whether it is still there, another one tells.
                     self._repeat_keepalive()
                 self._ping_time = now + self._ping_interval
+        if self._kept is not None and not self._discarding and self._has_room():
+            self._receive_kept()
         if self._release_time <= now:
             self._release_contexts(self._message_opcode != 0)
 
@@ -385,6 +395,7 @@ cdef class Protocol(Receiver):
         self._now = self._time(now)
         self._activity = 0
         if not self._eof_received:
+            self._deliver_kept(False)
             self._eof_received = True
             if self._debug():
                 self.logger.debug("< EOF")
@@ -409,10 +420,18 @@ cdef class Protocol(Receiver):
         self._activity = 0
         if exc is not None and self.parser_exc is None:
             self.parser_exc = exc
+        self._deliver_kept(True)
         self.receive_eof()
         self._close_deadline = INFINITY
         self._output = OutputBuffer.__new__(OutputBuffer)
         self._eof_sent = True
+
+    cdef int _deliver_kept(self, bint lost) except -1:
+        """Call back with what waits for the network to take the answers, at the end of the stream."""
+        while self._kept is not None and self._listener is not None and not self._calling and not self._discarding:
+            self._receive_kept()
+            if lost:
+                self._output = OutputBuffer.__new__(OutputBuffer)
 
     cdef int _set_early_data_refused(self) except -1:
         self._set_handshake_failed(ProtocolError("too much data before the handshake is complete"))
@@ -480,6 +499,8 @@ cdef class Protocol(Receiver):
             return self._fail_text(exc)
         self.close_rcvd = close
         if self._state == OPEN:
+            # What was received of a message is lost, unless we have closed the connection and wanted no more.
+            self._message_cut = self._message_opcode != 0
             self._write_control(OP_CLOSE, payload)
             self.close_sent = close
             self.close_rcvd_then_sent = True
@@ -498,6 +519,10 @@ cdef class Protocol(Receiver):
             self.parser_exc = exc
         if self._state == CONNECTING:
             return self._set_handshake_failed(exc)
+        if self._late:
+            # Whatever Close frame came behind it: what was before it is lost.
+            self._message_cut = True
+        self._discarding = True
         self._fail(code, reason)
 
     def acknowledged_pings(self) -> list:
@@ -768,6 +793,7 @@ cdef class Protocol(Receiver):
             self.transport_action = max(self.transport_action, CLOSE)
         if self._state == CLOSING:
             self._start_closing()
+            self._drop_kept()
 
     def send_close(self, code=None, reason: str = "", *, now: float | None = None) -> None:
         """Send a Close frame, which starts the closing handshake.
@@ -789,6 +815,13 @@ cdef class Protocol(Receiver):
         self.close_sent = Close(CloseCode.NO_STATUS_RCVD if code is None else code, reason)
         self._set_state(CLOSING)
         self._start_closing()
+        self._drop_kept()
+
+    cdef int _drop_kept(self) except -1:
+        """Drop the messages that wait for room; what follows them may be the answer to our Close frame."""
+        if self._kept is not None and not self._discarding:
+            self._queue.drop_rest()
+            self._receive_kept()
 
     def _check_close(self, code, reason):
         if code is None:
@@ -866,7 +899,8 @@ cdef class Protocol(Receiver):
                     self.close_rcvd_then_sent = True
             self._set_state(CLOSING)
         self._discarding = True
-        self._drop_partial()
+        if self._kept is None:
+            self._drop_partial()
         self._start_closing()
         if not self._is_client:
             self._send_eof()

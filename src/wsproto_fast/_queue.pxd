@@ -17,6 +17,7 @@ cdef enum Activity:
 cdef struct Item:
     PyObject* payload  # str or bytes for a whole message; bytes for a fragment
     uint8_t opcode     # of the message: OP_TEXT or OP_BINARY
+    uint8_t inflated   # whether it counts among what is inflated in this process
     bint fin           # last frame of its message
 
 
@@ -32,13 +33,18 @@ cdef class MessageQueue:
     cdef readonly uint64_t max_bytes   # bytes above which reading pauses
     cdef readonly bint reading_wanted
     cdef bint reader_waiting
-    cdef bint _closing
+    cdef bint closing                  # reading doesn't pause any more
+    cdef bint _may_drop                # what is above the high mark isn't wanted
     cdef bint _dropping
     cdef bint _streaming               # first frames of the message at the head were taken
     cdef bint _skipping                # so were its last ones: the rest is dropped as it comes
     cdef object _decoder
 
-    cdef int put(self, object payload, int opcode, bint fin) except -1
+    cdef int put(self, object payload, int opcode, bint fin, bint inflated) except -1
+    cdef bint is_full(self) noexcept
+    cdef bint has_room(self) noexcept
+    cdef bint drops_next(self) noexcept
+    cdef int drop_rest(self) noexcept
     cdef Item* _front(self) noexcept
     cdef object _pop(self)
     cdef int _clear(self) except -1
@@ -46,4 +52,4 @@ cdef class MessageQueue:
     cdef int _skip_streamed(self) except -1
     cdef object next_message(self, object decode)
     cdef object next_fragment(self, object decode)
-    cdef int set_closing(self) except -1
+    cdef int set_closing(self, bint may_drop) except -1

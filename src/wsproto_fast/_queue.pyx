@@ -3,6 +3,9 @@
 A ring of frames with two marks: above the high one reading pauses, at or below the low one it resumes.
 Reading never pauses while somebody waits for a message, since the rest of that message may be what is
 still to be read; what can queue up meanwhile is bounded by the limits on a message's size and fragments.
+
+What is compressed isn't inflated above the high mark, nor while all connections of the process together
+hold too much that was: a read of 256 KiB can hold 256 MiB. It waits as it was received.
 """
 
 import codecs
@@ -10,11 +13,30 @@ import codecs
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from cpython.unicode cimport PyUnicode_Check, PyUnicode_GET_LENGTH, PyUnicode_KIND
-from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from ._frames cimport OP_TEXT
 
+
+cdef extern from *:
+    """
+    #ifdef _MSC_VER
+        #include <intrin.h>
+        static volatile __int64 inflated_size;
+        #define add_inflated(size) (_InterlockedExchangeAdd64(&inflated_size, (size)) + (size))
+    #else
+        static long long inflated_size;
+        #define add_inflated(size) __atomic_add_fetch(&inflated_size, (long long)(size), __ATOMIC_RELAXED)
+    #endif
+    """
+    # Changes what all queues of the process hold of inflated frames, in bytes, and returns it.
+    int64_t add_inflated(int64_t size) noexcept
+
+
+# Bytes that all connections of the process together inflate before somebody asks for them. What is above this is
+# inflated, message by message, for who waits for it.
+cdef int64_t MAX_INFLATED = 1 << 26
 
 # What a queued frame costs besides its payload: the object's header and its place in the ring.
 cdef uint64_t OVERHEAD = 72
@@ -39,8 +61,12 @@ cdef class MessageQueue:
         self.reading_wanted = True
 
     def __dealloc__(self):
+        cdef Item* item
         while self.frames:
-            Py_XDECREF(self._front().payload)
+            item = self._front()
+            if item.inflated:
+                add_inflated(-<int64_t>_size(<object>item.payload))
+            Py_XDECREF(item.payload)
             self._head = (self._head + 1) % self._capacity
             self.frames -= 1
         free(self._items)
@@ -48,7 +74,25 @@ cdef class MessageQueue:
     cdef Item* _front(self) noexcept:
         return &self._items[self._head]
 
-    cdef int put(self, object payload, int opcode, bint fin) except -1:
+    cdef bint is_full(self) noexcept:
+        """Tell whether there is no room for compressed frames."""
+        return not self.reader_waiting and (
+            self.frames > self.high or self.size > self.max_bytes or add_inflated(0) > MAX_INFLATED
+        )
+
+    cdef bint has_room(self) noexcept:
+        """Tell whether they have waited long enough."""
+        return self.reader_waiting or (
+            self.frames <= self.low and self.size <= self.max_bytes and add_inflated(0) <= MAX_INFLATED
+        )
+
+    cdef bint drops_next(self) noexcept:
+        """Tell whether the next frame is dropped: then so is every later one, and what was read remains a prefix."""
+        if self._may_drop and self.is_full():
+            self._dropping = True
+        return self._dropping
+
+    cdef int put(self, object payload, int opcode, bint fin, bint inflated) except -1:
         """Append a frame; return the activity bits."""
         cdef Item* items
         cdef Item* item
@@ -58,9 +102,7 @@ cdef class MessageQueue:
             if fin:
                 self._skipping = False
             return 0
-        if self._closing and (self._dropping or self.frames > self.high or self.size > self.max_bytes):
-            # Once one frame was dropped, so is every later one: what was read remains a prefix.
-            self._dropping = True
+        if self.closing and self.drops_next():
             return 0
         if self.frames == self._capacity:
             capacity = MIN_CAPACITY if self._capacity == 0 else 2 * self._capacity
@@ -79,13 +121,16 @@ cdef class MessageQueue:
         item.payload = <PyObject*>payload
         item.opcode = opcode
         item.fin = fin
+        item.inflated = inflated
+        if inflated:
+            add_inflated(_size(payload))
         self.frames += 1
         self.size += _size(payload)
         if fin:
             self.messages += 1
             self.reader_waiting = False
             activity = MESSAGE | FRAGMENT
-        if self.reading_wanted and not self.reader_waiting and not self._closing and (
+        if self.reading_wanted and not self.reader_waiting and not self.closing and (
             self.frames > self.high or self.size > self.max_bytes
         ):
             self.reading_wanted = False
@@ -98,6 +143,8 @@ cdef class MessageQueue:
         self.frames -= 1
         self.messages -= item.fin
         self.size -= _size(payload)
+        if item.inflated:
+            add_inflated(-<int64_t>_size(payload))
         Py_XDECREF(item.payload)
         self._head += 1
         if self._head == self._capacity:
@@ -186,9 +233,18 @@ cdef class MessageQueue:
             self._resume()
         return payload, fin
 
-    cdef int set_closing(self) except -1:
-        """From now on read whatever comes and drop what is above the high mark."""
-        self._closing = True
+    cdef int drop_rest(self) noexcept:
+        """Drop all that follows."""
+        self._dropping = True
+
+    cdef int set_closing(self, bint may_drop) except -1:
+        """From now on read whatever comes.
+
+        Args:
+            may_drop: Whether what is above the high mark then is dropped.
+        """
+        self.closing = True
+        self._may_drop = self._may_drop or may_drop
         self.reading_wanted = True
 
 

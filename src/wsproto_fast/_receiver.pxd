@@ -15,8 +15,10 @@ cdef class Receiver(Parser):
     cdef object _next_message(self, object decode, double now)
     cdef object _next_fragment(self, object decode, double now)
     cdef int _require_queue(self) except -1
+    cdef int _take_kept(self, double now) except -1
     cdef bint _reading_wanted(self) noexcept
     cdef bint _gives_frames(self) noexcept
+    cdef bint _is_unwanted(self) noexcept
     cdef int _deliver(self, object payload, int opcode, bint fin) except -1
     cdef int _whole_frame_in_place(self, const unsigned char* data, Py_ssize_t size) except -1
     cdef int _call_back(

@@ -6,12 +6,13 @@ parser found, and gives it to the one sink that there is.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_Check, PyUnicode_DecodeUTF8
-from libc.stdint cimport UINT32_MAX, uint64_t
+from libc.stdint cimport UINT32_MAX, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from ._deflate cimport NO_LIMIT
 from ._frames cimport (
     BAD_RSV,
+    OP_BINARY,
     OP_CONT,
     OP_TEXT,
     Frame,
@@ -23,7 +24,7 @@ from ._frames cimport (
 )
 from ._listener cimport Callbacks, Listener
 from ._parser cimport Parser
-from ._queue cimport ATTENTION, MessageQueue
+from ._queue cimport ATTENTION, OUTPUT, MessageQueue
 from ._sender cimport OPEN
 
 from ._deflate import CompressedDataError
@@ -35,6 +36,11 @@ cdef extern from "Python.h":
     object PyBytes_FromStringAndSize(const char* data, Py_ssize_t size)
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
     unsigned char* PyUnicode_1BYTE_DATA(object text)
+
+
+# What callbacks may send without a pause for the network, when messages that were received together are inflated
+# for them, in bytes.
+cdef Py_ssize_t MAX_BURST = 1 << 20
 
 
 cdef class Receiver(Parser):
@@ -101,6 +107,12 @@ cdef class Receiver(Parser):
             listener = Callbacks(on_message, on_frame)
         if self._queue is None:
             self.queue_messages(None, max_bytes=None)
+        while self._kept is not None and not self._calling:
+            # Including what waits because the queue was full.
+            self._listener = listener
+            self._deliver_queued()
+            self._listener = None
+            self._receive_kept()
         self._listener = listener
         self._now = time
         self._deliver_queued()
@@ -219,6 +231,10 @@ cdef class Receiver(Parser):
         cdef Frame frame
         cdef int message_opcode
         if self._message_compressed:
+            if self._is_unwanted():
+                if fin:
+                    self._message_opcode = 0
+                return 0
             payload = self._decompress(payload, fin)
             if payload is None:
                 return 0
@@ -258,6 +274,8 @@ cdef class Receiver(Parser):
             self._deliver(text, OP_TEXT, True)
         else:
             self._deliver(payload, message_opcode, fin)
+        if self._message_compressed and self._is_full():
+            self._paused = True
 
     cdef bint _gives_frames(self) noexcept:
         return self._listener is not None and self._listener.wants_frames
@@ -265,12 +283,12 @@ cdef class Receiver(Parser):
     cdef int _deliver(self, object payload, int opcode, bint fin) except -1:
         """Queue a message or a fragment of one, or call back with a message."""
         if self._listener is None:
-            self._activity |= self._queue.put(payload, opcode, fin)
+            self._activity |= self._queue.put(payload, opcode, fin, self._message_compressed)
         else:
             if fin and not self._queue.frames and (opcode != OP_TEXT or PyUnicode_Check(payload)):
                 self._call_back(payload, opcode, True, NULL, 0, None)
                 return 0
-            self._queue.put(payload, opcode, fin)
+            self._queue.put(payload, opcode, fin, self._message_compressed)
             if fin:
                 try:
                     payload = self._queue.next_message(None)
@@ -347,6 +365,106 @@ cdef class Receiver(Parser):
                 return frame
         return None
 
+    # ------------------------------------------------------------------ what waits, compressed
+
+    cdef bint _is_full(self) noexcept:
+        """Tell whether what comes next must wait if it may be compressed."""
+        if self._listener is not None:
+            return self._state == OPEN and (self._writing_paused or self._output.size > MAX_BURST)
+        return self._queue is not None and (self._late or not self._queue.closing) and self._queue.is_full()
+
+    cdef bint _has_room(self) noexcept:
+        """Tell whether what waits needn't wait any longer."""
+        if self._listener is not None:
+            return not self._is_full()
+        return self._queue is None or self._queue.has_room()
+
+    cdef bint _is_unwanted(self) noexcept:
+        """Tell whether a frame needn't be inflated, since it would be dropped, and so all that follow."""
+        if self._listener is not None:
+            return self._state != OPEN and not self._late
+        return self._queue is not None and self._queue.drops_next()
+
+    cdef int _keep(self, const unsigned char* data, Py_ssize_t size) except -1:
+        """Keep received bytes, compressed as they are.
+
+        Control frames among them don't wait for room in the queue. Callbacks answer messages, which is why
+        a Close frame waits for its turn then. At most one read is kept if the driver heeds ``reading_wanted``.
+        """
+        cdef Header header, current = self._header
+        cdef uint8_t message_opcode = self._message_opcode
+        cdef list pieces = []
+        cdef bytes joined
+        cdef Py_ssize_t position = 0, begin = 0, end
+        cdef int used
+        if size == 0:
+            return 0
+        self._activity |= ATTENTION
+        if self._kept is not None or self._header_size:
+            joined = (<const char*>self._header_bytes)[: self._header_size]
+            if self._kept is not None:
+                joined = self._kept[self._kept_position :]
+            joined += data[:size]
+            data = <const unsigned char*>PyBytes_AS_STRING(joined)
+            size = PyBytes_GET_SIZE(joined)
+            self._kept = None
+            self._header_size = 0
+        if self._in_frame:
+            position = size if self._frame_left > <uint64_t>size else <Py_ssize_t>self._frame_left
+            if self._header.opcode & 8:
+                if self._frame_left == <uint64_t>position and self._listener is None:
+                    self._store_partial(data, position)
+                    self._finish_partial()
+                    begin = size if self._discarding else position
+                    position = begin
+            elif self._header.fin:
+                self._message_opcode = 0
+        while position < size and self._listener is None:
+            used = read_header(&header, data + position, size - position, not self._is_client, 7)
+            if used <= 0 or header.length > <uint64_t>(size - position - used):
+                break
+            end = position + used + <Py_ssize_t>header.length
+            if header.opcode & 8:
+                if header.rsv:
+                    break
+                if begin < position:
+                    pieces.append(data[begin:position])
+                begin = end
+                self._header = header
+                self._whole_frame(data + position + used, <Py_ssize_t>header.length)
+                if self._discarding:
+                    begin = size
+                    break
+            else:
+                # What a Close frame tells depends on whether it comes inside a message.
+                self._message_opcode = 0 if header.fin else OP_BINARY
+            position = end
+        self._header = current
+        self._message_opcode = message_opcode
+        if begin < size:
+            pieces.append(data[begin:size])
+        if pieces:
+            self._kept = b"".join(pieces)
+            self._kept_position = 0
+
+    def receive_kept(self, now: float | None = None) -> int:
+        """Process what was received and isn't yet; return the activity bits.
+
+        Compressed frames wait as they are while the queue is above its marks. This is for after a message was taken;
+        ``handle_timeout`` does it, too. When nothing more can be received, ``next_message`` and ``next_fragment`` do.
+
+        Args:
+            now: Current time.
+        """
+        return self._take_kept(self._time(now))
+
+    cdef int _take_kept(self, double now) except -1:
+        self._now = now
+        self._activity = 0
+        if self._kept is not None and self._has_room():
+            self._receive_kept()
+        return self._activity | (OUTPUT if self._output.size else 0)
+
     # ------------------------------------------------------------------ messages and events
 
     @property
@@ -355,13 +473,20 @@ cdef class Receiver(Parser):
         return self._reading_wanted()
 
     cdef bint _reading_wanted(self) noexcept:
+        if self._kept is not None and not self._discarding:
+            return False
         if self._listener is not None:
             # Callbacks take what comes. What they send isn't to grow while the peer doesn't read.
             return not self._writing_paused or self._state != OPEN
         return self._queue is None or self._queue.reading_wanted
 
     def events_received(self) -> list:
-        """Return and forget what was received: a Request or Response first, then frames."""
+        """Return and forget what was received: a Request or Response first, then frames.
+
+        Their payloads are inflated as they are received, with a limit for each message only (``max_size``): what
+        is received at once can become a thousand times as large (RFC 1951 section 3.2.5), so receive less at once
+        where that matters, or call ``queue_messages``.
+        """
         events = self._events
         self._events = []
         return events
@@ -378,10 +503,16 @@ cdef class Receiver(Parser):
         return self._next_message(decode, self._time(now))
 
     cdef object _next_message(self, object decode, double now):
+        cdef object message
         self._require_queue()
         self._now = now
         try:
-            return self._queue.next_message(decode)
+            message = self._queue.next_message(decode)
+            if self._kept is not None and self._discarding and self._queue.has_room():
+                self._receive_kept()
+                if message is None:
+                    message = self._queue.next_message(decode)
+            return message
         except UnicodeDecodeError as exc:
             return self._fail_decoding(exc)
 
@@ -397,10 +528,16 @@ cdef class Receiver(Parser):
         return self._next_fragment(decode, self._time(now))
 
     cdef object _next_fragment(self, object decode, double now):
+        cdef object fragment
         self._require_queue()
         self._now = now
         try:
-            return self._queue.next_fragment(decode)
+            fragment = self._queue.next_fragment(decode)
+            if self._kept is not None and self._discarding and self._queue.has_room():
+                self._receive_kept()
+                if fragment is None:
+                    fragment = self._queue.next_fragment(decode)
+            return fragment
         except UnicodeDecodeError as exc:
             return self._fail_decoding(exc)
 

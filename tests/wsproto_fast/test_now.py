@@ -32,6 +32,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "receive_data": lambda protocol, **now: protocol.receive_data(b"", **now),
     "buffer_updated": buffer_updated,
     "receive_eof": lambda protocol, **now: protocol.receive_eof(**now),
+    "receive_kept": lambda protocol, **now: protocol.receive_kept(**now),
     "next_message": lambda protocol, **now: protocol.next_message(**now),
     "next_fragment": lambda protocol, **now: protocol.next_fragment(**now),
     "listen": lambda protocol, **now: protocol.listen(print, **now),

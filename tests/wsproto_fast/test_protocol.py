@@ -489,6 +489,44 @@ class TestClosingHandshake:
         assert protocol.parser_exc is None
         assert messages(protocol) == []
 
+    @pytest.mark.parametrize("queue", [False, True])
+    @pytest.mark.parametrize("split", [False, True])
+    @pytest.mark.parametrize(
+        ("pieces", "lost"),
+        [
+            ([(TEXT, False)], True),
+            ([(TEXT, False), (CONT, False), (PING, True)], True),
+            ([(TEXT, False), (CONT, True)], False),
+            ([(TEXT, True), (BINARY, False)], True),
+            ([(TEXT, True)], False),
+        ],
+    )
+    def test_message_lost_by_close_shows_in_the_outcome(
+        self, side: Side, queue: bool, split: bool, pieces: list[tuple[int, bool]], lost: bool
+    ) -> None:
+        protocol = Protocol(side)
+        if queue:
+            protocol.queue_messages()
+        wire = b"".join(frame(side, opcode, b"a", fin=fin) for opcode, fin in pieces)
+        wire += frame(side, CLOSE, close_payload(1000))
+        for piece in [wire[i : i + 1] for i in range(len(wire))] if split else [wire]:
+            protocol.receive_data(piece)
+        protocol.receive_eof()
+        assert protocol.close_code == 1000
+        assert protocol.close_rcvd == protocol.close_sent == Close(1000, "")
+        assert type(protocol.close_exc) is (ConnectionClosedError if lost else ConnectionClosedOK)
+        assert isinstance(protocol.close_exc.__cause__, ProtocolError) == lost
+        assert protocol.parser_exc is None
+
+    def test_message_that_we_have_closed_upon_is_not_lost(self, side: Side) -> None:
+        protocol = Protocol(side)
+        protocol.queue_messages()
+        protocol.receive_data(frame(side, TEXT, b"a", fin=False))
+        protocol.close()
+        protocol.receive_data(frame(side, CLOSE, close_payload(1000)))
+        protocol.receive_eof()
+        assert type(protocol.close_exc) is ConnectionClosedOK
+
     def test_what_is_under_way_arrives_while_closing(self, side: Side) -> None:
         protocol = Protocol(side)
         protocol.close()

@@ -192,6 +192,8 @@ cdef class Pump:
         self._wrote = False
         if activity & ATTENTION:
             self._update()
+            if self._listening and self._protocol._kept is not None:
+                self._go_on_listening()
         if self._callback is not None and (
             activity & MESSAGE or (activity & FRAGMENT and self.streaming)
         ):
@@ -202,6 +204,20 @@ cdef class Pump:
                 self._in_turn = False
         if self._protocol._output.size and not self._flush_scheduled and not self._lost:
             self._flush()
+
+    def go_on_listening(self) -> None:
+        """Call back with what waits since the network didn't take the answers."""
+        if self._listening and self._protocol._kept is not None and not self._lost:
+            self._go_on_listening()
+
+    cdef int _go_on_listening(self) except -1:
+        while self._protocol._kept is not None and self._protocol._has_room() and not self._lost:
+            self._in_turn = True
+            try:
+                self._protocol._take_kept(monotonic())
+            finally:
+                self._in_turn = False
+            self._update()
 
     def listen(self, on_message, on_frame, listener) -> None:
         """Have callbacks called with what is received; nobody else receives from now on."""
@@ -225,6 +241,10 @@ cdef class Pump:
         cdef bint may_fail = decode is not None or not protocol.validate_text
         message = protocol._next_message(decode, <double>monotonic() if may_fail else protocol._now)
         if self.reading_paused:
+            if protocol._kept is not None:
+                self._take_kept()
+                if message is None:
+                    message = protocol._next_message(decode, protocol._now)
             self._connection._update_reading()
         if message is None and may_fail:
             self.update()
@@ -234,10 +254,19 @@ cdef class Pump:
         """Return the next fragment and whether it is the last one of its message, or None."""
         fragment = self._protocol._next_fragment(decode, monotonic())
         if self.reading_paused:
+            if self._protocol._kept is not None:
+                self._take_kept()
+                if fragment is None:
+                    fragment = self._protocol._next_fragment(decode, self._protocol._now)
             self._connection._update_reading()
         if fragment is None:
             self.update()
         return fragment
+
+    cdef int _take_kept(self) except -1:
+        """Pass on what waits since the queue was full."""
+        if self._protocol._has_room() and self._protocol._take_kept(monotonic()) & ATTENTION:
+            self._update()
 
     def concurrent_receiver(self, name: str) -> ConcurrencyError:
         return ConcurrencyError(

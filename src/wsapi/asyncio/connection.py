@@ -438,6 +438,7 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         self._pump.writing_paused = False
         self.protocol.resume_writing()
         self._pump.flush()
+        self._pump.go_on_listening()
         self._update_reading()
         if self._drain_waiter is not None:
             waiter, self._drain_waiter = self._drain_waiter, None

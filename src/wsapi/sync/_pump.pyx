@@ -82,6 +82,10 @@ cdef class Pump(Wire):
                 deadline = self._deadline(timeout)
             while True:
                 message = protocol._next_message(decode, <double>monotonic() if may_fail else protocol._now)
+                if protocol._kept is not None:
+                    self._take_kept()
+                    if message is None:
+                        message = protocol._next_message(decode, protocol._now)
                 if message is not None:
                     self._reader = self._owner
                     return message
@@ -125,6 +129,10 @@ cdef class Pump(Wire):
                 deadline = self._deadline(timeout)
             while True:
                 fragment = protocol._next_fragment(decode, monotonic())
+                if protocol._kept is not None:
+                    self._take_kept()
+                    if fragment is None:
+                        fragment = protocol._next_fragment(decode, protocol._now)
                 if fragment is not None:
                     self._receiver = NOBODY if fragment[1] else STREAMING
                     return fragment
@@ -146,6 +154,11 @@ cdef class Pump(Wire):
         finally:
             self._stop_reading()
             self._unlock()
+
+    cdef int _take_kept(self) except -1:
+        """Pass on what waits since the queue was full."""
+        if self._protocol._has_room() and self._protocol._take_kept(monotonic()) & ATTENTION:
+            self._update()
 
     def stop_streaming(self) -> None:
         """Let others receive; the rest of the message is skipped. Finalizers may call this."""

@@ -417,7 +417,7 @@ cdef class Wire:
         return size > 0
 
     cdef bint _reading_wanted(self) noexcept:
-        return self._protocol._queue.reading_wanted and not self._protocol._eof_received
+        return self._protocol._reading_wanted() and not self._protocol._eof_received
 
     cdef int _end_reading(self) except -1:
         """Read what is left after writing failed, and lose the connection."""

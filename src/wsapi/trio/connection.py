@@ -187,11 +187,18 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
             while (message := protocol.next_message(decode, now=trio.current_time())) is None:
                 self._update()
                 await self._receive("recv")
+        if not protocol.reading_wanted:
+            self._receive_kept()
         self._see_to_reading()
         return message
 
     def _fragments(self, decode: bool | None) -> AsyncFragments:
         return _Fragments(self, decode)
+
+    def _receive_kept(self) -> None:
+        """Go on with what waits since the queue was full."""
+        if self.protocol.receive_kept(trio.current_time()) & ATTENTION:
+            self._update()
 
     async def _receive(self, name: str) -> None:
         """Wait for something to be received.
@@ -201,6 +208,10 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
         """
         if self._ended:
             raise self.protocol.close_exc
+        if not self.protocol.reading_wanted:
+            # There is something that the queue had no room for.
+            self._receive_kept()
+            return
         if self.protocol.output_size:
             self._flush()
         self._wrote = False
@@ -674,6 +685,8 @@ class _Fragments(AsyncFragments):
         while (fragment := next_fragment(self.decode, now=trio.current_time())) is None:
             connection._update()
             await connection._receive("recv_streaming")
+        if not connection.protocol.reading_wanted:
+            connection._receive_kept()
         connection._receiver = "recv_streaming"
         connection._see_to_reading()
         return fragment
