@@ -79,8 +79,9 @@ dist: $(VENV)/.deps ## sdist and wheel in dist/
 dist-check: $(VENV)/.deps ## build both, install the wheel elsewhere, run the sdist's tests against it
 	.ci/dist-check $(PY)
 
-soak: build ## the stress tests, for a minute each
+soak: build ## the stress tests, a minute each; 50,000 connections on each front-end (SOAK_CONNECTIONS=)
 	WSAPI_STRESS_SECONDS=60 $(PY) -m pytest tests/wsapi/test_sync_stress.py --timeout=300
+	$(PY) -m tests.faults.soak
 
 faults: build ## thousands of connections through a proxy that harms them (FAULTS_MINUTES=30)
 	FAULTS_ROUNDS=10 $(PY) -m pytest -q tests/faults/test_scenarios.py

@@ -254,24 +254,10 @@ class Matrix:
             previous = self.clean
 
     def _counts(self) -> dict[str, int]:
-        gc.collect()
-        counts = {
-            "descriptors": runtimes.descriptors(),
-            "threads": threading.active_count(),
-            "connections": 0,
-            "engines": 0,
-        }
-        for something in gc.get_objects():
-            kind = type(something)
-            if issubclass(kind, BaseConnection):
-                counts["connections"] += 1
-            elif issubclass(kind, Protocol):
-                counts["engines"] += 1
-        for name, runtime in (("", self.runtime), ("peers' ", self.peers)):
-            for key, value in runtime.submit(counted, runtime).result(30).items():
-                counts[name + key] = value
-        for name, servers in self.servers.items():
-            counts[f"{name} accepted"] = servers.accepted()
+        counts = leftovers(self.runtime, *self.servers.values())
+        for name, count in self.peers.submit(counted, self.peers).result(30).items():
+            if name != "timers":  # some are those of the other library
+                counts[f"peers' {name}"] = count
         return counts
 
     def _left_over(self) -> str:
@@ -280,6 +266,25 @@ class Matrix:
         return ", ".join(
             f"{key}: {value}, not {self.clean.get(key)}" for key, value in more.items()
         )
+
+
+def leftovers(runtime: runtimes.Runtime, *servers: runtimes.Servers) -> dict[str, int]:
+    """Count what should be there no longer when nothing is going on, among other things."""
+    gc.collect()
+    counts = {
+        "descriptors": runtimes.descriptors(),
+        "threads": threading.active_count(),
+        "connections": 0,
+        "engines": 0,
+        "accepted": sum(each.accepted() for each in servers),
+    }
+    for something in gc.get_objects():
+        kind = type(something)
+        if issubclass(kind, BaseConnection):
+            counts["connections"] += 1
+        elif issubclass(kind, Protocol):
+            counts["engines"] += 1
+    return counts | runtime.submit(counted, runtime).result(30)
 
 
 async def counted(runtime: runtimes.Runtime) -> dict[str, int]:

@@ -109,10 +109,20 @@ class AsyncioRuntime(Runtime):
         return asyncio.run_coroutine_threadsafe(function(*args), self.loop)
 
     def count(self) -> dict[str, int]:
-        counts = {"tasks": len(asyncio.all_tasks())}
+        counts = {"tasks": len(self.tasks())}
         if hasattr(self.loop, "_scheduled"):
             counts["timers"] = sum(not handle.cancelled() for handle in self.loop._scheduled)
         return counts
+
+    @staticmethod
+    def tasks() -> list[str]:
+        """Return what tasks do, but for those of the other library."""
+        code = (getattr(task.get_coro(), "cr_code", None) for task in asyncio.all_tasks())
+        return [
+            f"{each.co_qualname} of {each.co_filename}"
+            for each in code
+            if each is not None and "site-packages/websockets" not in each.co_filename
+        ]
 
 
 class TrioRuntime(Runtime):

@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.faults.cases import Case, Side, number_of
 from tests.wsapi.conformance.driver import Cancelled
+from wsapi.exceptions import ConnectionClosed
 
 CLOSED = ("ConnectionClosedOK", "ConnectionClosedError")
 # How long an impatient side waits at most.
@@ -247,7 +248,10 @@ class AppEnd:
 
     async def recv(self, timeout: float | None) -> Any:
         async with asyncio.timeout(timeout):
-            event = await self.asgi_receive()
+            try:
+                event = await self.asgi_receive()
+            except ConnectionClosed as exc:
+                raise AssertionError(f"an exception out of receive(): {describe(exc)}") from exc
         if event["type"] == "websocket.disconnect":
             code = event["code"]
             raise (ConnectionClosedOK if code in (1000, 1001) else ConnectionClosedError)(code)

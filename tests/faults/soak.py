@@ -1,0 +1,295 @@
+"""Many connections and messages in one process, and whether its memory stays flat.
+
+Usage: python -m tests.faults.soak [--connections 50000] [--messages 1000000] [--subject NAME]
+
+A front-end's server and client share a process. Connections are plain, encrypted, or compressed;
+they end cleanly, by either side, by a reset, or in the opening handshake. At intervals nothing is
+going on, and the memory and the objects are counted. It is flat if from a fifth of the run on
+
+- no connection, engine, task, thread, or descriptor is left from one interval to the next;
+- the objects that Python's collector knows grow by less than MAX_OBJECTS per connection;
+- the resident memory grows by less than MAX_BYTES per connection.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from tests.faults.cases import SUBJECTS
+
+MAX_OBJECTS = 0.01
+MAX_BYTES = 100
+INTERVALS = 20
+AT_ONCE = 16
+KINDS = ("plain", "tls", "deflate")
+ENDS = ("client", "server", "reset", "handshake")
+GAP = "{:>12}"
+COLUMNS = ("connections", "messages", "RSS (KiB)", "objects", "left", "seconds")
+
+
+@dataclass
+class Sample:
+    """What was counted when nothing was going on."""
+
+    connections: int
+    messages: int
+    rss: int
+    objects: int
+    left: dict[str, int]
+    seconds: float
+
+    def row(self, left: int) -> str:
+        values = self.connections, self.messages, self.rss // 1024, self.objects, left
+        return "".join(GAP.format(value) for value in (*values, round(self.seconds)))
+
+
+def what_grows(samples: list[Sample]) -> list[str]:
+    """Return what isn't flat."""
+    first, last = samples[len(samples) // 5], samples[-1]
+    connections = last.connections - first.connections
+    wrong = [
+        f"{count} {name}, not {first.left.get(name, 0)}"
+        for name, count in last.left.items()
+        if count > first.left.get(name, 0)
+    ]
+    if (objects := (last.objects - first.objects) / connections) >= MAX_OBJECTS:
+        wrong.append(f"{objects:.2f} objects per connection")
+    if (size := (last.rss - first.rss) / connections) >= MAX_BYTES:
+        wrong.append(f"{size:.0f} bytes per connection")
+    return wrong
+
+
+# ---------------------------------------------------------------------- the load
+
+
+async def echo(ws: Any) -> None:
+    from wsapi.exceptions import ConnectionClosed
+
+    try:
+        async for message in ws:
+            if message == "bye":
+                return
+            await ws.send(message)
+    except ConnectionClosed:
+        pass
+
+
+async def echo_app(scope: Any, receive: Any, send: Any) -> None:
+    assert (await receive())["type"] == "websocket.connect"
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        if event.get("text") == "bye":
+            return
+        try:
+            await send({**event, "type": "websocket.send"})
+        except OSError:
+            return
+
+
+def resetting(driver: Any, raw: Any) -> None:
+    """Have a connection reset when it is lost."""
+    if driver.package == "sync":
+        sock = getattr(raw.socket, "sock", raw.socket)
+    elif driver.package == "trio":
+        from wsapi.trio._transports import find_socket
+
+        sock = find_socket(raw.stream)
+    else:
+        sock = raw.transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+class Load:
+    """What connects: a front-end's client."""
+
+    def __init__(self, driver: Any, ports: dict[str, int], tls: Any, messages: int) -> None:
+        self.driver, self.ports, self.tls = driver, ports, tls
+        self.messages = messages  # per connection, both ways
+        self.exchanged = 0
+        self.lock = threading.Lock()
+
+    async def run(self, first: int, last: int) -> None:
+        for number in range(first, last, AT_ONCE):
+            kind = KINDS[number % 3]
+            end = ENDS[number // AT_ONCE % 4]
+            if end == "handshake":
+                await self.begin(self.ports[kind], number, kind)
+            else:
+                await self.use(self.ports[kind], number, kind, end)
+
+    async def begin(self, port: int, number: int, kind: str) -> None:
+        """Go away in the opening handshake."""
+        sock = await self.driver.sock_connect(("127.0.0.1", port))
+        try:
+            data = b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+            if kind == "tls":
+                data = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+            await self.driver.sock_sendall(sock, data[: number % len(data)])
+            if number % 2:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        finally:
+            sock.close()
+
+    async def use(self, port: int, number: int, kind: str, end: str) -> None:
+        from wsapi.exceptions import ConnectionClosed, ConnectionClosedOK
+
+        options: dict[str, Any] = {"proxy": None, "open_timeout": 60, "ping_timeout": 60}
+        options["compression"] = "deflate" if kind == "deflate" else None
+        if kind == "tls":
+            options["ssl"] = self.tls
+        uri = f"ws{'s' * (kind == 'tls')}://127.0.0.1:{port}/"
+        pairs = self.messages // 2
+        text = f"{number} " + "message " * (number % 50)
+        async with self.driver.connect(uri, **options) as ws:
+            for start in range(0, pairs, 8):
+                burst = range(start, min(start + 8, pairs))
+                for one in burst:
+                    await ws.send(f"{text}{one}")
+                for one in burst:
+                    assert await ws.recv() == f"{text}{one}"
+            if end == "server":
+                await ws.send("bye")
+                try:
+                    raise AssertionError(await ws.recv())
+                except ConnectionClosedOK:
+                    pass
+            elif end == "reset":
+                resetting(self.driver, ws.raw)
+                ws.lose()
+                try:
+                    await ws.recv()
+                except ConnectionClosed:
+                    pass
+        with self.lock:
+            self.exchanged += 2 * pairs
+
+
+def work(subject: str, connections: int, messages: int, minutes: float) -> None:
+    """Put one subject under load; print a line of JSON for each sample."""
+    from tests.faults import matrix, runtimes
+
+    opened = connections * (len(ENDS) - 1) // len(ENDS)
+    per_connection = 2 * -(-messages // (2 * opened))
+    server_tls, client_tls = runtimes.tls_contexts()
+    options: dict[str, dict[str, Any]] = {
+        kind: {
+            "compression": "deflate" if kind == "deflate" else None,
+            "ssl": server_tls if kind == "tls" else None,
+            "ping_interval": 20,
+            "ping_timeout": 60,
+            "close_timeout": 10,
+            "max_queue": 16,
+        }
+        for kind in KINDS
+    }
+    runtime = runtimes.runtime(subject)
+    with matrix.Noise() as noise, runtime:
+        kind = runtimes.UvicornServers if subject == "uvicorn" else runtimes.Servers
+        handler: Any = echo_app if subject == "uvicorn" else echo
+        servers = kind(runtime.driver, handler, options)
+        holding = runtime.submit(servers.run)
+        servers.ready.wait(30)
+        load = Load(runtime.driver, servers.ports, client_tls, per_connection)
+        started = time.monotonic()
+        step = -(-connections // INTERVALS)
+        for done in range(0, connections, step):
+            if time.monotonic() > started + minutes * 60:
+                break
+            last = min(done + step, connections)
+            for worker in [runtime.submit(load.run, done + n, last) for n in range(AT_ONCE)]:
+                worker.result()
+            left = settled(lambda: matrix.leftovers(runtime, servers))
+            del worker
+            gc.collect()
+            sample = Sample(
+                last, load.exchanged, rss(), len(gc.get_objects()), left, time.monotonic() - started
+            )
+            print(json.dumps([vars(sample), noise.take()]), flush=True)
+        servers.stopped = True
+        holding.result(30)
+
+
+def settled(count: Any) -> dict[str, int]:
+    """Wait until what is counted doesn't get less any more."""
+    counts: dict[str, int] = {}
+    same = 0
+    for _ in range(50):
+        before, counts = counts, count()
+        same = same + 1 if counts == before else 0
+        if same == 3:
+            break
+        time.sleep(0.1)
+    return counts
+
+
+def rss() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+# ---------------------------------------------------------------------- all subjects
+
+
+def run(subject: str, options: argparse.Namespace) -> str:
+    """Run one subject in a process of its own; return its table, and what it comes to."""
+    command = [sys.executable, "-m", "tests.faults.soak", "--work", "--subject", subject]
+    for name in ("connections", "messages", "minutes"):
+        command += [f"--{name}", str(getattr(options, name))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [json.loads(line) for line in process.stdout]
+    samples = [Sample(**sample) for sample, _ in lines]
+    noise = Counter(text.strip().splitlines()[-1] for _, texts in lines for text in texts)
+    wrong = [f"{count} times {text}" for text, count in noise.items()]
+    if process.returncode:
+        wrong.append(f"ended with status {process.returncode}")
+    elif len(samples) < 2 or samples[-1].connections < options.connections:
+        wrong.append("out of time")
+    else:
+        wrong += what_grows(samples)
+    table = [subject, "".join(GAP.format(title) for title in COLUMNS)]
+    for sample in samples:
+        base = samples[0].left
+        left = sum(max(count - base.get(name, 0), 0) for name, count in sample.left.items())
+        table.append(sample.row(left))
+    table.append(f"{subject}: " + ("NOT FLAT: " + "; ".join(wrong) if wrong else "flat"))
+    return "\n".join(table)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    get = os.environ.get
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.soak")
+    parser.add_argument("--connections", type=int, default=int(get("SOAK_CONNECTIONS", "50000")))
+    parser.add_argument("--messages", type=int, default=int(get("SOAK_MESSAGES", "1000000")))
+    parser.add_argument("--minutes", type=float, default=float(get("SOAK_MINUTES", "15")))
+    parser.add_argument("--subject", action="append", help="one of " + ", ".join(SUBJECTS))
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    subjects = options.subject or list(SUBJECTS)
+    if options.work:
+        work(subjects[0], options.connections, options.messages, options.minutes)
+        return 0
+    failed = False
+    with ThreadPoolExecutor(options.processes) as pool:
+        for table in pool.map(lambda subject: run(subject, options), subjects):
+            print(table, flush=True)
+            failed = failed or not table.endswith(": flat")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
