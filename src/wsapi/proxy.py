@@ -10,10 +10,11 @@ import contextlib
 import importlib
 import urllib.parse
 import urllib.request
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from wsproto_fast._http11 import ResponseParser
 from wsproto_fast.datastructures import Headers
 from wsproto_fast.exceptions import (
     InvalidProxy,
@@ -181,12 +182,9 @@ class ConnectProtocol:
             headers["Proxy-Authorization"] = build_authorization_basic(*proxy.user_info)
         self.request = Request(authority, headers, "CONNECT").serialize()
         self.response: Response | None = None
-        self._buffer = bytearray()
-        self._eof = False
-        self._broken_by: Exception | None = None
         # RFC 9110 §9.3.6: the answer has no body, whatever its headers say; older proxies are
         # content with HTTP/1.0.
-        self._parser = Response.parse(self._read_line, self._read_line, self._read_line, proxy=True)
+        self._parser = ResponseParser(allow_http10=True, read_body=False)
 
     def receive_data(self, data: bytes | memoryview) -> bool:
         """Process received data.
@@ -201,8 +199,20 @@ class ConnectProtocol:
             InvalidProxyMessage: If the answer isn't valid, or more than an answer.
             InvalidProxyStatus: If the proxy refuses.
         """
-        self._buffer += data
-        return self._advance()
+        try:
+            taken = self._parser.feed_data(data)
+        except Exception as exc:
+            raise _invalid_message() from exc
+        if self.response is None:
+            self.response = self._parser.message
+            if self.response is None:
+                return False
+            if not 200 <= self.response.status_code < 300:
+                raise InvalidProxyStatus(self.response)
+        if taken < len(data):
+            # Servers wait for the request or the TLS handshake of the client.
+            raise _invalid_message() from ValueError("unexpected data after the response")
+        return True
 
     def receive_eof(self, exc: Exception | None = None) -> None:
         """Process the end of the connection, however it came.
@@ -214,50 +224,15 @@ class ConnectProtocol:
             InvalidProxyMessage: If the answer isn't complete; its cause is an `EOFError`, whose
                 cause is ``exc``.
         """
-        self._eof = True
-        self._broken_by = exc
         try:
-            self._advance()
-        finally:
-            self._broken_by = None
+            self._parser.feed_eof()
+        except EOFError as eof:
+            eof.__cause__ = exc
+            raise _invalid_message() from eof
 
-    def _advance(self) -> bool:
-        if self.response is None:
-            try:
-                next(self._parser)
-            except StopIteration as stop:
-                self.response = stop.value
-            except Exception as exc:
-                raise InvalidProxyMessage(
-                    "did not receive a valid HTTP response from proxy"
-                ) from exc
-            else:
-                return False
-            assert self.response is not None
-            if not 200 <= self.response.status_code < 300:
-                raise InvalidProxyStatus(self.response)
-        if self._buffer:
-            # Servers wait for the request or the TLS handshake of the client.
-            raise InvalidProxyMessage(
-                "did not receive a valid HTTP response from proxy"
-            ) from ValueError("unexpected data after the response")
-        return True
 
-    def _read_line(self, limit: int) -> Generator[None, None, bytearray]:
-        while True:
-            size = self._buffer.find(b"\n", 0, limit) + 1
-            if size:
-                line = self._buffer[:size]
-                del self._buffer[:size]
-                return line
-            size = len(self._buffer)
-            if size > limit:
-                raise RuntimeError(f"read {size} bytes, expected no more than {limit} bytes")
-            if self._eof:
-                raise EOFError(
-                    f"connection closed after {size} bytes of a line"
-                ) from self._broken_by
-            yield
+def _invalid_message() -> InvalidProxyMessage:
+    return InvalidProxyMessage("did not receive a valid HTTP response from proxy")
 
 
 def socks_proxy(module: str, proxy: Proxy) -> Any:

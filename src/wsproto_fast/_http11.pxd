@@ -29,6 +29,8 @@ cdef class HeadParser:
     cdef Py_ssize_t _feed_body(self, const unsigned char* data, Py_ssize_t size) except -1
     cdef int _release(self) noexcept
     cdef int _line_too_long(self) except -1
+    cdef object _too_long(self, str message)
+    cdef object _too_early(self)
     cdef int _too_many_headers(self) except -1
     cdef bint _may_continue(self) noexcept
     cdef int _count_interim(self, Py_ssize_t size) except -1

@@ -210,6 +210,44 @@ cdef class HeadParser:
         """
         self.finish()
 
+    def read(self, read_line, read_exact=None, read_to_eof=None):
+        """Parse a message that functions read: generators, which yield to wait, as this one does.
+
+        Args:
+            read_line: Takes a limit in bytes; returns a line with its line end.
+            read_exact: Takes a number of bytes; returns as many.
+            read_to_eof: Takes a limit in bytes; returns all the rest.
+
+        Returns:
+            The message.
+
+        Raises:
+            EOFError: If a function raises it, or has no more data.
+            SecurityError: If a limit is exceeded; functions tell by RuntimeError.
+            ValueError: If the message is malformed.
+            NotImplementedError: If the message has a transfer coding that isn't supported.
+        """
+        cdef bint to_eof
+        while not self.complete:
+            to_eof = self._part == BODY_TO_EOF
+            try:
+                if to_eof:
+                    data = yield from read_to_eof(MAX_BODY_SIZE)
+                elif self._part >= BODY_SIZED:
+                    data = yield from read_exact((<ResponseParser> self)._remaining)
+                else:
+                    data = yield from read_line(MAX_LINE_LENGTH)
+                if not data and not to_eof:
+                    raise EOFError("no more data")
+            except EOFError as exc:
+                raise self._too_early() from exc
+            except RuntimeError as exc:
+                raise self._too_long(str(exc)) from exc
+            self.feed_data(data)
+            if to_eof:
+                self.finish()
+        return self.message
+
     cdef Py_ssize_t feed(self, const unsigned char* data, Py_ssize_t size) except -1:
         """Parse bytes; return how many were consumed: all, unless the message is complete."""
         cdef Py_ssize_t pos = 0
@@ -251,12 +289,16 @@ cdef class HeadParser:
         """Handle the end of the input; raise EOFError if it comes too early."""
         if self.complete:
             return 0
+        raise self._too_early()
+
+    cdef object _too_early(self):
+        """Return the exception for input that ends within the message."""
+        cdef str part = "body"
         if self._part == START_LINE:
-            raise EOFError("connection closed while reading HTTP "
-                           + ("request line" if isinstance(self, RequestParser) else "status line"))
-        if self._part == HEADERS:
-            raise EOFError("connection closed while reading HTTP headers")
-        raise EOFError("connection closed while reading HTTP body")
+            part = "request line" if isinstance(self, RequestParser) else "status line"
+        elif self._part == HEADERS:
+            part = "headers"
+        return EOFError(f"connection closed while reading HTTP {part}")
 
     cdef bint started(self) noexcept:
         """Tell whether a part of the message was read."""
@@ -417,14 +459,19 @@ cdef class HeadParser:
         raise TooManyHeaders(f"expected no more than {MAX_NUM_HEADERS} headers")
 
     cdef int _line_too_long(self) except -1:
-        message = f"read {MAX_LINE_LENGTH + 1} bytes, expected no more than {MAX_LINE_LENGTH} bytes"
+        raise self._too_long(
+            f"read {MAX_LINE_LENGTH + 1} bytes, expected no more than {MAX_LINE_LENGTH} bytes"
+        )
+
+    cdef object _too_long(self, str message):
+        """Return the exception for a line, or a body up to the end, over its limit."""
         if self._part == START_LINE:
             if isinstance(self, RequestParser):
-                raise RequestLineTooLong(message)
-            raise StatusLineTooLong(message)
-        if self._part == CHUNK_SIZE:
-            raise SecurityError(message)
-        raise HeaderLineTooLong(message)
+                return RequestLineTooLong(message)
+            return StatusLineTooLong(message)
+        if self._part == HEADERS or self._part == TRAILERS:
+            return HeaderLineTooLong(message)
+        return SecurityError(message)
 
     cdef int _invalid(self, const unsigned char* line, Py_ssize_t size) except -1:
         """Refuse a line, of which there are `size` bytes and perhaps more."""

@@ -1,8 +1,8 @@
 """HTTP/1.1 messages of the opening handshake (RFC 9112).
 
-Owns ``Request`` and ``Response``, their wire format, and the limits that apply when parsing them.
-Knows nothing of the meaning of headers, nor of the incremental parser, which is compiled code
-elsewhere.
+Owns ``Request`` and ``Response``, how they are sent, and the limits that apply when parsing them.
+Knows nothing of the meaning of headers, but of those that delimit a body. Parsing is the business
+of compiled code, which needs these classes; their ``parse`` is a face of it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,7 @@ from typing import TypeAlias
 from ._environment import getenv, getenv_int
 from ._version import __version__
 from .datastructures import Headers
-from .exceptions import (
-    HeaderLineTooLong,
-    RequestLineTooLong,
-    SecurityError,
-    StatusLineTooLong,
-    TooManyHeaders,
-)
+from .exceptions import SecurityError
 
 __all__ = [
     "MAX_BODY_SIZE",
@@ -84,10 +78,6 @@ MAX_CHUNK_DIGITS = 15
 """Limit for the hexadecimal digits of the size of a chunk."""
 
 _request_line = re.compile(rb"([-!#$%&'*+.^_`|~0-9a-zA-Z]+) ([\x21-\x7e]+) (HTTP/1\.[01])")
-_status_line = re.compile(rb"(HTTP/1\.[01]) ([1-5][0-9][0-9]) ([\t \x21-\x7e\x80-\xff]*)")
-_header_line = re.compile(
-    rb"([-!#$%&'*+.^_`|~0-9a-zA-Z]+):[\t ]*([\t\x20-\x7e\x80-\xff]*?)[\t ]*", re.DOTALL
-)
 _control = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -133,19 +123,9 @@ class Request:
             ValueError: If it isn't a request of HTTP/1.x.
             NotImplementedError: If the request has a body.
         """
-        try:
-            line = yield from _read_line(read_line)
-        except EOFError as exc:
-            raise EOFError("connection closed while reading HTTP request line") from exc
-        except RuntimeError as exc:
-            raise RequestLineTooLong(str(exc)) from exc
-        match = _request_line.fullmatch(line)
-        if match is None:
-            raise ValueError(f"invalid HTTP request line: {line.decode('iso-8859-1')}")
-        method, path, protocol = (part.decode() for part in match.groups())
-        headers = yield from _read_headers(read_line)
-        check_no_body(headers)
-        return cls(path, headers, method, protocol)
+        from ._http11 import RequestParser
+
+        return cls(**vars((yield from RequestParser().read(read_line))))
 
 
 @dataclass
@@ -186,7 +166,7 @@ class Response:
         read_to_eof: ReadBytes,
         proxy: bool = False,
     ) -> Generator[None, None, Response]:
-        """Parse a response that arrives piecemeal.
+        """Parse a response that arrives piecemeal; skip interim ones, which 101 isn't.
 
         Args:
             read_line: As in :meth:`Request.parse`.
@@ -201,22 +181,10 @@ class Response:
             ValueError: If it isn't a response of HTTP/1.1.
             NotImplementedError: If the transfer coding isn't supported.
         """
-        try:
-            line = yield from _read_line(read_line)
-        except EOFError as exc:
-            raise EOFError("connection closed while reading HTTP status line") from exc
-        except RuntimeError as exc:
-            raise StatusLineTooLong(str(exc)) from exc
-        match = _status_line.fullmatch(line)
-        if match is None or (match[1] == b"HTTP/1.0" and not proxy):
-            raise ValueError(f"invalid HTTP status line: {line.decode('iso-8859-1')}")
-        status_code = int(match[2])
-        reason_phrase = match[3].decode("iso-8859-1")
-        headers = yield from _read_headers(read_line)
-        body = b""
-        if not proxy:
-            body = yield from _read_body(status_code, headers, read_line, read_exact, read_to_eof)
-        return cls(status_code, reason_phrase, headers, body)
+        from ._http11 import ResponseParser
+
+        parser = ResponseParser(allow_http10=proxy, read_body=not proxy)
+        return cls(**vars((yield from parser.read(read_line, read_exact, read_to_eof))))
 
 
 def parse_content_length(headers: Headers) -> int | None:
@@ -289,68 +257,3 @@ def body_framing(status_code: int, headers: Headers) -> int:
     if length > MAX_BODY_SIZE:
         raise SecurityError(f"body too large: over {MAX_BODY_SIZE} bytes")
     return length
-
-
-def _read_line(read_line: ReadLine) -> Generator[None, None, bytes | bytearray]:
-    """Read a line and strip its line end."""
-    line = yield from read_line(MAX_LINE_LENGTH)
-    if not line.endswith(b"\r\n"):
-        raise EOFError("line without CRLF")
-    return line[:-2]
-
-
-def _read_headers(read_line: ReadLine) -> Generator[None, None, Headers]:
-    """Read header lines up to the empty line that ends them, also the trailers of a body."""
-    items: list[tuple[str, str]] = []
-    while True:
-        try:
-            line = yield from _read_line(read_line)
-        except EOFError as exc:
-            raise EOFError("connection closed while reading HTTP headers") from exc
-        except RuntimeError as exc:
-            raise HeaderLineTooLong(str(exc)) from exc
-        if not line:
-            return Headers._from_raw_items(items)
-        if len(items) == MAX_NUM_HEADERS:
-            raise TooManyHeaders(f"expected no more than {MAX_NUM_HEADERS} headers")
-        match = _header_line.fullmatch(line)
-        if match is None:
-            raise ValueError(f"invalid HTTP header line: {line.decode('iso-8859-1')}")
-        items.append((match[1].decode(), match[2].decode("iso-8859-1")))
-
-
-def _read_body(
-    status_code: int,
-    headers: Headers,
-    read_line: ReadLine,
-    read_exact: ReadBytes,
-    read_to_eof: ReadBytes,
-) -> Generator[None, None, bytes]:
-    framing = body_framing(status_code, headers)
-    if framing >= 0:
-        return bytes((yield from read_exact(framing)))
-    if framing == -2:
-        try:
-            return bytes((yield from read_to_eof(MAX_BODY_SIZE)))
-        except RuntimeError as exc:
-            raise SecurityError(f"body too large: over {MAX_BODY_SIZE} bytes") from exc
-    body = bytearray()
-    while True:
-        try:
-            line = yield from _read_line(read_line)
-        except RuntimeError as exc:
-            raise SecurityError(str(exc)) from exc
-        digits = bytes(line).partition(b";")[0].strip(b"\t ")
-        if len(digits) > MAX_CHUNK_DIGITS:
-            raise SecurityError(f"chunk size too long: {len(digits)} digits")
-        if re.fullmatch(rb"[0-9a-fA-F]+", digits) is None:
-            raise ValueError(f"invalid chunk size: {digits.decode('iso-8859-1')}")
-        size = int(digits, 16)
-        if size == 0:
-            yield from _read_headers(read_line)
-            return bytes(body)
-        if len(body) + size > MAX_BODY_SIZE:
-            raise SecurityError(f"body too large: over {MAX_BODY_SIZE} bytes")
-        body += yield from read_exact(size)
-        if (yield from read_exact(2)) != b"\r\n":
-            raise ValueError("invalid chunk without CRLF")

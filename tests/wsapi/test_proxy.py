@@ -24,10 +24,14 @@ from tests.wsapi.helpers import (
 )
 from wsapi.asyncio.client import connect
 from wsapi.exceptions import (
+    HeaderLineTooLong,
     InvalidProxy,
     InvalidProxyMessage,
     InvalidProxyStatus,
     ProxyError,
+    SecurityError,
+    StatusLineTooLong,
+    TooManyHeaders,
 )
 from wsapi.proxy import ConnectProtocol, Proxy, get_proxy, parse_proxy
 from wsapi.uri import parse_uri
@@ -186,6 +190,8 @@ def exchange(pieces: list[bytes]) -> ConnectProtocol:
         b"HTTP/1.0 200 Connection established\r\n\r\n",
         b"HTTP/1.1 299 Fine\r\nContent-Length: 5\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 103 \r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nVia: x\r\n\ty\r\n\r\n",
     ],
 )
 def test_tunnel(answer: bytes, bytewise: bool) -> None:
@@ -205,9 +211,14 @@ def test_tunnel(answer: bytes, bytewise: bool) -> None:
         (b"HTTP/1.1 200 OK\r\nVia: x\r\n", EOFError),
         (b"SSH-2.0-OpenSSH\r\n\r\n", ValueError),
         (b"HTTP/2.0 200 OK\r\n\r\n", ValueError),
-        (b"HTTP/1.1 200 OK\r\n" + b"x" * 10_000, Exception),
-        (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 129, Exception),
-        (b"x" * 10_000, Exception),
+        (b"HTTP/1.1 200 OK\n\n", ValueError),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\n", EOFError),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\n" * 17, SecurityError),
+        (b"HTTP/1.1 200 " + b"x" * 10_000, StatusLineTooLong),
+        (b"HTTP/1.1 200 OK\r\n" + b"x" * 10_000, HeaderLineTooLong),
+        (b"HTTP/1.1 200 OK\r\na: b\r\n" + b" x\r\n" * 128, TooManyHeaders),
+        (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 129, TooManyHeaders),
+        (b"x" * 10_000, ValueError),
     ],
 )
 def test_no_tunnel(answer: bytes, cause: type[Exception], bytewise: bool) -> None:
@@ -215,6 +226,17 @@ def test_no_tunnel(answer: bytes, cause: type[Exception], bytewise: bool) -> Non
     with pytest.raises(InvalidProxyMessage, match="valid HTTP response from proxy") as info:
         exchange(pieces or [b""])
     assert isinstance(info.value.__cause__, cause)
+
+
+def test_broken_connection() -> None:
+    protocol = ConnectProtocol(parse_proxy("http://p"), "h", 80)
+    protocol.receive_data(b"HTTP/1.1 200 OK\r\n")
+    broken = ConnectionResetError()
+    with pytest.raises(InvalidProxyMessage) as info:
+        protocol.receive_eof(broken)
+    assert str(info.value.__cause__) == "connection closed while reading HTTP headers"
+    assert info.value.__cause__ is not None
+    assert info.value.__cause__.__cause__ is broken
 
 
 def test_data_after_the_answer() -> None:

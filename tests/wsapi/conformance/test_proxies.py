@@ -86,13 +86,20 @@ async def test_socks_needs_python_socks(
 # ---------------------------------------------------------------------- raw proxies
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_request_and_answer(driver: Driver, version: str) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.0 200 OK\r\nX: y\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: y\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nX: y\r\n z\r\n\r\n",
+    ],
+)
+async def test_request_and_answer(driver: Driver, answer: bytes) -> None:
     heads: list[str] = []
 
     async def behave(peer: RawPeer) -> None:
         heads.append(await peer.read_head())
-        for byte in f"HTTP/{version} 200 OK\r\nX: y\r\n\r\n".encode():
+        for byte in answer:
             await peer.send(bytes([byte]))
             await driver.settle()
         heads.append(await peer.answer_handshake())
