@@ -75,6 +75,9 @@ def forget_frames(exc: BaseException | None) -> None:
     """
     while exc is not None:
         exc.__traceback__ = exc.__context__ = None
+        if isinstance(exc, BaseExceptionGroup):
+            for member in exc.exceptions:
+                forget_frames(member)
         exc = exc.__cause__
 
 
@@ -351,6 +354,7 @@ class ServerSide(BaseConnection):
         except Exception as exc:
             self.protocol.handshake_exc = exc
             self.logger.error("%s failed", name, exc_info=True)
+            forget_frames(exc)
             return self._internal_error()
         # Responses that the engine makes have the header.
         if response is not None and settings.server_header and "Server" not in response.headers:
@@ -364,6 +368,7 @@ class ServerSide(BaseConnection):
     def _send_response(self, response: Response) -> bool:
         """Send a response; return False if it is too late for one."""
         protocol = self.protocol
+        forget_frames(protocol.handshake_exc)  # nobody raises it
         if protocol.state is not State.CONNECTING:
             return False
         try:
@@ -373,6 +378,7 @@ class ServerSide(BaseConnection):
         except Exception as exc:
             # The application made a response that can't be sent.
             self.logger.error("opening handshake failed", exc_info=True)
+            forget_frames(exc)
             protocol.handshake_exc = exc
             response = self._internal_error()
             protocol.send_response(response, self._now())

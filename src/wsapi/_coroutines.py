@@ -95,8 +95,11 @@ class AsyncConnection(BaseConnection):
         """Wait until the connection is closed; raise what tells how that came."""
         await self.wait_closed()
         closed = self.protocol.close_exc
-        # Not the InvalidState that is being handled, but what broke the connection.
-        raise closed from closed.__cause__
+        try:
+            # Not the InvalidState that is being handled, but what broke the connection.
+            raise closed from closed.__cause__
+        finally:
+            del closed  # its traceback holds this frame
 
     # ------------------------------------------------------------------ a front-end's business
 

@@ -25,6 +25,7 @@ from wsproto_fast.headers import parse_subprotocol
 from wsproto_fast.http11 import Request, Response
 from wsproto_fast.typing import Subprotocol
 
+from ._connection import forget_frames
 from ._options import CONNECTION_OPTIONS
 from .asyncio._pump import DRAIN, SLOW_PATH
 from .asyncio.connection import Connection
@@ -203,6 +204,7 @@ class ASGIConnection(Connection):
 
     def _respond(self, response: Response) -> None:
         """Answer the request, if the client still waits for it."""
+        forget_frames(self.protocol.handshake_exc)
         try:
             self.protocol.send_response(response, monotonic())
         except InvalidState:

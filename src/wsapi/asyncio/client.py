@@ -33,7 +33,7 @@ from .._options import Limits, arguments
 from .._reconnection import backoff, process_exception
 from .._target import MAX_REDIRECTS
 from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy
-from .connection import Connection
+from .connection import Connection, StandIn
 
 __all__ = ["ClientConnection", "connect", "process_exception", "unix_connect"]
 
@@ -109,27 +109,6 @@ class ClientConnection(ClientSide, Connection):
             self._pump.opening = False
             if self._response_waiter is not None and not self._response_waiter.done():
                 self._response_waiter.set_result(None)
-
-
-class _StandIn(asyncio.BufferedProtocol):
-    """Takes the transport for a connection when TLS is set up.
-
-    What a failed handshake leaves behind, such as uvloop's timer, knows only this.
-
-    Args:
-        connection: The connection, which somebody else keeps alive.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = weakref.ref(connection)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        connection = self.connection()
-        if connection is None:
-            cast(asyncio.Transport, transport).abort()
-        else:
-            transport.set_protocol(connection)
-            connection.connection_made(transport)
 
 
 class _Tunnel(asyncio.BufferedProtocol):
@@ -386,8 +365,9 @@ class connect(BaseConnect[ClientConnection]):
 
     async def _connect(self) -> ClientConnection:
         self._target.begin()
+        timeout = asyncio.timeout(self.open_timeout)
         try:
-            async with asyncio.timeout(self.open_timeout) as timeout:
+            async with timeout:
                 while True:
                     try:
                         return await self._open()
@@ -400,6 +380,8 @@ class connect(BaseConnect[ClientConnection]):
             if timeout.expired():
                 raise TimeoutError("timed out during opening handshake") from exc
             raise
+        finally:
+            del timeout  # it holds the task, and that its exception, and that this frame
 
     async def _open(self) -> ClientConnection:
         """Open a connection for one request."""
@@ -452,7 +434,7 @@ class connect(BaseConnect[ClientConnection]):
         loop = asyncio.get_running_loop()
         options = self._options
         tls = self._bounded(self._tls(uri))
-        protocol = _StandIn(connection) if tls else connection
+        protocol = StandIn(weakref.ref(connection)) if tls else connection
         if "path" in options:
             await loop.create_unix_connection(
                 lambda: protocol, options["path"], sock=options.get("sock"), **tls

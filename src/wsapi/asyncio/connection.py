@@ -27,7 +27,7 @@ from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.typing import Data, DataLike
 
-from .._connection import SkippedBroadcasts
+from .._connection import SkippedBroadcasts, forget_frames
 from .._coroutines import AsyncConnection, AsyncFragments
 from .._liveness import network_silence
 from .._options import Limits
@@ -412,6 +412,8 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
+        forget_frames(exc)
+        forget_frames(self.protocol.parser_exc)
         self.protocol.connection_lost(exc)
         if self._timer is not None:
             self._timer.cancel()
@@ -501,6 +503,28 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
             silence = network_silence(self.transport.get_extra_info("socket"))
         self.protocol.handle_timeout(monotonic(), silence)
         self._pump.update()
+
+
+class StandIn(asyncio.BufferedProtocol):
+    """Takes the transport for a connection when TLS is set up.
+
+    What a failed handshake leaves behind in an event loop, such as uvloop's timer, or exceptions
+    and their frames, knows only this.
+
+    Args:
+        connection: Callable that returns the connection; None if there isn't any more.
+    """
+
+    def __init__(self, connection: Callable[[], Connection | None]) -> None:
+        self._connection = connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        connection = self._connection()
+        if connection is None:
+            cast(asyncio.Transport, transport).abort()
+        else:
+            transport.set_protocol(connection)
+            connection.connection_made(transport)
 
 
 class _Fragments(AsyncFragments):

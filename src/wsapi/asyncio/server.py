@@ -21,12 +21,14 @@ from .._basic_auth import basic_auth
 from .._connection import ServerSide
 from .._options import AnswerLater, Limits, arguments
 from .._server import BaseServer, ServerSettings, check_close, check_listening
-from .connection import Connection, broadcast
+from .connection import Connection, StandIn, broadcast
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
 
 # Programs know it by this module, although it works for connections of clients, too.
 broadcast.__module__ = __name__
+
+NOT_STARTED = "server isn't started: await it first"
 
 Handler: TypeAlias = "Callable[[ServerConnection], Awaitable[None]]"
 
@@ -144,6 +146,7 @@ class Server(BaseServer[ServerConnection]):
         super().__init__(handler, logger)
         self._create_server = create_server
         self._server: asyncio.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._handlers: set[asyncio.Task[None]] = set()
         self._settings: ServerSettings[ServerConnection]  # set by serve()
         self._closing: asyncio.Task[None] | None = None
@@ -155,7 +158,8 @@ class Server(BaseServer[ServerConnection]):
         return self._start().__await__()
 
     async def _start(self) -> Self:
-        if self._server is None:
+        if self._server is None and self._closing is None:
+            self._loop = asyncio.get_running_loop()
             self._server = await self._create_server(self)
             for sock in self._server.sockets:
                 self._log_listening(sock)
@@ -180,7 +184,9 @@ class Server(BaseServer[ServerConnection]):
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the event loop of the server."""
-        return self._started().get_loop()
+        if self._loop is None:
+            raise RuntimeError(NOT_STARTED)
+        return self._loop
 
     def is_serving(self) -> bool:
         """Tell whether the server accepts connections."""
@@ -192,10 +198,9 @@ class Server(BaseServer[ServerConnection]):
 
     async def serve_forever(self) -> None:
         """Accept connections until the server is closed; cancelling this closes it."""
-        server = self._started()
         try:
-            if self._closing is None and not server.is_serving():
-                await server.start_serving()
+            if self._closing is None and not self._started().is_serving():
+                await self._started().start_serving()
             await self.wait_closed()
         except asyncio.CancelledError:
             self.close()
@@ -204,7 +209,7 @@ class Server(BaseServer[ServerConnection]):
 
     def _started(self) -> asyncio.Server:
         if self._server is None:
-            raise RuntimeError("server isn't started: await it first")
+            raise RuntimeError(NOT_STARTED if self._closing is None else "server is closed")
         return self._server
 
     # ------------------------------------------------------------------ connections
@@ -213,12 +218,16 @@ class Server(BaseServer[ServerConnection]):
         return self._closing is not None
 
     def _start_handler(self, connection: ServerConnection) -> None:
-        connection.task = connection.loop.create_task(self._handle(connection))
-        self._handlers.add(connection.task)
+        task = connection.loop.create_task(self._handle(connection))
+        if not task.done():  # as it may be where tasks start eagerly
+            self._handlers.add(task)
 
     async def _handle(self, connection: ServerConnection) -> None:
         """Answer the opening handshake, then run the handler."""
         code: int = CloseCode.INTERNAL_ERROR
+        task = asyncio.current_task()
+        assert task is not None
+        connection.task = task
         try:
             await connection.handshake()
             if connection.response is None or connection.response.status_code != 101:
@@ -236,7 +245,8 @@ class Server(BaseServer[ServerConnection]):
                 elif not connection._lost:
                     await connection.close(code)
             finally:
-                self._handlers.discard(connection.task)
+                self._handlers.discard(task)
+                del connection.task, task  # what ends it may hold this frame
 
     # ------------------------------------------------------------------ closing
 
@@ -297,6 +307,7 @@ class Server(BaseServer[ServerConnection]):
         ]:
             await asyncio.gather(*waiting, return_exceptions=True)
         await server.wait_closed()
+        self._server = None  # it refers to this object
         self.logger.info("server closed")
 
     async def wait_closed(self) -> None:
@@ -405,8 +416,11 @@ def serve(
         def make(protocol: ServerProtocol) -> ServerConnection:
             return connection_class(protocol, server, **connection_options)
 
-        def factory() -> ServerConnection:
+        def new() -> ServerConnection:
             return settings.new_connection(make)
+
+        def factory() -> asyncio.BufferedProtocol:
+            return new() if transport.get("ssl") is None else StandIn(new)
 
         if "path" in transport or _is_unix(transport.get("sock")):
             return await loop.create_unix_server(factory, **transport)
