@@ -7,6 +7,7 @@ import gc
 import socket
 import ssl
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -172,6 +173,21 @@ class TestFreed:
                         for _ in range(100):
                             await connection.send("a" * 100_000)
                     await connection.recv()
+
+    @trio_test
+    async def test_last_one(self) -> None:
+        """What looks after connections keeps none, not even the one it served last."""
+        async with serving() as (server, uri):
+            references = []
+            async with connect(uri) as connection:
+                # More than one in a turn, so that it is the housekeeper who sends.
+                for _ in range(3):
+                    await connection.send("hello")
+                await trio.testing.wait_all_tasks_blocked(0.002)
+                references += map(weakref.ref, [connection, *server.connections])
+            del connection
+            await until(lambda: not any(reference() for reference in references))
+            assert len(references) == 2
 
     @pytest.mark.parametrize(
         "how", ["clean", "cancelled", "socket closed", "reset", "reset while sending"]

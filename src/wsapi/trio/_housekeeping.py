@@ -107,9 +107,7 @@ class Housekeeper:
 
     async def _run(self) -> None:
         while True:
-            unsent, self._unsent = self._unsent, []
-            for connection in unsent:
-                _guarded(connection, connection._end_turn)
+            self._end_turns()
             now = trio.current_time()
             self._ring(now)
             if self._next_look <= now:
@@ -137,6 +135,12 @@ class Housekeeper:
             connection._alarm = inf
             _guarded(connection, connection._handle_timeout, now)
             alarms = self._alarms
+
+    def _end_turns(self) -> None:
+        # Not in a task's frame, which would keep the last connection while the task sleeps.
+        unsent, self._unsent = self._unsent, []
+        for connection in unsent:
+            _guarded(connection, connection._end_turn)
 
     def _look(self) -> None:
         watched, self._watched = self._watched, []
