@@ -39,15 +39,15 @@ cdef class Compressor:
     A compressor for raw DEFLATE, with what messages need of the interface of ``zlib.compressobj``.
 
     Args:
-        window_bits: Window, as a power of two, 9 to 15.
+        window_bits: Window, as a power of two, 8 to 15.
 
     Raises:
         ValueError: If there is no such window.
     """
 
     def __cinit__(self, int window_bits=15):
-        if not 9 <= window_bits <= 15:
-            raise ValueError(f"window_bits must be between 9 and 15; got {window_bits}")
+        if not 8 <= window_bits <= 15:
+            raise ValueError(f"window_bits must be between 8 and 15; got {window_bits}")
         self._memory = PyMem_Calloc(1, ws_deflate_memory(window_bits))
         if self._memory == NULL:
             raise MemoryError

@@ -24,6 +24,8 @@ cdef class PerMessageDeflate(Extension):
     cdef readonly int local_max_window_bits
     cdef readonly dict compress_settings
     cdef readonly object backend
+    cdef object _compressing            # backend that compresses, and its settings
+    cdef dict _settings
     cdef public Py_ssize_t min_size     # messages smaller than this go uncompressed, bytes
     cdef Py_ssize_t _bulk_size          # from this size on, the backend for bulk compresses
     cdef object _compressor
@@ -48,6 +50,7 @@ cdef class PerMessageDeflate(Extension):
     cdef int start_afresh(self) except -1
     cdef bytes decompress(self, bytes payload, bint fin, Py_ssize_t limit)
     cdef int _finish_message(self) except -1
+    cdef int _finish_alone(self) except -1
     cdef bytes _inflate(self, bytes payload, Py_ssize_t limit)
     cdef int _inflate_bits(self) noexcept
     cdef bytes _window(self)

@@ -29,11 +29,11 @@ cdef int Z_FULL_FLUSH = 3
 cdef bytes TAIL = b"\x00\x00\xff\xff"
 # An empty stored block, without its tail: an empty message, or the empty end of one.
 cdef bytes EMPTY = b"\x00"
-# The tail and an empty block that ends the stream.
-cdef bytes LAST_TAIL = TAIL + b"\x01\x00\x00\xff\xff"
 # The tail and empty blocks, more bytes than a block's header can have: 14 + 19 * 3 + 316 * 7 bits (RFC 1951
 # section 3.2.7). See _finish_message().
 cdef bytes LONG_TAIL = TAIL + 60 * b"\x00\x00\x00\xff\xff"
+# zlib makes no smaller windows for raw DEFLATE.
+cdef int MIN_ZLIB_BITS = 9
 # Ends of streams inside a message; each costs a new context.
 cdef int MAX_FINAL_BLOCKS = 16
 # Messages kept as they are because a window needs them; small ones cost more than they hold.
@@ -136,7 +136,8 @@ local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--
         remote_no_context_takeover: Whether the peer compresses each message on its own.
         local_no_context_takeover: Whether we do.
         remote_max_window_bits: Window of the peer's compressor, as a power of two, 8 to 15.
-        local_max_window_bits: Window of ours, 9 to 15.
+        local_max_window_bits: Window of ours, 8 to 15. Only the backend "native" makes one of 8, which is why it
+            compresses then whatever is asked for.
         compress_settings: Keywords of ``zlib.compressobj``, for instance ``level`` and ``memLevel``.
         backend: Name of the implementation of DEFLATE, see ``backends``; None for the default one.
         min_size: Messages of fewer bytes aren't compressed unless asked for.
@@ -157,8 +158,8 @@ local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--
     ):
         if not 8 <= remote_max_window_bits <= 15:
             raise ValueError(f"remote_max_window_bits must be between 8 and 15; got {remote_max_window_bits}")
-        if not 9 <= local_max_window_bits <= 15:
-            raise ValueError(f"local_max_window_bits must be between 9 and 15; got {local_max_window_bits}")
+        if not 8 <= local_max_window_bits <= 15:
+            raise ValueError(f"local_max_window_bits must be between 8 and 15; got {local_max_window_bits}")
         if compress_settings and "wbits" in compress_settings:
             raise ValueError("compress_settings can't contain wbits: the window is negotiated")
         self.remote_no_context_takeover = remote_no_context_takeover
@@ -171,7 +172,14 @@ local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--
             backend = "zlib"
         self.backend = get_backend(backend)
         self.min_size = min_size
-        self._bulk_size = BULK_SIZE if self.backend.bulk is not None else PY_SSIZE_T_MAX
+        self._compressing, self._settings = self.backend, self.compress_settings
+        if local_max_window_bits < MIN_ZLIB_BITS:
+            self._compressing, self._settings = get_backend("native"), {}
+        self._bulk_size = (
+            BULK_SIZE
+            if self._compressing.bulk is not None and local_max_window_bits >= MIN_ZLIB_BITS
+            else PY_SSIZE_T_MAX
+        )
 
     def __repr__(self) -> str:
         return (
@@ -234,7 +242,7 @@ local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--
     cdef object _new_compressor(self):
         if self.local_no_context_takeover:
             return self._shared_pool(False).take()
-        return self.backend.new_compressor(self.local_max_window_bits, self.compress_settings)
+        return self._compressing.new_compressor(self.local_max_window_bits, self._settings)
 
     cdef int _keep_compressor(self, object compressor, bint fin) except -1:
         """Keep it for what follows, as far as that may refer to what it has seen."""
@@ -248,13 +256,11 @@ local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--
         """Return the compressors for what refers to nothing before, of the backend or the one for bulk."""
         cdef CompressorPool pool = self._bulk_pool if bulk else self._pool
         if pool is None:
-            backend = self.backend.bulk if bulk else self.backend
-            kind = (backend, self.local_max_window_bits, repr(sorted(self.compress_settings.items())))
+            backend = self._compressing.bulk if bulk else self._compressing
+            kind = (backend, self.local_max_window_bits, repr(sorted(self._settings.items())))
             pool = _pools.get(kind)
             if pool is None:
-                pool = _pools.setdefault(
-                    kind, CompressorPool(backend, self.local_max_window_bits, self.compress_settings)
-                )
+                pool = _pools.setdefault(kind, CompressorPool(backend, self.local_max_window_bits, self._settings))
             if bulk:
                 self._bulk_pool = pool
             else:
@@ -278,7 +284,10 @@ local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--
         cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
         # The last byte ends with the header of the stored block that the tail belongs to, three zero
         # bits, and the padding behind it. This finds most of the messages that were cut, at no cost.
-        if fin and (size == 0 and not self._inside or size and payload[size - 1] & 0xE0):
+        # Where nothing may refer to it, zlib's own notion of an end does: see _finish_alone().
+        if fin and not self.remote_no_context_takeover and (
+            size == 0 and not self._inside or size and payload[size - 1] & 0xE0
+        ):
             raise CompressedDataError("decompression failed: truncated data")
         if not self._inside:
             self._ends = 0
@@ -286,7 +295,10 @@ local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--
             data = self._inflate(payload, limit) if size else b""
             self._inside = not fin
             if fin:
-                self._finish_message()
+                if self.remote_no_context_takeover:
+                    self._finish_alone()
+                else:
+                    self._finish_message()
         except self.backend.errors as exc:
             raise CompressedDataError("decompression failed") from exc
         return data
@@ -300,22 +312,29 @@ local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--
         else leads to the boundary of two blocks. So after this it is between two blocks for sure, and its window
         is what it was.
         """
-        cdef bint alone = self.remote_no_context_takeover
         cdef object decompressor = self._decompressor
         if decompressor is None:
             # There is nothing, or nothing behind a final block, that the tail could belong to.
             raise CompressedDataError("decompression failed: truncated data")
         if (
             # A limit, because it decides what is allocated: one byte would be one too many.
-            PyBytes_GET_SIZE(decompressor.decompress(LAST_TAIL if alone else LONG_TAIL, 1))
-            or <bint>decompressor.eof != alone
-            or decompressor.unused_data
+            PyBytes_GET_SIZE(decompressor.decompress(LONG_TAIL, 1)) or decompressor.eof or decompressor.unused_data
         ):
             raise CompressedDataError("decompression failed: truncated data")
-        if alone:
-            self._decompressor = None
-            self._recent = None
-            self._recent_size = 0
+
+    cdef int _finish_alone(self) except -1:
+        """The same where nothing that follows refers to the message, for senders that end it in another way.
+
+        Behind a block marked as the last one, the empty block may be missing; an end may be that of any block,
+        or that of a partial flush. Wherever zlib finds no fault, there is none, unless the tail, which the peer
+        didn't send, would become a part of the message. Nor does zlib look at what is behind a last block.
+        """
+        cdef object decompressor = self._decompressor
+        self._decompressor = None
+        self._recent = None
+        self._recent_size = 0
+        if self._ends == 0 and decompressor is not None and PyBytes_GET_SIZE(decompressor.decompress(TAIL, 1)):
+            raise CompressedDataError("decompression failed: truncated data")
 
     cdef bytes _inflate(self, bytes payload, Py_ssize_t limit):
         """Inflate all of ``payload``, over the ends of DEFLATE streams inside it."""
@@ -326,7 +345,14 @@ local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--
             if self._decompressor is None:
                 self._decompressor = self.backend.new_decompressor(self._inflate_bits(), self._window())
             # One byte more than allowed shows that there is too much. A limit of 0 would be none.
-            data = self._decompressor.decompress(payload, limit - size + 1)
+            try:
+                data = self._decompressor.decompress(payload, limit - size + 1)
+            except self.backend.errors:
+                if not self._ends or not self.remote_no_context_takeover:
+                    raise
+                # See _finish_alone().
+                self._decompressor = None
+                break
             size += PyBytes_GET_SIZE(data)
             if size > limit:
                 raise PayloadTooBig(None, limit)
@@ -349,7 +375,7 @@ local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--
 
     cdef int _inflate_bits(self) noexcept:
         # zlib makes no window of 8 bits: it uses 9 when it is asked for that.
-        return max(self.remote_max_window_bits, 9)
+        return max(self.remote_max_window_bits, MIN_ZLIB_BITS)
 
     cdef bytes _window(self):
         """Return what the peer may refer to."""

@@ -107,6 +107,12 @@ def final(payload):
     return compressor.compress(payload) + compressor.flush()
 
 
+def flushed(payload, mode):
+    """Compress, and end with another flush than section 7.2.1 says."""
+    compressor = zlib.compressobj(wbits=-15)
+    return compressor.compress(payload) + compressor.flush(mode)
+
+
 def is_whole(data):
     """Tell whether this is a message that a fresh decompressor understands, to its end."""
     decompressor = zlib.decompressobj(wbits=-15)
@@ -116,6 +122,75 @@ def is_whole(data):
     except zlib.error:
         return False
     return decompressor.eof and not rest
+
+
+LENGTHS = [(0, n) for n in range(3, 11)]
+LENGTHS += [(n, (4 + i << n) + 3) for n in range(1, 6) for i in range(4)]
+LENGTHS.append((0, 258))
+DISTANCES = [(0, n) for n in range(1, 5)]
+DISTANCES += [(n, (2 + i << n) + 1) for n in range(1, 14) for i in range(2)]
+ORDER = (16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15)
+
+
+def distances(data):
+    """Return the distances in whole blocks of DEFLATE (RFC 1951); decompressors don't tell them."""
+    stream, position, found = int.from_bytes(data, "little"), 0, []
+
+    def bits(count):
+        nonlocal position
+        position += count
+        return stream >> position - count & (1 << count) - 1
+
+    def codes(sizes):
+        table, code = {}, 0
+        for size in range(1, 16):
+            for symbol in [i for i, n in enumerate(sizes) if n == size]:
+                table[size, code] = symbol
+                code += 1
+            code <<= 1
+        return table
+
+    def symbol(table):
+        code = 0
+        for size in range(1, 16):
+            code = code << 1 | bits(1)
+            if (size, code) in table:
+                return table[size, code]
+        raise AssertionError("no such code")
+
+    while position < 8 * len(data) - 7:
+        assert not bits(1), "final block"
+        kind = bits(2)
+        if kind == 0:
+            position += -position % 8
+            size = bits(16)
+            assert size ^ bits(16) == 0xFFFF
+            position += 8 * size
+            continue
+        if kind == 1:
+            literals = codes([8] * 144 + [9] * 112 + [7] * 24 + [8] * 8)
+            backwards = codes([5] * 30)
+        else:
+            counts = bits(5) + 257, bits(5) + 1
+            few = [0] * 19
+            for i in range(bits(4) + 4):
+                few[ORDER[i]] = bits(3)
+            table, sizes = codes(few), []
+            while len(sizes) < sum(counts):
+                size = symbol(table)
+                if size < 16:
+                    sizes.append(size)
+                elif size == 16:
+                    sizes += [sizes[-1]] * (3 + bits(2))
+                else:
+                    sizes += [0] * (3 + bits(3) if size == 17 else 11 + bits(7))
+            literals, backwards = codes(sizes[: counts[0]]), codes(sizes[counts[0] :])
+        while (value := symbol(literals)) != 256:
+            if value > 256:
+                bits(LENGTHS[value - 257][0])
+                extra, base = DISTANCES[symbol(backwards)]
+                found.append(base + bits(extra))
+    return found
 
 
 def noise(size, seed=0):

@@ -92,7 +92,7 @@ def test_repr():
     [
         {"remote_max_window_bits": 7},
         {"remote_max_window_bits": 16},
-        {"local_max_window_bits": 8},
+        {"local_max_window_bits": 7},
         {"local_max_window_bits": 16},
         {"compress_settings": {"wbits": -15}},
         {"backend": "paper"},

@@ -22,14 +22,68 @@ from .deflate_helpers import (
     FLAGS,
     JSON,
     RSV1,
+    TAIL,
     Peer,
     both_sides,
     connection,
+    distances,
     each_backend,
     extension,
     noise,
 )
 from .helpers import BINARY, TEXT, frame, messages, output, parse
+
+# How far back they refer
+
+
+@both_sides
+@each_backend
+@pytest.mark.parametrize("compress_settings", [None, {"level": 9}])
+@pytest.mark.parametrize("no_takeover", FLAGS)
+def test_smallest_window(side, backend, compress_settings, no_takeover):
+    """A window of 256 bytes, which zlib doesn't make, is kept to whatever the backend."""
+    if backend == "native" and compress_settings:
+        backend = None
+    deflate = extension(
+        local_max_window_bits=8,
+        local_no_context_takeover=no_takeover,
+        backend=backend,
+        compress_settings=compress_settings,
+    )
+    protocol, peer = connection(side, deflate)
+    large = extension(local_max_window_bits=15)
+    elsewhere, _ = connection(side, large)
+    payloads = [
+        *JSON,
+        "".join(JSON) * 3,
+        bytes(3000),
+        noise(200) + noise(100) * 3,
+        "".join(JSON) * 8,
+    ]
+    found = []
+    for payload in payloads:
+        prepared = PreparedMessage(payload)
+        elsewhere.send_prepared(prepared)
+        for alone in FLAGS:
+            if alone:
+                protocol.send_prepared(prepared)
+            else:
+                protocol.send(payload)
+            data = output(protocol)
+            found += [
+                distance
+                for wire in parse(data)
+                if wire.rsv
+                for distance in distances(wire.payload + TAIL)
+            ]
+            assert [message for message, _ in peer.read(data)] == [payload]
+        protocol.send_text("ab" * 500, fin=False)
+        protocol.send_continuation("ab" * 500, fin=True)
+        data = output(protocol)
+        peer.read(data)
+        found += distances(b"".join(wire.payload for wire in parse(data)) + TAIL)
+    assert 200 < max(found) <= 256
+
 
 # Which messages are compressed
 

@@ -211,9 +211,7 @@ class ClientPerMessageDeflateFactory(ClientExtensionFactory):
                 client_bits = self.client_max_window_bits
         elif self.client_max_window_bits is None:
             raise NegotiationError("unexpected client_max_window_bits")
-        elif client_bits == 8 or (
-            self.client_max_window_bits is not True and client_bits > self.client_max_window_bits
-        ):
+        elif self.client_max_window_bits is not True and client_bits > self.client_max_window_bits:
             raise NegotiationError("unsupported client_max_window_bits")
 
         return PerMessageDeflate(
