@@ -87,8 +87,9 @@ faults: build ## thousands of connections through a proxy that harms them (FAULT
 	FAULTS_ROUNDS=10 $(PY) -m pytest -q tests/faults/test_scenarios.py
 	$(PY) -m tests.faults
 
-fuzz: build ## the compressor on random messages, for five minutes
-	WSPROTO_FAST_FUZZ_SECONDS=300 $(PY) -m pytest tests/wsproto_fast/test_compressor.py -k random --timeout=600
+fuzz: build ## random messages through the compressor, random streams into the queue, five minutes each
+	WSPROTO_FAST_FUZZ_SECONDS=300 $(PY) -m pytest tests/wsproto_fast/test_compressor.py \
+	  tests/wsproto_fast/test_inflating.py -k random --timeout=600
 
 wsproto-suite: build ## the tests of wsproto, on our engine with its interface
 	.ci/wsproto-suite $(abspath $(PY))

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from typing import Any
 
 import pytest
 
-from tests.wsapi.helpers import TEXT, frame, logged_errors, pair, raw_client, serving, uri_of
+from tests.wsapi.helpers import (
+    BINARY,
+    CLOSE,
+    TEXT,
+    frame,
+    logged_errors,
+    pair,
+    raw_client,
+    request,
+    serving,
+    uri_of,
+)
 from wsapi.asyncio.client import connect
 from wsapi.asyncio.server import ServerConnection
 from wsapi.exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedError, InvalidState
@@ -81,6 +93,44 @@ async def test_answers_to_one_read_leave_in_one_write() -> None:
             assert await peer.read_message() == (TEXT, b"%d" % n)
     # The last one is the answer to the end of the stream.
     assert len(writes) <= 2
+
+
+@pytest.mark.parametrize("closing", [False, True])
+async def test_answers_to_compressed_messages_are_bounded(closing: bool) -> None:
+    """One read is worth 100 MiB of answers; the peer doesn't read them, then it does."""
+    served: asyncio.Future[ServerConnection] = asyncio.get_running_loop().create_future()
+
+    async def handler(ws: ServerConnection) -> None:
+        ws.listen(lambda message: ws.send_nowait(message, compress=False))
+        served.set_result(ws)
+        await ws.wait_closed()
+
+    compressor = zlib.compressobj(9, wbits=-15)
+    data = compressor.compress(bytes(2**20)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    bomb = bytearray(frame(BINARY, data[:-4], masked=True))
+    bomb[0] |= 0x40
+    async with serving(handler, compression="deflate") as server, raw_client(server, b"") as peer:
+        offer = "permessage-deflate; client_no_context_takeover"
+        peer.writer.write(request(more=f"Sec-WebSocket-Extensions: {offer}\r\n"))
+        await peer.reader.readuntil(b"\r\n\r\n")
+        ws = await served
+        peer.writer.write(bytes(bomb) * 100)
+        if closing:
+            peer.write(CLOSE, b"\x03\xe8")
+        while ws.protocol.reading_wanted:
+            await asyncio.sleep(0.001)
+        for _ in range(10):
+            await asyncio.sleep(0.001)
+            unsent = ws.protocol.output_size + ws.transport.get_write_buffer_size()
+            assert unsent < 4 * 2**20
+        for _ in range(100):
+            opcode, payload = await peer.read_message()
+            assert (opcode, len(payload)) == (BINARY, 2**20)
+        if closing:
+            assert await peer.read_message() == (CLOSE, b"\x03\xe8")
+        else:
+            peer.write(BINARY, b"last")
+            assert await peer.read_message() == (BINARY, b"last")
 
 
 async def test_other_receivers_are_refused() -> None:

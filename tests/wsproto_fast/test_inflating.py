@@ -1,6 +1,9 @@
 """Compressed messages that the queue has no room for: they wait as they were received."""
 
+import itertools
+import os
 import random
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -498,7 +501,7 @@ class Script:
     way=st.sampled_from(["data", "buffer", "small buffer"]),
     heed=st.booleans(),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_any_stream_read_at_any_time(
     side: Side,
     seed: int,
@@ -510,6 +513,24 @@ def test_any_stream_read_at_any_time(
 ) -> None:
     """Same messages, same order, same outcome, however it is split and whenever it is taken."""
     check_any_stream(side, seed, high, max_bytes, context, way, heed)
+
+
+def test_random_streams() -> None:
+    """See ``make fuzz``."""
+    end = time.monotonic() + float(os.environ.get("WSPROTO_FAST_FUZZ_SECONDS", "1"))
+    for seed in itertools.count():
+        rng = random.Random(seed)
+        check_any_stream(
+            rng.choice(SIDES),
+            seed,
+            rng.randrange(6),
+            rng.choice([None, 3000, 100_000]),
+            rng.random() < 0.5,
+            rng.choice(["data", "buffer", "small buffer"]),
+            rng.random() < 0.7,
+        )
+        if time.monotonic() > end:
+            break
 
 
 def check_any_stream(
