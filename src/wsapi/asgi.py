@@ -241,6 +241,9 @@ class ASGIConnection(Connection):
     async def _run(self) -> None:
         """Run the application; close what it leaves open."""
         code = CloseCode.INTERNAL_ERROR
+        if self._task is None:
+            # Where tasks start eagerly, the transport has the protocol of the HTTP side yet.
+            await asyncio.sleep(0)
         try:
             result: object = await self.app(self.scope, self.asgi_receive, self.asgi_send)
         except ClientDisconnected:

@@ -280,6 +280,7 @@ def socks_errors() -> Iterator[None]:
     except Exception as exc:
         if type(exc.__cause__).__name__ == "IncompleteReadError":  # of python-socks, private there
             raise ProxyError("failed to connect to SOCKS proxy") from _eof(exc)
+        forget_frames(exc)  # the context manager's hold it
         raise ProxyError("failed to connect to SOCKS proxy") from exc
 
 
