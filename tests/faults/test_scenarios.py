@@ -135,7 +135,7 @@ def test_closing_a_server_in_traffic(subject: str, all_runtimes: Any) -> None:
         # A connection that is reset is one which was accepted by nobody but the system.
         assert ends <= {
             "1001", "ConnectionRefusedError", "ConnectionResetError", "InvalidStatus",
-            "InvalidMessage", "OSError", "BrokenPipeError",
+            "InvalidMessage", "OSError", "BrokenPipeError", "ConnectionAbortedError",
         }  # fmt: skip
         eventually(before.__eq__, lambda: runtime.submit(matrix.counted, runtime).result(PATIENCE))
 
@@ -289,6 +289,13 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def spins(pid: int) -> bool:
+    """Tell whether a process uses most of half a second; one that only logs does so once."""
+    before = cpu(pid)
+    time.sleep(0.5)
+    return cpu(pid) - before > 0.3
+
+
 def accepted(runtime: runtimes.Runtime, port: int) -> bool:
     try:
         runtime.submit(in_the_child, runtime.driver, port).result(PATIENCE)
@@ -307,13 +314,9 @@ def test_descriptors_exhausted(subject: str, all_runtimes: Any) -> None:
         threading.Thread(target=lambda: errors.extend(process.stderr), daemon=True).start()
         for _ in range(ROUNDS):
             peers = [socket.create_connection(("127.0.0.1", port)) for _ in range(90)]
-            time.sleep(0.2)
-            before = cpu(process.pid)
-            time.sleep(0.5)
-            used = cpu(process.pid) - before
+            eventually(operator.not_, lambda: spins(process.pid))
             for peer in peers:
                 peer.close()
-            assert used < 0.3, "it spins"
             # libuv accepts and closes what it has no descriptors for, until it knows of the others.
             eventually(bool, lambda: accepted(runtime, port))
             assert process.poll() is None
