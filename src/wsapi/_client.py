@@ -27,35 +27,6 @@ __all__ = ["BaseConnect", "TransportNames", "unix_arguments"]
 
 ConnectionT = TypeVar("ConnectionT")
 
-# What `websockets` has inside its connect classes, and programs override or change.
-_FOREIGN_METHODS = frozenset(
-    {
-        "connect",
-        "enable_tls",
-        "open_connection",
-        "open_socket",
-        "open_tcp_connection",
-        "open_tcp_stream",
-    }
-)
-_FOREIGN_SETTINGS = frozenset(
-    {
-        "connection_kwargs",
-        "create_connection",
-        "create_connection_kwargs",
-        "factory",
-        "open_socket_kwargs",
-        "open_tcp_stream_kwargs",
-        "protocol_kwargs",
-        "proxy_server_hostname",
-        "proxy_ssl",
-        "server_hostname",
-        "sock",
-        "ssl",
-        "stream",
-    }
-)
-
 
 class TransportNames(NamedTuple):
     """What a front-end calls the options that say where to connect and how.
@@ -93,6 +64,9 @@ class BaseConnect(Generic[ConnectionT]):
     """
 
     names: ClassVar[TransportNames]
+    # What `websockets` has inside its class of this name, and programs override or change.
+    _foreign_methods: ClassVar[frozenset[str]] = frozenset()
+    _foreign_settings: ClassVar[frozenset[str]] = frozenset()
     # Whether ssl=None stands for a default context.
     ssl_optional: ClassVar[bool] = True
     # Options that only this front-end has, and that are its business.
@@ -163,10 +137,10 @@ class BaseConnect(Generic[ConnectionT]):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        _checks.check_overrides(cls, _FOREIGN_METHODS)
+        _checks.check_overrides(cls, cls._foreign_methods)
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name in _FOREIGN_SETTINGS:
+        if name in self._foreign_settings:
             raise AttributeError(f"{name} can't be changed any more; it is an argument")
         super().__setattr__(name, value)
 

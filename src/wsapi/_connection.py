@@ -12,7 +12,7 @@ import inspect
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from time import monotonic
-from typing import Any, Protocol, Self, TypeVar, cast, overload
+from typing import Any, ClassVar, Protocol, Self, TypeVar, cast, overload
 
 from wsproto_fast import ClientProtocol, ServerProtocol
 from wsproto_fast import Protocol as Engine
@@ -108,25 +108,16 @@ class _Timeout:
             raise
 
 
-# What `websockets` has inside its connections, and programs override.
+# What `websockets` has inside its connections of every kind, and programs override.
 _FOREIGN_METHODS = frozenset(
     {
-        "acknowledge_pending_pings",
         "acknowledge_pings",
-        "close_socket",
-        "close_stream",
-        "data_received",
-        "drain",
         "keepalive",
-        "pause_reading",
         "process_event",
-        "recv_events",
-        "resume_reading",
         "send_context",
         "send_data",
         "set_connection_exc",
         "start_keepalive",
-        "terminate_pending_pings",
     }
 )
 
@@ -154,9 +145,12 @@ class BaseConnection:
     ping_timeout = _Timeout()
     close_timeout = _Timeout()
 
+    # What it has besides inside those of one front-end; in another one, these names are free.
+    _foreign_methods: ClassVar[frozenset[str]] = frozenset()
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        check_overrides(cls, _FOREIGN_METHODS)
+        check_overrides(cls, _FOREIGN_METHODS | cls._foreign_methods)
 
     def __init__(
         self,

@@ -1,15 +1,18 @@
 """``connect`` as all front-ends have it: addresses, TLS, proxies, failures."""
 
+import importlib
 import logging
 import ssl
 from typing import Any
 
 import pytest
 
+import wsapi.asyncio.client as asyncio_client
+import wsapi.sync.client as sync_client
+import wsapi.trio.client as trio_client
 from wsapi._client import BaseConnect, TransportNames, unix_arguments
-from wsapi._connection import ClientSide
+from wsapi._connection import _FOREIGN_METHODS, ClientSide
 from wsapi._options import CLIENT_OPTIONS, defaults
-from wsapi.asyncio.client import ClientConnection, connect
 from wsapi.proxy import parse_proxy
 from wsapi.uri import parse_uri
 
@@ -122,19 +125,69 @@ class TestConnect:
 class TestForeignOverrides:
     """What programs override or change in `websockets`, and nothing here would call or read."""
 
-    @pytest.mark.parametrize("name", ["open_tcp_connection", "enable_tls", "connect"])
-    def test_of_connectors(self, name: str) -> None:
+    @pytest.mark.parametrize(
+        ("base", "name"),
+        [
+            (asyncio_client.connect, "open_tcp_connection"),
+            (asyncio_client.connect, "connect"),
+            (sync_client.reconnect, "open_socket"),
+            (sync_client.reconnect, "enable_tls"),
+            (trio_client.connect, "open_tcp_stream"),
+            (trio_client.connect, "enable_tls"),
+            (asyncio_client.ClientConnection, "data_received"),
+            (sync_client.ClientConnection, "recv_events"),
+            (trio_client.ClientConnection, "close_stream"),
+            (trio_client.ClientConnection, "keepalive"),
+        ],
+    )
+    def test_methods(self, base: type, name: str) -> None:
         with pytest.raises(TypeError, match=rf"Mine\.{name}\(\) isn't called"):
-            type("Mine", (connect,), {name: lambda *args: None})
-
-    @pytest.mark.parametrize("name", ["recv", "send", "close", "process_redirect", "mine"])
-    def test_others(self, name: str) -> None:
-        for base in (ClientConnection, connect):
             type("Mine", (base,), {name: lambda *args: None})
 
-    @pytest.mark.parametrize("name", ["ssl", "create_connection", "protocol_kwargs"])
-    def test_settings(self, name: str) -> None:
-        connector = connect(URI)
+    @pytest.mark.parametrize(
+        ("base", "name"),
+        [
+            (asyncio_client.connect, "open_connection"),
+            (sync_client.reconnect, "open_tcp_connection"),
+            (trio_client.connect, "open_socket"),
+            (asyncio_client.ClientConnection, "pause_reading"),
+            (asyncio_client.ClientConnection, "close_socket"),
+            (sync_client.ClientConnection, "drain"),
+            (sync_client.ClientConnection, "data_received"),
+            (trio_client.ClientConnection, "drain"),
+            (asyncio_client.ClientConnection, "send"),
+            (asyncio_client.connect, "process_redirect"),
+            (asyncio_client.connect, "mine"),
+        ],
+    )
+    def test_other_methods(self, base: type, name: str) -> None:
+        """What is in the classes of another front-end only is a program's own here."""
+        type("Mine", (base,), {name: lambda *args: None})
+
+    @pytest.mark.parametrize(
+        ("base", "name", "other"),
+        [
+            (asyncio_client.connect, "factory", "ssl"),
+            (sync_client.reconnect, "ssl", "stream"),
+            (trio_client.connect, "stream", "sock"),
+        ],
+    )
+    def test_settings(self, base: Any, name: str, other: str) -> None:
+        connector = base(URI)
         with pytest.raises(AttributeError, match=f"{name} can't be changed any more"):
             setattr(connector, name, None)
-        connector.mine = 1  # type: ignore[attr-defined] # a program's own
+        setattr(connector, other, 1)
+        connector.mine = 1
+
+    @pytest.mark.parametrize("package", ["asyncio", "sync", "trio"])
+    def test_names(self, package: str) -> None:
+        """Every name that is refused is one that `websockets` has there."""
+        ours = importlib.import_module(f"wsapi.{package}.client")
+        theirs = importlib.import_module(f"websockets.{package}.client")
+        name = "reconnect" if package == "sync" else "connect"
+        connector, connection = getattr(ours, name), ours.ClientConnection
+        assert connector._foreign_methods <= set(dir(getattr(theirs, name)))
+        refused = _FOREIGN_METHODS | connection._foreign_methods
+        assert refused <= set(dir(theirs.ClientConnection))
+        if package != "trio":  # whose class needs an event loop that runs
+            assert connector._foreign_settings <= vars(getattr(theirs, name)(URI)).keys()

@@ -250,7 +250,7 @@ class TestSkippedBroadcasts:
 class TestForeignOverrides:
     """What programs override or change in `websockets`, and nothing here would call or read."""
 
-    @pytest.mark.parametrize("name", ["keepalive", "process_event", "send_data", "data_received"])
+    @pytest.mark.parametrize("name", ["keepalive", "process_event", "send_data"])
     def test_of_connections(self, name: str) -> None:
         for base in (BaseConnection, ClientSide):
             with pytest.raises(TypeError, match=rf"Mine\.{name}\(\) isn't called"):

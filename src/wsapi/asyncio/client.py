@@ -279,6 +279,8 @@ class connect(BaseConnect[ClientConnection]):
             }
         ),
     )
+    _foreign_methods = frozenset({"connect", "open_tcp_connection"})
+    _foreign_settings = frozenset({"create_connection_kwargs", "factory"})
     ssl_optional = False
     own_options = ("write_limit",)
 

@@ -82,6 +82,8 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
             this and of the number at which it resumes; None for no limit.
     """
 
+    _foreign_methods = frozenset({"data_received", "terminate_pending_pings"})
+
     # What most connections never change is kept on the class: an idle connection stays small.
     _transport: asyncio.Transport
     _opening = False  # connections of this class begin with an opening handshake

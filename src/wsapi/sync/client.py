@@ -183,6 +183,20 @@ class reconnect(BaseConnect[ClientConnection]):
         tls=("ssl", "server_hostname"),
         tcp=frozenset({"source_address", "timeout", "all_errors"}),
     )
+    _foreign_methods = frozenset({"connect", "enable_tls", "open_connection", "open_socket"})
+    _foreign_settings = frozenset(
+        {
+            "connection_kwargs",
+            "create_connection",
+            "open_socket_kwargs",
+            "protocol_kwargs",
+            "proxy_server_hostname",
+            "proxy_ssl",
+            "server_hostname",
+            "sock",
+            "ssl",
+        }
+    )
 
     def __init__(
         self,

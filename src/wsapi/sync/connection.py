@@ -48,6 +48,8 @@ class Connection(BaseConnection):
             this and of the number at which it resumes; None for no limit.
     """
 
+    _foreign_methods = frozenset({"close_socket", "recv_events", "terminate_pending_pings"})
+
     _opening = False  # connections of this class begin with an opening handshake
 
     def __init__(

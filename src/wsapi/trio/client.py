@@ -171,6 +171,20 @@ class connect(BaseConnect[ClientConnection]):
         tls=("ssl", "server_hostname"),
         tcp=frozenset({"local_address", "happy_eyeballs_delay"}),
     )
+    _foreign_methods = frozenset({"connect", "enable_tls", "open_connection", "open_tcp_stream"})
+    _foreign_settings = frozenset(
+        {
+            "connection_kwargs",
+            "create_connection",
+            "open_tcp_stream_kwargs",
+            "protocol_kwargs",
+            "proxy_server_hostname",
+            "proxy_ssl",
+            "server_hostname",
+            "ssl",
+            "stream",
+        }
+    )
 
     def __init__(
         self,

@@ -60,6 +60,16 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
             this and of the number at which it resumes; None for no limit.
     """
 
+    _foreign_methods = frozenset(
+        {
+            "acknowledge_pending_pings",
+            "close_stream",
+            "pause_reading",
+            "recv_events",
+            "resume_reading",
+        }
+    )
+
     # What most connections never change is kept on the class: an idle connection stays small.
     _opening = False  # connections of this class begin with an opening handshake
     _ended = False  # no bytes are moved any more
