@@ -323,7 +323,7 @@ class connect(BaseConnect[ClientConnection]):
         if self._connection is not None:
             raise RuntimeError("connect() isn't reentrant")
         self._connection = await self
-        return self._connection
+        return await self._connection.__aenter__()
 
     async def __aexit__(
         self,
@@ -333,9 +333,7 @@ class connect(BaseConnect[ClientConnection]):
     ) -> None:
         connection, self._connection = self._connection, None
         assert connection is not None
-        await connection.close(
-            CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR
-        )
+        return await connection.__aexit__(exc_type, exc_value, traceback)
 
     async def __aiter__(self) -> AsyncGenerator[ClientConnection, None]:
         """Yield connections, one after the other.
@@ -351,17 +349,17 @@ class connect(BaseConnect[ClientConnection]):
                 await asyncio.sleep(self._failed(reconnection, exc))
                 continue
             reconnection.succeeded()
-            code = CloseCode.NORMAL_CLOSURE
+            code: tuple[()] | tuple[int] = ()  # as an override of close() may have no parameters
             try:
                 yield connection
             except (GeneratorExit, asyncio.CancelledError):
                 # The loop was left. The latter is thrown in when the event loop ends at once.
                 raise
             except BaseException:
-                code = CloseCode.INTERNAL_ERROR
+                code = (CloseCode.INTERNAL_ERROR,)
                 raise
             finally:
-                await connection.close(code)
+                await connection.close(*code)
 
     # ------------------------------------------------------------------ opening
 

@@ -154,7 +154,10 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.close(CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR)
+        if exc_type is None:
+            await self.close()  # as an override may have no parameters
+        else:
+            await self.close(CloseCode.INTERNAL_ERROR)
 
     async def __aiter__(self) -> AsyncIterator[Data]:
         """Yield messages until the connection is closed.

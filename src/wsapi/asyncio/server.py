@@ -224,7 +224,7 @@ class Server(BaseServer[ServerConnection]):
 
     async def _handle(self, connection: ServerConnection) -> None:
         """Answer the opening handshake, then run the handler."""
-        code: int = CloseCode.INTERNAL_ERROR
+        entered = False
         task = asyncio.current_task()
         assert task is not None
         connection.task = task
@@ -233,8 +233,9 @@ class Server(BaseServer[ServerConnection]):
             if connection.response is None or connection.response.status_code != 101:
                 await connection.wait_closed()
                 return
-            await self.handler(connection)
-            code = CloseCode.NORMAL_CLOSURE
+            entered = True
+            async with connection:
+                await self.handler(connection)
         except Exception as exc:
             connection._log_failure(exc)
         finally:
@@ -242,8 +243,8 @@ class Server(BaseServer[ServerConnection]):
                 if connection.response is None:
                     # Cancelled before the opening handshake was answered.
                     connection._transport.abort()
-                elif not connection._lost:
-                    await connection.close(code)
+                elif not entered and not connection._lost:
+                    await connection.close(CloseCode.INTERNAL_ERROR)
             finally:
                 self._handlers.discard(task)
                 del connection.task, task  # what ends it may hold this frame

@@ -243,7 +243,7 @@ class reconnect(BaseConnect[ClientConnection]):
         if self._connection is not None:
             raise RuntimeError("connect() isn't reentrant")
         self._connection = self._connect()
-        return self._connection
+        return self._connection.__enter__()
 
     def __exit__(
         self,
@@ -253,7 +253,7 @@ class reconnect(BaseConnect[ClientConnection]):
     ) -> None:
         connection, self._connection = self._connection, None
         assert connection is not None
-        connection.close(CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR)
+        return connection.__exit__(exc_type, exc_value, traceback)
 
     def __iter__(self) -> Generator[ClientConnection, None, None]:
         """Yield connections, one after the other.
@@ -269,16 +269,16 @@ class reconnect(BaseConnect[ClientConnection]):
                 time.sleep(self._failed(reconnection, exc))
                 continue
             reconnection.succeeded()
-            code = CloseCode.NORMAL_CLOSURE
+            code: tuple[()] | tuple[int] = ()  # as an override of close() may have no parameters
             try:
                 yield connection
             except GeneratorExit:
                 raise  # the loop was left
             except BaseException:
-                code = CloseCode.INTERNAL_ERROR
+                code = (CloseCode.INTERNAL_ERROR,)
                 raise
             finally:
-                connection.close(code)
+                connection.close(*code)
 
     # ------------------------------------------------------------------ opening
 

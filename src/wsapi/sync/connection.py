@@ -110,7 +110,10 @@ class Connection(BaseConnection):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close(CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR)
+        if exc_type is None:
+            self.close()  # as an override may have no parameters
+        else:
+            self.close(CloseCode.INTERNAL_ERROR)
 
     def __iter__(self) -> Iterator[Data]:
         """Yield messages until the connection is closed.

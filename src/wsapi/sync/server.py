@@ -284,20 +284,22 @@ class Server(BaseServer[ServerConnection]):
         connection = self._open(settings, ssl, sock, deadline)
         if connection is None:
             return
-        code = CloseCode.INTERNAL_ERROR
+        entered = False
         try:
             connection._handshake(settings, deadline)
             if connection.response is None or connection.response.status_code != 101:
                 connection._pump.finish()
                 return
             connection._pump.watch()
-            handler(connection)
-            code = CloseCode.NORMAL_CLOSURE
+            entered = True
+            with connection:
+                handler(connection)
         except Exception as exc:
             connection._log_failure(exc)
         finally:
             try:
-                connection.close(code)
+                if not entered:
+                    connection.close(CloseCode.INTERNAL_ERROR)
             finally:
                 self._connections.discard(connection)
 

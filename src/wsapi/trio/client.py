@@ -230,10 +230,11 @@ class connect(BaseConnect[ClientConnection]):
         self._nursery = await self._manager.__aenter__()
         try:
             self._connection = await self._connect(self._nursery)
+            entered = await self._connection.__aenter__()
         except BaseException:
             await self._leave()
             raise
-        return self._connection
+        return entered
 
     async def __aexit__(
         self,
@@ -244,7 +245,7 @@ class connect(BaseConnect[ClientConnection]):
         connection, self._connection = self._connection, None
         assert connection is not None
         try:
-            await connection.__aexit__(exc_type, exc_value, traceback)
+            return await connection.__aexit__(exc_type, exc_value, traceback)
         finally:
             await self._leave()
 

@@ -151,9 +151,10 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.aclose(
-            CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR
-        )
+        if exc_type is None:
+            await self.aclose()  # as an override may have no parameters
+        else:
+            await self.aclose(CloseCode.INTERNAL_ERROR)
 
     def __aiter__(self) -> AsyncIterator[Data]:
         """Iterate over messages until the connection is closed.

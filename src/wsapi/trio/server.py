@@ -214,23 +214,34 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
 
     async def _handle(self, connection: ServerConnection, open_timeout: float | None) -> None:
         """Answer the opening handshake, then run the handler."""
-        code: int = CloseCode.INTERNAL_ERROR
+        entered = False
         try:
             await connection.handshake(open_timeout)
             if connection.response is None or connection.response.status_code != 101:
                 await connection.wait_closed()
                 return
-            await self.handler(connection)
-            code = CloseCode.NORMAL_CLOSURE
+            entered = True
+            async with connection:
+                await self._run_handler(connection)
         except Exception as exc:
             connection._log_failure(exc)
         except BaseException:
-            # There is no time for a closing handshake.
-            connection._drop(code)
+            connection._drop(CloseCode.INTERNAL_ERROR)
             # The stream is closed when this returns.
             await connection._wait_for_farewell()
             raise
-        await connection.aclose(code)
+        if not entered:
+            await connection.aclose(CloseCode.INTERNAL_ERROR)
+
+    async def _run_handler(self, connection: ServerConnection) -> None:
+        try:
+            await self.handler(connection)
+        except Exception:
+            raise
+        except BaseException:
+            # There is no time for a closing handshake.
+            connection._drop(CloseCode.INTERNAL_ERROR)
+            raise
 
     # ------------------------------------------------------------------ closing
 

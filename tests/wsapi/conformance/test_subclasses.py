@@ -1,0 +1,104 @@
+"""Connections of a program's own classes: what they override is called, as `websockets` does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.wsapi.conformance.driver import Driver, Ws, echo
+from tests.wsapi.helpers import logged_errors
+
+
+def recording(base: Any, calls: list[Any]) -> Any:
+    """Make a class of connections that tells how their contexts are entered and left."""
+    if hasattr(base, "__enter__"):
+
+        class OfThreads(base):  # type: ignore[misc]
+            def __enter__(self) -> Any:
+                calls.append("enter")
+                return super().__enter__()
+
+            def __exit__(self, *exc_info: Any) -> Any:
+                calls.append(exc_info[0])
+                return super().__exit__(*exc_info)
+
+            def close(self, *args: Any) -> None:
+                calls.append(("close", *args))
+                super().close(*args)
+
+        return OfThreads
+
+    async def close(self: Any, *args: Any) -> None:
+        calls.append(("close", *args))
+        await getattr(super(OfTasks, self), name)(*args)
+
+    class OfTasks(base):  # type: ignore[misc]
+        async def __aenter__(self) -> Any:
+            calls.append("enter")
+            return await super().__aenter__()
+
+        async def __aexit__(self, *exc_info: Any) -> Any:
+            calls.append(exc_info[0])
+            return await super().__aexit__(*exc_info)
+
+    name = "close" if hasattr(base, "close") else "aclose"
+    setattr(OfTasks, name, close)
+    return OfTasks
+
+
+class TestContexts:
+    async def test_of_clients(self, driver: Driver) -> None:
+        calls: list[Any] = []
+        mine = recording(driver.client.ClientConnection, calls)
+        async with driver.serve(echo) as server:
+            async with driver.connect(server, create_connection=mine):
+                assert calls == ["enter"]
+            assert calls == ["enter", None, ("close",)]
+            calls.clear()
+            with pytest.raises(KeyError):
+                async with driver.connect(server, create_connection=mine):
+                    raise KeyError
+            assert calls == ["enter", KeyError, ("close", 1011)]
+
+    async def test_of_servers(self, driver: Driver) -> None:
+        """They are left when the peer was the first to close, too."""
+        calls: list[Any] = []
+        mine = recording(driver.server.ServerConnection, calls)
+        async with driver.serve(echo, create_connection=mine) as server:
+            async with driver.connect(server) as ws:
+                await ws.send("x")
+                await ws.recv()
+                assert calls == ["enter"]
+            await driver.until(lambda: len(calls) >= 3)
+            assert calls == ["enter", None, ("close",)]
+
+    async def test_of_servers_whose_handler_fails(self, driver: Driver) -> None:
+        async def handler(_ws: Ws) -> None:
+            raise KeyError
+
+        calls: list[Any] = []
+        mine = recording(driver.server.ServerConnection, calls)
+        async with driver.serve(handler, create_connection=mine) as server:
+            async with driver.connect(server) as ws:
+                await ws.wait_closed()
+                assert ws.close_code == 1011
+        assert calls == ["enter", KeyError, ("close", 1011)]
+        logged_errors("connection handler failed")
+
+    async def test_that_fail(self, driver: Driver) -> None:
+        """The failure of a cleanup is logged, like that of a handler."""
+        calls: list[Any] = []
+
+        class Mine(recording(driver.server.ServerConnection, calls)):  # type: ignore[misc]
+            def __exit__(self, *exc_info: Any) -> Any:
+                super().__exit__(*exc_info)
+                raise KeyError
+
+            async def __aexit__(self, *exc_info: Any) -> Any:
+                await super().__aexit__(*exc_info)
+                raise KeyError
+
+        async with driver.serve(echo, create_connection=Mine) as server:
+            await driver.attempt(server)
+        logged_errors("connection handler failed")
