@@ -322,8 +322,14 @@ class connect(BaseConnect[ClientConnection]):
     async def __aenter__(self) -> ClientConnection:
         if self._connection is not None:
             raise RuntimeError("connect() isn't reentrant")
-        self._connection = await self
-        return await self._connection.__aenter__()
+        connection = await self
+        try:
+            entered = await connection.__aenter__()
+        except BaseException:
+            await connection.close(CloseCode.INTERNAL_ERROR)
+            raise
+        self._connection = connection
+        return entered
 
     async def __aexit__(
         self,

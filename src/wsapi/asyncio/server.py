@@ -233,8 +233,8 @@ class Server(BaseServer[ServerConnection]):
             if connection.response is None or connection.response.status_code != 101:
                 await connection.wait_closed()
                 return
-            entered = True
             async with connection:
+                entered = True
                 await self.handler(connection)
         except Exception as exc:
             connection._log_failure(exc)

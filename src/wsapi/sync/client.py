@@ -242,8 +242,14 @@ class reconnect(BaseConnect[ClientConnection]):
     def __enter__(self) -> ClientConnection:
         if self._connection is not None:
             raise RuntimeError("connect() isn't reentrant")
-        self._connection = self._connect()
-        return self._connection.__enter__()
+        connection = self._connect()
+        try:
+            entered = connection.__enter__()
+        except BaseException:
+            connection.close(CloseCode.INTERNAL_ERROR)
+            raise
+        self._connection = connection
+        return entered
 
     def __exit__(
         self,

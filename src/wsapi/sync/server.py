@@ -291,8 +291,8 @@ class Server(BaseServer[ServerConnection]):
                 connection._pump.finish()
                 return
             connection._pump.watch()
-            entered = True
             with connection:
+                entered = True
                 handler(connection)
         except Exception as exc:
             connection._log_failure(exc)

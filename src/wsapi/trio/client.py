@@ -229,11 +229,16 @@ class connect(BaseConnect[ClientConnection]):
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
         try:
-            self._connection = await self._connect(self._nursery)
-            entered = await self._connection.__aenter__()
+            connection = await self._connect(self._nursery)
+            try:
+                entered = await connection.__aenter__()
+            except BaseException:
+                await connection.aclose(CloseCode.INTERNAL_ERROR)
+                raise
         except BaseException:
             await self._leave()
             raise
+        self._connection = connection
         return entered
 
     async def __aexit__(

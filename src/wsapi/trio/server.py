@@ -220,8 +220,8 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
             if connection.response is None or connection.response.status_code != 101:
                 await connection.wait_closed()
                 return
-            entered = True
             async with connection:
+                entered = True
                 await self._run_handler(connection)
         except Exception as exc:
             connection._log_failure(exc)

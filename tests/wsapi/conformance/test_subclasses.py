@@ -102,3 +102,41 @@ class TestContexts:
         async with driver.serve(echo, create_connection=Mine) as server:
             await driver.attempt(server)
         logged_errors("connection handler failed")
+
+    @pytest.mark.parametrize("side", ["client", "server"])
+    async def test_that_cannot_be_entered(self, driver: Driver, side: str) -> None:
+        """The connection is closed all the same."""
+        if (side, driver.name) == ("client", "sync"):
+            pytest.skip("it is the program that enters what connect() returns")
+        calls: list[Any] = []
+        module, name = (
+            (driver.client, "ClientConnection")
+            if side == "client"
+            else (driver.server, "ServerConnection")
+        )
+
+        class Mine(recording(getattr(module, name), calls)):  # type: ignore[misc]
+            def __enter__(self) -> Any:
+                raise KeyError
+
+            async def __aenter__(self) -> Any:
+                raise KeyError
+
+        if side == "client":
+            codes: list[Any] = []
+
+            async def handler(ws: Ws) -> None:
+                await ws.wait_closed()
+                codes.append(ws.close_code)
+
+            async with driver.serve(handler) as server:
+                with pytest.raises(KeyError):
+                    async with driver.connect(server, create_connection=Mine):
+                        raise AssertionError("it was entered")
+                await driver.until(lambda: codes == [1011])
+        else:
+            async with driver.serve(echo, create_connection=Mine) as server:
+                async with driver.connect(server) as ws:
+                    await ws.wait_closed()
+                    assert ws.close_code == 1011
+            logged_errors("connection handler failed")
