@@ -6,7 +6,7 @@ import asyncio
 import gc
 import socket
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ from tests.wsapi.helpers import (
     serving,
     turns,
     until,
+    until_closed,
     uri_of,
 )
 from wsapi.asyncio.client import ClientConnection, connect
@@ -164,3 +165,49 @@ def test_loops_are_freed(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> N
     del runner
     gc.collect()
     assert not list(loops)
+
+
+class TestAfterTheEnd:
+    """Nobody waits for what can't come any more."""
+
+    async def test_drain(self) -> None:
+        async with serving(until_closed) as server, raw_client(server) as peer:
+            (ws,) = server.connections
+            while ws.send_nowait(bytes(1_000_000)):
+                pass
+            peer.abort()
+            await ws.wait_closed()
+            with pytest.raises(ConnectionClosedError):
+                await ws.drain()
+
+    @pytest.mark.parametrize("message", ["x", ["a", "b"]])
+    async def test_behind_a_message_that_is_never_complete(self, message: Any) -> None:
+        never = asyncio.Event()
+
+        async def fragments() -> AsyncIterator[str]:
+            yield "a"
+            await never.wait()
+            yield "b"
+
+        async with serving(until_closed) as server, raw_client(server) as peer:
+            (ws,) = server.connections
+            first = asyncio.create_task(ws.send(fragments()))
+            await peer.read()
+            second = asyncio.create_task(ws.send(message))
+            await turns(3)
+            peer.abort()
+            with pytest.raises(ConnectionClosedError):
+                await second
+            assert not first.done()
+            never.set()
+            with pytest.raises(ConnectionClosedError):
+                await first
+
+    async def test_waiters_that_give_up_do_not_pile_up(self) -> None:
+        async with pair() as (client, _server):
+            for _ in range(100):
+                waiting = asyncio.create_task(client.wait_closed())
+                await turns(1)
+                waiting.cancel()
+                await turns(1)
+            assert len(client._lost_waiters) <= 1

@@ -310,7 +310,7 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
     ) -> None:
         """Go on where the pump's ``send`` left off."""
         while obstacle == SLOW_PATH:
-            if self._fragmented is not None:
+            if self._fragmented is not None and not self._lost:
                 await asyncio.shield(self._fragmented)
             elif self.protocol.state is not State.OPEN:
                 await self._raise_closed()
@@ -322,6 +322,8 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
 
     async def _begin_fragments(self) -> None:
         while self._fragmented is not None:
+            if self._lost:
+                raise self.protocol.close_exc
             await asyncio.shield(self._fragmented)
         self._fragmented = self.loop.create_future()
         self._pump.sending_fragments = True
@@ -330,7 +332,8 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         waiter, self._fragmented = self._fragmented, None
         self._pump.sending_fragments = False
         assert waiter is not None
-        waiter.set_result(None)
+        if not waiter.done():
+            waiter.set_result(None)
 
     async def _flush_and_drain(self) -> None:
         self._pump.update()
@@ -339,9 +342,10 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
 
     async def _drain(self) -> None:
         """Wait until the transport's write buffer is below its high mark."""
-        if self._drain_waiter is None:
-            self._drain_waiter = self.loop.create_future()
-        await asyncio.shield(self._drain_waiter)
+        if not self._lost:
+            if self._drain_waiter is None:
+                self._drain_waiter = self.loop.create_future()
+            await asyncio.shield(self._drain_waiter)
         if self._lost:
             raise self.protocol.close_exc
 
@@ -366,7 +370,9 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         """Wait until the TCP connection is closed."""
         if not self._lost:
             waiter: asyncio.Future[None] = self.loop.create_future()
-            self._lost_waiters += (waiter,)
+            # Those that were cancelled mustn't pile up.
+            waiting = (other for other in self._lost_waiters if not other.done())
+            self._lost_waiters = (*waiting, waiter)
             await waiter
 
     async def ping(self, data: DataLike | None = None) -> Awaitable[float]:
@@ -427,7 +433,8 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
             if not waiter.done():
                 waiter.set_exception(self.protocol.close_exc)
                 waiter.exception()  # nobody has to look at it
-        for waiter in (self._drain_waiter, *self._lost_waiters):
+        # Whoever sends a fragmented message may wait for the rest of it for ever.
+        for waiter in (self._drain_waiter, self._fragmented, *self._lost_waiters):
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
         # Break reference cycles, so that nothing waits for the garbage collector.
