@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import socket
 import sys
 from typing import Any
 
@@ -101,6 +102,26 @@ class TestOpeningHandshake:
 
 
 class TestLifeOfAServer:
+    @pytest.mark.parametrize("number", [1, 3])
+    async def test_closing_when_connections_are_just_accepted(self, number: int) -> None:
+        async with serving() as server:
+            address = "127.0.0.1", port_of(server)
+            peers = [socket.create_connection(address) for _ in range(3)]
+            for peer in peers:
+                peer.send(request())
+            # The loop looks for connections once per turn, after tasks that are ready.
+            await turns(number)
+            server.close()
+            await server.wait_closed()
+            for peer in peers:
+                peer.settimeout(10)
+                try:
+                    answer = await asyncio.to_thread(peer.recv, 12)
+                except ConnectionResetError:
+                    answer = b""  # it was never accepted
+                peer.close()
+                assert answer in (b"HTTP/1.1 503", b"HTTP/1.1 101", b"")
+
     async def test_shapes(self) -> None:
         server = serve(until_closed, "127.0.0.1", 0)
         assert isinstance(server, Server)

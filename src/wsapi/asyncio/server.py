@@ -282,6 +282,14 @@ class Server(BaseServer[ServerConnection]):
     async def _close(self, close_connections: bool, code: int, reason: str) -> None:
         server = self._started()
         self.logger.info("server closing")
+        # asyncio drops, without closing it, a connection that it has just accepted if the server is
+        # closed before there is a transport. So accept no more, and let those have theirs.
+        for sock in server.sockets:
+            try:
+                server.get_loop().remove_reader(sock.fileno())
+            except NotImplementedError:
+                pass  # on Windows: the other loop has no readers
+        await asyncio.sleep(0)
         server.close()
         # Connections that were accepted in this turn of the loop get their connection_made() first.
         await asyncio.sleep(0)
