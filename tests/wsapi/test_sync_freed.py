@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import socket
 import ssl
@@ -25,6 +26,7 @@ from tests.wsapi.sync_helpers import (
     serving,
     uri_of,
 )
+from wsapi.client import ClientProtocol
 from wsapi.sync.client import ClientConnection, connect
 from wsapi.sync.server import Server, ServerConnection, serve
 
@@ -165,3 +167,24 @@ def test_server_that_ends_before_its_clients() -> None:
             del sock
 
     leave_nothing(once)
+
+
+def test_last_one() -> None:
+    """Who looks after connections keeps none while sleeping, not even the one tended last."""
+
+    def engines() -> int:
+        return sum(isinstance(thing, ClientProtocol) for thing in gc.get_objects())
+
+    def read_later(_connection: ServerConnection) -> None:
+        ended.wait(PATIENCE)
+
+    ended = threading.Event()
+    # Another connection lets the housekeeper live.
+    with serving(echo) as server, connect(uri_of(server)), serving(read_later) as idle:
+        before = engines()
+        ws = connect(uri_of(idle), ping_interval=0.01, legacy=True)
+        eventually(lambda: ws.latency > 0)  # the housekeeper has read an answer
+        ended.set()
+        ws.close()
+        ws = None  # type: ignore[assignment] # as a closure has it, del can't be used
+        eventually(lambda: engines() == before)

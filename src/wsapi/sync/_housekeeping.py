@@ -74,15 +74,30 @@ class Housekeeper:
                 if not self.inbox.sleep(until):
                     continue
                 timeout = None if until == inf else max(until - monotonic(), 0)
-                events = selector.select(timeout)
-                self.inbox.awake()
-                if not events and self.inbox.finish():
+                if not self._attend(selector, timeout, bell, round_):
                     return
-                for key, mask in events:
-                    if key.data is None:
-                        bell.recv(4096)
-                    else:
-                        round_.tend(key.data, mask)
+
+    def _attend(
+        self,
+        selector: selectors.BaseSelector,
+        timeout: float | None,
+        bell: socket.socket,
+        round_: _Round,
+    ) -> bool:
+        """Tend what is ready; return whether to go on.
+
+        While the thread sleeps, no frame of it keeps a connection that it has tended before.
+        """
+        events = selector.select(timeout)
+        self.inbox.awake()
+        if not events and self.inbox.finish():
+            return False
+        for key, mask in events:
+            if key.data is None:
+                bell.recv(4096)
+            else:
+                round_.tend(key.data, mask)
+        return True
 
 
 class _Round:
