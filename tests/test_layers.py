@@ -20,7 +20,10 @@ COMPILED_FRONT_ENDS = sorted([*(SRC / "wsapi").rglob("*.pyx"), *(SRC / "wsapi").
 # What functions of pure modules import when they are called. Request.parse and Response.parse are a
 # face of the compiled parsers, which need these classes when they are imported.
 CALLED = {
-    "http11.py": {"wsproto_fast._http11.RequestParser", "wsproto_fast._http11.ResponseParser"},
+    "http11.py": {
+        "wsproto_fast._http11.RequestParser",
+        "wsproto_fast._http11_response.ResponseParser",
+    },
 }
 NO_IO = {"wsapi", "asyncio", "threading", "trio", "socket", "selectors", "ssl"}
 # A compiled module cimports only those that stand before it.
@@ -32,6 +35,7 @@ ORDER = [
     "_compressor",
     "_deflate",
     "_http11",
+    "_http11_response",
     "_sender",
     "_parser",
     "_receiver",

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from wsproto_fast._http11 import ResponseParser
+from wsproto_fast._http11_response import ResponseParser
 from wsproto_fast.datastructures import Headers
 from wsproto_fast.exceptions import (
     InvalidProxy,

@@ -15,7 +15,7 @@ from ._handshake cimport (
     parse_extensions,
     parse_subprotocols,
 )
-from ._http11 cimport ResponseParser
+from ._http11_response cimport ResponseParser
 from ._protocol cimport Protocol
 from ._queue cimport ATTENTION
 from ._sender cimport CONNECTING

@@ -1,5 +1,37 @@
 # cython: language_level=3
-"""Incremental parser of HTTP/1.1 messages; see _http11.pyx."""
+"""Incremental parser of heads of HTTP/1.1 messages; see _http11.pyx."""
+
+cdef extern from "_http11.h":
+    enum:
+        WS_TOKEN
+        WS_FIELD
+        WS_VISIBLE
+        WS_HEXDIGIT
+    bint ws_is(unsigned char c, int classes) nogil
+
+
+# Parts of a message.
+cdef enum:
+    START_LINE
+    HEADERS
+    CHUNK_SIZE
+    TRAILERS
+    BODY_SIZED      # the rest isn't made of lines
+    BODY_TO_EOF
+    CHUNK_DATA
+    CHUNK_END
+
+# Phases of lines. FIRST is where every line begins, CR expects LF.
+cdef enum:
+    FIRST
+    SECOND
+    THIRD
+    VALUE
+    CR
+    EMPTY_CR        # the CR of the empty line after the headers
+
+cdef str shared_string(const unsigned char* data, Py_ssize_t size)
+cdef str quote(const unsigned char* line, Py_ssize_t size)
 
 
 cdef class HeadParser:
@@ -19,6 +51,7 @@ cdef class HeadParser:
     cdef Py_ssize_t _interim_size   # of all interim responses, in bytes
     cdef bint _interim              # the head is that of a response that isn't the final one
     cdef bint _framing_headers      # Content-Length or Transfer-Encoding was seen
+    cdef Py_ssize_t _remaining      # bytes of the body, or of the chunk, still to come
 
     cdef Py_ssize_t feed(self, const unsigned char* data, Py_ssize_t size) except -1
     cdef int finish(self) except -1
@@ -36,31 +69,15 @@ cdef class HeadParser:
     cdef int _count_interim(self, Py_ssize_t size) except -1
     cdef int _invalid(self, const unsigned char* line, Py_ssize_t size) except -1
     cdef int _continue_line(self, const unsigned char* line, Py_ssize_t size) except -1
-    cdef Py_ssize_t _scan_start(self, const unsigned char* line, Py_ssize_t size) except -1
-    cdef int _process_start(self, const unsigned char* line, Py_ssize_t size) except -1
+    cdef str _start_line_name(self)
+    cdef object _start_line_too_long(self, str message)
+    cdef Py_ssize_t _scan_other(self, const unsigned char* line, Py_ssize_t size) except -1
+    cdef int _process_other(self, const unsigned char* line, Py_ssize_t size) except -1
     cdef int _head_complete(self) except -1
+    cdef int _finish_message(self) except -1
 
 
 cdef class RequestParser(HeadParser):
     cdef object _method
     cdef object _path
     cdef object _protocol
-
-
-cdef class ResponseParser(HeadParser):
-    cdef bint _allow_http10
-    cdef bint _read_body
-    cdef int _status_code
-    cdef object _reason_phrase
-    cdef list _skipped              # interim responses since take_skipped, or None
-    cdef int _interim_responses
-    cdef bytearray _body
-    cdef Py_ssize_t _remaining      # bytes of the body, or of the chunk, still to come
-
-    cdef Py_ssize_t _scan_chunk_size(self, const unsigned char* line, Py_ssize_t size) except -1
-    cdef int _process_chunk_size(self, const unsigned char* line, Py_ssize_t size) except -1
-    cdef int _finish_message(self) except -1
-    cdef bint _is_other_version(self, const unsigned char* line, Py_ssize_t size) noexcept
-    cdef bint reading_body(self) noexcept
-    cdef int end_body(self) except -1
-    cdef list take_skipped(self)

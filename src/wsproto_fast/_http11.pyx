@@ -1,15 +1,14 @@
-"""Incremental parser of HTTP/1.1 messages (RFC 9112), for requests and responses of handshakes.
+"""Incremental parser of heads of HTTP/1.1 messages (RFC 9112); whole requests of opening handshakes.
 
-Owns the grammar of start lines, header lines and bodies, and the limits on them. Each byte is
-looked at once, however the input is cut, and a fault is reported at the byte that shows it. Only
-an unfinished line is ever copied. Knows nothing of what headers mean, except those that delimit a
-body.
+Owns the grammar of request lines and header lines, and the limits on them. Each byte is looked at
+once, however the input is cut, and a fault is reported at the byte that shows it. Only an
+unfinished line is ever copied. Knows nothing of what headers mean, except those that announce a
+body. Status lines and bodies are in ``_http11_response``.
 """
 
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeLatin1
-from libc.stdint cimport uint8_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
 from . import http11
@@ -18,74 +17,18 @@ from .exceptions import (
     HeaderLineTooLong,
     RequestLineTooLong,
     SecurityError,
-    StatusLineTooLong,
     TooManyHeaders,
 )
-from .http11 import Request, Response, body_framing, check_no_body
+from .http11 import Request, check_no_body
 
 
 cdef Py_ssize_t MAX_LINE_LENGTH = http11.MAX_LINE_LENGTH
 cdef Py_ssize_t MAX_NUM_HEADERS = http11.MAX_NUM_HEADERS
 cdef Py_ssize_t MAX_BODY_SIZE = http11.MAX_BODY_SIZE
-cdef Py_ssize_t MAX_CHUNK_DIGITS = http11.MAX_CHUNK_DIGITS
-cdef Py_ssize_t MAX_INTERIM_RESPONSES = http11.MAX_INTERIM_RESPONSES
 cdef Py_ssize_t MAX_INTERIM_SIZE = http11.MAX_INTERIM_SIZE
 cdef Py_ssize_t MAX_QUOTED = http11.MAX_QUOTED
 
 cdef object headers_from_raw_items = Headers._from_raw_items
-
-
-# Parts of a message.
-cdef enum:
-    START_LINE
-    HEADERS
-    CHUNK_SIZE
-    TRAILERS
-    BODY_SIZED      # the rest isn't made of lines
-    BODY_TO_EOF
-    CHUNK_DATA
-    CHUNK_END
-
-# Phases of lines. FIRST is where every line begins, CR expects LF.
-cdef enum:
-    FIRST
-    SECOND
-    THIRD
-    VALUE
-    CR
-    EMPTY_CR        # the CR of the empty line after the headers
-
-
-# Classes of characters, as bits.
-cdef enum:
-    TOKEN = 1
-    FIELD = 2       # HTAB, SP, VCHAR, obs-text (RFC 9110 section 5.5)
-    VISIBLE = 4
-    HEXDIGIT = 8
-
-cdef uint8_t CLASSES[256]
-
-
-cdef int _fill_classes() except -1:
-    cdef int c
-    memset(CLASSES, 0, 256)
-    for c in range(0x21, 0x7F):
-        CLASSES[c] |= FIELD | VISIBLE
-    for c in range(0x80, 0x100):
-        CLASSES[c] |= FIELD
-    for c in b" \t":
-        CLASSES[c] |= FIELD
-    for c in b"!#$%&'*+-.^_`|~0123456789":
-        CLASSES[c] |= TOKEN
-    for c in range(26):
-        CLASSES[c"a" + c] |= TOKEN
-        CLASSES[c"A" + c] |= TOKEN
-    for c in b"0123456789abcdefABCDEF":
-        CLASSES[c] |= HEXDIGIT
-    return 0
-
-
-_fill_classes()
 
 
 # Strings that nearly every handshake has. A connection keeps its request, so that sharing them
@@ -152,7 +95,7 @@ cdef int _fill_common() except -1:
 _fill_common()
 
 
-cdef inline str _string(const unsigned char* data, Py_ssize_t size):
+cdef str shared_string(const unsigned char* data, Py_ssize_t size):
     """Return a str of these ISO-8859-1 bytes, a shared one if it is common."""
     cdef Common* common = &COMMON[_slot(data, size)]
     if common.string != NULL and common.size == size and memcmp(common.data, data, size) == 0:
@@ -160,7 +103,7 @@ cdef inline str _string(const unsigned char* data, Py_ssize_t size):
     return PyUnicode_DecodeLatin1(<const char*> data, size, NULL)
 
 
-cdef str _quote(const unsigned char* line, Py_ssize_t size):
+cdef str quote(const unsigned char* line, Py_ssize_t size):
     """Return a line, as far as it is there, in a form that is fit for the text of an exception."""
     cdef const unsigned char* end = <const unsigned char*> memchr(line, c"\n", size)
     cdef str more = ""
@@ -234,7 +177,7 @@ cdef class HeadParser:
                 if to_eof:
                     data = yield from read_to_eof(MAX_BODY_SIZE)
                 elif self._part >= BODY_SIZED:
-                    data = yield from read_exact((<ResponseParser> self)._remaining)
+                    data = yield from read_exact(self._remaining)
                 else:
                     data = yield from read_line(MAX_LINE_LENGTH)
                 if not data and not to_eof:
@@ -295,7 +238,7 @@ cdef class HeadParser:
         """Return the exception for input that ends within the message."""
         cdef str part = "body"
         if self._part == START_LINE:
-            part = "request line" if isinstance(self, RequestParser) else "status line"
+            part = self._start_line_name()
         elif self._part == HEADERS:
             part = "headers"
         return EOFError(f"connection closed while reading HTTP {part}")
@@ -333,14 +276,12 @@ cdef class HeadParser:
         """
         cdef Py_ssize_t i = self._scanned
         cdef int phase = self._phase
-        if self._part == START_LINE:
-            return self._scan_start(line, size)
-        if self._part == CHUNK_SIZE:
-            return (<ResponseParser> self)._scan_chunk_size(line, size)
+        if self._part == START_LINE or self._part == CHUNK_SIZE:
+            return self._scan_other(line, size)
 
         # A header line, or the empty line after the last one.
         if phase == FIRST:
-            while i < size and CLASSES[line[i]] & TOKEN:
+            while i < size and ws_is(line[i], WS_TOKEN):
                 i += 1
             if i < size:
                 if line[i] == c":" and i > 0:
@@ -357,7 +298,7 @@ cdef class HeadParser:
                 else:
                     self._invalid(line, size)
         if phase == VALUE:
-            while i < size and CLASSES[line[i]] & FIELD:
+            while i < size and ws_is(line[i], WS_FIELD):
                 i += 1
             if i < size:
                 if line[i] != c"\r":
@@ -384,16 +325,12 @@ cdef class HeadParser:
         cdef Py_ssize_t start
         cdef Py_ssize_t end
         cdef Py_ssize_t name_size
-        if self._part == START_LINE:
-            self._process_start(line, size)
-            self._part = HEADERS
-            return 0
-        if self._part == CHUNK_SIZE:
-            return (<ResponseParser> self)._process_chunk_size(line, size)
+        if self._part == START_LINE or self._part == CHUNK_SIZE:
+            return self._process_other(line, size)
 
         if size == 2:
             if self._part == TRAILERS:
-                (<ResponseParser> self)._finish_message()
+                self._finish_message()
             else:
                 self._head_complete()
                 if self.complete:
@@ -419,12 +356,12 @@ cdef class HeadParser:
             end -= 1
         if name_size == 0:
             return self._continue_line(line + start, end - start)
-        name = _string(line, name_size)
+        name = shared_string(line, name_size)
         if (name_size == 14 and name.lower() == "content-length") or (
             name_size == 17 and name.lower() == "transfer-encoding"
         ):
             self._framing_headers = True
-        self._items.append((name, _string(line + start, end - start)))
+        self._items.append((name, shared_string(line + start, end - start)))
         return 0
 
     cdef bint _may_continue(self) noexcept:
@@ -466,37 +403,43 @@ cdef class HeadParser:
     cdef object _too_long(self, str message):
         """Return the exception for a line, or a body up to the end, over its limit."""
         if self._part == START_LINE:
-            if isinstance(self, RequestParser):
-                return RequestLineTooLong(message)
-            return StatusLineTooLong(message)
+            return self._start_line_too_long(message)
         if self._part == HEADERS or self._part == TRAILERS:
             return HeaderLineTooLong(message)
         return SecurityError(message)
 
     cdef int _invalid(self, const unsigned char* line, Py_ssize_t size) except -1:
         """Refuse a line, of which there are `size` bytes and perhaps more."""
-        seen = _quote(line, size)
-        if self._part == CHUNK_SIZE:
-            raise ValueError(f"invalid chunk size: {seen}")
-        if self._part != START_LINE:
-            raise ValueError(f"invalid HTTP header line: {seen}")
-        if isinstance(self, RequestParser):
-            raise ValueError(f"invalid HTTP request line: {seen}")
-        if (<ResponseParser> self)._is_other_version(line, size):
-            expected = "HTTP/1.1 or HTTP/1.0" if (<ResponseParser> self)._allow_http10 else "HTTP/1.1"
-            raise ValueError(f"unsupported protocol; expected {expected}: {seen}")
-        raise ValueError(f"invalid HTTP status line: {seen}")
+        name = self._start_line_name() if self._part == START_LINE else "header line"
+        raise ValueError(f"invalid HTTP {name}: {quote(line, size)}")
 
-    cdef Py_ssize_t _feed_body(self, const unsigned char* data, Py_ssize_t size) except -1:
+    # What differs between the two kinds of messages.
+
+    cdef str _start_line_name(self):
         raise NotImplementedError
 
-    cdef Py_ssize_t _scan_start(self, const unsigned char* line, Py_ssize_t size) except -1:
+    cdef object _start_line_too_long(self, str message):
+        """Return the exception for a start line over its limit."""
         raise NotImplementedError
 
-    cdef int _process_start(self, const unsigned char* line, Py_ssize_t size) except -1:
+    cdef Py_ssize_t _scan_other(self, const unsigned char* line, Py_ssize_t size) except -1:
+        """Do what ``_scan`` does for a line that isn't a header line."""
+        raise NotImplementedError
+
+    cdef int _process_other(self, const unsigned char* line, Py_ssize_t size) except -1:
+        """Handle such a line, which is whole."""
         raise NotImplementedError
 
     cdef int _head_complete(self) except -1:
+        """Handle the end of the headers."""
+        raise NotImplementedError
+
+    cdef Py_ssize_t _feed_body(self, const unsigned char* data, Py_ssize_t size) except -1:
+        """Parse bytes of a part that isn't made of lines; return how many."""
+        raise NotImplementedError
+
+    cdef int _finish_message(self) except -1:
+        """Handle the end of the trailers, which end the message."""
         raise NotImplementedError
 
 
@@ -506,12 +449,18 @@ cdef class RequestParser(HeadParser):
     def __init__(self) -> None:
         pass
 
-    cdef Py_ssize_t _scan_start(self, const unsigned char* line, Py_ssize_t size) except -1:
+    cdef str _start_line_name(self):
+        return "request line"
+
+    cdef object _start_line_too_long(self, str message):
+        return RequestLineTooLong(message)
+
+    cdef Py_ssize_t _scan_other(self, const unsigned char* line, Py_ssize_t size) except -1:
         # RFC 9112 section 3: method SP request-target SP HTTP-version CRLF
         cdef Py_ssize_t i = self._scanned
         cdef int phase = self._phase
         if phase == FIRST:
-            while i < size and CLASSES[line[i]] & TOKEN:
+            while i < size and ws_is(line[i], WS_TOKEN):
                 i += 1
             if i < size:
                 if line[i] != c" " or i == 0:
@@ -520,7 +469,7 @@ cdef class RequestParser(HeadParser):
                 i += 1
                 phase = SECOND
         if phase == SECOND:
-            while i < size and CLASSES[line[i]] & VISIBLE:
+            while i < size and ws_is(line[i], WS_VISIBLE):
                 i += 1
             if i < size:
                 if line[i] != c" " or i == self._first_mark + 1:
@@ -529,7 +478,7 @@ cdef class RequestParser(HeadParser):
                 i += 1
                 phase = THIRD
         if phase == THIRD:
-            while i < size and CLASSES[line[i]] & VISIBLE:
+            while i < size and ws_is(line[i], WS_VISIBLE):
                 i += 1
             if i < size:
                 if line[i] != c"\r":
@@ -551,18 +500,19 @@ cdef class RequestParser(HeadParser):
         self._phase = phase
         return 0
 
-    cdef int _process_start(self, const unsigned char* line, Py_ssize_t size) except -1:
+    cdef int _process_other(self, const unsigned char* line, Py_ssize_t size) except -1:
         cdef const unsigned char* version = line + self._second_mark + 1
         cdef Py_ssize_t version_size = size - 2 - self._second_mark - 1
         if version_size != 8 or memcmp(version, b"HTTP/1.", 7) != 0 or version[7] not in b"01":
             raise ValueError(
-                f"unsupported protocol; expected HTTP/1.1 or HTTP/1.0: {_quote(line, size)}"
+                f"unsupported protocol; expected HTTP/1.1 or HTTP/1.0: {quote(line, size)}"
             )
-        self._method = _string(line, self._first_mark)
-        self._path = _string(
+        self._method = shared_string(line, self._first_mark)
+        self._path = shared_string(
             line + self._first_mark + 1, self._second_mark - self._first_mark - 1
         )
-        self._protocol = _string(version, version_size)
+        self._protocol = shared_string(version, version_size)
+        self._part = HEADERS
         return 0
 
     cdef int _head_complete(self) except -1:
@@ -573,238 +523,3 @@ cdef class RequestParser(HeadParser):
         self._path = None
         self.complete = True
         return 0
-
-
-cdef class ResponseParser(HeadParser):
-    """Parser of a response, incremental.
-
-    Interim responses before it are skipped (RFC 9110 section 15.2). 101 is a final one here.
-
-    Args:
-        allow_http10: Accept HTTP/1.0, for proxies.
-        read_body: Read the body; no for the answer to CONNECT, after which other data follows.
-    """
-
-    def __init__(self, *, allow_http10: bool = False, read_body: bool = True) -> None:
-        self._allow_http10 = allow_http10
-        self._read_body = read_body
-        self._allow_folding = True
-
-    cdef Py_ssize_t _scan_start(self, const unsigned char* line, Py_ssize_t size) except -1:
-        # RFC 9112 section 4: HTTP-version SP status-code SP [ reason-phrase ] CRLF
-        cdef Py_ssize_t i = self._scanned
-        cdef int phase = self._phase
-        cdef unsigned char c
-        if phase == FIRST:
-            while i < size and i < 13:
-                c = line[i]
-                if i < 8:
-                    if i == 7:
-                        if c != c"1" and not (c == c"0" and self._allow_http10):
-                            self._invalid(line, size)
-                    elif c != <unsigned char> (<const char*> b"HTTP/1.")[i]:
-                        self._invalid(line, size)
-                elif i == 8 or i == 12:
-                    if c != c" ":
-                        self._invalid(line, size)
-                elif not c"0" <= c <= c"9" or (i == 9 and not c"1" <= c <= c"5"):
-                    self._invalid(line, size)
-                i += 1
-            if i == 13:
-                phase = VALUE
-        if phase == VALUE:
-            while i < size and CLASSES[line[i]] & FIELD:
-                i += 1
-            if i < size:
-                if line[i] != c"\r":
-                    self._invalid(line, size)
-                i += 1
-                phase = CR
-        if phase == CR and i < size:
-            if line[i] != c"\n":
-                self._invalid(line, size)
-            i += 1
-            if i > MAX_LINE_LENGTH:
-                self._line_too_long()
-            self._scanned = 0
-            self._phase = FIRST
-            return i
-        if size > MAX_LINE_LENGTH:
-            self._line_too_long()
-        self._scanned = i
-        self._phase = phase
-        return 0
-
-    cdef int _process_start(self, const unsigned char* line, Py_ssize_t size) except -1:
-        self._status_code = (
-            (line[9] - c"0") * 100 + (line[10] - c"0") * 10 + (line[11] - c"0")
-        )
-        self._reason_phrase = _string(line + 13, size - 15)
-        self._interim = 100 <= self._status_code < 200 and self._status_code != 101
-        if self._interim:
-            if self._interim_responses >= MAX_INTERIM_RESPONSES:
-                raise SecurityError(f"expected no more than {MAX_INTERIM_RESPONSES} interim responses")
-            self._interim_responses += 1
-            self._count_interim(size)
-        return 0
-
-    cdef bint _is_other_version(self, const unsigned char* line, Py_ssize_t size) noexcept:
-        """Tell whether a status line is fine but for its version."""
-        if size < 6 or memcmp(line, b"HTTP/", 5) != 0 or not c"0" <= line[5] <= c"9":
-            return False
-        if size < 8 or memcmp(line + 5, b"1.", 2) != 0:
-            return True
-        return line[7] != c"1" and not (line[7] == c"0" and self._allow_http10)
-
-    cdef int _head_complete(self) except -1:
-        cdef Py_ssize_t framing = 0
-        headers = headers_from_raw_items(self._items)
-        response = Response(self._status_code, self._reason_phrase, headers)
-        self._more_lines = 0
-        if self._interim:
-            if self._skipped is None:
-                self._skipped = []
-            self._skipped.append(response)
-            self._items = []
-            self._framing_headers = False
-            self._part = START_LINE
-            return 0
-        self.message = response
-        if self._read_body:
-            if self._framing_headers or self._status_code >= 200:
-                framing = body_framing(self._status_code, headers)
-            if framing != 0:
-                self._body = bytearray()
-                self._remaining = framing
-                self._part = (
-                    BODY_SIZED if framing > 0 else CHUNK_SIZE if framing == -1 else BODY_TO_EOF
-                )
-                self._release()
-                return 0
-        self.complete = True
-        return 0
-
-    cdef list take_skipped(self):
-        """Return and forget the interim responses that were skipped; None if there are none."""
-        skipped, self._skipped = self._skipped, None
-        return skipped
-
-    cdef bint reading_body(self) noexcept:
-        """Tell whether all but the body is there."""
-        return self.message is not None and not self.complete
-
-    cdef int end_body(self) except -1:
-        """Be content with what there is of the body."""
-        return self._finish_message()
-
-    def take_body(self) -> bytes:
-        """Return and forget the part of the body that was received since the last call.
-
-        What is taken doesn't count against the limit on the size of bodies any more, nor is it in
-        ``message.body``.
-        """
-        cdef bytes piece
-        if self.complete or self._body is None:
-            piece = b"" if self.message is None else self.message.body
-            if piece:
-                self.message.body = b""
-            return piece
-        piece = bytes(self._body)
-        self._body.clear()
-        return piece
-
-    cdef Py_ssize_t _scan_chunk_size(self, const unsigned char* line, Py_ssize_t size) except -1:
-        # RFC 9112 section 7.1: 1*HEXDIG [ chunk-ext ] CRLF
-        cdef Py_ssize_t i = self._scanned
-        cdef int phase = self._phase
-        if phase == FIRST:
-            while i < size and CLASSES[line[i]] & HEXDIGIT:
-                if i == MAX_CHUNK_DIGITS:
-                    raise SecurityError(f"chunk size too long: over {MAX_CHUNK_DIGITS} digits")
-                i += 1
-            if i < size:
-                if i == 0 or line[i] not in b"; \t\r":
-                    self._invalid(line, size)
-                self._first_mark = i
-                phase = VALUE
-        if phase == VALUE:
-            while i < size and CLASSES[line[i]] & FIELD:
-                i += 1
-            if i < size:
-                if line[i] != c"\r":
-                    self._invalid(line, size)
-                i += 1
-                phase = CR
-        if phase == CR and i < size:
-            if line[i] != c"\n":
-                self._invalid(line, size)
-            i += 1
-            if i > MAX_LINE_LENGTH:
-                self._line_too_long()
-            self._scanned = 0
-            self._phase = FIRST
-            return i
-        if size > MAX_LINE_LENGTH:
-            self._line_too_long()
-        self._scanned = i
-        self._phase = phase
-        return 0
-
-    cdef int _process_chunk_size(self, const unsigned char* line, Py_ssize_t size) except -1:
-        cdef Py_ssize_t i
-        cdef Py_ssize_t chunk_size = 0
-        cdef unsigned char c
-        for i in range(self._first_mark):
-            c = line[i]
-            # Letters have bit 6 set, and "a" and "A" end in 0001.
-            chunk_size = chunk_size * 16 + (c & 0x0F) + (9 if c & 0x40 else 0)
-        if chunk_size == 0:
-            self._part = TRAILERS
-            return 0
-        if chunk_size > MAX_BODY_SIZE - len(self._body):
-            raise SecurityError(
-                f"chunk too large: {chunk_size} bytes after {len(self._body)} bytes"
-            )
-        self._remaining = chunk_size
-        self._part = CHUNK_DATA
-        return 0
-
-    cdef Py_ssize_t _feed_body(self, const unsigned char* data, Py_ssize_t size) except -1:
-        cdef Py_ssize_t taken = size
-        if self._part == CHUNK_END:
-            # self._remaining counts what is missing of CRLF.
-            if data[0] != (c"\r" if self._remaining == 2 else c"\n"):
-                raise ValueError("chunk without CRLF")
-            self._remaining -= 1
-            if self._remaining == 0:
-                self._part = CHUNK_SIZE
-            return 1
-        if self._part == BODY_TO_EOF:
-            if taken > MAX_BODY_SIZE - len(self._body):
-                raise SecurityError(f"body too large: over {MAX_BODY_SIZE} bytes")
-            self._body += data[:taken]
-            return taken
-        if taken > self._remaining:
-            taken = self._remaining
-        self._body += data[:taken]
-        self._remaining -= taken
-        if self._remaining == 0:
-            if self._part == BODY_SIZED:
-                self._finish_message()
-            else:
-                self._part = CHUNK_END
-                self._remaining = 2
-        return taken
-
-    cdef int _finish_message(self) except -1:
-        self.message.body = bytes(self._body)
-        self._body = None
-        self._items = None
-        self._release()
-        self.complete = True
-        return 0
-
-    cdef int finish(self) except -1:
-        if not self.complete and self._part == BODY_TO_EOF:
-            return self._finish_message()
-        return HeadParser.finish(self)

@@ -181,7 +181,7 @@ class Response:
             ValueError: If it isn't a response of HTTP/1.1.
             NotImplementedError: If the transfer coding isn't supported.
         """
-        from ._http11 import ResponseParser
+        from ._http11_response import ResponseParser
 
         parser = ResponseParser(allow_http10=proxy, read_body=not proxy)
         return cls(**vars((yield from parser.read(read_line, read_exact, read_to_eof))))

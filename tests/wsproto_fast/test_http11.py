@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wsproto_fast import __version__, http11
-from wsproto_fast._http11 import RequestParser, ResponseParser
+from wsproto_fast._http11 import RequestParser
+from wsproto_fast._http11_response import ResponseParser
 from wsproto_fast.datastructures import Headers
 from wsproto_fast.exceptions import (
     HeaderLineTooLong,

@@ -13,7 +13,8 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import Any, cast
 
 from .. import ClientProtocol, ServerProtocol
-from .._http11 import RequestParser, ResponseParser
+from .._http11 import RequestParser
+from .._http11_response import ResponseParser
 from ..datastructures import Headers as HTTPHeaders
 from ..exceptions import (
     InvalidHandshake,
