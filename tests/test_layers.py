@@ -28,6 +28,7 @@ CALLED = {
 NO_IO = {"wsapi", "asyncio", "threading", "trio", "socket", "selectors", "ssl"}
 # A compiled module cimports only those that stand before it.
 ORDER = [
+    "_settings",
     "_output",
     "_frames",
     "_listener",

@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from wsproto_fast import Protocol
+from wsproto_fast import check_settings
 from wsproto_fast.datastructures import Headers
-from wsproto_fast.frames import Side
 from wsproto_fast.headers import validate_subprotocols
+
+from ._options import CONNECTION_OPTIONS
 
 __all__ = [
     "check_address",
@@ -29,11 +30,9 @@ __all__ = [
     "check_names",
     "check_origins",
     "check_overrides",
-    "check_pair",
     "check_port",
     "check_subprotocols",
     "check_write_limit",
-    "queue_marks",
 ]
 
 
@@ -221,18 +220,8 @@ def check_logger(logger: object) -> None:
     )
 
 
-def queue_marks(
-    max_queue: int | tuple[int | None, int | None] | None,
-) -> tuple[int | None, int | None]:
-    """Return the high and the low mark of a ``max_queue`` argument."""
-    high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
-    if high is None and low is not None:
-        high = low * 4
-    return high, low
-
-
 def check_connection_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Have an engine check options of connections before there are any.
+    """Check options of connections before there are any.
 
     Args:
         options: Options of ``connect`` or ``serve``, complete.
@@ -243,13 +232,9 @@ def check_connection_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         TypeError, ValueError: If one isn't acceptable.
     """
-    check_pair("max_size", options["max_size"])
-    check_pair("max_queue", options["max_queue"])
-    protocol = Protocol(Side.CLIENT, max_size=options["max_size"])
-    protocol.queue_messages(*queue_marks(options["max_queue"]))
-    timeouts = {name: options[name] for name in ("ping_interval", "ping_timeout", "close_timeout")}
-    protocol.set_timeouts(open_timeout=options["open_timeout"], **timeouts)
-    return {**timeouts, "max_queue": options["max_queue"]}
+    chosen = {name: options[name] for name in CONNECTION_OPTIONS}
+    check_settings(max_size=options["max_size"], open_timeout=options["open_timeout"], **chosen)
+    return chosen
 
 
 def check_header(name: str, value: object) -> None:
@@ -271,20 +256,6 @@ def check_header(name: str, value: object) -> None:
             raise ValueError(
                 f"{name} must have no control characters and none outside ISO-8859-1; got {value!r}"
             ) from None
-
-
-def check_pair(name: str, value: object) -> None:
-    """Refuse tuples that aren't pairs.
-
-    Args:
-        name: Name of the argument.
-        value: The argument; what the items are is checked elsewhere.
-
-    Raises:
-        ValueError: If it has more or fewer than two items.
-    """
-    if isinstance(value, tuple) and len(value) != 2:
-        raise ValueError(f"{name} must be one number or a pair of two; got {value!r}")
 
 
 def check_port(port: object) -> None:
@@ -331,9 +302,10 @@ def check_write_limit(write_limit: object) -> None:
 
     Raises:
         TypeError: If these aren't ints.
-        ValueError: If they are negative, or the low one is more than the high one.
+        ValueError: If there are more, they are negative, or the low one is more than the high one.
     """
-    check_pair("write_limit", write_limit)
+    if isinstance(write_limit, tuple) and len(write_limit) != 2:
+        raise ValueError(f"write_limit must be one number or a pair of two; got {write_limit!r}")
     high, low = write_limit if isinstance(write_limit, tuple) else (write_limit, None)
     for mark in (high, low):
         if isinstance(mark, bool) or not isinstance(mark, (int, type(None))):

@@ -22,7 +22,7 @@ from wsproto_fast.frames import MAX_FRAGMENTS, CloseCode, State
 from wsproto_fast.http11 import Request, Response
 from wsproto_fast.typing import DataLike, LoggerLike, StatusLike, Subprotocol
 
-from ._checks import check_backlog, check_overrides, queue_marks
+from ._checks import check_backlog, check_overrides
 from ._options import CONNECTION_OPTIONS, Limits
 from .limits import given_up
 
@@ -161,7 +161,8 @@ class BaseConnection:
         close_timeout: float | None = CONNECTION_OPTIONS["close_timeout"].default,
         max_queue: Limits = CONNECTION_OPTIONS["max_queue"].default,
     ) -> None:
-        protocol.queue_messages(*queue_marks(max_queue), max_fragments=MAX_FRAGMENTS)
+        high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
+        protocol.queue_messages(high, low, max_fragments=MAX_FRAGMENTS)
         self.protocol = protocol
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout

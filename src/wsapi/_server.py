@@ -14,9 +14,9 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
-from wsproto_fast import Protocol, ServerProtocol
+from wsproto_fast import ServerProtocol
 from wsproto_fast.extensions.permessage_deflate import enable_server_permessage_deflate
-from wsproto_fast.frames import Side, State
+from wsproto_fast.frames import State
 from wsproto_fast.typing import LoggerLike, Subprotocol
 
 from . import _checks
@@ -135,19 +135,6 @@ class BaseServer(Generic[ConnectionT]):
 
     def _log_listening(self, sock: Any) -> None:
         self.logger.info("server listening on %s", format_address(sock))
-
-
-# For engines that are asked, not used.
-_SILENT = logging.Logger("silent", logging.CRITICAL)
-
-
-def check_close(code: int, reason: str) -> None:
-    """Check a close code and a reason before anything is closed with them.
-
-    Raises:
-        ProtocolError: If one isn't allowed.
-    """
-    Protocol(Side.SERVER, logger=_SILENT).send_close(code, reason)
 
 
 def format_address(sock: Any) -> str:

@@ -8,6 +8,7 @@ try:
     from ._protocol import Protocol
     from ._sender import PreparedMessage
     from ._server import ServerProtocol
+    from ._settings import check_close, check_settings
 except ModuleNotFoundError as exc:
     if exc.name is None or not exc.name.startswith(f"{__name__}._"):
         raise
@@ -63,6 +64,8 @@ __all__ = [
     "WebSocketException",
     "__version__",
     "apply_mask",
+    "check_close",
+    "check_settings",
     "install_as_wsproto",
 ]
 

@@ -70,6 +70,8 @@ __all__ = [
     "WebSocketException",
     "__version__",
     "apply_mask",
+    "check_close",
+    "check_settings",
     "install_as_wsproto",
 ]
 
@@ -100,6 +102,16 @@ class _ServerExtensionFactory(_Interface):
 
 # _frames
 
+def check_close(code: int | None, reason: str = "") -> None: ...
+def check_settings(
+    *,
+    max_size: int | tuple[int | None, int | None] | None = 2**20,
+    max_queue: int | tuple[int | None, int | None] | None = 16,
+    open_timeout: float | None = None,
+    ping_interval: float | None = None,
+    ping_timeout: float | None = None,
+    close_timeout: float | None = None,
+) -> None: ...
 def apply_mask(data: ReadableBuffer, mask: ReadableBuffer) -> bytes: ...
 
 @disjoint_base

@@ -29,6 +29,7 @@ from ._frames cimport (
 from ._output cimport new_bytes, resize_bytes
 from ._queue cimport OUTPUT
 from ._sender cimport CONNECTING, Sender
+from ._settings cimport size_limits
 
 from .exceptions import PayloadTooBig, ProtocolError, TooManyFragments
 from .frames import CloseCode
@@ -56,17 +57,6 @@ cdef dict _header_faults = {
 }
 
 
-cdef uint64_t _limit(str name, value) except? 0:
-    """Check a size given by a caller; None stands for no limit."""
-    if value is None:
-        return UINT64_MAX
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be int or None; got {type(value).__name__}")
-    if value < 0:
-        raise ValueError(f"{name} must be 0 or more, or None; got {value}")
-    return min(value, UINT64_MAX)
-
-
 cdef class Parser(Sender):
     """The incoming side of a connection, as far as frames."""
 
@@ -77,12 +67,7 @@ cdef class Parser(Sender):
         Py_XDECREF(self._partial)
 
     cdef int _set_max_size(self, max_size) except -1:
-        if isinstance(max_size, tuple):
-            message_size, fragment_size = max_size
-        else:
-            message_size, fragment_size = max_size, None
-        self._max_message_size = _limit("max_size", message_size)
-        self._max_fragment_size = _limit("max_size", fragment_size)
+        self._max_message_size, self._max_fragment_size = size_limits(max_size)
 
     # ------------------------------------------------------------------ settings
 

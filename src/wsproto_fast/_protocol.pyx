@@ -29,6 +29,7 @@ from ._output cimport OutputBuffer
 from ._queue cimport ATTENTION, FLUSH, MESSAGE, OUTPUT
 from ._receiver cimport Receiver
 from ._sender cimport ABORT, CLOSE, CLOSED, CLOSING, CONNECTING, OPEN, PreparedMessage, to_bytes
+from ._settings cimport close_payload, duration, ping_interval_of
 
 from .exceptions import (
     ConcurrencyError,
@@ -48,15 +49,6 @@ cdef double MAX_UNANSWERED = 4.0
 
 cdef list _states = list(State)
 cdef object _INFO = logging.INFO
-
-
-cdef double _duration(str name, value) except? -1.0:
-    """Check a timeout given by a caller; None stands for no limit."""
-    if value is None:
-        return INFINITY
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise ValueError(f"{name} must be a number of seconds, 0 or more, or None; got {value!r}")
-    return value
 
 
 cdef class Protocol(Receiver):
@@ -120,12 +112,10 @@ cdef class Protocol(Receiver):
             close_timeout: From the beginning of the end, whatever it is, to ``connection_lost``.
             now: Current time.
         """
-        cdef double opening = 0 if open_timeout is ... else _duration("open_timeout", open_timeout)
-        cdef double interval = _duration("ping_interval", ping_interval)
-        if interval == 0:
-            raise ValueError("ping_interval must be more than 0, or None")
-        cdef double pong = _duration("ping_timeout", ping_timeout)
-        cdef double closing = _duration("close_timeout", close_timeout)
+        cdef double opening = 0 if open_timeout is ... else duration("open_timeout", open_timeout)
+        cdef double interval = ping_interval_of(ping_interval)
+        cdef double pong = duration("ping_timeout", ping_timeout)
+        cdef double closing = duration("close_timeout", close_timeout)
         self._now = self._time(now)
         self._ping_interval = interval
         self._ping_timeout = pong
@@ -783,7 +773,7 @@ cdef class Protocol(Receiver):
         self._now = self._time(now)
         if self._state == OPEN:
             if self._sending_opcode:
-                self._check_close(code, reason)
+                close_payload(code, reason)
                 self._fail(CloseCode.INTERNAL_ERROR, "close during fragmented message")
             else:
                 self.send_close(code, reason)
@@ -809,7 +799,7 @@ cdef class Protocol(Receiver):
         """
         cdef double time = self._time(now)
         self._require_state(False)
-        payload = self._check_close(code, reason)
+        payload = close_payload(code, reason)
         self._now = time
         self._write_control(OP_CLOSE, payload)
         self.close_sent = Close(CloseCode.NO_STATUS_RCVD if code is None else code, reason)
@@ -822,16 +812,6 @@ cdef class Protocol(Receiver):
         if self._kept is not None and not self._discarding:
             self._queue.drop_rest()
             self._receive_kept()
-
-    def _check_close(self, code, reason):
-        if code is None:
-            if reason:
-                raise ProtocolError("cannot send a reason without a code")
-            return b""
-        payload = Close(code, reason).serialize()
-        if len(payload) > 125:
-            raise ProtocolError("control frame too long")
-        return payload
 
     def fail(self, code: int, reason: str = "", *, now: float | None = None) -> None:
         """Fail the connection (RFC 6455 section 7.1.7): tell the peer why, then ignore what it sends.

@@ -26,6 +26,7 @@ from ._listener cimport Callbacks, Listener
 from ._parser cimport Parser
 from ._queue cimport ATTENTION, OUTPUT, MessageQueue
 from ._sender cimport OPEN
+from ._settings cimport queue_marks
 
 from ._deflate import CompressedDataError
 from .exceptions import PayloadTooBig, ProtocolError
@@ -62,18 +63,13 @@ cdef class Receiver(Parser):
         """Assemble received frames into messages and queue them for ``next_message``.
 
         Args:
-            high: Number of queued frames above which ``reading_wanted`` becomes false; None for no limit.
+            high: Number of queued frames above which ``reading_wanted`` becomes false; None for four times ``low``,
+                or no limit.
             low: Number of queued frames at or below which it becomes true again; a quarter of ``high`` by default.
             max_bytes: Number of queued bytes that has the same effect as ``high``.
             max_fragments: Limit on the number of fragments in a message; None for no limit.
         """
-        for mark in (high, low):
-            if mark is not None and (isinstance(mark, bool) or not isinstance(mark, int)):
-                raise TypeError(f"max_queue must be int, a pair of int, or None; got {type(mark).__name__}")
-        if low is None and high is not None:
-            low = high // 4
-        if high is not None and not 0 <= low <= high < UINT32_MAX:
-            raise ValueError(f"max_queue must be (high, low) with high >= low >= 0; got ({high}, {low})")
+        high, low = queue_marks((high, low))
         self._queue = MessageQueue(high, low, max_bytes)
         self._max_fragments = UINT32_MAX if max_fragments is None else max_fragments
 

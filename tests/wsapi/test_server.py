@@ -9,8 +9,7 @@ import pytest
 
 from wsapi._connection import ServerSide, finish
 from wsapi._options import SERVER_OPTIONS, defaults
-from wsapi._server import BaseServer, ServerSettings, check_close, check_listening, format_address
-from wsapi.exceptions import ProtocolError
+from wsapi._server import BaseServer, ServerSettings, check_listening, format_address
 from wsproto_fast import Headers, Request, Response, State
 
 REQUEST = (
@@ -214,11 +213,6 @@ class TestServer:
         ready._send_response(answer(ready, chosen))
         assert server.connections == {ready}
         assert server.logger is logging.getLogger("wsapi.server")
-
-    @pytest.mark.parametrize("code, reason", [(1006, ""), (1000, "x" * 124)])
-    def test_close_code(self, code: int, reason: str) -> None:
-        with pytest.raises(ProtocolError):
-            check_close(code, reason)
 
     def test_addresses(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as sock:

@@ -11,7 +11,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypedDict, Unpack
 
-from wsproto_fast import ServerProtocol
+from wsproto_fast import ServerProtocol, check_close
 from wsproto_fast.frames import CloseCode
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
@@ -20,7 +20,7 @@ from .. import _checks
 from .._basic_auth import basic_auth
 from .._connection import ServerSide
 from .._options import AnswerLater, Limits, arguments
-from .._server import BaseServer, ServerSettings, check_close, check_listening
+from .._server import BaseServer, ServerSettings, check_listening
 from .connection import Connection, StandIn, broadcast
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]

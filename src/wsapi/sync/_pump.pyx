@@ -20,6 +20,7 @@ from ._wire cimport Wire
 
 from .._liveness import network_silence
 
+from wsproto_fast import check_close
 from wsproto_fast.exceptions import ConcurrencyError
 
 
@@ -352,7 +353,7 @@ cdef class Pump(Wire):
             ProtocolError: If the code or the reason isn't allowed.
         """
         if self._owner == PyThread_get_thread_ident():
-            self._protocol._check_close(code, reason)
+            check_close(code, reason)
             if self._close_request is None:
                 self._close_request = (code, reason)
                 self._chores = True

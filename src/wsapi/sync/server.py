@@ -16,7 +16,7 @@ from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypedDict, Unpack
 
-from wsproto_fast import ServerProtocol
+from wsproto_fast import ServerProtocol, check_close
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
@@ -25,7 +25,7 @@ from .. import _checks
 from .._basic_auth import basic_auth_sync
 from .._connection import ServerSide, finish
 from .._options import Limits, arguments
-from .._server import BaseServer, ServerSettings, check_close, check_listening
+from .._server import BaseServer, ServerSettings, check_listening
 from ._channel import Channel, Deadline
 from .connection import Connection, broadcast
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import trio
 
-from wsproto_fast import ServerProtocol
+from wsproto_fast import ServerProtocol, check_close
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
@@ -20,7 +20,7 @@ from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from .._basic_auth import basic_auth
 from .._connection import ServerSide
 from .._options import SERVER_OPTIONS, AnswerLater, Limits, arguments, defaults
-from .._server import BaseServer, ServerSettings, check_close, check_listening
+from .._server import BaseServer, ServerSettings, check_listening
 from ._transports import start_tls
 from .connection import Connection, broadcast
 
