@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,12 @@ def test_shutdown_while_a_request_is_processed() -> None:
 
 if hasattr(signal, "pthread_kill"):
 
+    @pytest.fixture
+    def restored_sigint() -> Iterator[None]:
+        previous = signal.getsignal(signal.SIGINT)
+        yield
+        signal.signal(signal.SIGINT, previous)
+
     @pytest.mark.parametrize("action", ["shutdown", "interrupt"])
     def test_signal_ends_serve_forever(action: str) -> None:
         server = serve(until_closed, "127.0.0.1", 0)
@@ -286,6 +293,47 @@ if hasattr(signal, "pthread_kill"):
             assert spawned.result().code == 1001
         finally:
             signal.signal(signal.SIGINT, previous)
+
+
+    def unnoticed_signal() -> None:
+        """Have this thread take a signal, so that it doesn't interrupt the main thread."""
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    def test_signal_that_interrupts_nothing_ends_serve_forever(restored_sigint: None) -> None:
+        server = serve(until_closed, "127.0.0.1", 0)
+        signal.signal(signal.SIGINT, lambda *args: server.shutdown())
+
+        def client() -> Any:
+            with connect(uri_of(server)) as ws:
+                time.sleep(0.05)  # the main thread waits for the next one
+                unnoticed_signal()
+                with pytest.raises(ConnectionClosedOK) as raised:
+                    ws.recv()
+                return raised.value.rcvd
+
+        spawned = Spawned(client)
+        with server:
+            server.serve_forever()
+        assert spawned.result().code == 1001
+
+    def test_signal_that_interrupts_nothing_in_shutdown(restored_sigint: None) -> None:
+        go_on = threading.Event()
+        signal.signal(signal.SIGINT, lambda *args: go_on.set())
+
+        def handler(ws: ServerConnection) -> None:
+            with contextlib.suppress(ConnectionClosed):
+                ws.recv()
+            time.sleep(0.05)  # the main thread waits for this one
+            unnoticed_signal()
+            assert go_on.wait(PATIENCE)
+            ended.append(ws)
+
+        ended: list[ServerConnection] = []
+        with serving(handler) as server, connect(uri_of(server)) as ws:
+            eventually(lambda: server.connections)
+            server.shutdown()
+            assert ws.close_code == 1001
+            assert ended
 
 
 # ---------------------------------------------------------------------- opening

@@ -41,6 +41,9 @@ Handler: TypeAlias = "Callable[[ServerConnection], None]"
 ACCEPT_PAUSE = 0.1
 # How often it logs that, in seconds.
 ACCEPT_LOG_INTERVAL = 1.0
+# How long the main thread waits at most before it looks for signals, in seconds. One that comes
+# right before a system call doesn't interrupt it; nor does one that another thread takes.
+SIGNAL_INTERVAL = 0.5
 
 
 class TransportOptions(TypedDict, total=False):
@@ -210,7 +213,7 @@ class Server(BaseServer[ServerConnection]):
                 selector.register(self.socket, selectors.EVENT_READ)
                 selector.register(bell, selectors.EVENT_READ)
                 while not self._ending():
-                    selector.select()
+                    selector.select(SIGNAL_INTERVAL)
                     self._accept()
             finally:
                 with self._lock:
@@ -385,7 +388,8 @@ class Server(BaseServer[ServerConnection]):
         try:
             if first:
                 self.logger.info("server closing")
-            self._stopped.wait()
+            while not self._stopped.wait(SIGNAL_INTERVAL):
+                pass  # signal handlers run
             self.socket.close()
             # The first call may be one that leaves connections open, or have been interrupted.
             self._close_connections(close_connections, code, reason)
@@ -419,7 +423,7 @@ class Server(BaseServer[ServerConnection]):
                 return
             for thread in waiting:
                 try:
-                    thread.join()
+                    thread.join(SIGNAL_INTERVAL)
                 except RuntimeError:
                     # An exception of a signal handler kept it from starting.
                     with self._lock:
