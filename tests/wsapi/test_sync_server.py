@@ -294,7 +294,6 @@ if hasattr(signal, "pthread_kill"):
         finally:
             signal.signal(signal.SIGINT, previous)
 
-
     def unnoticed_signal() -> None:
         """Have this thread take a signal, so that it doesn't interrupt the main thread."""
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)
