@@ -119,7 +119,9 @@ ACCEPTS: list[tuple[dict[str, Any], str, str | None]] = [
     ),
     ({"client_no_context_takeover": True}, "", "client_no_context_takeover"),
     ({}, "; client_no_context_takeover", "client_no_context_takeover"),
-    ({}, "; something_new=1", ""),
+    # RFC 7692 section 7.1: an offer with a parameter that isn't defined is declined.
+    ({}, "; something_new=1", None),
+    ({}, "; server_max_window_bits", None),
     ({}, "; server_max_window_bits=8", None),
     ({}, "; server_max_window_bits=16", None),
     ({}, "; client_max_window_bits=x", None),

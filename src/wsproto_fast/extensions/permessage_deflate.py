@@ -35,7 +35,7 @@ _MAX_BITS = 15
 _BITS = {str(bits): bits for bits in range(8, _MAX_BITS + 1)}
 
 
-class _Parameters(NamedTuple):
+class DeflateParameters(NamedTuple):
     """Parameters of an offer or an answer, in their order on the wire; None for a missing limit."""
 
     server_no_context_takeover: bool
@@ -44,7 +44,7 @@ class _Parameters(NamedTuple):
     client_max_window_bits: int | Literal[True] | None  # True: without a value, offers only
 
     @classmethod
-    def parse(cls, params: Sequence[ExtensionParameter], *, offer: bool) -> _Parameters:
+    def parse(cls, params: Sequence[ExtensionParameter], *, offer: bool) -> DeflateParameters:
         """Check what was received.
 
         Args:
@@ -168,7 +168,7 @@ class ClientPerMessageDeflateFactory(ClientExtensionFactory):
 
     def get_request_params(self) -> list[ExtensionParameter]:
         """Return the parameters of the offer."""
-        return _Parameters(
+        return DeflateParameters(
             bool(self.server_no_context_takeover),
             bool(self.client_no_context_takeover),
             self.server_max_window_bits,
@@ -191,7 +191,7 @@ class ClientPerMessageDeflateFactory(ClientExtensionFactory):
         """
         if _is_accepted(accepted_extensions):
             raise NegotiationError(f"received duplicate {self.name}")
-        answer = _Parameters.parse(params, offer=False)
+        answer = DeflateParameters.parse(params, offer=False)
 
         # RFC 7692 section 7.1.1.1: granted, or the offer is declined.
         if self.server_no_context_takeover and not answer.server_no_context_takeover:
@@ -305,7 +305,7 @@ class ServerPerMessageDeflateFactory(ServerExtensionFactory):
         """
         if _is_accepted(accepted_extensions):
             raise NegotiationError(f"skipped duplicate {self.name}")
-        offer = _Parameters.parse(params, offer=True)
+        offer = DeflateParameters.parse(params, offer=True)
 
         # RFC 7692 section 7.1.2.1: the client's limit must be kept, a lower one may be set.
         server_bits = _smaller(self.server_max_window_bits, offer.server_max_window_bits)
@@ -323,7 +323,7 @@ class ServerPerMessageDeflateFactory(ServerExtensionFactory):
             client_bits = _smaller(self.client_max_window_bits, offer.client_max_window_bits)
 
         # Section 7.1.1: whatever either side asks for; neither parameter needs to be offered.
-        answer = _Parameters(
+        answer = DeflateParameters(
             bool(self.server_no_context_takeover) or offer.server_no_context_takeover,
             bool(self.client_no_context_takeover) or offer.client_no_context_takeover,
             server_bits,

@@ -111,7 +111,7 @@ class WSConnection:
 
         The state changes as they are taken.
         """
-        if self.connection is not None and not self.handshake._events:
+        if self.connection is not None and not self.handshake._side.received:
             return self.connection.events()
         return self._all_events()
 

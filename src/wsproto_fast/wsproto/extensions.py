@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from .. import PerMessageDeflate as _Deflate
-from ..exceptions import InvalidHeader, PayloadTooBig, ProtocolError
+from ..exceptions import InvalidHeader, NegotiationError, PayloadTooBig, ProtocolError
+from ..extensions.permessage_deflate import DeflateParameters
 from ..headers import parse_extension
 from ._core import FrameEvents, deflate, inflate
 from ._types import CloseReason, Opcode, RsvBits
@@ -130,21 +131,26 @@ class Extension(ABC):
         return rsv, data
 
 
-def _parameters(header: str) -> dict[str, str | None]:
-    """Return the parameters of one extension in a header; none of what can't be read.
+def _parameters(header: str, *, offer: bool) -> DeflateParameters:
+    """Read the parameters of permessage-deflate in a header; none in what has another form.
 
     The opening handshake has refused that. Who calls these methods otherwise is used to it.
 
+    Args:
+        header: Name and parameters.
+        offer: Whether this is an offer, else an answer.
+
     Raises:
-        ValueError: If a parameter is repeated.
+        ValueError: If the peer must not send them (RFC 7692 §7.1).
     """
     try:
         ((_, parameters),) = parse_extension(header)
     except (InvalidHeader, ValueError):
-        return {}
-    if len(dict(parameters)) != len(parameters):
-        raise ValueError(f"repeated parameter in {header}")
-    return dict(parameters)
+        parameters = []
+    try:
+        return DeflateParameters.parse(parameters, offer=offer)
+    except NegotiationError as exc:
+        raise ValueError(f"{exc} in {header}") from exc
 
 
 def _check_window_bits(value: int) -> int:
@@ -234,40 +240,37 @@ class PerMessageDeflate(Extension):
 
     def accept(self, offer: str) -> bool | str | None:
         try:
-            parameters = _parameters(offer)
-            windows: dict[str, int] = {
-                name: _check_window_bits(getattr(self, name) if value is None else int(value))
-                for name, value in parameters.items()
-                if name in ("client_max_window_bits", "server_max_window_bits")
-            }
+            asked = _parameters(offer, offer=True)
+            if asked.client_max_window_bits is True:
+                asked = asked._replace(client_max_window_bits=self.client_max_window_bits)
+            self._agree(asked)
         except ValueError:
             return None
-        self._agree(parameters, windows)
         answer = self._takeover_flags()
-        for name in ("client_max_window_bits", "server_max_window_bits"):
-            if name in windows:
-                answer.append(f"{name}={windows[name]}")
+        if asked.client_max_window_bits is not None:
+            answer.append(f"client_max_window_bits={asked.client_max_window_bits}")
+        if asked.server_max_window_bits is not None:
+            answer.append(f"server_max_window_bits={asked.server_max_window_bits}")
         return "; ".join(answer)
 
     def finalize(self, offer: str) -> None:
-        parameters = _parameters(offer)
-        windows: dict[str, int] = {}
-        for name in ("client_max_window_bits", "server_max_window_bits"):
-            if name in parameters:
-                value = parameters[name]
-                if value is None:
-                    raise ValueError(f"{name} without a value in {offer}")
-                windows[name] = _check_window_bits(int(value))
-        self._agree(parameters, windows)
+        self._agree(_parameters(offer, offer=False))
 
-    def _agree(self, parameters: dict[str, str | None], windows: dict[str, int]) -> None:
+    def _agree(self, parameters: DeflateParameters) -> None:
         """Keep what was agreed upon, after all of it was checked."""
-        if "client_no_context_takeover" in parameters:
-            self.client_no_context_takeover = True
-        if "server_no_context_takeover" in parameters:
-            self.server_no_context_takeover = True
-        for name, bits in windows.items():
-            setattr(self, name, bits)
+        client_bits, server_bits = (
+            parameters.client_max_window_bits,
+            parameters.server_max_window_bits,
+        )
+        for bits in (client_bits, server_bits):
+            if bits is not None:
+                _check_window_bits(bits)
+        self.client_no_context_takeover |= parameters.client_no_context_takeover
+        self.server_no_context_takeover |= parameters.server_no_context_takeover
+        if client_bits is not None:
+            self.client_max_window_bits = client_bits
+        if server_bits is not None:
+            self.server_max_window_bits = server_bits
         self._enabled = True
 
     def _negotiated(self, client: bool) -> _Deflate:
