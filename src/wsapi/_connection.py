@@ -12,7 +12,7 @@ import inspect
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from time import monotonic
-from typing import Any, ClassVar, Protocol, Self, TypeVar, cast, overload
+from typing import Any, ClassVar, Final, Protocol, Self, TypeVar, cast, overload
 
 from wsproto_fast import ClientProtocol, ServerProtocol
 from wsproto_fast import Protocol as Engine
@@ -27,11 +27,13 @@ from ._options import CONNECTION_OPTIONS, Limits
 from .limits import given_up
 
 __all__ = [
+    "FAILURE",
     "BaseConnection",
     "ClientSide",
     "FragmentedMessage",
     "ServerSide",
     "SkippedBroadcasts",
+    "closing",
     "concurrent_receiver",
     "finish",
     "forget_frames",
@@ -51,6 +53,22 @@ def concurrent_receiver(name: str, running: str, kind: str) -> ConcurrencyError:
         kind: What runs it: "coroutine" or "thread".
     """
     return ConcurrencyError(f"cannot call {name} while another {kind} is already running {running}")
+
+
+FAILURE: Final = CloseCode.INTERNAL_ERROR
+"""Close code where whoever uses a connection fails, an unexpected condition (RFC 6455 §7.4.1)."""
+
+
+def closing(exc: BaseException | None) -> tuple[()] | tuple[CloseCode]:
+    """Return the arguments of ``close`` at the end of whatever uses a connection.
+
+    Args:
+        exc: What ended it; None if that is its proper end.
+
+    Returns:
+        A code, or nothing for 1000, since an override of ``close`` may have no parameters.
+    """
+    return () if exc is None else (FAILURE,)
 
 
 def finish(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -360,7 +378,12 @@ class ServerSide(BaseConnection):
         """Call a callback; it may take its time."""
         return callback(self, *args)
 
-    def _send_response(self, response: Response) -> bool:
+    def _refuse(self) -> None:
+        """Answer that the server is shutting down, unless there is a request: that is answered."""
+        if self.request is None:
+            self._respond(self._shutting_down())
+
+    def _respond(self, response: Response) -> bool:
         """Send a response; return False if it is too late for one."""
         protocol = self.protocol
         forget_frames(protocol.handshake_exc)  # nobody raises it
@@ -504,7 +527,7 @@ class FragmentedMessage:
             and self._protocol.state is State.OPEN
             and not isinstance(exc, ConnectionClosed)
         ):
-            self._protocol.fail(CloseCode.INTERNAL_ERROR, "error in fragmented message", now=now)
+            self._protocol.fail(FAILURE, "error in fragmented message", now=now)
 
 
 class _AsyncIterator:

@@ -25,7 +25,7 @@ from wsproto_fast.headers import parse_subprotocol
 from wsproto_fast.http11 import Request, Response
 from wsproto_fast.typing import Subprotocol
 
-from ._connection import forget_frames
+from ._connection import FAILURE, forget_frames
 from ._options import CONNECTION_OPTIONS
 from .asyncio._pump import DRAIN, SLOW_PATH
 from .asyncio.connection import Connection
@@ -240,7 +240,7 @@ class ASGIConnection(Connection):
 
     async def _run(self) -> None:
         """Run the application; close what it leaves open."""
-        code = CloseCode.INTERNAL_ERROR
+        code = FAILURE
         if self._task is None:
             # Where tasks start eagerly, the transport has the protocol of the HTTP side yet.
             await asyncio.sleep(0)

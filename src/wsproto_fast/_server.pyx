@@ -389,7 +389,8 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
     def send_response(self, response: Response, now: float | None = None) -> None:
         """Send the response to the handshake request, and enter OPEN if its status is 101.
 
-        Any other response is followed by the end of the stream.
+        Any other response is followed by the end of the stream; if nothing of a request was received, by that of
+        the connection.
 
         Args:
             response: What ``accept`` or ``reject`` returned, perhaps altered, or any other.
@@ -402,6 +403,7 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         if self._discarding:
             raise InvalidState("the handshake was answered already")
         data = response.serialize()
+        asked = self._parser is None or self._parser.started()
         self._now = self._time(now)
         # A server may answer before the request is complete, but then nothing more of it is read.
         self._parser = None
@@ -420,6 +422,11 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         self.logger.info(text, response.status_code, response.reason_phrase)
         self._set_handshake_failed(self.handshake_exc)
         self._send_eof()
+        if not asked:
+            # Browsers connect in advance: such a client asks for nothing, and may not look at the end of the
+            # stream for long. There is nothing unread, so that closing sends no reset, which could overtake the
+            # response (RFC 9112 section 9.6).
+            self.transport_action = max(self.transport_action, CLOSE)
 
     cdef int _received_message(self) except -1:
         request = self._parser.message

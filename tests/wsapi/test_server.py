@@ -51,10 +51,10 @@ class TestServerSide:
         connection = requested(chosen)
         response = answer(connection, chosen)
         assert response.status_code == 101
-        assert connection._send_response(response)
+        assert connection._respond(response)
         assert connection.response is response
         assert connection.state is State.OPEN
-        assert not connection._send_response(response)
+        assert not connection._respond(response)
 
     def test_half_a_request(self) -> None:
         chosen = settings()
@@ -149,7 +149,7 @@ class TestServerSide:
         chosen = settings()
         connection = requested(chosen)
         response = Response(200, "☃", Headers())
-        assert connection._send_response(response)
+        assert connection._respond(response)
         assert connection.response is not None
         assert connection.response.status_code == 500
         assert [record.getMessage() for record in caplog.records if record.levelno > 20] == [
@@ -210,7 +210,7 @@ class TestServer:
         server: BaseServer[ServerSide] = BaseServer(nothing)
         opening, ready = requested(chosen), requested(chosen)
         server._connections |= {opening, ready}
-        ready._send_response(answer(ready, chosen))
+        ready._respond(answer(ready, chosen))
         assert server.connections == {ready}
         assert server.logger is logging.getLogger("wsapi.server")
 

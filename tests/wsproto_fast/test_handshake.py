@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsproto_fast import ClientProtocol, ServerProtocol, http11
+from wsproto_fast import ClientProtocol, ServerProtocol, activity, http11
 from wsproto_fast import exceptions as e
 from wsproto_fast._handshake import accept_key
 from wsproto_fast.datastructures import Headers
@@ -678,6 +678,15 @@ def connect(**kwargs):
 
 
 ANSWER = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Accept": None}
+
+
+@pytest.mark.parametrize("received, action", [(b"", activity.CLOSE), (b"GET", activity.HALF_CLOSE)])
+def test_refused_before_there_is_a_request(received, action):
+    server = ServerProtocol()
+    server.receive_data(received, 0.0)
+    server.send_response(server.reject(503, "Server is shutting down.\n"), 1.0)
+    assert server.data_to_send()[0].startswith(b"HTTP/1.1 503 ")
+    assert server.transport_action == action
 
 
 def answer(client, extra=(), start="HTTP/1.1 101 Switching Protocols", **changes):

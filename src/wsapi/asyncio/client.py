@@ -20,14 +20,14 @@ from typing import Any, Literal, TypedDict, Unpack, cast
 
 from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.exceptions import InvalidHandshake, ProxyError
-from wsproto_fast.frames import CloseCode, State
+from wsproto_fast.frames import State
 from wsproto_fast.http11 import USER_AGENT
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from wsproto_fast.uri import WebSocketURI
 
 from .. import _checks
 from .._client import BaseConnect, TransportNames, unix_arguments
-from .._connection import ClientSide, forget_frames
+from .._connection import FAILURE, ClientSide, closing, forget_frames
 from .._gate import gate
 from .._options import Limits, arguments
 from .._reconnection import backoff, process_exception
@@ -326,7 +326,7 @@ class connect(BaseConnect[ClientConnection]):
         try:
             entered = await connection.__aenter__()
         except BaseException:
-            await connection.close(CloseCode.INTERNAL_ERROR)
+            await connection.close(FAILURE)
             raise
         self._connection = connection
         return entered
@@ -355,17 +355,17 @@ class connect(BaseConnect[ClientConnection]):
                 await asyncio.sleep(self._failed(reconnection, exc))
                 continue
             reconnection.succeeded()
-            code: tuple[()] | tuple[int] = ()  # as an override of close() may have no parameters
+            end = closing(None)
             try:
                 yield connection
             except (GeneratorExit, asyncio.CancelledError):
                 # The loop was left. The latter is thrown in when the event loop ends at once.
                 raise
-            except BaseException:
-                code = (CloseCode.INTERNAL_ERROR,)
+            except BaseException as exc:
+                end = closing(exc)
                 raise
             finally:
-                await connection.close(*code)
+                await connection.close(*end)
 
     # ------------------------------------------------------------------ opening
 

@@ -24,10 +24,10 @@ from typing import (
 from wsproto_fast import Listener, PreparedMessage, Protocol
 from wsproto_fast.activity import ABORT, CLOSE, HALF_CLOSE
 from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState
-from wsproto_fast.frames import CloseCode, State
+from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike
 
-from .._connection import SkippedBroadcasts, forget_frames
+from .._connection import SkippedBroadcasts, closing, forget_frames
 from .._coroutines import AsyncConnection, AsyncFragments
 from .._liveness import network_silence
 from .._options import Limits
@@ -154,10 +154,7 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc_type is None:
-            await self.close()  # as an override may have no parameters
-        else:
-            await self.close(CloseCode.INTERNAL_ERROR)
+        await self.close(*closing(exc_value))
 
     async def __aiter__(self) -> AsyncIterator[Data]:
         """Yield messages until the connection is closed.

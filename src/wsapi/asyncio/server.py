@@ -18,7 +18,7 @@ from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .. import _checks
 from .._basic_auth import basic_auth
-from .._connection import ServerSide
+from .._connection import FAILURE, ServerSide
 from .._options import AnswerLater, Limits, arguments
 from .._server import BaseServer, ServerSettings, check_listening
 from .connection import Connection, StandIn, broadcast
@@ -102,8 +102,7 @@ class ServerConnection(ServerSide, Connection):
         self._set_timeouts(monotonic(), server._settings.open_timeout)
         self._pump.update()
         if server._closing is not None:
-            # Its TLS handshake ended after the server was closed.
-            self._respond(self._shutting_down())
+            self._refuse()  # its TLS handshake ended after the server was closed
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -118,11 +117,13 @@ class ServerConnection(ServerSide, Connection):
         server = self.server
         self._respond(await self._answer(server._settings, server._is_closing))
 
-    def _respond(self, response: Response) -> None:
+    def _respond(self, response: Response) -> bool:
         self._pump.opening = False
         # A callback may have closed the transport.
-        if not self._pump.is_gone() and self._send_response(response):
-            self._pump.update()
+        if self._pump.is_gone() or not super()._respond(response):
+            return False
+        self._pump.update()
+        return True
 
 
 class Server(BaseServer[ServerConnection]):
@@ -244,7 +245,7 @@ class Server(BaseServer[ServerConnection]):
                     # Cancelled before the opening handshake was answered.
                     connection._transport.abort()
                 elif not entered and not connection._lost:
-                    await connection.close(CloseCode.INTERNAL_ERROR)
+                    await connection.close(FAILURE)
             finally:
                 self._handlers.discard(task)
                 del connection.task, task  # what ends it may hold this frame
@@ -294,13 +295,7 @@ class Server(BaseServer[ServerConnection]):
         # Connections that were accepted in this turn of the loop get their connection_made() first.
         await asyncio.sleep(0)
         for connection in list(self._connections):
-            if connection.request is None and not connection._lost:
-                idle = connection.protocol.timeout_response() is None
-                connection._respond(connection._shutting_down())
-                if idle:
-                    # Browsers connect in advance: such a client asks for nothing, and may not look
-                    # at the end of the stream for long. Nothing that it sent can be lost, either.
-                    connection._close_transport()
+            connection._refuse()
         if close_connections:
             await asyncio.gather(
                 *(connection.close(code, reason) for connection in self.connections),

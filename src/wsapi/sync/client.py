@@ -20,13 +20,12 @@ from types import TracebackType
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 from wsproto_fast.datastructures import HeadersLike
-from wsproto_fast.frames import CloseCode
 from wsproto_fast.http11 import USER_AGENT
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from wsproto_fast.uri import WebSocketURI
 
 from .._client import BaseConnect, TransportNames, unix_arguments
-from .._connection import ClientSide, forget_frames
+from .._connection import FAILURE, ClientSide, closing, forget_frames
 from .._gate import gate
 from .._options import Limits, arguments
 from .._reconnection import backoff, process_exception
@@ -246,7 +245,7 @@ class reconnect(BaseConnect[ClientConnection]):
         try:
             entered = connection.__enter__()
         except BaseException:
-            connection.close(CloseCode.INTERNAL_ERROR)
+            connection.close(FAILURE)
             raise
         self._connection = connection
         return entered
@@ -275,16 +274,16 @@ class reconnect(BaseConnect[ClientConnection]):
                 time.sleep(self._failed(reconnection, exc))
                 continue
             reconnection.succeeded()
-            code: tuple[()] | tuple[int] = ()  # as an override of close() may have no parameters
+            end = closing(None)
             try:
                 yield connection
             except GeneratorExit:
                 raise  # the loop was left
-            except BaseException:
-                code = (CloseCode.INTERNAL_ERROR,)
+            except BaseException as exc:
+                end = closing(exc)
                 raise
             finally:
-                connection.close(*code)
+                connection.close(*end)
 
     # ------------------------------------------------------------------ opening
 

@@ -16,10 +16,10 @@ from typing import Any, Literal, NoReturn, Self, overload
 
 from wsproto_fast import PreparedMessage, Protocol
 from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState
-from wsproto_fast.frames import CloseCode, State
+from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike
 
-from .._connection import BaseConnection, FragmentedMessage, SkippedBroadcasts
+from .._connection import BaseConnection, FragmentedMessage, SkippedBroadcasts, closing
 from .._options import Limits
 from ..limits import MAX_BACKLOG
 from . import _housekeeping  # noqa: F401 # connections need the inbox that it sets
@@ -110,10 +110,7 @@ class Connection(BaseConnection):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc_type is None:
-            self.close()  # as an override may have no parameters
-        else:
-            self.close(CloseCode.INTERNAL_ERROR)
+        self.close(*closing(exc_value))
 
     def __iter__(self) -> Iterator[Data]:
         """Yield messages until the connection is closed.

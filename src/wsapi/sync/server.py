@@ -23,7 +23,7 @@ from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .. import _checks
 from .._basic_auth import basic_auth_sync
-from .._connection import ServerSide, finish
+from .._connection import FAILURE, ServerSide, finish
 from .._options import Limits, arguments
 from .._server import BaseServer, ServerSettings, check_listening
 from ._channel import Channel, Deadline
@@ -111,7 +111,7 @@ class ServerConnection(ServerSide, Connection):
         closing = self.server._closing.is_set
         pump.enter()
         try:
-            self._send_response(finish(self._answer(settings, closing)))
+            self._respond(finish(self._answer(settings, closing)))
         finally:
             pump.leave()
 
@@ -123,19 +123,7 @@ class ServerConnection(ServerSide, Connection):
             self._pump.enter()
 
     def _refuse(self) -> None:
-        """Answer that the server is shutting down, unless there is a request: that is answered."""
-        idle = False
-        self._pump.enter()
-        try:
-            if self.request is None:
-                idle = self.protocol.timeout_response() is None
-                self._send_response(self._shutting_down())
-        finally:
-            self._pump.leave()
-        if idle:
-            # Browsers connect in advance: such a client asks for nothing, and may not look at the
-            # end of the stream for long. Nothing that it sent can be lost, either.
-            self._pump.abort()
+        self._pump.call(super()._refuse)
 
 
 class Server(BaseServer[ServerConnection]):
@@ -302,7 +290,7 @@ class Server(BaseServer[ServerConnection]):
         finally:
             try:
                 if not entered:
-                    connection.close(CloseCode.INTERNAL_ERROR)
+                    connection.close(FAILURE)
             finally:
                 self._connections.discard(connection)
 

@@ -24,7 +24,7 @@ from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from wsproto_fast.uri import WebSocketURI
 
 from .._client import BaseConnect, TransportNames, unix_arguments
-from .._connection import ClientSide
+from .._connection import FAILURE, ClientSide
 from .._gate import gate
 from .._options import Limits, arguments
 from .._reconnection import backoff, process_exception
@@ -233,7 +233,7 @@ class connect(BaseConnect[ClientConnection]):
             try:
                 entered = await connection.__aenter__()
             except BaseException:
-                await connection.aclose(CloseCode.INTERNAL_ERROR)
+                await connection.aclose(FAILURE)
                 raise
         except BaseException:
             await self._leave()

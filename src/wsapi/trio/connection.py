@@ -22,11 +22,11 @@ import trio
 from wsproto_fast import PreparedMessage, Protocol
 from wsproto_fast.activity import ATTENTION, CLOSE, FLUSH, HALF_CLOSE, KEEP, MESSAGE
 from wsproto_fast.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidState
-from wsproto_fast.frames import CloseCode, State
+from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike
 
 from .. import limits
-from .._connection import SkippedBroadcasts, concurrent_receiver, forget_frames
+from .._connection import SkippedBroadcasts, closing, concurrent_receiver, forget_frames
 from .._coroutines import AsyncConnection, AsyncFragments
 from .._liveness import network_silence
 from .._options import Limits
@@ -151,10 +151,7 @@ class Connection(AsyncConnection, trio.abc.AsyncResource):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc_type is None:
-            await self.aclose()  # as an override may have no parameters
-        else:
-            await self.aclose(CloseCode.INTERNAL_ERROR)
+        await self.aclose(*closing(exc_value))
 
     def __aiter__(self) -> AsyncIterator[Data]:
         """Iterate over messages until the connection is closed.

@@ -18,7 +18,7 @@ from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .._basic_auth import basic_auth
-from .._connection import ServerSide
+from .._connection import FAILURE, ServerSide
 from .._options import SERVER_OPTIONS, AnswerLater, Limits, arguments, defaults
 from .._server import BaseServer, ServerSettings, check_listening
 from ._transports import start_tls
@@ -86,8 +86,7 @@ class ServerConnection(ServerSide, Connection):
         self._set_timeouts(trio.current_time(), open_timeout)
         self._update()
         if server._closing:
-            # It was accepted just before the server was closed.
-            self._respond(self._shutting_down())
+            self._refuse()  # it was accepted just before the server was closed
         while not self._receive_request():
             if (
                 protocol.state is not State.CONNECTING
@@ -98,9 +97,11 @@ class ServerConnection(ServerSide, Connection):
             await self._wait()
         self._respond(await self._answer(server._settings, server._is_closing))
 
-    def _respond(self, response: Response) -> None:
-        if self._send_response(response):
+    def _respond(self, response: Response) -> bool:
+        sent = super()._respond(response)
+        if sent:
             self._update()
+        return sent
 
     def _lose(self) -> None:
         super()._lose()
@@ -226,12 +227,12 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
         except Exception as exc:
             connection._log_failure(exc)
         except BaseException:
-            connection._drop(CloseCode.INTERNAL_ERROR)
+            connection._drop(FAILURE)
             # The stream is closed when this returns.
             await connection._wait_for_farewell()
             raise
         if not entered:
-            await connection.aclose(CloseCode.INTERNAL_ERROR)
+            await connection.aclose(FAILURE)
 
     async def _run_handler(self, connection: ServerConnection) -> None:
         try:
@@ -240,7 +241,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
             raise
         except BaseException:
             # There is no time for a closing handshake.
-            connection._drop(CloseCode.INTERNAL_ERROR)
+            connection._drop(FAILURE)
             raise
 
     # ------------------------------------------------------------------ closing
@@ -292,13 +293,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
         for handshake in self._tls_handshakes:
             handshake.cancel()
         for connection in list(self._connections):
-            if connection.request is None:
-                idle = connection.protocol.timeout_response() is None
-                connection._respond(connection._shutting_down())
-                if idle:
-                    # Browsers connect in advance: such a client asks for nothing, and may not look
-                    # at the end of the stream for long. Nothing that it sent can be lost, either.
-                    connection._end_with_output()
+            connection._refuse()
         if close_connections and self._nursery is not None:
             for connection in self.connections:
                 self._nursery.start_soon(connection.aclose, code, reason)
