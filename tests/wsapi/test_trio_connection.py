@@ -30,6 +30,7 @@ from tests.wsapi.trio_helpers import (
     until,
     virtual_time_test,
 )
+from wsapi._schedule import MAX_OUTDATED
 from wsapi.exceptions import (
     ConcurrencyError,
     ConnectionClosed,
@@ -38,7 +39,7 @@ from wsapi.exceptions import (
     InvalidState,
 )
 from wsapi.limits import MAX_BACKLOG, MAX_STALL, connections_given_up
-from wsapi.trio._housekeeping import ATTENTION_SPAN, MAX_OUTDATED, Housekeeper
+from wsapi.trio._housekeeping import ATTENTION_SPAN, Housekeeper
 from wsapi.trio._transports import SocketTransport
 from wsapi.trio.connection import Connection
 from wsapi.trio.server import broadcast

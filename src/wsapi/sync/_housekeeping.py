@@ -7,16 +7,15 @@ rest of the time, never blocks on a connection, and ends when there are none.
 
 from __future__ import annotations
 
-import heapq
 import os
 import selectors
 import socket
 import sys
 import threading
-from itertools import count
 from math import inf
 from time import monotonic
 
+from .._schedule import Schedule
 from ._inbox import Inbox, set_inbox
 from ._pump import READ, WRITE, Pump
 
@@ -24,8 +23,6 @@ __all__ = ["Housekeeper"]
 
 # How long the thread stays after the last connection was closed, in seconds.
 LINGER = 0.2
-# Entries of closed connections that are kept in the schedule rather than looked for.
-MAX_GONE = 64
 
 
 class Housekeeper:
@@ -106,8 +103,7 @@ class _Round:
     def __init__(self, inbox: Inbox, selector: selectors.BaseSelector) -> None:
         self._inbox = inbox
         self._selector = selector
-        self._schedule: list[tuple[float, int, Pump]] = []
-        self._number = count()
+        self._schedule: Schedule[Pump] = Schedule(lambda time, pump: pump.closed)
         self._watched: dict[Pump, int] = {}
 
     def work(self) -> float:
@@ -115,17 +111,15 @@ class _Round:
         schedule = self._schedule
         while True:
             for when, pump in self._inbox.take():
-                heapq.heappush(schedule, (when, next(self._number), pump))
+                schedule.add(when, pump)
             now = monotonic()
-            if not schedule or schedule[0][0] > now:
+            if schedule.next_time() > now:
                 break
-            while schedule and schedule[0][0] <= now:
-                self.tend(heapq.heappop(schedule)[2], 0)
-        if self._inbox.gone > max(MAX_GONE, len(schedule) // 2):
+            while schedule.next_time() <= now:
+                self.tend(schedule.take()[1], 0)
+        if schedule.clean(self._inbox.gone):
             self._inbox.forget()
-            schedule[:] = [entry for entry in schedule if not entry[2].closed]
-            heapq.heapify(schedule)
-        return schedule[0][0] if schedule else inf
+        return schedule.next_time()
 
     def tend(self, pump: Pump, mask: int) -> None:
         """Tend a connection.

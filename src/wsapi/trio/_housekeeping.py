@@ -7,14 +7,14 @@ followed. Hence an idle connection needs no task, and one that is in use no time
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import weakref
 from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
+
+from .._schedule import Schedule
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -28,19 +28,13 @@ READ_BUFFER_SIZE = 256 * 1024
 # long, gets a task that reads: Pings are to be answered, and a close is to be noticed.
 ATTENTION_SPAN = 0.01
 
-# Number of outdated alarms from which on they are removed.
-MAX_OUTDATED = 64
-
 
 class Housekeeper:
     """Looks after the connections of a run of trio."""
 
     def __init__(self) -> None:
         self.read_buffer = memoryview(bytearray(READ_BUFFER_SIZE))
-        # Time, number that settles ties, connection. An alarm is outdated when its connection is
-        # gone, or waits for another time.
-        self._alarms: list[tuple[float, int, weakref.ref[Connection]]] = []
-        self._numbers = itertools.count()
+        self._alarms: Schedule[weakref.ref[Connection]] = Schedule(_is_outdated)
         self._outdated = 0
         self._watched: list[Connection] = []
         self._next_look = inf
@@ -66,7 +60,7 @@ class Housekeeper:
         if connection._alarm != inf:
             self._outdated += 1
         connection._alarm = time
-        heapq.heappush(self._alarms, (time, next(self._numbers), weakref.ref(connection)))
+        self._alarms.add(time, weakref.ref(connection))
         self._wake_by(time)
 
     def clear_alarm(self, connection: Connection) -> None:
@@ -75,13 +69,7 @@ class Housekeeper:
             return
         connection._alarm = inf
         self._outdated += 1
-        if self._outdated > max(MAX_OUTDATED, len(self._alarms) // 2):
-            self._alarms = [
-                alarm
-                for alarm in self._alarms
-                if (current := alarm[2]()) is not None and current._alarm == alarm[0]
-            ]
-            heapq.heapify(self._alarms)
+        if self._alarms.clean(self._outdated):
             self._outdated = 0
 
     def watch(self, connection: Connection) -> None:
@@ -113,7 +101,7 @@ class Housekeeper:
             if self._next_look <= now:
                 self._look()
                 self._next_look = now + ATTENTION_SPAN if self._watched else inf
-            deadline = min(self._next_look, self._alarms[0][0] if self._alarms else inf)
+            deadline = min(self._next_look, self._alarms.next_time())
             with trio.CancelScope(deadline=deadline) as self._scope:
                 if not self._unsent:
                     self._parked = True
@@ -125,16 +113,14 @@ class Housekeeper:
 
     def _ring(self, now: float) -> None:
         """Call the engines that asked for it."""
-        alarms = self._alarms
-        while alarms and alarms[0][0] <= now:
-            time, _, reference = heapq.heappop(alarms)
+        while self._alarms.next_time() <= now:
+            time, reference = self._alarms.take()
             connection = reference()
             if connection is None or connection._alarm != time:
                 self._outdated = max(0, self._outdated - 1)
                 continue
             connection._alarm = inf
             _guarded(connection, connection._handle_timeout, now)
-            alarms = self._alarms
 
     def _end_turns(self) -> None:
         # Not in a task's frame, which would keep the last connection while the task sleeps.
@@ -147,6 +133,12 @@ class Housekeeper:
         for connection in watched:
             if _guarded(connection, connection._look):
                 self._watched.append(connection)
+
+
+def _is_outdated(time: float, reference: weakref.ref[Connection]) -> bool:
+    """Tell whether the connection of an alarm is gone, or waits for another time."""
+    connection = reference()
+    return connection is None or connection._alarm != time
 
 
 def _guarded(connection: Connection, function: Callable[..., Any], *args: object) -> Any:
