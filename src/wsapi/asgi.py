@@ -19,16 +19,16 @@ from typing import Any, TypeAlias
 
 from wsproto_fast import ServerProtocol
 from wsproto_fast.datastructures import Headers
-from wsproto_fast.exceptions import ConnectionClosed, InvalidState
+from wsproto_fast.exceptions import ConnectionClosed
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.headers import parse_subprotocol
 from wsproto_fast.http11 import Request, Response
 from wsproto_fast.typing import Subprotocol
 
-from ._connection import FAILURE, forget_frames
+from ._connection import FAILURE
 from ._options import CONNECTION_OPTIONS
 from .asyncio._pump import DRAIN, SLOW_PATH
-from .asyncio.connection import Connection
+from .asyncio.server import AcceptedConnection
 
 __all__ = ["ASGIApplication", "ASGIConnection", "ClientDisconnected", "Event", "Scope"]
 
@@ -51,7 +51,7 @@ class ClientDisconnected(OSError):
     """Raised by the application's ``send`` when there is nobody to send to any more."""
 
 
-class ASGIConnection(Connection):
+class ASGIConnection(AcceptedConnection):
     """A WebSocket connection that an ASGI application serves.
 
     Args:
@@ -71,9 +71,7 @@ class ASGIConnection(Connection):
         write_limit: Size of the write buffer in bytes above which ``send`` waits.
     """
 
-    protocol: ServerProtocol
     scope: Scope
-    _opening = True
     _task: asyncio.Task[None] | None = None
     _connected = False  # the application knows about the connection
     _denial: tuple[int, Headers] | None = None  # start of the response that it sends instead
@@ -151,26 +149,19 @@ class ASGIConnection(Connection):
         elif self.protocol.state is not State.CONNECTING:
             self._close(CloseCode.SERVICE_RESTART)
         elif self._task is not None:
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n")
+            self._reject(self._shutting_down())
         else:
             self._close_transport()
         self.loop.call_later(SHUTDOWN_TIMEOUT, self._close_transport)
 
     # ------------------------------------------------------------------ opening handshake
 
-    def _update_opening(self) -> None:
-        if self.request is not None:
-            return
-        for event in self.protocol.events_received():
-            if isinstance(event, Request):
-                self.request = event
-                self._start(event)
-
-    def _start(self, request: Request) -> None:
+    def _start(self) -> None:
+        request = self.request
+        assert request is not None
         self.response = response = self.protocol.accept(request)
         if response.status_code != 101:
-            response.headers = self._completed(Headers(), response.headers)
-            self._respond(response)
+            self._reject(response)
             return
         self.scope = self._make_scope(request)
         self._task = self.loop.create_task(self._run())
@@ -202,21 +193,8 @@ class ASGIConnection(Connection):
             "extensions": {"websocket.http.response": {}},
         }
 
-    def _respond(self, response: Response) -> None:
-        """Answer the request, if the client still waits for it."""
-        forget_frames(self.protocol.handshake_exc)
-        try:
-            self.protocol.send_response(response, monotonic())
-        except InvalidState:
-            return
-        self.response = response
-        self._pump.opening = False
-        if response.status_code != 101:
-            self._end()
-        self._pump.update()
-
-    def _refuse(self, status: HTTPStatus, text: str) -> None:
-        response = self.protocol.reject(status, text)
+    def _reject(self, response: Response) -> None:
+        """Send a response that the engine has made, with the headers of the server."""
         response.headers = self._completed(Headers(), response.headers)
         self._respond(response)
 
@@ -266,7 +244,7 @@ class ASGIConnection(Connection):
             self.protocol.give_up(abort=False, now=monotonic())
             self._pump.update()
         else:
-            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error")
+            self._reject(self.respond(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error"))
 
     async def asgi_receive(self) -> Event:
         """Return the next event for the application; the last one again if it goes on asking."""
@@ -354,7 +332,7 @@ class ASGIConnection(Connection):
         elif kind == "websocket.close":
             self._log_outcome("403")
             self._finished = True
-            self._refuse(HTTPStatus.FORBIDDEN, "")
+            self._reject(self.respond(HTTPStatus.FORBIDDEN, ""))
         elif kind == "websocket.http.response.start":
             self._start_denial(event)
         else:

@@ -52,7 +52,29 @@ class _TransportOptions(TransportOptions, total=False):
     path: PathLike | None
 
 
-class ServerConnection(ServerSide, Connection):
+class AcceptedConnection(ServerSide, Connection):
+    """A connection that begins with a request; parameters are those of ``Connection``."""
+
+    _opening = True
+
+    def _update_opening(self) -> None:
+        if self.request is None and self._receive_request():
+            self._start()
+
+    def _start(self) -> None:
+        """Have the request answered."""
+        raise NotImplementedError
+
+    def _respond(self, response: Response) -> bool:
+        self._pump.opening = False
+        # Somebody else may have closed the transport.
+        if self._pump.is_gone() or not super()._respond(response):
+            return False
+        self._pump.update()
+        return True
+
+
+class ServerConnection(AcceptedConnection):
     """A connection accepted by a server.
 
     Args:
@@ -72,7 +94,6 @@ class ServerConnection(ServerSide, Connection):
 
     server: Server
     task: asyncio.Task[None]
-    _opening = True
 
     def __init__(
         self,
@@ -108,22 +129,13 @@ class ServerConnection(ServerSide, Connection):
         super().connection_lost(exc)
         self.server._connections.discard(self)
 
-    def _update_opening(self) -> None:
-        if self.request is None and self._receive_request():
-            self.server._start_handler(self)
+    def _start(self) -> None:
+        self.server._start_handler(self)
 
     async def handshake(self) -> None:
         """Answer the opening handshake."""
         server = self.server
         self._respond(await self._answer(server._settings, server._is_closing))
-
-    def _respond(self, response: Response) -> bool:
-        self._pump.opening = False
-        # A callback may have closed the transport.
-        if self._pump.is_gone() or not super()._respond(response):
-            return False
-        self._pump.update()
-        return True
 
 
 class Server(BaseServer[ServerConnection]):
