@@ -66,13 +66,20 @@ class Interruption:
         self.main = threading.get_ident()
         self.threads: list[Spawned] = []
 
-    def __call__(self, condition: Callable[[], object] = lambda: True) -> None:
-        """Send it as soon as something is true and the thread blocks."""
+    def __call__(
+        self, condition: Callable[[], object] = lambda: True, *, elsewhere: bool = False
+    ) -> None:
+        """Send it as soon as something is true and the thread blocks.
+
+        With ``elsewhere`` another thread takes it, so that no system call is interrupted; it is the
+        same if it comes right before one.
+        """
 
         def kill() -> None:
             eventually(condition)
             time.sleep(0.05)
-            signal.pthread_kill(self.main, signal.SIGINT)
+            thread = threading.get_ident() if elsewhere else self.main
+            signal.pthread_kill(thread, signal.SIGINT)
 
         self.threads.append(Spawned(kill))
 
@@ -247,6 +254,21 @@ def wait_for_the_end(connection: Connection) -> None:
 
 
 USES = [receive_for_ever, receive_with_timeout, iterate, receive_fragments, wait_for_the_end]
+
+
+def send_for_ever(connection: Connection) -> None:
+    while True:
+        connection.send(b"x" * 1_000_000)
+
+
+@pytest.mark.parametrize("use", [*USES, Connection.close, send_for_ever])
+def test_signal_that_interrupts_nothing(
+    both_ends: BothEnds, interrupt: Interruption, use: Callable[[Connection], None]
+) -> None:
+    connection, _ = both_ends
+    interrupt(elsewhere=True)
+    with pytest.raises(KeyboardInterrupt):
+        use(connection)
 
 
 @pytest.mark.parametrize("use", USES)

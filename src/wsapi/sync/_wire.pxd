@@ -36,6 +36,7 @@ cdef class Wire:
     cdef bint _reading                  # a thread is blocked in reading, or about to be
     cdef unsigned long _reader          # the last one that was
     cdef uint64_t _reads                # how often that happened
+    cdef bint _limited                  # blocked in reading from the socket, a thread is now and then woken
     cdef int _users                     # threads in system calls on the socket; it can't be closed before
     cdef list _waiters                  # locks of the threads that wait for a change
 

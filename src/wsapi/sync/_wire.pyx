@@ -17,6 +17,7 @@ import os
 import select
 import socket
 from _thread import allocate_lock
+from threading import main_thread
 from time import monotonic
 
 cimport cython
@@ -49,10 +50,12 @@ cdef extern from *:
         static Py_ssize_t receive_now(int fd, void* data, Py_ssize_t size, int wait) { return -1; }
         static Py_ssize_t send_now(int fd, const void* data, Py_ssize_t size) { return -1; }
         static int wait_ready(int fd, int writing, int timeout) { return -1; }
+        static void limit_receiving(int fd, int timeout) {}
     #else
         #include <errno.h>
         #include <poll.h>
         #include <sys/socket.h>
+        #include <sys/time.h>
         #define SYSTEM_CALLS 1
         #ifndef MSG_NOSIGNAL /* Python ignores SIGPIPE. */
             #define MSG_NOSIGNAL 0
@@ -74,12 +77,18 @@ cdef extern from *:
             int ready = poll(&item, 1, timeout);
             return ready < 0 ? result_of(errno) : ready;
         }
+        static void limit_receiving(int fd, int timeout)
+        {
+            struct timeval limit = {timeout / 1000, timeout % 1000 * 1000};
+            setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+        }
     #endif
     """
     bint SYSTEM_CALLS
     Py_ssize_t receive_now(int fd, void* data, Py_ssize_t size, bint wait) nogil
     Py_ssize_t send_now(int fd, const void* data, Py_ssize_t size) nogil
     int wait_ready(int fd, bint writing, int timeout) nogil
+    void limit_receiving(int fd, int timeout)
 
 
 cdef object SHUT_WR = socket.SHUT_WR
@@ -91,11 +100,14 @@ cdef Py_ssize_t READ_SIZE = 65536
 cdef double TICK = 0.1
 # What its thread holds back leaves after so long even if that thread does something else, in seconds.
 cdef double HOLD = 0.005
+# How long the main thread waits at most before it runs signal handlers, in milliseconds. A signal that
+# comes right before a system call doesn't interrupt it; nor does one that another thread takes.
+cdef int SIGNAL_INTERVAL = 500
 
 # Results of _receive(), besides the number of bytes.
 cdef enum:
-    NOTHING_THERE = -2  # somebody else took it, or there was nothing but a promise of data
-    INTERRUPTED = -3    # by a signal
+    NOTHING_THERE = -2  # there was nothing but a promise of data
+    INTERRUPTED = -3    # by a signal, or to see whether there was one
     TIMED_OUT = -4
 
 
@@ -116,22 +128,36 @@ cdef class Memory:
         PyBuffer_FillInfo(view, self, self._data, self._size, 0, flags)
 
 
+cdef unsigned long _main_thread = main_thread().ident  # which runs signal handlers
+
+
+def _forked():
+    global _main_thread
+    _main_thread = PyThread_get_thread_ident()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
 cdef int _milliseconds(double deadline):
-    """Return how long it is until a deadline, at least, as far as one system call can wait; -1 is for ever."""
+    """Return for how long the calling thread may wait for a deadline in one system call; -1 is for ever."""
+    cdef bint main = PyThread_get_thread_ident() == _main_thread
+    cdef double limit = SIGNAL_INTERVAL if main else 2147483000.0
     if deadline == INFINITY:
-        return -1
-    return <int>min(ceil(max(deadline - <double>monotonic(), 0.0) * 1000), 2147483000.0)
+        return SIGNAL_INTERVAL if main else -1
+    return <int>min(ceil(max(deadline - <double>monotonic(), 0.0) * 1000), limit)
 
 
 cdef bint _select(sock, bint writing, double deadline) except -1:
-    """Wait until a socket can be read from or written to; return False at the deadline."""
-    cdef double timeout = max(deadline - <double>monotonic(), 0.0)
+    """Wait until a socket can be read from or written to; return False if it can't."""
+    cdef int timeout = _milliseconds(deadline)
     return any(
         select.select(
             [] if writing else [sock],
             [sock] if writing else [],
             [sock] if writing else [],
-            None if deadline == INFINITY else timeout,
+            None if timeout < 0 else timeout / 1000.0,
         )
     )
 
@@ -280,6 +306,7 @@ cdef class Wire:
     cdef bint _wait(self, double deadline) except -1:
         """Wait for a change, the mutex released; return whether the deadline came first."""
         cdef bint notified = False
+        cdef int timeout
         if self._chores:
             self._unlock()
             self._lock()
@@ -291,10 +318,10 @@ cdef class Wire:
         self._owner = 0
         self._mutex.release()
         try:
-            if deadline == INFINITY:
-                notified = waiter.acquire()
-            else:
-                notified = waiter.acquire(True, min(max(deadline - <double>monotonic(), 0.0), 1e6))
+            timeout = _milliseconds(deadline)
+            notified = waiter.acquire(True, timeout if timeout < 0 else timeout / 1000.0)
+            if not notified:
+                PyErr_CheckSignals()
         finally:
             self._mutex.acquire()
             self._owner = PyThread_get_thread_ident()
@@ -373,13 +400,19 @@ cdef class Wire:
         cdef int fd, timeout
         if not SYSTEM_CALLS:
             if not _select(self.socket, False, deadline):
-                return TIMED_OUT
+                return TIMED_OUT if <double>monotonic() >= deadline else INTERRUPTED
             try:
                 return self.socket.recv_into(buffer)
             except BlockingIOError:
                 return NOTHING_THERE
         fd = _descriptor(self.socket)
         timeout = _milliseconds(deadline)
+        if wait and timeout > 0:
+            # Without one more system call per message.
+            if not self._limited:
+                limit_receiving(fd, timeout)
+                self._limited = True
+            timeout = -1
         PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
         try:
             with nogil:
@@ -396,7 +429,9 @@ cdef class Wire:
         if size == -EINTR:
             return INTERRUPTED
         if size == -EAGAIN:
-            return TIMED_OUT if <double>monotonic() >= deadline else NOTHING_THERE
+            if <double>monotonic() >= deadline:
+                return TIMED_OUT
+            return INTERRUPTED
         _raise_error(-size)
 
     cdef bint _read_ready(self) except -1:
@@ -706,8 +741,9 @@ cdef class Wire:
         self._raise_if_lost()
 
     cdef bint _wait_writable(self) except -1:
-        """Wait until the network takes something; return False if a signal came first."""
-        cdef int ready = -1
+        """Wait until the network takes something; return False if signals are to be looked for first."""
+        cdef int ready = 0
+        cdef int timeout = _milliseconds(INFINITY)
         cdef int fd
         self._senders += 1
         self._users += 1
@@ -720,7 +756,7 @@ cdef class Wire:
                     ready = 1  # writing is going to tell
                 else:
                     with nogil:
-                        ready = wait_ready(fd, True, -1)
+                        ready = wait_ready(fd, True, timeout)
             else:
                 ready = _select(self.socket, True, INFINITY)
         finally:
@@ -730,10 +766,10 @@ cdef class Wire:
             self._users -= 1
             if self._lost:
                 self._close_when_unused()
-            elif ready < 0 and self._senders == 0:
+            elif ready <= 0 and self._senders == 0:
                 # Signal handlers may take their time, and may raise exceptions.
                 self._inbox.post(self, -INFINITY)
-        return ready >= 0
+        return ready > 0
 
     cdef int _raise_if_lost(self) except -1:
         while self._failure is not None and not self._lost:
