@@ -1,7 +1,7 @@
 """What ``connect`` of every front-end has in common, without I/O.
 
-Owns what arguments are acceptable, where to connect and how, and the engine of each connection.
-Front-ends own the making of sockets and TLS, and how one waits for them.
+Owns what arguments are acceptable, where to connect and how, the making of connections, and their
+opening handshake. Front-ends own the making of sockets and TLS, and how one waits for them.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 from wsproto_fast import ClientProtocol
 from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.extensions.permessage_deflate import enable_client_permessage_deflate
+from wsproto_fast.frames import State
+from wsproto_fast.http11 import Response
 from wsproto_fast.typing import LoggerLike, PathLike
 from wsproto_fast.uri import WebSocketURI, parse_uri
 
 from . import _checks
+from ._connection import BaseConnection
 from ._options import CLIENT_OPTIONS
 from ._reconnection import Reconnection, one_line
 from ._target import Target
 from .proxy import Proxy, parse_proxy, select_proxy
 
-__all__ = ["BaseConnect", "TransportNames", "unix_arguments"]
+__all__ = ["BaseConnect", "ClientSide", "TransportNames", "unix_arguments"]
 
 ConnectionT = TypeVar("ConnectionT")
 
@@ -220,9 +223,15 @@ class BaseConnect(Generic[ConnectionT]):
             # Frames that hold the exception whose traceback holds them are freed too late.
             del exc, decision
 
-    def _new_protocol(self, uri: WebSocketURI) -> ClientProtocol:
-        """Return the engine of a connection."""
-        return ClientProtocol(uri, **self._engine_options)
+    def _new_connection(self, uri: WebSocketURI, *carrier: object) -> ConnectionT:
+        """Return a connection with its engine.
+
+        Args:
+            uri: What to request.
+            carrier: What moves bytes for connections of this front-end.
+        """
+        protocol = ClientProtocol(uri, **self._engine_options)
+        return self._connection_class(*carrier, protocol, **self._connection_options)
 
     def _reconnection(self) -> Reconnection:
         """Return what decides about the attempts of one iteration."""
@@ -372,6 +381,36 @@ class BaseConnect(Generic[ConnectionT]):
                 _checks.check_instance(name, value, (int, float), "a number of seconds")
                 if value is not None and value <= 0:
                     raise ValueError(f"{name} must be positive or None; got {value}")
+
+
+class ClientSide(BaseConnection):
+    """The opening handshake of a client."""
+
+    protocol: ClientProtocol
+
+    def _send_request(
+        self, additional_headers: HeadersLike | None, user_agent_header: str | None, now: float
+    ) -> None:
+        """Have the engine begin the opening handshake."""
+        request = self.protocol.connect()
+        if additional_headers is not None:
+            request.headers.update(additional_headers)
+        if user_agent_header and "User-Agent" not in request.headers:
+            request.headers["User-Agent"] = user_agent_header
+        self.request = request
+        self._set_timeouts(now)
+        self.protocol.send_request(request)
+
+    def _receive_response(self) -> bool:
+        """Take the response if it is there; return whether the opening handshake is over.
+
+        If that failed, the engine's ``handshake_exc`` tells why.
+        """
+        protocol = self.protocol
+        for event in protocol.events_received():
+            if isinstance(event, Response):
+                self.response = event
+        return protocol.state is not State.CONNECTING or protocol.handshake_exc is not None
 
 
 def unix_arguments(

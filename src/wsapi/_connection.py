@@ -1,26 +1,22 @@
 """What connections of all front-ends have in common, without I/O.
 
-Owns the attributes of connections, the opening handshake of either side, the frames of a message
-given as an iterable, and what a broadcast does with a connection that it skips. Front-ends own how
-bytes are moved, and how one waits.
+Owns the attributes of connections, the frames of a message given as an iterable, and what a
+broadcast does with a connection that it skips. Front-ends own how bytes are moved, and how one
+waits.
 """
 
 from __future__ import annotations
 
-import http
-import inspect
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from time import monotonic
-from typing import Any, ClassVar, Final, Protocol, Self, TypeVar, cast, overload
+from typing import Any, ClassVar, Final, Self, cast, overload
 
-from wsproto_fast import ClientProtocol, ServerProtocol
-from wsproto_fast import Protocol as Engine
-from wsproto_fast.datastructures import HeadersLike
-from wsproto_fast.exceptions import ConcurrencyError, ConnectionClosed, InvalidState
+from wsproto_fast import Protocol
+from wsproto_fast.exceptions import ConcurrencyError, ConnectionClosed
 from wsproto_fast.frames import MAX_FRAGMENTS, CloseCode, State
 from wsproto_fast.http11 import Request, Response
-from wsproto_fast.typing import DataLike, LoggerLike, StatusLike, Subprotocol
+from wsproto_fast.typing import DataLike, LoggerLike, Subprotocol
 
 from ._checks import check_backlog, check_overrides
 from ._options import CONNECTION_OPTIONS, Limits
@@ -29,19 +25,12 @@ from .limits import given_up
 __all__ = [
     "FAILURE",
     "BaseConnection",
-    "ClientSide",
     "FragmentedMessage",
-    "ServerSide",
     "SkippedBroadcasts",
     "closing",
     "concurrent_receiver",
-    "finish",
     "forget_frames",
 ]
-
-T = TypeVar("T")
-
-FAILED_TO_OPEN = "Failed to open a WebSocket connection.\nSee server log for more information.\n"
 
 
 def concurrent_receiver(name: str, running: str, kind: str) -> ConcurrencyError:
@@ -69,21 +58,6 @@ def closing(exc: BaseException | None) -> tuple[()] | tuple[CloseCode]:
         A code, or nothing for 1000, since an override of ``close`` may have no parameters.
     """
     return () if exc is None else (FAILURE,)
-
-
-def finish(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that has nothing to wait for.
-
-    What waits for nothing but awaitables of the application is written once, as a coroutine; this
-    is for the front-end where there are none.
-    """
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-    coroutine.close()
-    raise RuntimeError("a coroutine waits where none can")
 
 
 def forget_frames(exc: BaseException | None) -> None:
@@ -144,7 +118,7 @@ class BaseConnection:
     """A WebSocket connection, whatever one waits by.
 
     Args:
-        protocol: Engine of the connection.
+        protocol: Protocol of the connection.
         ping_interval: Seconds between keepalive pings; None for none.
         ping_timeout: Seconds after a keepalive ping in which something must be received, and in
             four times as many its answer, unless it is all one frame; None for no limit. While
@@ -156,7 +130,7 @@ class BaseConnection:
     """
 
     # What most connections never change is kept on the class: an idle connection stays small.
-    protocol: Engine
+    protocol: Protocol
     request: Request | None = None
     response: Response | None = None
     ping_interval = _Timeout()
@@ -172,7 +146,7 @@ class BaseConnection:
 
     def __init__(
         self,
-        protocol: Engine,
+        protocol: Protocol,
         *,
         ping_interval: float | None = CONNECTION_OPTIONS["ping_interval"].default,
         ping_timeout: float | None = CONNECTION_OPTIONS["ping_timeout"].default,
@@ -265,176 +239,11 @@ class BaseConnection:
         )
 
 
-class ClientSide(BaseConnection):
-    """The opening handshake of a client."""
-
-    protocol: ClientProtocol
-
-    def _send_request(
-        self, additional_headers: HeadersLike | None, user_agent_header: str | None, now: float
-    ) -> None:
-        """Have the engine begin the opening handshake."""
-        request = self.protocol.connect()
-        if additional_headers is not None:
-            request.headers.update(additional_headers)
-        if user_agent_header and "User-Agent" not in request.headers:
-            request.headers["User-Agent"] = user_agent_header
-        self.request = request
-        self._set_timeouts(now)
-        self.protocol.send_request(request)
-
-    def _receive_response(self) -> bool:
-        """Take the response if it is there; return whether the opening handshake is over.
-
-        If that failed, the engine's ``handshake_exc`` tells why.
-        """
-        protocol = self.protocol
-        for event in protocol.events_received():
-            if isinstance(event, Response):
-                self.response = event
-        return protocol.state is not State.CONNECTING or protocol.handshake_exc is not None
-
-
-class _Answering(Protocol):
-    """How a server answers opening handshakes."""
-
-    process_request: Callable[..., Any] | None
-    process_response: Callable[..., Any] | None
-    server_header: str | None
-    awaitables: bool
-
-
-class ServerSide(BaseConnection):
-    """The opening handshake of a server."""
-
-    protocol: ServerProtocol
-    server: Any
-    username: str  # set by basic_auth()
-    handler: Callable[..., Any]  # these two are set by route()
-    handler_kwargs: Mapping[str, Any]
-
-    def respond(self, status: StatusLike, text: str) -> Response:
-        """Return a plain text response, for ``process_request`` and ``process_response``.
-
-        Args:
-            status: HTTP status code.
-            text: Body.
-        """
-        return self.protocol.reject(status, text)
-
-    def _receive_request(self) -> bool:
-        """Take the request if it is there; return whether it is, now or since before."""
-        if self.request is None:
-            for event in self.protocol.events_received():
-                if isinstance(event, Request):
-                    self.request = event
-        return self.request is not None
-
-    async def _answer(self, settings: _Answering, closing: Callable[[], bool]) -> Response:
-        """Return the response to the request.
-
-        Args:
-            settings: How the server answers.
-            closing: Tells whether the server is closing by now.
-        """
-        protocol, request = self.protocol, self.request
-        assert request is not None
-        response: Response | None = None
-        if settings.process_request is not None:
-            response = await self._call("process_request", settings, request)
-        if response is None:
-            response = self._shutting_down() if closing() else protocol.accept(request)
-        if settings.process_response is not None:
-            replacement = await self._call("process_response", settings, request, response)
-            if replacement is not None:
-                response = replacement
-        if response.status_code == 101 and closing():
-            response = self._shutting_down()
-        return response
-
-    async def _call(self, name: str, settings: _Answering, *args: object) -> Response | None:
-        """Call a callback, and complete the response that it returns."""
-        try:
-            response: object = self._invoke(getattr(settings, name), *args)
-            if settings.awaitables and inspect.isawaitable(response):
-                response = await response
-            if response is not None and not isinstance(response, Response):
-                if inspect.iscoroutine(response):
-                    response.close()  # nobody is going to await it
-                raise TypeError(
-                    f"{name} must return a Response or None, not {type(response).__name__}"
-                )
-        except Exception as exc:
-            self.protocol.handshake_exc = exc
-            self.logger.error("%s failed", name, exc_info=True)
-            forget_frames(exc)
-            return self._internal_error()
-        # Responses that the engine makes have the header.
-        if response is not None and settings.server_header and "Server" not in response.headers:
-            response.headers["Server"] = settings.server_header
-        return response
-
-    def _invoke(self, callback: Callable[..., Any], *args: object) -> Any:
-        """Call a callback; it may take its time."""
-        return callback(self, *args)
-
-    def _refuse(self) -> None:
-        """Answer that the server is shutting down, unless there is a request: that is answered."""
-        if self.request is None:
-            self._respond(self._shutting_down())
-
-    def _respond(self, response: Response) -> bool:
-        """Send a response; return False if it is too late for one."""
-        protocol = self.protocol
-        forget_frames(protocol.handshake_exc)  # nobody raises it
-        if protocol.state is not State.CONNECTING:
-            return False
-        try:
-            protocol.send_response(response, self._now())
-        except InvalidState:
-            return False  # the engine gave an answer
-        except Exception as exc:
-            # The application made a response that can't be sent.
-            self.logger.error("opening handshake failed", exc_info=True)
-            forget_frames(exc)
-            protocol.handshake_exc = exc
-            response = self._internal_error()
-            protocol.send_response(response, self._now())
-        self.response = response
-        return True
-
-    def _log_failure(self, exc: Exception) -> None:
-        """Log the exception that ended the handler."""
-        if self.protocol.state is State.CLOSED and self._is_own_end(exc):
-            self.logger.info("connection ended its handler: %s", self.protocol.close_exc)
-        else:
-            self.logger.error("connection handler failed", exc_info=exc)
-
-    def _is_own_end(self, exc: BaseException) -> bool:
-        """Tell whether an exception says no more than that this connection was closed."""
-        if isinstance(exc, BaseExceptionGroup):
-            return all(map(self._is_own_end, exc.exceptions))
-        protocol = self.protocol
-        return (
-            isinstance(exc, ConnectionClosed)
-            and exc.rcvd is protocol.close_rcvd
-            and exc.sent is protocol.close_sent
-        )
-
-    def _shutting_down(self) -> Response:
-        return self.protocol.reject(
-            http.HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n"
-        )
-
-    def _internal_error(self) -> Response:
-        return self.protocol.reject(http.HTTPStatus.INTERNAL_SERVER_ERROR, FAILED_TO_OPEN)
-
-
 class FragmentedMessage:
     """The frames of a message that is given as an iterable.
 
     Args:
-        protocol: Engine of the connection.
+        protocol: Protocol of the connection.
         message: Iterable, or asynchronous iterable, of str or of bytes-like objects.
         text: Force a text (True) or binary (False) message, whatever the type of the items.
         compress: Whether to compress it; None if it pays.
@@ -450,7 +259,7 @@ class FragmentedMessage:
 
     def __init__(
         self,
-        protocol: Engine,
+        protocol: Protocol,
         message: object,
         text: bool | None,
         compress: bool | None,

@@ -1,30 +1,59 @@
 """What ``serve`` of every front-end has in common, without I/O.
 
-Owns what arguments are acceptable, the engine of each connection, and what a server knows of its
-connections. Front-ends own listening, and in what handlers run.
+Owns what arguments are acceptable, the making of connections, their opening handshake, and what a
+server knows of its connections. Front-ends own listening, and in what handlers run.
 """
 
 from __future__ import annotations
 
+import http
+import inspect
 import logging
 import os
 import socket
 import ssl as ssl_module
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Generic, TypeVar
 
 from wsproto_fast import ServerProtocol
+from wsproto_fast.exceptions import ConnectionClosed, InvalidState
 from wsproto_fast.extensions.permessage_deflate import enable_server_permessage_deflate
 from wsproto_fast.frames import State
-from wsproto_fast.typing import LoggerLike, Subprotocol
+from wsproto_fast.http11 import Request, Response
+from wsproto_fast.typing import LoggerLike, StatusLike, Subprotocol
 
 from . import _checks
-from ._connection import ServerSide
+from ._connection import BaseConnection, forget_frames
 
-__all__ = ["BaseServer", "ServerSettings", "check_listening", "format_address"]
+__all__ = [
+    "BaseServer",
+    "ServerSettings",
+    "ServerSide",
+    "check_listening",
+    "finish",
+    "format_address",
+]
 
-ConnectionT = TypeVar("ConnectionT", bound=ServerSide)
+FAILED_TO_OPEN = "Failed to open a WebSocket connection.\nSee server log for more information.\n"
+
+T = TypeVar("T")
+ConnectionT = TypeVar("ConnectionT", bound="ServerSide")
+
+
+def finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that has nothing to wait for.
+
+    What waits for nothing but awaitables of the application is written once, as a coroutine; this
+    is for the front-end where there are none.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    coroutine.close()
+    raise RuntimeError("a coroutine waits where none can")
 
 
 class ServerSettings(Generic[ConnectionT]):
@@ -85,15 +114,17 @@ class ServerSettings(Generic[ConnectionT]):
             "check_host": options["check_host"],
         }
 
-    def new_connection(self, make: Callable[[ServerProtocol], ConnectionT]) -> ConnectionT:
-        """Return a new connection.
+    def new_connection(self, server: object, *carrier: object) -> ConnectionT:
+        """Return a connection with its engine.
 
         Args:
-            make: Makes a connection of its engine.
+            server: Server that accepted it.
+            carrier: What moves bytes for connections of this front-end.
         """
         select_subprotocol = self.select_subprotocol
         if select_subprotocol is None:
-            return make(ServerProtocol(**self._engine_options))
+            protocol = ServerProtocol(**self._engine_options)
+            return self.connection_class(*carrier, protocol, server, **self.connection_options)
 
         def select(protocol: ServerProtocol, offered: Any) -> Subprotocol | None:
             # It is called by the engine, on behalf of the connection.
@@ -104,9 +135,138 @@ class ServerSettings(Generic[ConnectionT]):
                 _checks.check_subprotocols([subprotocol])
             return subprotocol
 
-        connection = make(ServerProtocol(**self._engine_options, select_subprotocol=select))
+        protocol = ServerProtocol(**self._engine_options, select_subprotocol=select)
+        connection = self.connection_class(*carrier, protocol, server, **self.connection_options)
         reference = weakref.ref(connection)
         return connection
+
+
+class ServerSide(BaseConnection):
+    """The opening handshake of a server."""
+
+    protocol: ServerProtocol
+    server: Any
+    username: str  # set by basic_auth()
+    handler: Callable[..., Any]  # these two are set by route()
+    handler_kwargs: Mapping[str, Any]
+
+    def respond(self, status: StatusLike, text: str) -> Response:
+        """Return a plain text response, for ``process_request`` and ``process_response``.
+
+        Args:
+            status: HTTP status code.
+            text: Body.
+        """
+        return self.protocol.reject(status, text)
+
+    def _receive_request(self) -> bool:
+        """Take the request if it is there; return whether it is, now or since before."""
+        if self.request is None:
+            for event in self.protocol.events_received():
+                if isinstance(event, Request):
+                    self.request = event
+        return self.request is not None
+
+    async def _answer(self, settings: ServerSettings[Any], closing: Callable[[], bool]) -> Response:
+        """Return the response to the request.
+
+        Args:
+            settings: How the server answers.
+            closing: Tells whether the server is closing by now.
+        """
+        protocol, request = self.protocol, self.request
+        assert request is not None
+        response: Response | None = None
+        if settings.process_request is not None:
+            response = await self._call("process_request", settings, request)
+        if response is None:
+            response = self._shutting_down() if closing() else protocol.accept(request)
+        if settings.process_response is not None:
+            replacement = await self._call("process_response", settings, request, response)
+            if replacement is not None:
+                response = replacement
+        if response.status_code == 101 and closing():
+            response = self._shutting_down()
+        return response
+
+    async def _call(
+        self, name: str, settings: ServerSettings[Any], *args: object
+    ) -> Response | None:
+        """Call a callback, and complete the response that it returns."""
+        try:
+            response: object = self._invoke(getattr(settings, name), *args)
+            if settings.awaitables and inspect.isawaitable(response):
+                response = await response
+            if response is not None and not isinstance(response, Response):
+                if inspect.iscoroutine(response):
+                    response.close()  # nobody is going to await it
+                raise TypeError(
+                    f"{name} must return a Response or None, not {type(response).__name__}"
+                )
+        except Exception as exc:
+            self.protocol.handshake_exc = exc
+            self.logger.error("%s failed", name, exc_info=True)
+            forget_frames(exc)
+            return self._internal_error()
+        # Responses that the engine makes have the header.
+        if response is not None and settings.server_header and "Server" not in response.headers:
+            response.headers["Server"] = settings.server_header
+        return response
+
+    def _invoke(self, callback: Callable[..., Any], *args: object) -> Any:
+        """Call a callback; it may take its time."""
+        return callback(self, *args)
+
+    def _refuse(self) -> None:
+        """Answer that the server is shutting down, unless there is a request: that is answered."""
+        if self.request is None:
+            self._respond(self._shutting_down())
+
+    def _respond(self, response: Response) -> bool:
+        """Send a response; return False if it is too late for one."""
+        protocol = self.protocol
+        forget_frames(protocol.handshake_exc)  # nobody raises it
+        if protocol.state is not State.CONNECTING:
+            return False
+        try:
+            protocol.send_response(response, self._now())
+        except InvalidState:
+            return False  # the engine gave an answer
+        except Exception as exc:
+            # The application made a response that can't be sent.
+            self.logger.error("opening handshake failed", exc_info=True)
+            forget_frames(exc)
+            protocol.handshake_exc = exc
+            response = self._internal_error()
+            protocol.send_response(response, self._now())
+        self.response = response
+        return True
+
+    def _log_failure(self, exc: Exception) -> None:
+        """Log the exception that ended the handler."""
+        if self.protocol.state is State.CLOSED and self._is_own_end(exc):
+            self.logger.info("connection ended its handler: %s", self.protocol.close_exc)
+        else:
+            self.logger.error("connection handler failed", exc_info=exc)
+
+    def _is_own_end(self, exc: BaseException) -> bool:
+        """Tell whether an exception says no more than that this connection was closed."""
+        if isinstance(exc, BaseExceptionGroup):
+            return all(map(self._is_own_end, exc.exceptions))
+        protocol = self.protocol
+        return (
+            isinstance(exc, ConnectionClosed)
+            and exc.rcvd is protocol.close_rcvd
+            and exc.sent is protocol.close_sent
+        )
+
+    def _shutting_down(self) -> Response:
+        return self.protocol.reject(
+            http.HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n"
+        )
+
+    def _internal_error(self) -> Response:
+        return self.protocol.reject(http.HTTPStatus.INTERNAL_SERVER_ERROR, FAILED_TO_OPEN)
 
 
 class BaseServer(Generic[ConnectionT]):

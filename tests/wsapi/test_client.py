@@ -10,8 +10,8 @@ import pytest
 import wsapi.asyncio.client as asyncio_client
 import wsapi.sync.client as sync_client
 import wsapi.trio.client as trio_client
-from wsapi._client import BaseConnect, TransportNames, unix_arguments
-from wsapi._connection import _FOREIGN_METHODS, ClientSide
+from wsapi._client import BaseConnect, ClientSide, TransportNames, unix_arguments
+from wsapi._connection import _FOREIGN_METHODS
 from wsapi._options import CLIENT_OPTIONS, defaults
 from wsapi.proxy import parse_proxy
 from wsapi.uri import parse_uri
@@ -94,9 +94,10 @@ class TestConnect:
 
     def test_engine(self) -> None:
         made = connector(origin="http://a", max_size=7)
-        protocol = made._new_protocol(parse_uri(URI))
+        connection = made._new_connection(parse_uri(URI))
+        protocol = connection.protocol
         assert (protocol.origin, protocol.max_size) == ("http://a", 7)
-        assert made._connection_class is ClientSide
+        assert type(connection) is ClientSide
 
     def test_failures_are_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)

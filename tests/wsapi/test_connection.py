@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from wsapi._client import ClientSide
 from wsapi._connection import (
     BaseConnection,
-    ClientSide,
     FragmentedMessage,
     SkippedBroadcasts,
     concurrent_receiver,
-    finish,
 )
+from wsapi._server import finish
 from wsapi.exceptions import ConcurrencyError, ConnectionClosedError, InvalidState
 from wsapi.uri import parse_uri
 from wsproto_fast import ClientProtocol, Protocol, Request, ServerProtocol, Side, State

@@ -7,16 +7,28 @@ from typing import Any
 
 import pytest
 
-from wsapi._connection import ServerSide, finish
 from wsapi._options import SERVER_OPTIONS, defaults
-from wsapi._server import BaseServer, ServerSettings, check_listening, format_address
-from wsproto_fast import Headers, Request, Response, State
+from wsapi._server import (
+    BaseServer,
+    ServerSettings,
+    ServerSide,
+    check_listening,
+    finish,
+    format_address,
+)
+from wsproto_fast import Headers, Request, Response, ServerProtocol, State
 
 REQUEST = (
     b"GET / HTTP/1.1\r\nHost: example.org\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Protocol: chat\r\n\r\n"
 )
+
+
+class Accepted(ServerSide):
+    def __init__(self, protocol: ServerProtocol, server: object, **options: Any) -> None:
+        super().__init__(protocol, **options)
+        self.server = server
 
 
 def nothing(*args: Any) -> None:
@@ -26,14 +38,12 @@ def nothing(*args: Any) -> None:
 def settings(**options: Any) -> ServerSettings[ServerSide]:
     awaitables = options.pop("awaitables", False)
     complete = defaults(SERVER_OPTIONS) | options
-    return ServerSettings(nothing, complete, ServerSide, awaitables=awaitables)
+    return ServerSettings(nothing, complete, Accepted, awaitables=awaitables)
 
 
 def requested(settings: ServerSettings[ServerSide]) -> ServerSide:
     """Return a connection that has received a request."""
-    connection = settings.new_connection(
-        lambda protocol: settings.connection_class(protocol, **settings.connection_options)
-    )
+    connection = settings.new_connection(None)
     connection.protocol.receive_data(REQUEST)
     assert connection._receive_request()
     return connection
@@ -58,7 +68,7 @@ class TestServerSide:
 
     def test_half_a_request(self) -> None:
         chosen = settings()
-        connection = chosen.new_connection(chosen.connection_class)
+        connection = chosen.new_connection(None)
         connection.protocol.receive_data(REQUEST[:20])
         assert not connection._receive_request()
         connection.protocol.receive_data(REQUEST[20:])
@@ -197,11 +207,13 @@ class TestSettings:
         }
 
     def test_own_connection_class(self) -> None:
-        class Mine(ServerSide):
+        class Mine(Accepted):
             pass
 
-        chosen = settings(create_connection=Mine)
-        assert type(chosen.new_connection(chosen.connection_class)) is Mine
+        server = object()
+        connection = settings(create_connection=Mine).new_connection(server)
+        assert type(connection) is Mine
+        assert connection.server is server
 
 
 class TestServer:

@@ -26,8 +26,8 @@ from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from wsproto_fast.uri import WebSocketURI
 
 from .. import _checks
-from .._client import BaseConnect, TransportNames, unix_arguments
-from .._connection import FAILURE, ClientSide, closing, forget_frames
+from .._client import BaseConnect, ClientSide, TransportNames, unix_arguments
+from .._connection import FAILURE, closing, forget_frames
 from .._gate import gate
 from .._options import Limits, arguments
 from .._reconnection import backoff, process_exception
@@ -411,7 +411,7 @@ class connect(BaseConnect[ClientConnection]):
         uri: WebSocketURI,
         additional_headers: HeadersLike | None,
     ) -> ClientConnection:
-        connection = self._connection_class(self._new_protocol(uri), **self._connection_options)
+        connection = self._new_connection(uri)
         try:
             try:
                 await self._open_transport(uri, connection)

@@ -18,9 +18,9 @@ from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .. import _checks
 from .._basic_auth import basic_auth
-from .._connection import FAILURE, ServerSide
+from .._connection import FAILURE
 from .._options import AnswerLater, Limits, arguments
-from .._server import BaseServer, ServerSettings, check_listening
+from .._server import BaseServer, ServerSettings, ServerSide, check_listening
 from .connection import Connection, StandIn, broadcast
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
@@ -424,16 +424,9 @@ def serve(
 
     async def create_server(server: Server) -> asyncio.Server:
         loop = asyncio.get_running_loop()
-        connection_class, connection_options = (
-            settings.connection_class,
-            settings.connection_options,
-        )
-
-        def make(protocol: ServerProtocol) -> ServerConnection:
-            return connection_class(protocol, server, **connection_options)
 
         def new() -> ServerConnection:
-            return settings.new_connection(make)
+            return settings.new_connection(server)
 
         def factory() -> asyncio.BufferedProtocol:
             return new() if transport.get("ssl") is None else StandIn(new)

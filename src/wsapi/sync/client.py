@@ -24,8 +24,8 @@ from wsproto_fast.http11 import USER_AGENT
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from wsproto_fast.uri import WebSocketURI
 
-from .._client import BaseConnect, TransportNames, unix_arguments
-from .._connection import FAILURE, ClientSide, closing, forget_frames
+from .._client import BaseConnect, ClientSide, TransportNames, unix_arguments
+from .._connection import FAILURE, closing, forget_frames
 from .._gate import gate
 from .._options import Limits, arguments
 from .._reconnection import backoff, process_exception
@@ -321,9 +321,7 @@ class reconnect(BaseConnect[ClientConnection]):
     ) -> ClientConnection:
         channel = self._open_channel(uri, deadline)
         try:
-            connection = self._connection_class(
-                channel.secured(), self._new_protocol(uri), **self._connection_options
-            )
+            connection = self._new_connection(uri, channel.secured())
         except BaseException:
             channel.sock.close()
             raise

@@ -23,9 +23,9 @@ from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .. import _checks
 from .._basic_auth import basic_auth_sync
-from .._connection import FAILURE, ServerSide, finish
+from .._connection import FAILURE
 from .._options import Limits, arguments
-from .._server import BaseServer, ServerSettings, check_listening
+from .._server import BaseServer, ServerSettings, ServerSide, check_listening, finish
 from ._channel import Channel, Deadline
 from .connection import Connection, broadcast
 
@@ -314,11 +314,7 @@ class Server(BaseServer[ServerConnection]):
                 finally:
                     with self._lock:
                         self._opening.discard(sock)
-            connection = settings.new_connection(
-                lambda protocol: settings.connection_class(
-                    channel.secured(), protocol, self, **settings.connection_options
-                )
-            )
+            connection = settings.new_connection(self, channel.secured())
         except Exception as exc:
             level = logging.DEBUG if isinstance(exc, OSError) else logging.ERROR
             self.logger.log(level, "opening handshake failed", exc_info=True)

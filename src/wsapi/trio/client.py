@@ -23,8 +23,8 @@ from wsproto_fast.http11 import USER_AGENT
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from wsproto_fast.uri import WebSocketURI
 
-from .._client import BaseConnect, TransportNames, unix_arguments
-from .._connection import FAILURE, ClientSide
+from .._client import BaseConnect, ClientSide, TransportNames, unix_arguments
+from .._connection import FAILURE
 from .._gate import gate
 from .._options import Limits, arguments
 from .._reconnection import backoff, process_exception
@@ -306,13 +306,10 @@ class connect(BaseConnect[ClientConnection]):
     async def _open_connection(
         self, nursery: trio.Nursery, uri: WebSocketURI, additional_headers: HeadersLike | None
     ) -> ClientConnection:
-        protocol = self._new_protocol(uri)
         stream = await self._open_stream(uri)
         connection: ClientConnection | None = None
         try:
-            connection = self._connection_class(
-                nursery, stream, protocol, **self._connection_options
-            )
+            connection = self._new_connection(uri, nursery, stream)
             await connection.handshake(additional_headers, self.user_agent_header)
             return connection
         except BaseException:
@@ -321,7 +318,7 @@ class connect(BaseConnect[ClientConnection]):
             await trio.aclose_forcefully(stream)
             raise
         finally:
-            del connection, protocol  # the traceback mustn't hold what holds the exception
+            del connection  # the traceback mustn't hold what holds the exception
 
     async def _open_stream(self, uri: WebSocketURI) -> trio.abc.Stream:
         """Connect to the server, through a proxy or not."""

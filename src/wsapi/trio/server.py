@@ -18,9 +18,9 @@ from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .._basic_auth import basic_auth
-from .._connection import FAILURE, ServerSide
+from .._connection import FAILURE
 from .._options import SERVER_OPTIONS, AnswerLater, Limits, arguments, defaults
-from .._server import BaseServer, ServerSettings, check_listening
+from .._server import BaseServer, ServerSettings, ServerSide, check_listening
 from ._transports import start_tls
 from .connection import Connection, broadcast
 
@@ -204,12 +204,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
             if open_timeout is not None:
                 open_timeout = max(0.0, deadline - trio.current_time())
 
-        def make(protocol: ServerProtocol) -> ServerConnection:
-            return settings.connection_class(
-                nursery, stream, protocol, self, **settings.connection_options
-            )
-
-        connection = settings.new_connection(make)
+        connection = settings.new_connection(self, nursery, stream)
         self._connections.add(connection)
         await self._handle(connection, open_timeout)
 
