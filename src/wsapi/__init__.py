@@ -64,6 +64,16 @@ if TYPE_CHECKING:
     from .asyncio.client import ClientConnection, connect, unix_connect
     from .asyncio.router import Router, route, unix_route
     from .asyncio.server import Server, ServerConnection, basic_auth, broadcast, serve, unix_serve
+    from .legacy.auth import BasicAuthWebSocketServerProtocol as BasicAuthWebSocketServerProtocol
+    from .legacy.auth import basic_auth_protocol_factory as basic_auth_protocol_factory
+    from .legacy.client import WebSocketClientProtocol as WebSocketClientProtocol
+    from .legacy.exceptions import AbortHandshake as AbortHandshake
+    from .legacy.exceptions import InvalidStatusCode as InvalidStatusCode
+    from .legacy.exceptions import RedirectHandshake as RedirectHandshake
+    from .legacy.exceptions import WebSocketProtocolError as WebSocketProtocolError
+    from .legacy.protocol import WebSocketCommonProtocol as WebSocketCommonProtocol
+    from .legacy.server import WebSocketServer as WebSocketServer
+    from .legacy.server import WebSocketServerProtocol as WebSocketServerProtocol
 else:
     # The same for the interpreter, each when it is needed.
     from importlib import import_module as _import_module
@@ -88,7 +98,11 @@ else:
         try:
             module = _LAZY[name]
         except KeyError:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+            if name.startswith("_"):  # the import system asks for modules, too
+                raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+            from ._names import resolve
+
+            return resolve(__name__, name)
         value = globals()[name] = getattr(_import_module(f".{module}", __name__), name)
         return value
 

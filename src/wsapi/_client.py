@@ -6,12 +6,12 @@ opening handshake. Front-ends own the making of sockets and TLS, and how one wai
 
 from __future__ import annotations
 
-import logging
 import ssl as ssl_module
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from wsproto_fast import ClientProtocol
+from wsproto_fast._environment import default_logger
 from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.extensions.permessage_deflate import enable_client_permessage_deflate
 from wsproto_fast.frames import State
@@ -121,7 +121,7 @@ class BaseConnect(Generic[ConnectionT]):
         self._connection_options = _checks.check_connection_options(options)
         logger = options["logger"]
         _checks.check_logger(logger)
-        self.logger: LoggerLike = logging.getLogger("wsapi.client") if logger is None else logger
+        self.logger: LoggerLike = default_logger("client") if logger is None else logger
         _checks.check_callable("create_connection", options["create_connection"])
         self._connection_class = options["create_connection"] or connection_class
         self.one_connecting = options["one_connecting"]

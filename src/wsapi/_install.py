@@ -7,8 +7,10 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import wsapi
+from wsproto_fast import _environment
 from wsproto_fast._aliases import install
 
+from ._names import resolve
 from .version import version
 
 __all__ = ["install_as_websockets"]
@@ -31,7 +33,9 @@ class _Root(ModuleType):
 
     def __getattr__(self, name: str) -> object:
         try:
-            return getattr(wsapi, name)
+            if name in vars(wsapi) or name in dir(wsapi):
+                return getattr(wsapi, name)
+            return resolve(wsapi.__name__, name)
         except AttributeError:
             raise AttributeError(f"module {_NAME!r} has no attribute {name!r}") from None
 
@@ -43,9 +47,10 @@ def install_as_websockets() -> None:
     """Make imports of ``websockets``, from now on, imports of this package.
 
     So are imports of its submodules: both names give the same modules, and what isn't here
-    (``websockets.legacy``) can't be imported, even if ``websockets`` is installed.
-    ``websockets.__version__`` is the version of the interface, not of this package. Calling this
-    again changes nothing.
+    can't be imported, even if ``websockets`` is installed. ``websockets.__version__`` is the
+    version of the interface, not of this package. Loggers are ``websockets.client`` and
+    ``websockets.server``, which such programs silence or capture. Calling this again changes
+    nothing.
 
     Raises:
         RuntimeError: If ``websockets`` itself was imported before.
@@ -53,3 +58,4 @@ def install_as_websockets() -> None:
     if not isinstance(sys.modules.get(_NAME), _Root):
         install(_NAME, "wsapi")
         sys.modules[_NAME] = _Root()
+        _environment.package = _NAME

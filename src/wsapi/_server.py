@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http
 import inspect
-import logging
 import os
 import socket
 import ssl as ssl_module
@@ -17,6 +16,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Generic, TypeVar
 
 from wsproto_fast import ServerProtocol
+from wsproto_fast._environment import default_logger
 from wsproto_fast.exceptions import ConnectionClosed, InvalidState
 from wsproto_fast.extensions.permessage_deflate import enable_server_permessage_deflate
 from wsproto_fast.frames import State
@@ -102,7 +102,7 @@ class ServerSettings(Generic[ConnectionT]):
         self.connection_options = _checks.check_connection_options(options)
         logger = options["logger"]
         _checks.check_logger(logger)
-        self.logger: LoggerLike = logging.getLogger("wsapi.server") if logger is None else logger
+        self.logger: LoggerLike = default_logger("server") if logger is None else logger
         self.connection_class = options["create_connection"] or connection_class
         self._engine_options: dict[str, Any] = {
             "origins": options["origins"],
@@ -281,7 +281,7 @@ class BaseServer(Generic[ConnectionT]):
         self, handler: Callable[[ConnectionT], Any], logger: LoggerLike | None = None
     ) -> None:
         self.handler = handler
-        self.logger: LoggerLike = logging.getLogger("wsapi.server") if logger is None else logger
+        self.logger: LoggerLike = default_logger("server") if logger is None else logger
         self._connections: set[ConnectionT] = set()
 
     @property

@@ -1,5 +1,8 @@
 """Headers of HTTP messages."""
 
+from typing import TYPE_CHECKING
+
+from wsproto_fast._aliases import fallback
 from wsproto_fast.datastructures import (
     Headers,
     HeadersLike,
@@ -13,3 +16,6 @@ __all__ = [
     "MultipleValuesError",
     "SupportsKeysAndGetItem",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = fallback(__name__, "wsapi._names")

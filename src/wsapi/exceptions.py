@@ -1,5 +1,8 @@
 """Exceptions, in the tree that programs catch."""
 
+from typing import TYPE_CHECKING
+
+from wsproto_fast._aliases import fallback
 from wsproto_fast.exceptions import (
     ConcurrencyError,
     ConnectionClosed,
@@ -71,3 +74,11 @@ __all__ = [
     "TooManyHeaders",
     "WebSocketException",
 ]
+
+if TYPE_CHECKING:
+    from .legacy.exceptions import AbortHandshake as AbortHandshake
+    from .legacy.exceptions import InvalidStatusCode as InvalidStatusCode
+    from .legacy.exceptions import RedirectHandshake as RedirectHandshake
+    from .legacy.exceptions import WebSocketProtocolError as WebSocketProtocolError
+else:
+    __getattr__ = fallback(__name__, "wsapi._names")

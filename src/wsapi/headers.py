@@ -1,5 +1,8 @@
 """Grammar of the headers of the opening handshake."""
 
+from typing import TYPE_CHECKING
+
+from wsproto_fast._aliases import fallback
 from wsproto_fast.headers import (
     build_authorization_basic,
     build_extension,
@@ -29,3 +32,6 @@ __all__ = [
     "parse_upgrade",
     "validate_subprotocols",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = fallback(__name__, "wsapi._names")

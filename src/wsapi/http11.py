@@ -1,5 +1,8 @@
 """Requests and responses of the opening handshake."""
 
+from typing import TYPE_CHECKING
+
+from wsproto_fast._aliases import fallback
 from wsproto_fast.http11 import (
     MAX_BODY_SIZE,
     MAX_LINE_LENGTH,
@@ -19,3 +22,6 @@ __all__ = [
     "Request",
     "Response",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = fallback(__name__, "wsapi._names")

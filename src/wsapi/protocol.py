@@ -1,13 +1,20 @@
 """The state machine of a connection, without I/O."""
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from wsproto_fast import Frame, Protocol
+from wsproto_fast._aliases import fallback
 from wsproto_fast.frames import Side, State
 from wsproto_fast.http11 import Request, Response
 
 __all__ = [
+    "CLIENT",
+    "CLOSED",
+    "CLOSING",
+    "CONNECTING",
+    "OPEN",
     "SEND_EOF",
+    "SERVER",
     "Event",
     "Protocol",
     "Side",
@@ -19,3 +26,10 @@ SEND_EOF = b""
 
 Event: TypeAlias = Request | Response | Frame
 """What ``events_received()`` gives."""
+
+# Not documented, but programs use them.
+SERVER, CLIENT = Side.SERVER, Side.CLIENT
+CONNECTING, OPEN, CLOSING, CLOSED = State.CONNECTING, State.OPEN, State.CLOSING, State.CLOSED
+
+if not TYPE_CHECKING:
+    __getattr__ = fallback(__name__, "wsapi._names")

@@ -12,8 +12,9 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from wsproto_fast._aliases import fallback
 from wsproto_fast._http11_response import ResponseParser
 from wsproto_fast.datastructures import Headers
 from wsproto_fast.exceptions import (
@@ -289,3 +290,7 @@ def _eof(exc: Exception) -> EOFError:
     eof = EOFError("connection closed by proxy")
     eof.__cause__ = exc
     return eof
+
+
+if not TYPE_CHECKING:
+    __getattr__ = fallback(__name__, "wsapi._names")

@@ -2,8 +2,10 @@
 
 from wsproto_fast.typing import (
     BytesLike,
+    ConnectionOption,
     Data,
     DataLike,
+    ExtensionHeader,
     ExtensionName,
     ExtensionParameter,
     LoggerLike,
@@ -11,12 +13,15 @@ from wsproto_fast.typing import (
     PathLike,
     StatusLike,
     Subprotocol,
+    UpgradeProtocol,
 )
 
 __all__ = [
     "BytesLike",
+    "ConnectionOption",
     "Data",
     "DataLike",
+    "ExtensionHeader",
     "ExtensionName",
     "ExtensionParameter",
     "LoggerLike",
@@ -24,4 +29,5 @@ __all__ = [
     "PathLike",
     "StatusLike",
     "Subprotocol",
+    "UpgradeProtocol",
 ]

@@ -1,17 +1,17 @@
-"""Let a package answer to the name of another one, for programs whose imports can't be edited.
+"""Let a package answer to the name of another one, and modules to names that they don't have.
 
 Knows nothing about the packages: what must have the same names is their business.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import CodeType, ModuleType
 
-__all__ = ["install"]
+__all__ = ["fallback", "install"]
 
 
 class _AliasLoader(InspectLoader):
@@ -102,3 +102,19 @@ def install(alias: str, package: str) -> None:
         )
     sys.modules[alias] = import_module(package)
     sys.meta_path.insert(0, _AliasFinder(alias, package))
+
+
+def fallback(module: str, resolver: str) -> Callable[[str], object]:
+    """Return a ``__getattr__`` for a module, which imports nothing before it is needed.
+
+    Args:
+        module: Name of the module.
+        resolver: Name of a module whose ``resolve(module, name)`` returns what is missing.
+    """
+
+    def __getattr__(name: str) -> object:
+        if name.startswith("_"):  # importing from a module asks for some of those
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return import_module(resolver).resolve(module, name)
+
+    return __getattr__

@@ -31,6 +31,7 @@ from ._receiver cimport Receiver
 from ._sender cimport ABORT, CLOSE, CLOSED, CLOSING, CONNECTING, OPEN, PreparedMessage, to_bytes
 from ._settings cimport close_payload, duration, ping_interval_of
 
+from ._environment import default_logger
 from .exceptions import (
     ConcurrencyError,
     ConnectionClosedError,
@@ -86,7 +87,7 @@ cdef class Protocol(Receiver):
         self._is_client = self.side == Side.CLIENT
         self._state = state if type(state) is State else State(state)
         self._set_max_size(max_size)
-        self.logger = logging.getLogger(f"wsapi.{self.side.name.lower()}") if logger is None else logger
+        self.logger = default_logger(self.side.name.lower()) if logger is None else logger
 
     # ------------------------------------------------------------------ settings
 

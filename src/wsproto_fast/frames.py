@@ -15,6 +15,7 @@ from ._environment import getenv_int
 from .exceptions import ProtocolError
 
 __all__ = [
+    "CLOSE_CODE_EXPLANATIONS",
     "EXTERNAL_CLOSE_CODES",
     "MAX_FRAGMENTS",
     "MAX_LOG_SIZE",
@@ -71,7 +72,7 @@ class State(enum.IntEnum):
     CONNECTING, OPEN, CLOSING, CLOSED = range(4)
 
 
-_CLOSE_CODE_TEXTS: dict[int, str] = {
+CLOSE_CODE_EXPLANATIONS: dict[int, str] = {
     CloseCode.NORMAL_CLOSURE: "OK",
     CloseCode.GOING_AWAY: "going away",
     CloseCode.PROTOCOL_ERROR: "protocol error",
@@ -119,7 +120,7 @@ class Close:
         elif 4000 <= self.code < 5000:
             text = "private use"
         else:
-            text = _CLOSE_CODE_TEXTS.get(self.code, "unknown")
+            text = CLOSE_CODE_EXPLANATIONS.get(self.code, "unknown")
         return f"{self.code:d} ({text}) {self.reason}" if self.reason else f"{self.code:d} ({text})"
 
     @classmethod

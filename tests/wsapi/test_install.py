@@ -35,11 +35,13 @@ class TestInstall:
     def test_every_module_is_ours(self) -> None:
         script(
             """
-            import importlib, pkgutil, wsapi
+            import importlib, pkgutil, warnings, wsapi
             wsapi.install_as_websockets()
             import websockets
             for module in pkgutil.walk_packages(wsapi.__path__, "wsapi."):
                 if not module.name.startswith(("wsapi._", "wsapi.trio")):
+                    if module.name.startswith(("wsapi.auth", "wsapi.connection", "wsapi.legacy")):
+                        warnings.simplefilter("ignore")
                     ours = importlib.import_module(module.name)
                     alias = "websockets" + module.name.removeprefix("wsapi")
                     assert importlib.import_module(alias) is ours, alias
@@ -96,10 +98,10 @@ class TestInstall:
             wsapi.install_as_websockets()
             import websockets
             for statement, message in [
-                ("import websockets.legacy", "No module named 'websockets.legacy'"),
-                ("import websockets.legacy.server", "No module named 'websockets.legacy'"),
-                ("from websockets.legacy import auth", "No module named 'websockets.legacy'"),
-                ("from websockets import legacy", "cannot import name 'legacy' from 'websockets'"),
+                ("import websockets.imports", "No module named 'websockets.imports'"),
+                ("import websockets.sync.utils", "No module named 'websockets.sync.utils'"),
+                ("from websockets.imports import lazy_import", "No module named 'websockets.imp"),
+                ("from websockets import imports", "cannot import name 'imports' from 'websock"),
                 ("from websockets import conect", "cannot import name 'conect'"),
                 ("import websockets.speedups", "No module named 'websockets.speedups'"),
             ]:
@@ -110,11 +112,54 @@ class TestInstall:
                 else:
                     raise AssertionError(statement)
             try:
-                websockets.legacy
+                websockets.imports
             except AttributeError as exc:
-                assert str(exc) == "module 'websockets' has no attribute 'legacy'"
+                assert str(exc) == "module 'websockets' has no attribute 'imports'"
             else:
                 raise AssertionError
+            """
+        )
+
+    def test_deprecated_names_warn_under_the_name_that_was_used(self) -> None:
+        script(
+            """
+            import warnings, wsapi
+            wsapi.install_as_websockets()
+            import websockets, websockets.client, websockets.exceptions
+            for statement, name in [
+                ("websockets.WebSocketServerProtocol", "websockets.WebSocketServerProtocol"),
+                ("websockets.client.connect", "websockets.client.connect"),
+                (
+                    "websockets.exceptions.InvalidStatusCode",
+                    "websockets.exceptions.InvalidStatusCode",
+                ),
+            ]:
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    eval(compile(statement, "program", "eval"))
+                (warning,) = caught
+                assert str(warning.message) == f"{name} is deprecated", str(warning.message)
+                assert warning.filename == "program", warning.filename
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                import websockets.connection
+            assert str(caught[0].message).startswith("websockets.connection was renamed to")
+            """
+        )
+
+    def test_loggers_are_those_that_programs_silence(self) -> None:
+        script(
+            """
+            import logging, wsapi
+            from wsproto_fast import Protocol, Side
+            assert Protocol(Side.CLIENT).logger.name == "wsapi.client"
+            wsapi.install_as_websockets()
+            from websockets.asyncio.client import connect
+            from websockets.asyncio.server import serve
+            from websockets.protocol import SERVER, Protocol
+            assert connect("ws://localhost").logger is logging.getLogger("websockets.client")
+            assert serve(print).logger is logging.getLogger("websockets.server")
+            assert Protocol(SERVER).logger is logging.getLogger("websockets.server")
             """
         )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import wsapi
+from wsapi._names import DEPRECATED
 
 HOMES = {
     "asyncio.client": ["ClientConnection", "connect", "unix_connect"],
@@ -142,6 +143,29 @@ print("wsapi.asyncio" in sys.modules)
     assert python(code).split() == ["True"]
 
 
+def test_import_takes_few_modules() -> None:
+    code = """
+import sys
+import wsapi
+print(*sorted(name for name in sys.modules if name.startswith("wsapi.")))
+"""
+    assert python(code, "-I").split() == [
+        f"wsapi.{name}"
+        for name in (
+            "_basic_auth",
+            "_reconnection",
+            "client",
+            "datastructures",
+            "exceptions",
+            "frames",
+            "http11",
+            "protocol",
+            "server",
+            "typing",
+        )
+    ]
+
+
 @pytest.mark.parametrize("name", ["route", "basic_auth"])
 def test_optional_packages_are_imported_when_they_are_used(name: str) -> None:
     code = (
@@ -153,7 +177,9 @@ def test_optional_packages_are_imported_when_they_are_used(name: str) -> None:
 
 def test_import_warns_of_nothing() -> None:
     code = """
-import importlib, pkgutil, wsapi
+import importlib, pkgutil, warnings, wsapi
+# What is deprecated as a whole warns; looking for modules in it imports it.
+warnings.filterwarnings("ignore", "wsapi.(auth|connection|legacy)", DeprecationWarning)
 for module in pkgutil.walk_packages(wsapi.__path__, "wsapi."):
     if not module.name.startswith(("wsapi.trio", "wsapi.__main__")):
         importlib.import_module(module.name)
@@ -177,7 +203,8 @@ def test_type_checkers_and_the_interpreter_see_the_same() -> None:
         for alias in node.names
         if alias.asname in (None, alias.name)
     }
-    assert seen == wsapi._LAZY  # type: ignore[attr-defined]
+    deprecated = {name: home for home, names in DEPRECATED[""].items() for name in names}
+    assert seen == wsapi._LAZY | deprecated  # type: ignore[attr-defined]
 
 
 def test_mypy_sees_every_name(tmp_path: Path) -> None:

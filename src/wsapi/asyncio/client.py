@@ -16,8 +16,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from contextlib import asynccontextmanager
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast
 
+from wsproto_fast._aliases import fallback
 from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.exceptions import InvalidHandshake, ProxyError
 from wsproto_fast.frames import State
@@ -563,3 +564,7 @@ def unix_connect(
     """
     options = arguments(locals())
     return connect(unix_arguments(path, uri, options), **options)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = fallback(__name__, "wsapi._names")

@@ -14,6 +14,7 @@ from math import inf
 from time import monotonic
 from types import TracebackType
 from typing import (
+    TYPE_CHECKING,
     Any,
     Literal,
     Self,
@@ -22,6 +23,7 @@ from typing import (
 )
 
 from wsproto_fast import Listener, PreparedMessage, Protocol
+from wsproto_fast._aliases import fallback
 from wsproto_fast.activity import ABORT, CLOSE, HALF_CLOSE
 from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState
 from wsproto_fast.frames import State
@@ -605,3 +607,7 @@ def broadcast(
         except Exception as exc:
             skipped.add(connection, exc)
     skipped.finish()
+
+
+if not TYPE_CHECKING:
+    __getattr__ = fallback(__name__, "wsapi._names")

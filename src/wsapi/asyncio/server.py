@@ -9,9 +9,10 @@ import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypedDict, Unpack
 
 from wsproto_fast import ServerProtocol, check_close
+from wsproto_fast._aliases import fallback
 from wsproto_fast.frames import CloseCode
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
@@ -480,3 +481,7 @@ def unix_serve(
             ``serve``.
     """
     return serve(**arguments(locals()))
+
+
+if not TYPE_CHECKING:
+    __getattr__ = fallback(__name__, "wsapi._names")

@@ -1,5 +1,8 @@
 """Compression of messages."""
 
+from typing import TYPE_CHECKING
+
+from wsproto_fast._aliases import fallback
 from wsproto_fast.extensions.permessage_deflate import (
     ClientPerMessageDeflateFactory,
     PerMessageDeflate,
@@ -15,3 +18,6 @@ __all__ = [
     "enable_client_permessage_deflate",
     "enable_server_permessage_deflate",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = fallback(__name__, "wsapi._names")

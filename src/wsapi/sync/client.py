@@ -17,8 +17,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
+from wsproto_fast._aliases import fallback
 from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.http11 import USER_AGENT
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
@@ -685,3 +686,7 @@ def unix_reconnect(
     """
     options = arguments(locals())
     return reconnect(unix_arguments(path, uri, options), **options)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = fallback(__name__, "wsapi._names")

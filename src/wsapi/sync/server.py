@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from math import inf
 from time import monotonic, sleep
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypedDict, Unpack
 
 from wsproto_fast import ServerProtocol, check_close
+from wsproto_fast._aliases import fallback
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
@@ -560,3 +561,7 @@ def unix_serve(
         **kwargs: As for ``serve``, as are those that aren't listed here.
     """
     return serve(**arguments(locals()))
+
+
+if not TYPE_CHECKING:
+    __getattr__ = fallback(__name__, "wsapi._names")

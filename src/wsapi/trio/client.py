@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from math import inf
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 import trio
 
+from wsproto_fast._aliases import fallback
 from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.frames import CloseCode
 from wsproto_fast.http11 import USER_AGENT
@@ -519,3 +520,7 @@ def unix_connect(
     if path is None:
         del options["path"]
     return connect(uri, **options)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = fallback(__name__, "wsapi._names")

@@ -15,11 +15,12 @@ import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from math import inf
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import trio
 
 from wsproto_fast import PreparedMessage, Protocol
+from wsproto_fast._aliases import fallback
 from wsproto_fast.activity import ATTENTION, CLOSE, FLUSH, HALF_CLOSE, KEEP, MESSAGE
 from wsproto_fast.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidState
 from wsproto_fast.frames import State
@@ -784,3 +785,7 @@ async def _wait_for_slow(connection: Connection, skipped: SkippedBroadcasts) -> 
         connection.protocol.give_up(stalled, now=trio.current_time())
         connection._update()
         skipped.give_up(connection)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = fallback(__name__, "wsapi._names")

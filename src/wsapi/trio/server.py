@@ -8,11 +8,12 @@ import ssl as ssl_module
 import stat
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
 from wsproto_fast import ServerProtocol, check_close
+from wsproto_fast._aliases import fallback
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
@@ -465,3 +466,7 @@ def _inode(path: str | bytes) -> int | None:
     except FileNotFoundError:
         return None
     return status.st_ino if stat.S_ISSOCK(status.st_mode) else None
+
+
+if not TYPE_CHECKING:
+    __getattr__ = fallback(__name__, "wsapi._names")

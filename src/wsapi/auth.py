@@ -1,0 +1,19 @@
+"""Deprecated alias of ``wsapi.legacy.auth``."""
+
+import warnings
+
+from wsproto_fast import _environment
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # one is enough
+    from .legacy.auth import BasicAuthWebSocketServerProtocol, basic_auth_protocol_factory
+
+__all__ = ["BasicAuthWebSocketServerProtocol", "basic_auth_protocol_factory"]
+
+warnings.warn(
+    f"{_environment.package}.auth, an alias for {_environment.package}.legacy.auth, is deprecated; "
+    "see https://websockets.readthedocs.io/en/stable/howto/upgrade.html "
+    "for upgrade instructions",
+    DeprecationWarning,
+    stacklevel=2,
+)
