@@ -348,6 +348,32 @@ def test_data_with_the_end_of_the_tls_handshake(contexts: Contexts) -> None:
         connection.close()
 
 
+def tls_pair(contexts: Contexts) -> tuple[TLS, TLS]:
+    """Return both ends after their handshake, without sockets."""
+    server = TLS(contexts[0], server_side=True)
+    client = TLS(contexts[1], server_hostname="localhost")
+    for _ in range(2):
+        for here, there in ((client, server), (server, client)):
+            here.handshake()
+            there.receive(here.take_output())
+    assert client.decrypt(b"") == b""
+    return server, client
+
+
+def test_error_that_another_connection_has_left(contexts: Contexts) -> None:
+    server, client = tls_pair(contexts)
+    other_server, other_client = tls_pair(contexts)
+    other_client.receive_eof()
+    other_client.decrypt(b"")
+    other_server.receive(other_client.take_output())  # a fatal alert
+    # It succeeds, and leaves an error in the queue of this thread.
+    other_server.object.unwrap()
+    client.encrypt(b"hello")
+    data = client.take_output()
+    assert server.decrypt(data[:10]) == b""
+    assert server.decrypt(data[10:]) == b"hello"
+
+
 def test_handshake_timeout() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -15,6 +15,7 @@ cdef class TLS:
     cdef readonly object error
 
     cpdef bytes decrypt(self, data)
+    cdef object _read(self)
     cpdef object encrypt(self, bytes data)
     cpdef object receive_eof(self)
     cpdef object close(self)

@@ -106,7 +106,7 @@ cdef class TLS:
             self._incoming.pending or self._incoming.eof or self._session.pending()
         ):
             try:
-                chunk = self._session.read(READ_SIZE)
+                chunk = self._read()
             except WANT_READ:
                 break
             except ENDS:
@@ -121,6 +121,28 @@ cdef class TLS:
                 break
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    cdef object _read(self):
+        """Return what OpenSSL has decrypted."""
+        try:
+            return self._session.read(READ_SIZE)
+        except WANT_READ:
+            raise
+        except ENDS:
+            raise
+        except OSError:
+            # Perhaps of another connection. Errors wait in a queue of the thread: when the peer answers
+            # close_notify by a fatal alert, SSL_shutdown() leaves one there although it succeeds, and
+            # ssl takes that for one of the next connection with nothing to read. Now it is empty.
+            try:
+                chunk = self._session.read(READ_SIZE)
+            except WANT_READ:
+                raise
+            except OSError:
+                chunk = b""
+            if not chunk:
+                raise
+            return chunk
 
     cpdef object encrypt(self, bytes data):
         """Encrypt what is to be sent; ``take_output`` has it then, unless this is ``blocked``.
