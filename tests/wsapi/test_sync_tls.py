@@ -390,3 +390,25 @@ def test_shutdown_during_a_tls_handshake(contexts: Contexts) -> None:
             server.shutdown()
             sock.settimeout(PATIENCE)
             assert sock.recv(1) == b""
+
+
+def test_shutdown_while_a_tls_handshake_fails(
+    contexts: Contexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket isn't shut down by a descriptor that may be another's meanwhile."""
+    shutdown = socket.socket.shutdown
+    descriptors = list[int]()
+
+    def slow_shutdown(sock: socket.socket, how: int) -> None:
+        client.close()
+        time.sleep(0.1)  # its thread would close it
+        descriptors.append(sock.fileno())
+        shutdown(sock, how)
+
+    with serving(ssl=contexts[0], open_timeout=None) as server:
+        client = socket.create_connection(("127.0.0.1", port_of(server)))
+        eventually(lambda: server._opening)
+        monkeypatch.setattr(socket.socket, "shutdown", slow_shutdown)
+        server.shutdown()
+    assert len(descriptors) == 1
+    assert descriptors[0] >= 0

@@ -387,12 +387,13 @@ class Server(BaseServer[ServerConnection]):
 
     def _close_connections(self, close_connections: bool, code: int, reason: str) -> None:
         with self._lock:
-            opening, connections = list(self._opening), list(self._connections)
-        for sock in opening:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it is gone already
+            connections = list(self._connections)
+            # None is closed meanwhile: its descriptor might be that of another connection.
+            for sock in self._opening:
+                try:
+                    sock.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass  # it is gone already
         for connection in connections:
             if connection.state is State.CONNECTING:
                 connection._refuse()
