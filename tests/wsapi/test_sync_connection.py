@@ -41,6 +41,9 @@ from wsapi.exceptions import (
     ProtocolError,
 )
 from wsapi.protocol import Protocol, Side, State
+from wsapi.sync._housekeeping import housekeeper
+from wsapi.sync._inbox import Inbox, set_inbox
+from wsapi.sync._pump import Pump
 from wsapi.sync.client import connect
 from wsapi.sync.connection import Connection, broadcast
 from wsapi.sync.server import ServerConnection
@@ -423,6 +426,24 @@ def test_housekeeper_starts_again() -> None:
             server.send("hello")
             assert client.recv() == "hello"
         eventually(lambda: threads_named(HOUSEKEEPER) == 0)
+
+
+def test_housekeeper_stays_while_it_is_woken() -> None:
+    """What wakes it writes to a descriptor, which may be another's as soon as it has ended."""
+    inbox = Inbox(lambda: None)
+    ended = list[bool]()
+    inbox.wake = lambda data: ended.append(inbox.finish())
+    ours, theirs = socket.socketpair()
+    set_inbox(inbox)
+    try:
+        pump = Pump(Protocol(Side.SERVER), ours, None)
+        pump.abort()
+        assert pump.closed
+    finally:
+        set_inbox(housekeeper.inbox)
+        theirs.close()
+    assert ended == [False]
+    assert inbox.finish()
 
 
 def test_flow_control_without_reader() -> None:

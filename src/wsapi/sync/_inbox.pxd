@@ -11,6 +11,7 @@ cdef class Inbox:
     cdef list _posts
     cdef bint _running
     cdef bint _abandoned
+    cdef Py_ssize_t _ringing      # threads that call wake, what it uses can't be closed before
     cdef double _until            # when the housekeeper's sleep ends anyway; in the past while it is awake
     cdef readonly Py_ssize_t live       # connections
     cdef readonly Py_ssize_t gone       # connections closed since forget()

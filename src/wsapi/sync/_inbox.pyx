@@ -55,6 +55,7 @@ cdef class Inbox:
         self.live -= 1
         self.gone += 1
         last = self.live == 0
+        self._ringing += last
         self._mutex.release()
         if last:
             self._ring()
@@ -69,16 +70,21 @@ cdef class Inbox:
         wake = when < self._until
         if wake:
             self._until = -INFINITY
+            self._ringing += 1
         self._mutex.release()
         if wake:
             self._ring()
 
     cdef int _ring(self) except -1:
-        if self.wake is not None:
-            try:
+        try:
+            if self.wake is not None:
                 self.wake(b"\0")
-            except OSError:
-                pass  # it was rung often enough, or the thread has ended
+        except OSError:
+            pass  # it was rung often enough, or the thread has ended
+        finally:
+            self._mutex.acquire()
+            self._ringing -= 1
+            self._mutex.release()
 
     def take(self) -> list:
         """Return and forget pairs of a time and a connection."""
@@ -110,7 +116,8 @@ cdef class Inbox:
         """Tell that the thread ends; return False if it mustn't."""
         cdef bint end
         self._mutex.acquire()
-        end = self.live == 0 and not self._posts
+        # A descriptor that is closed too early may be a connection's when a thread writes to it.
+        end = self.live == 0 and not self._posts and self._ringing == 0
         if end:
             self._running = False
             self._until = -INFINITY
