@@ -28,20 +28,26 @@ cdef int read_header(
     header.fin = first >> 7
     header.rsv = (first >> 4) & 7
     header.opcode = first & 0x0F
+    # RFC 6455 section 5.2: reserved bits are 0 unless an extension defines them; opcodes 3 to 7 and 11 to 15 are
+    # reserved.
     if header.rsv & ~allowed_rsv:
         return BAD_RSV
     if (header.opcode & 7) > 2:
         return BAD_OPCODE
+    # Section 5.5: control frames aren't fragmented.
     if header.opcode & 8 and not header.fin:
         return CONTROL_FRAGMENTED
     if size < 2:
         return NEED_MORE
     second = data[1]
+    # Section 5.1: clients mask all frames, servers none.
     if (second >> 7) != expect_mask:
         return BAD_MASKING
     length7 = second & 0x7F
+    # Section 5.5: control frames have at most 125 bytes.
     if header.opcode & 8 and length7 > 125:
         return CONTROL_TOO_LONG
+    # Section 5.2: the length has the shortest form, and its most significant bit is 0.
     if length7 < 126:
         header.length = length7
     elif length7 == 126:

@@ -68,7 +68,7 @@ cdef list get_all_values(headers, str name):
 
 
 cdef int check_upgrade(headers) except -1:
-    """Check Connection and Upgrade, whose rules are the same on both sides."""
+    """Check Connection and Upgrade, whose rules are the same on both sides (RFC 6455 sections 4.1 and 4.2.1)."""
     cdef list values = get_all_values(headers, "connection")
     cdef list options
     if len(values) != 1 or (<str> values[0]).lower() not in ("upgrade", "keep-alive, upgrade"):

@@ -18,6 +18,7 @@ from ._frames cimport (
     CONTROL_FRAGMENTED,
     CONTROL_TOO_LONG,
     LENGTH_NOT_MINIMAL,
+    LENGTH_TOO_LARGE,
     MAX_HEADER,
     NEED_MORE,
     OP_CONT,
@@ -54,6 +55,7 @@ cdef dict _header_faults = {
     CONTROL_FRAGMENTED: "fragmented control frame",
     CONTROL_TOO_LONG: "control frame too long",
     LENGTH_NOT_MINIMAL: "payload length isn't minimal",
+    LENGTH_TOO_LARGE: "payload length exceeds 2**63 - 1",
 }
 
 
@@ -277,7 +279,8 @@ cdef class Parser(Sender):
             self._parser_failed(exc)
 
     cdef int _parser_failed(self, exc) except -1:
-        # Nothing that a peer sends should lead here; an extension's fault does, or a lack of memory.
+        # Nothing that a peer sends should lead here; an extension's fault does, or a lack of memory. It is the
+        # unexpected condition of RFC 6455 section 7.4.1: 1011.
         self.logger.error("parser failed", exc_info=exc)
         self._fail_receiving(CloseCode.INTERNAL_ERROR, "", exc)
 
@@ -350,7 +353,7 @@ cdef class Parser(Sender):
         cdef int opcode = self._header.opcode
         cdef uint64_t limit
         if self._deflate is not None and self._header.rsv and (opcode & 8 or opcode == OP_CONT):
-            # RFC 7692 section 6: RSV1 is for the first frame of a message.
+            # RFC 7692 section 6: RSV1 is for the first frame of a message, and for data frames only.
             if opcode & 8:
                 self._fail_header(BAD_RSV)
             else:
@@ -359,7 +362,8 @@ cdef class Parser(Sender):
             return False
         if opcode & 8:
             return True
-        # RFC 6455 section 5.4: fragments of different messages don't interleave.
+        # RFC 6455 section 5.4: fragments of different messages don't interleave. 1002 is for what breaks the
+        # protocol, 1009 for what is too big (section 7.4.1; limits are section 10.4's).
         if opcode == OP_CONT:
             if self._message_opcode == 0:
                 self._fail_receiving(
@@ -487,15 +491,12 @@ cdef class Parser(Sender):
     # ------------------------------------------------------------------ failures
 
     cdef int _fail_text(self, exc) except -1:
-        """Fail the connection because text isn't UTF-8 (RFC 6455 section 8.1)."""
+        """Fail the connection because text isn't UTF-8 (RFC 6455 section 8.1; section 7.4.1: 1007)."""
         self._fail_receiving(CloseCode.INVALID_DATA, f"{exc.reason} at position {exc.start}", exc)
 
     cdef int _fail_header(self, int fault) except -1:
-        cdef str reason
-        if fault in _header_faults:
-            reason = _header_faults[fault]
-        else:
-            reason = "payload length exceeds 2**63 - 1"
+        """Fail the connection because of a frame's header (RFC 6455 section 7.4.1: 1002)."""
+        cdef str reason = _header_faults[fault]
         self._fail_receiving(CloseCode.PROTOCOL_ERROR, reason, ProtocolError(reason))
 
     # ------------------------------------------------------------------ for the layers above

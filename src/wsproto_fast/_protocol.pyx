@@ -324,6 +324,7 @@ cdef class Protocol(Receiver):
                 if self._debug():
                     self.logger.debug("- timed out waiting for keepalive pong")
                 self._pong_deadline = INFINITY
+                # A peer that is gone won't read it; one that is there knows of no fault of its own: 1011.
                 self._fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
         if self._ping_time <= now:
             if self._pong_deadline == INFINITY:
@@ -481,7 +482,8 @@ cdef class Protocol(Receiver):
                 return 0
 
     cdef int _received_close(self, bytes payload) except -1:
-        # RFC 6455 section 5.5.1 and 7.1.
+        # RFC 6455 section 5.5.1 and 7.1. A code that may not travel, or half a one, is 1002; a reason that isn't
+        # UTF-8 is 1007.
         try:
             close = Close.parse(payload)
         except ProtocolError as exc:
@@ -775,6 +777,7 @@ cdef class Protocol(Receiver):
         if self._state == OPEN:
             if self._sending_opcode:
                 close_payload(code, reason)
+                # The message can't be completed (RFC 6455 section 5.4): not the end that the caller wanted.
                 self._fail(CloseCode.INTERNAL_ERROR, "close during fragmented message")
             else:
                 self.send_close(code, reason)

@@ -312,6 +312,7 @@ cdef class Receiver(Parser):
             else:
                 self._listener.received_message(message)
         except Exception as exc:
+            # RFC 6455 section 7.4.1: an unexpected condition is 1011.
             self._logger.error("callback failed", exc_info=exc)
             self._fail_receiving(CloseCode.INTERNAL_ERROR, "", exc)
         finally:
@@ -323,7 +324,10 @@ cdef class Receiver(Parser):
         return <Py_ssize_t>min(limit, <uint64_t>NO_LIMIT)
 
     cdef bytes _decompress(self, bytes payload, bint fin):
-        """Decompress a received payload; return None after failing the connection."""
+        """Decompress a received payload; return None after failing the connection.
+
+        What is too big is 1009, what doesn't inflate 1007 (RFC 6455 section 7.4.1).
+        """
         self._use_deflate()
         try:
             return self._deflate.decompress(payload, fin, self._remaining_limit())

@@ -403,10 +403,9 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         if self._discarding:
             raise InvalidState("the handshake was answered already")
         data = response.serialize()
-        asked = self._parser is None or self._parser.started()
         self._now = self._time(now)
         # A server may answer before the request is complete, but then nothing more of it is read.
-        self._parser = None
+        parser, self._parser = self._parser, None
         if self._debug():
             self._log_response(">", response)
         self._append_output(data)
@@ -422,7 +421,7 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         self.logger.info(text, response.status_code, response.reason_phrase)
         self._set_handshake_failed(self.handshake_exc)
         self._send_eof()
-        if not asked:
+        if parser is not None and not parser.started():
             # Browsers connect in advance: such a client asks for nothing, and may not look at the end of the
             # stream for long. There is nothing unread, so that closing sends no reset, which could overtake the
             # response (RFC 9112 section 9.6).
