@@ -27,6 +27,8 @@ from tests.wsapi.sync_helpers import (
     uri_of,
 )
 from wsapi.client import ClientProtocol
+from wsapi.exceptions import ConnectionClosed
+from wsapi.sync._housekeeping import housekeeper
 from wsapi.sync.client import ClientConnection, connect
 from wsapi.sync.server import Server, ServerConnection, serve
 
@@ -167,6 +169,27 @@ def test_server_that_ends_before_its_clients() -> None:
             del sock
 
     leave_nothing(once)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda ws: ws.close(),
+        lambda ws: ws.ping(),
+        lambda ws: ws.wait_closed(),
+        lambda ws: ws.send("x"),
+        lambda ws: ws.recv(),
+    ],
+)
+def test_used_when_nobody_looks_after_connections(use: Callable[[ClientConnection], Any]) -> None:
+    """It isn't left to who looks after connections when there is one again."""
+    with serving(echo) as server:
+        ws = connect(uri_of(server), legacy=True)
+        ws.close()
+        settle()
+        with contextlib.suppress(ConnectionClosed):
+            use(ws)
+    assert housekeeper.inbox.take() == []
 
 
 def test_last_one() -> None:

@@ -792,6 +792,6 @@ cdef class Wire:
 
     cdef int _watch_now(self) except -1:
         """Have the housekeeper watch the socket unless somebody reads."""
-        if not self._watched & READ and not self._reading:
+        if not self._watched & READ and not self._reading and not self._lost:
             self._nobody_reads = True
             self._inbox.post(self, -INFINITY)
