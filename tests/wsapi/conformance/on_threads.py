@@ -169,7 +169,12 @@ class ThreadsDriver(base.Driver):
         return raw.recv(timeout, decode)
 
     def lose(self, raw: Any) -> None:
-        raw.socket.shutdown(socket.SHUT_RDWR)
+        def shut_down() -> None:
+            # Nobody closes it meanwhile, so that its descriptor isn't another connection's.
+            if not raw._pump.lost:
+                raw.socket.shutdown(socket.SHUT_RDWR)
+
+        raw._pump.call(shut_down)
 
     def client_options(self, options: dict[str, Any]) -> dict[str, Any]:
         if (local_address := options.pop("local_address", None)) is not None:
