@@ -17,7 +17,7 @@ import trio
 from .._schedule import Schedule
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from ._link import Link
 
 __all__ = ["Housekeeper"]
 
@@ -34,11 +34,11 @@ class Housekeeper:
 
     def __init__(self) -> None:
         self.read_buffer = memoryview(bytearray(READ_BUFFER_SIZE))
-        self._alarms: Schedule[weakref.ref[Connection]] = Schedule(_is_outdated)
+        self._alarms: Schedule[weakref.ref[Link]] = Schedule(_is_outdated)
         self._outdated = 0
-        self._watched: list[Connection] = []
+        self._watched: list[Link] = []
         self._next_look = inf
-        self._unsent: list[Connection] = []
+        self._unsent: list[Link] = []
         self._scope = trio.CancelScope()
         self._parked = False
         self._task = trio.lowlevel.spawn_system_task(self._run)
@@ -55,7 +55,7 @@ class Housekeeper:
 
     # ------------------------------------------------------------------ what connections ask for
 
-    def set_alarm(self, connection: Connection, time: float) -> None:
+    def set_alarm(self, connection: Link, time: float) -> None:
         """Have the engine of a connection called at a time, rather than at a later one."""
         if connection._alarm != inf:
             self._outdated += 1
@@ -63,7 +63,7 @@ class Housekeeper:
         self._alarms.add(time, weakref.ref(connection))
         self._wake_by(time)
 
-    def clear_alarm(self, connection: Connection) -> None:
+    def clear_alarm(self, connection: Link) -> None:
         """Forget the alarm of a connection."""
         if connection._alarm == inf:
             return
@@ -72,7 +72,7 @@ class Housekeeper:
         if self._alarms.clean(self._outdated):
             self._outdated = 0
 
-    def watch(self, connection: Connection) -> None:
+    def watch(self, connection: Link) -> None:
         """Look at a connection from time to time, until it says that it isn't needed."""
         connection._watched = True
         self._watched.append(connection)
@@ -80,7 +80,7 @@ class Housekeeper:
             self._next_look = trio.current_time() + ATTENTION_SPAN
             self._wake_by(self._next_look)
 
-    def send_soon(self, connection: Connection) -> None:
+    def send_soon(self, connection: Link) -> None:
         """Have a connection send what it holds back, as soon as other tasks have had their turn."""
         self._unsent.append(connection)
         if self._parked:
@@ -135,13 +135,13 @@ class Housekeeper:
                 self._watched.append(connection)
 
 
-def _is_outdated(time: float, reference: weakref.ref[Connection]) -> bool:
+def _is_outdated(time: float, reference: weakref.ref[Link]) -> bool:
     """Tell whether the connection of an alarm is gone, or waits for another time."""
     connection = reference()
     return connection is None or connection._alarm != time
 
 
-def _guarded(connection: Connection, function: Callable[..., Any], *args: object) -> Any:
+def _guarded(connection: Link, function: Callable[..., Any], *args: object) -> Any:
     """Call a method of a connection, which may have a fault that mustn't harm the others."""
     try:
         return function(*args)
