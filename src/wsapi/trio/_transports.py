@@ -19,7 +19,10 @@ from trio.lowlevel import wait_readable, wait_writable
 
 import wsproto_fast
 
+from .._connection import forget_frames
+
 __all__ = [
+    "Carrier",
     "SocketTransport",
     "StreamTransport",
     "Transport",
@@ -168,6 +171,8 @@ class StreamTransport:
     def __init__(self, stream: trio.abc.Stream, protocol: wsproto_fast.Protocol) -> None:
         self._stream = stream
         self._protocol = protocol
+        carrier = getattr(stream, "transport_stream", None)
+        self._carrier = carrier if isinstance(carrier, Carrier) else None
         self._backlog: deque[bytes | None] = deque()  # None is the end of the stream
         self._size = 0
 
@@ -207,6 +212,8 @@ class StreamTransport:
             for start in range(0, len(data), STREAM_BACKLOG):
                 piece = data[start : start + STREAM_BACKLOG]
                 await self._stream.send_all(piece)
+                if self._carrier is not None and self._carrier.failure is not None:
+                    raise self._carrier.failure
                 self._size -= len(piece)
             self.blocked = self._size > STREAM_BACKLOG
 
@@ -220,6 +227,71 @@ class StreamTransport:
             return False
         self._backlog.append(None)
         return True
+
+
+def _forget(exc: Exception) -> None:
+    """Cut the cycles of an exception, which the frames of trio's context managers hold."""
+    if exc.__suppress_context__:
+        forget_frames(exc.__context__)  # it was translated
+    forget_frames(exc)
+
+
+class Carrier(trio.abc.Stream):
+    """What is below TLS: a stream that loses nothing which the peer sent before the end.
+
+    Args:
+        transport_stream: The stream.
+
+    Attributes:
+        lenient: Whether bytes that can't be sent are dropped: trio's TLS wouldn't receive after a
+            failure, not even what has arrived already.
+        failure: Why bytes were dropped.
+    """
+
+    def __init__(self, transport_stream: trio.abc.Stream) -> None:
+        self.transport_stream = transport_stream
+        self.lenient = False
+        self.failure: trio.BrokenResourceError | None = None
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.failure is not None:
+            return await trio.lowlevel.checkpoint()
+        try:
+            await self.transport_stream.send_all(data)
+        except Exception as exc:
+            _forget(exc)
+            if not self.lenient or not isinstance(exc, trio.BrokenResourceError):
+                raise
+            self.failure = exc
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.transport_stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        try:
+            return await self.transport_stream.receive_some(max_bytes)
+        except Exception as exc:
+            _forget(exc)
+            raise
+
+    async def aclose(self) -> None:
+        """Close the stream as soon as the peer has closed it, too.
+
+        A socket that is closed while the peer still sends, be it Pongs, resets the connection; what
+        the peer hasn't received yet, be it the last Close frame, is lost then. There is no deadline
+        here: cancelling this closes the stream at once.
+        """
+        stream = self.transport_stream
+        try:
+            if isinstance(stream, trio.SocketStream):
+                trio.lowlevel.notify_closing(stream.socket)  # whoever waits for it
+                await stream.send_eof()
+                while await stream.receive_some():
+                    pass
+        except Exception as exc:
+            _forget(exc)  # the stream is closed or broken already
+        finally:
+            await stream.aclose()
 
 
 def find_socket(stream: Any) -> Any:
@@ -252,6 +324,7 @@ def tls_errors() -> Iterator[None]:
         yield
         return
     except trio.BrokenResourceError as exc:
+        _forget(exc)
         cause: BaseException | None = exc.__cause__
     # Not where it is handled: an error whose context is the one that it causes is freed too late.
     try:
@@ -284,11 +357,13 @@ async def start_tls(
     Raises:
         OSError: If it fails.
     """
-    secure = trio.SSLStream(stream, ssl, server_hostname=server_hostname, server_side=server_side)
+    carrier = Carrier(stream)
+    secure = trio.SSLStream(carrier, ssl, server_hostname=server_hostname, server_side=server_side)
     try:
         with tls_errors():
             await secure.do_handshake()
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
+    carrier.lenient = True
     return secure

@@ -1,0 +1,104 @@
+"""Streams with TLS below connections: what the peer sent arrives, however the stream ends."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+import trio
+import trio.testing
+
+from tests.wsapi.helpers import frame, request
+from tests.wsapi.trio_helpers import PlainStream, serving, socket_streams, trio_test, until
+from wsapi.frames import Opcode
+from wsapi.trio._transports import start_tls
+from wsapi.trio.connection import Connection
+from wsapi.trio.server import ServerConnection
+from wsproto_fast import Protocol, Side
+
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+
+NORMAL_CLOSURE = (1000).to_bytes(2, "big")
+
+
+class Mute(PlainStream):
+    """A stream that can't send any more as soon as it is told."""
+
+    mute = False
+    refused = 0
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.mute:
+            self.refused += 1
+            raise trio.BrokenResourceError
+        await super().send_all(data)
+
+
+@trio_test
+async def test_close_arrives_after_sending_has_failed(tls: Contexts) -> None:
+    one, other = socket_streams()
+    mute = Mute(one)
+    raw = trio.SSLStream(other, tls[0], server_side=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(raw.do_handshake)
+        stream = await start_tls(mute, tls[1], "localhost")
+        connection = Connection(nursery, stream, Protocol(Side.CLIENT))
+        nursery.start_soon(connection.aclose)
+        assert await raw.receive_some()
+        mute.mute = True
+        await raw.send_all(frame(Opcode.PING, b""))
+        await until(lambda: mute.refused)
+        for opcode, payload in ((Opcode.TEXT, b"more"), (Opcode.CLOSE, NORMAL_CLOSURE)):
+            await trio.testing.wait_all_tasks_blocked()
+            await raw.send_all(frame(opcode, payload))
+        await other.aclose()
+    assert connection.close_code == 1000
+
+
+@trio_test
+async def test_sending_fails(tls: Contexts) -> None:
+    one, other = socket_streams()
+    mute = Mute(one)
+    raw = trio.SSLStream(other, tls[0], server_side=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(raw.do_handshake)
+        stream = await start_tls(mute, tls[1], "localhost")
+        connection = Connection(nursery, stream, Protocol(Side.CLIENT))
+        mute.mute = True
+        await connection.send("lost")
+        await connection.wait_closed()
+        await other.aclose()
+    assert isinstance(connection.protocol.close_exc.__cause__, trio.BrokenResourceError)
+
+
+@trio_test
+async def test_close_arrives_though_the_peer_sends_more(tls: Contexts) -> None:
+    made: list[ServerConnection] = []
+
+    async def handler(connection: ServerConnection) -> None:
+        made.append(connection)
+        await connection.send(bytes(12_000))
+        async for _ in connection:
+            pass
+
+    async with serving(handler, ssl=tls[0], compression=None) as (server, _):
+        listener = server.listeners[0].socket
+        # Room for all that the server sends, while the client has room for little.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
+        sock = trio.socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await sock.connect(listener.getsockname())
+        raw = trio.SSLStream(trio.SocketStream(sock), tls[1], server_hostname="localhost")
+        await raw.send_all(request())
+        received = bytearray(await raw.receive_some(1))
+        await raw.send_all(frame(Opcode.CLOSE, NORMAL_CLOSURE, masked=True))
+        await until(lambda: made and made[0]._ended)
+        for _ in range(3):
+            await trio.testing.wait_all_tasks_blocked()
+            await raw.send_all(frame(Opcode.PONG, b"", masked=True))
+        while data := await raw.receive_some():
+            received += data
+        await raw.aclose()
+        assert received.endswith(bytes(100) + frame(Opcode.CLOSE, NORMAL_CLOSURE))
+        await made[0].wait_closed()
