@@ -123,6 +123,14 @@ def test_front_ends_do_not_import_each_other(front_end: str) -> None:
         assert not [name for name in any_imported(path) if name.startswith(others)]
 
 
+@pytest.mark.parametrize(
+    "path", sorted((SRC / "wsapi" / "_shared").glob("*.py")), ids=lambda path: path.name
+)
+def test_shared_modules_import_no_front_end(path: Path) -> None:
+    front_ends = tuple(f"wsapi.{front_end}" for front_end in FRONT_ENDS)
+    assert not [name for name in imported(path) if name.startswith((*front_ends, *FRONT_ENDS))]
+
+
 def without_interface(text: str) -> str:
     """Remove signatures and docstrings: for readers' sake they repeat each other on purpose."""
     lines = text.splitlines()

@@ -66,7 +66,7 @@ _HOMES = (
     "client",
     "server",
     "version",
-    "_reconnection",
+    "_shared.reconnection",
 )
 
 _CONNECTION = (

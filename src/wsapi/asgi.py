@@ -25,8 +25,8 @@ from wsproto_fast.headers import parse_subprotocol
 from wsproto_fast.http11 import Request, Response
 from wsproto_fast.typing import Subprotocol
 
-from ._connection import FAILURE
-from ._options import CONNECTION_OPTIONS
+from ._shared.connection import FAILURE
+from ._shared.options import CONNECTION_OPTIONS
 from .asyncio._pump import DRAIN, SLOW_PATH
 from .asyncio.server import AcceptedConnection
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from wsproto_fast import ClientProtocol
 from wsproto_fast._aliases import fallback
 
-from ._reconnection import (
+from ._shared.reconnection import (
     backoff,
     process_exception,
 )

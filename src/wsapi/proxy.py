@@ -27,7 +27,7 @@ from wsproto_fast.headers import build_authorization_basic, build_host
 from wsproto_fast.http11 import USER_AGENT, Request, Response
 from wsproto_fast.uri import WebSocketURI
 
-from ._connection import forget_frames
+from ._shared.connection import forget_frames
 
 __all__ = ["ConnectProtocol", "Proxy", "get_proxy", "parse_proxy"]
 

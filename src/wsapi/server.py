@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from wsproto_fast import ServerProtocol
 from wsproto_fast._aliases import fallback
 
-from ._basic_auth import BasicAuth
+from ._shared.basic_auth import BasicAuth
 
 __all__ = [
     "BasicAuth",

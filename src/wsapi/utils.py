@@ -9,7 +9,7 @@ from wsproto_fast import apply_mask
 from wsproto_fast._aliases import fallback
 from wsproto_fast.wsproto.utilities import ACCEPT_GUID, generate_accept_token, generate_nonce
 
-from ._server import format_address
+from ._shared.server import format_address
 
 __all__ = ["GUID", "accept_key", "apply_mask", "generate_key", "get_socket_name"]
 

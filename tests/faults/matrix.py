@@ -16,7 +16,7 @@ from tests.faults import runtimes
 from tests.faults.cases import LONG, SHORT, SIDES, SLACK, Case, Side, make
 from tests.faults.proxy import FaultProxy, Flow
 from tests.faults.workload import Account, AppEnd, End, judge, run_client, run_server
-from wsapi._connection import BaseConnection
+from wsapi._shared.connection import BaseConnection
 from wsapi.exceptions import InvalidHandshake
 from wsproto_fast import Protocol
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.wsapi.helpers import port_of
-from wsapi._authentication import Challenge, Digest, parse_challenges
+from wsapi._shared.authentication import Challenge, Digest, parse_challenges
 from wsapi.asyncio.client import connect
 from wsapi.exceptions import InvalidHeaderFormat, InvalidStatus
 

@@ -10,9 +10,9 @@ import pytest
 import wsapi.asyncio.client as asyncio_client
 import wsapi.sync.client as sync_client
 import wsapi.trio.client as trio_client
-from wsapi._client import BaseConnect, ClientSide, TransportNames, unix_arguments
-from wsapi._connection import _FOREIGN_METHODS
-from wsapi._options import CLIENT_OPTIONS, defaults
+from wsapi._shared.client import BaseConnect, ClientSide, TransportNames, unix_arguments
+from wsapi._shared.connection import _FOREIGN_METHODS
+from wsapi._shared.options import CLIENT_OPTIONS, defaults
 from wsapi.proxy import parse_proxy
 from wsapi.uri import parse_uri
 

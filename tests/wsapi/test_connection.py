@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from wsapi._client import ClientSide
-from wsapi._connection import (
+from wsapi._shared.client import ClientSide
+from wsapi._shared.connection import (
     BaseConnection,
     FragmentedMessage,
     SkippedBroadcasts,
     concurrent_receiver,
 )
-from wsapi._server import finish
+from wsapi._shared.server import finish
 from wsapi.exceptions import ConcurrencyError, ConnectionClosedError, InvalidState
 from wsapi.uri import parse_uri
 from wsproto_fast import ClientProtocol, Protocol, Request, ServerProtocol, Side, State
@@ -64,7 +64,9 @@ class TestConnection:
         ) * 3
         assert (connection.request, connection.response) == (None, None)
         assert (connection.ping_interval, connection.close_timeout) == (20, 3)
-        assert repr(connection) == f"<wsapi._connection.BaseConnection OPEN id={protocol.id}>"
+        assert (
+            repr(connection) == f"<wsapi._shared.connection.BaseConnection OPEN id={protocol.id}>"
+        )
 
     def test_logger_is_made_when_it_is_used(self, caplog: pytest.LogCaptureFixture) -> None:
         connection = BaseConnection(Protocol(Side.CLIENT))

@@ -11,8 +11,8 @@ from typing import Any
 import jedi
 import pytest
 
-from wsapi import _options
-from wsapi._options import CLIENT_OPTIONS, CONNECTION_OPTIONS, SERVER_OPTIONS, Option
+from wsapi._shared import options
+from wsapi._shared.options import CLIENT_OPTIONS, CONNECTION_OPTIONS, SERVER_OPTIONS, Option
 
 FRONT_ENDS = ["asyncio", "sync", "trio"]
 MODULES = [
@@ -57,7 +57,7 @@ def test_signatures_agree_with_the_table(
     parameters = inspect.signature(taker).parameters
     assert {
         name: parameters[name].default for name in parameters.keys() & table.keys()
-    } == _options.defaults(table)
+    } == options.defaults(table)
     assert {parameters[name].kind for name in table} == {inspect.Parameter.KEYWORD_ONLY}
     assert all(parameters[name].annotation is not inspect.Parameter.empty for name in parameters)
 
@@ -102,7 +102,7 @@ def test_parameters_are_documented(module: str) -> None:
 
 def test_arguments() -> None:
     def paint(uri: str, *, size: int = 1, **kwargs: Any) -> dict[str, Any]:
-        return _options.arguments(locals())
+        return options.arguments(locals())
 
     assert paint("it", size=2, colour="blue") == {"size": 2, "colour": "blue"}
     assert paint("it") == {"size": 1}

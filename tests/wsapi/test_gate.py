@@ -2,7 +2,7 @@
 
 import threading
 
-from wsapi._gate import Gate
+from wsapi._shared.gate import Gate
 
 
 def test_turns_are_taken_in_order() -> None:

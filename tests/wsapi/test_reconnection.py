@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.wsapi.helpers import port_of, serving, until, uri_of
-from wsapi._reconnection import Reconnection
+from wsapi._shared.reconnection import Reconnection
 from wsapi.asyncio.client import connect
 from wsapi.asyncio.server import Server, ServerConnection
 from wsapi.client import backoff, process_exception

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from wsapi._target import MAX_REDIRECTS, Target
+from wsapi._shared.target import MAX_REDIRECTS, Target
 from wsapi.datastructures import Headers
 from wsapi.exceptions import InvalidStatus, InvalidURI, SecurityError
 from wsapi.http11 import Response
@@ -105,7 +105,7 @@ def test_number_of_requests() -> None:
 
 @pytest.mark.parametrize("variable", ["WSAPI_MAX_REDIRECTS", "WEBSOCKETS_MAX_REDIRECTS"])
 def test_number_of_requests_from_environment(variable: str) -> None:
-    code = "from wsapi._target import MAX_REDIRECTS; print(MAX_REDIRECTS)"
+    code = "from wsapi._shared.target import MAX_REDIRECTS; print(MAX_REDIRECTS)"
     environment = os.environ | {variable: "1_3"}
     output = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
     assert output == "13\n"

@@ -152,8 +152,9 @@ print(*sorted(name for name in sys.modules if name.startswith("wsapi.")))
     assert python(code, "-I").split() == [
         f"wsapi.{name}"
         for name in (
-            "_basic_auth",
-            "_reconnection",
+            "_shared",
+            "_shared.basic_auth",
+            "_shared.reconnection",
             "client",
             "datastructures",
             "exceptions",

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from wsapi._options import SERVER_OPTIONS, defaults
-from wsapi._server import (
+from wsapi._shared.options import SERVER_OPTIONS, defaults
+from wsapi._shared.server import (
     BaseServer,
     ServerSettings,
     ServerSide,

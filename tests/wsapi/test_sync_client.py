@@ -24,7 +24,7 @@ from tests.wsapi.sync_helpers import (
     serving,
     uri_of,
 )
-from wsapi._gate import gate
+from wsapi._shared.gate import gate
 from wsapi.exceptions import ConnectionClosed, InvalidURI
 from wsapi.sync.client import (
     ClientConnection,

@@ -30,7 +30,7 @@ from tests.wsapi.trio_helpers import (
     until,
     virtual_time_test,
 )
-from wsapi._schedule import MAX_OUTDATED
+from wsapi._shared.schedule import MAX_OUTDATED
 from wsapi.exceptions import (
     ConcurrencyError,
     ConnectionClosed,

@@ -26,13 +26,13 @@ from wsproto_fast.http11 import USER_AGENT
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from wsproto_fast.uri import WebSocketURI
 
-from .. import _checks
-from .._client import BaseConnect, ClientSide, TransportNames, unix_arguments
-from .._connection import FAILURE, closing, forget_frames
-from .._gate import gate
-from .._options import Limits, arguments
-from .._reconnection import backoff, process_exception
-from .._target import MAX_REDIRECTS
+from .._shared import checks
+from .._shared.client import BaseConnect, ClientSide, TransportNames, unix_arguments
+from .._shared.connection import FAILURE, closing, forget_frames
+from .._shared.gate import gate
+from .._shared.options import Limits, arguments
+from .._shared.reconnection import backoff, process_exception
+from .._shared.target import MAX_REDIRECTS
 from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy
 from .connection import Connection, StandIn
 
@@ -311,7 +311,7 @@ class connect(BaseConnect[ClientConnection]):
         **kwargs: Unpack[_TransportOptions],
     ) -> None:
         super().__init__(uri, arguments(locals()), ClientConnection)
-        _checks.check_write_limit(write_limit)
+        checks.check_write_limit(write_limit)
         self._connection_options["write_limit"] = write_limit
         self._connection: ClientConnection | None = None
 

@@ -29,10 +29,10 @@ from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState
 from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike
 
-from .._connection import SkippedBroadcasts, closing, forget_frames
-from .._coroutines import AsyncConnection, AsyncFragments
-from .._liveness import network_silence
-from .._options import Limits
+from .._shared.connection import SkippedBroadcasts, closing, forget_frames
+from .._shared.coroutines import AsyncConnection, AsyncFragments
+from .._shared.liveness import network_silence
+from .._shared.options import Limits
 from ..limits import MAX_BACKLOG
 from ._pump import DRAIN, SLOW_PATH, Pump
 

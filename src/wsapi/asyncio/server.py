@@ -17,11 +17,11 @@ from wsproto_fast.frames import CloseCode
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
-from .. import _checks
-from .._basic_auth import basic_auth
-from .._connection import FAILURE
-from .._options import AnswerLater, Limits, arguments
-from .._server import BaseServer, ServerSettings, ServerSide, check_listening
+from .._shared import checks
+from .._shared.basic_auth import basic_auth
+from .._shared.connection import FAILURE
+from .._shared.options import AnswerLater, Limits, arguments
+from .._shared.server import BaseServer, ServerSettings, ServerSide, check_listening
 from .connection import Connection, StandIn, broadcast
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
@@ -410,9 +410,9 @@ def serve(
         TypeError, ValueError: If an argument isn't acceptable.
     """
     settings = ServerSettings(handler, locals(), ServerConnection)
-    _checks.check_write_limit(write_limit)
+    checks.check_write_limit(write_limit)
     settings.connection_options["write_limit"] = write_limit
-    transport: dict[str, Any] = _checks.check_names(
+    transport: dict[str, Any] = checks.check_names(
         "serve", kwargs, _TransportOptions.__annotations__
     )
     transport |= {"sock": sock, "ssl": ssl}

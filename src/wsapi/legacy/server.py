@@ -23,8 +23,8 @@ from wsproto_fast.headers import parse_subprotocol, validate_subprotocols
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, StatusLike, Subprotocol
 
-from .._options import SERVER_OPTIONS, defaults
-from .._server import ServerSettings
+from .._shared.options import SERVER_OPTIONS, defaults
+from .._shared.server import ServerSettings
 from ..asyncio.connection import StandIn
 from ..asyncio.server import AcceptedConnection, Server
 from .exceptions import AbortHandshake

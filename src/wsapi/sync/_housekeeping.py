@@ -15,7 +15,7 @@ import threading
 from math import inf
 from time import monotonic
 
-from .._schedule import Schedule
+from .._shared.schedule import Schedule
 from ._inbox import Inbox, set_inbox
 from ._pump import READ, WRITE, Pump
 

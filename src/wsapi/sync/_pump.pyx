@@ -18,7 +18,7 @@ from wsproto_fast._sender cimport OPEN, PreparedMessage
 
 from ._wire cimport Wire
 
-from .._liveness import network_silence
+from .._shared.liveness import network_silence
 
 from wsproto_fast import check_close
 from wsproto_fast.exceptions import ConcurrencyError

@@ -25,12 +25,12 @@ from wsproto_fast.http11 import USER_AGENT
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from wsproto_fast.uri import WebSocketURI
 
-from .._client import BaseConnect, ClientSide, TransportNames, unix_arguments
-from .._connection import FAILURE, closing, forget_frames
-from .._gate import gate
-from .._options import Limits, arguments
-from .._reconnection import backoff, process_exception
-from .._target import MAX_REDIRECTS
+from .._shared.client import BaseConnect, ClientSide, TransportNames, unix_arguments
+from .._shared.connection import FAILURE, closing, forget_frames
+from .._shared.gate import gate
+from .._shared.options import Limits, arguments
+from .._shared.reconnection import backoff, process_exception
+from .._shared.target import MAX_REDIRECTS
 from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy
 from ._channel import Channel, Deadline
 from .connection import Connection

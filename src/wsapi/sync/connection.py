@@ -20,8 +20,8 @@ from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState
 from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike
 
-from .._connection import BaseConnection, FragmentedMessage, SkippedBroadcasts, closing
-from .._options import Limits
+from .._shared.connection import BaseConnection, FragmentedMessage, SkippedBroadcasts, closing
+from .._shared.options import Limits
 from ..limits import MAX_BACKLOG
 from . import _housekeeping  # noqa: F401 # connections need the inbox that it sets
 from ._pump import Pump

@@ -22,11 +22,11 @@ from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
-from .. import _checks
-from .._basic_auth import basic_auth_sync
-from .._connection import FAILURE
-from .._options import Limits, arguments
-from .._server import BaseServer, ServerSettings, ServerSide, check_listening, finish
+from .._shared import checks
+from .._shared.basic_auth import basic_auth_sync
+from .._shared.connection import FAILURE
+from .._shared.options import Limits, arguments
+from .._shared.server import BaseServer, ServerSettings, ServerSide, check_listening, finish
 from ._channel import Channel, Deadline
 from .connection import Connection, broadcast
 
@@ -486,7 +486,7 @@ def serve(
         OSError: If it can't listen there.
     """
     settings = ServerSettings(handler, locals(), ServerConnection, awaitables=False)
-    transport: dict[str, Any] = _checks.check_names(
+    transport: dict[str, Any] = checks.check_names(
         "serve", kwargs, _TransportOptions.__annotations__
     )
     if "ssl_context" in transport:

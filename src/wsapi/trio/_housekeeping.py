@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._schedule import Schedule
+from .._shared.schedule import Schedule
 
 if TYPE_CHECKING:
     from ._link import Link

@@ -20,9 +20,9 @@ from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike
 
 from .. import limits
-from .._connection import SkippedBroadcasts, closing, concurrent_receiver
-from .._coroutines import AsyncFragments
-from .._options import Limits
+from .._shared.connection import SkippedBroadcasts, closing, concurrent_receiver
+from .._shared.coroutines import AsyncFragments
+from .._shared.options import Limits
 from ..limits import MAX_BACKLOG
 from ._link import Link
 from ._transports import find_socket

@@ -11,8 +11,8 @@ import trio
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
-from .._options import AnswerLater, Limits, arguments
-from .._routing import AsyncRouter, prepare_route
+from .._shared.options import AnswerLater, Limits, arguments
+from .._shared.routing import AsyncRouter, prepare_route
 from .server import Server, ServerConnection, serve, unix_serve
 
 if TYPE_CHECKING:

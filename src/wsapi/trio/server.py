@@ -18,10 +18,10 @@ from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
-from .._basic_auth import basic_auth
-from .._connection import FAILURE
-from .._options import SERVER_OPTIONS, AnswerLater, Limits, arguments, defaults
-from .._server import BaseServer, ServerSettings, ServerSide, check_listening
+from .._shared.basic_auth import basic_auth
+from .._shared.connection import FAILURE
+from .._shared.options import SERVER_OPTIONS, AnswerLater, Limits, arguments, defaults
+from .._shared.server import BaseServer, ServerSettings, ServerSide, check_listening
 from ._transports import start_tls
 from .connection import Connection, broadcast
 

@@ -17,7 +17,7 @@ import pytest
 from tests.wsapi.conformance.driver import Driver, Ws, until_closed
 from tests.wsapi.conformance.raw import RawPeer
 from tests.wsapi.helpers import PING, TEXT
-from wsapi import _liveness
+from wsapi._shared import liveness
 from wsapi.protocol import State
 
 IN_NAMESPACE = "WSAPI_TEST_OWN_NETWORK"
@@ -66,13 +66,13 @@ class FakeSocket:
     ],
 )
 def test_silence(fields: dict[str, int], silence: float) -> None:
-    assert _liveness.network_silence(FakeSocket(**fields)) == silence
+    assert liveness.network_silence(FakeSocket(**fields)) == silence
 
 
 def test_silence_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _liveness.network_silence(None) is None
-    monkeypatch.setattr(_liveness, "sys", SimpleNamespace(platform="elsewhere"))
-    assert _liveness.network_silence(FakeSocket(state=7)) is None
+    assert liveness.network_silence(None) is None
+    monkeypatch.setattr(liveness, "sys", SimpleNamespace(platform="elsewhere"))
+    assert liveness.network_silence(FakeSocket(state=7)) is None
 
 
 @contextlib.asynccontextmanager
@@ -113,7 +113,7 @@ async def test_peer_that_is_there(driver: Driver, tls: Any, secure: bool) -> Non
 async def test_peer_that_is_gone(
     driver: Driver, tls: Any, secure: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_liveness, "_INFO", FakeInfo(1, 0, 1, 30_000))
+    monkeypatch.setattr(liveness, "_INFO", FakeInfo(1, 0, 1, 30_000))
     async with paused(driver, tls if secure else None) as (ws, _):
         await ws.wait_closed()
         assert ws.close_code == 1006
@@ -124,7 +124,7 @@ async def test_peer_that_is_gone(
 async def test_peer_of_which_nothing_is_known(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_liveness, "sys", SimpleNamespace(platform="elsewhere"))
+    monkeypatch.setattr(liveness, "sys", SimpleNamespace(platform="elsewhere"))
     async with paused(driver) as (ws, peer):
         for _ in range(8):
             assert (await peer.read_message())[0] == PING

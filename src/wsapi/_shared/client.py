@@ -19,12 +19,12 @@ from wsproto_fast.http11 import Response
 from wsproto_fast.typing import LoggerLike, PathLike
 from wsproto_fast.uri import WebSocketURI, parse_uri
 
-from . import _checks
-from ._connection import BaseConnection
-from ._options import CLIENT_OPTIONS
-from ._reconnection import Reconnection, one_line
-from ._target import Target
-from .proxy import Proxy, parse_proxy, select_proxy
+from ..proxy import Proxy, parse_proxy, select_proxy
+from . import checks
+from .connection import BaseConnection
+from .options import CLIENT_OPTIONS
+from .reconnection import Reconnection, one_line
+from .target import Target
 
 __all__ = ["BaseConnect", "ClientSide", "TransportNames", "unix_arguments"]
 
@@ -86,7 +86,7 @@ class BaseConnect(Generic[ConnectionT]):
         names = self.names
         transport: set[str] = {names.ready, "path", *names.places, *names.tls, *names.proxy_tls}
         transport |= names.tcp
-        _checks.check_names("connect", options, {*CLIENT_OPTIONS, *transport, *self.own_options})
+        checks.check_names("connect", options, {*CLIENT_OPTIONS, *transport, *self.own_options})
         self._options: dict[str, Any] = {
             name: value
             for name, value in options.items()
@@ -101,28 +101,28 @@ class BaseConnect(Generic[ConnectionT]):
         self._check_transport(self._target.parsed.secure)
         origin, extensions = options["origin"], options["extensions"]
         subprotocols, max_size = options["subprotocols"], options["max_size"]
-        _checks.check_header("origin", origin)
-        _checks.check_extensions(extensions, ["get_request_params", "process_response_params"])
-        _checks.check_subprotocols(subprotocols)
-        if _checks.check_compression(options["compression"]):
+        checks.check_header("origin", origin)
+        checks.check_extensions(extensions, ["get_request_params", "process_response_params"])
+        checks.check_subprotocols(subprotocols)
+        if checks.check_compression(options["compression"]):
             extensions = enable_client_permessage_deflate(extensions)
         self.user_agent_header = options["user_agent_header"]
-        _checks.check_header("user_agent_header", self.user_agent_header)
+        checks.check_header("user_agent_header", self.user_agent_header)
         self.proxy = options["proxy"]
         if isinstance(self.proxy, str):
             self._check_proxy(parse_proxy(self.proxy))
         elif self.proxy is not True and self.proxy is not None:
             raise TypeError(f"proxy must be a URL, True or None, not {self.proxy!r}")
         self.process_exception = options["process_exception"]
-        _checks.check_callable("process_exception", self.process_exception, optional=False)
+        checks.check_callable("process_exception", self.process_exception, optional=False)
         self.reconnect_delays = options["reconnect_delays"]
-        _checks.check_callable("reconnect_delays", self.reconnect_delays, optional=False)
+        checks.check_callable("reconnect_delays", self.reconnect_delays, optional=False)
         self.open_timeout = options["open_timeout"]
-        self._connection_options = _checks.check_connection_options(options)
+        self._connection_options = checks.check_connection_options(options)
         logger = options["logger"]
-        _checks.check_logger(logger)
+        checks.check_logger(logger)
         self.logger: LoggerLike = default_logger("client") if logger is None else logger
-        _checks.check_callable("create_connection", options["create_connection"])
+        checks.check_callable("create_connection", options["create_connection"])
         self._connection_class = options["create_connection"] or connection_class
         self.one_connecting = options["one_connecting"]
         if not isinstance(self.one_connecting, bool):
@@ -140,7 +140,7 @@ class BaseConnect(Generic[ConnectionT]):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        _checks.check_overrides(cls, cls._foreign_methods)
+        checks.check_overrides(cls, cls._foreign_methods)
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in self._foreign_settings:
@@ -357,9 +357,9 @@ class BaseConnect(Generic[ConnectionT]):
         """Check the options that say where to connect and how."""
         options, names = self._options, self.names
         if "address" in names.places:
-            _checks.check_address(options.get("address"))
+            checks.check_address(options.get("address"))
         else:
-            _checks.check_port(options.get("port"))
+            checks.check_port(options.get("port"))
         elsewhere = (*names.places, "path")
         if self._is_ready() and any(options.get(name) is not None for name in elsewhere):
             raise ValueError(
@@ -376,9 +376,9 @@ class BaseConnect(Generic[ConnectionT]):
         for name in (*names.tls, *names.proxy_tls):
             value = options.get(name)
             if name.endswith("_hostname"):
-                _checks.check_instance(name, value, str, "a str")
+                checks.check_instance(name, value, str, "a str")
             elif name.endswith("_timeout"):
-                _checks.check_instance(name, value, (int, float), "a number of seconds")
+                checks.check_instance(name, value, (int, float), "a number of seconds")
                 if value is not None and value <= 0:
                     raise ValueError(f"{name} must be positive or None; got {value}")
 

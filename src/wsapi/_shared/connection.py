@@ -18,9 +18,9 @@ from wsproto_fast.frames import MAX_FRAGMENTS, CloseCode, State
 from wsproto_fast.http11 import Request, Response
 from wsproto_fast.typing import DataLike, LoggerLike, Subprotocol
 
-from ._checks import check_backlog, check_overrides
-from ._options import CONNECTION_OPTIONS, Limits
-from .limits import given_up
+from ..limits import given_up
+from .checks import check_backlog, check_overrides
+from .options import CONNECTION_OPTIONS, Limits
 
 __all__ = [
     "FAILURE",

@@ -23,8 +23,8 @@ from wsproto_fast.frames import State
 from wsproto_fast.http11 import Request, Response
 from wsproto_fast.typing import LoggerLike, StatusLike, Subprotocol
 
-from . import _checks
-from ._connection import BaseConnection, forget_frames
+from . import checks
+from .connection import BaseConnection, forget_frames
 
 __all__ = [
     "BaseServer",
@@ -78,11 +78,11 @@ class ServerSettings(Generic[ConnectionT]):
         awaitables: bool = True,
     ) -> None:
         extensions, subprotocols = options["extensions"], options["subprotocols"]
-        _checks.check_callable("handler", handler, optional=False)
-        _checks.check_origins(options["origins"])
-        _checks.check_extensions(extensions, ["process_request_params"])
-        _checks.check_subprotocols(subprotocols)
-        if _checks.check_compression(options["compression"]):
+        checks.check_callable("handler", handler, optional=False)
+        checks.check_origins(options["origins"])
+        checks.check_extensions(extensions, ["process_request_params"])
+        checks.check_subprotocols(subprotocols)
+        if checks.check_compression(options["compression"]):
             extensions = enable_server_permessage_deflate(extensions)
         for name in (
             "select_subprotocol",
@@ -90,18 +90,18 @@ class ServerSettings(Generic[ConnectionT]):
             "process_response",
             "create_connection",
         ):
-            _checks.check_callable(name, options[name])
+            checks.check_callable(name, options[name])
         self.awaitables = awaitables
         self.select_subprotocol = options["select_subprotocol"]
         self.process_request = options["process_request"]
         self.process_response = options["process_response"]
-        _checks.check_header("server_header", options["server_header"])
+        checks.check_header("server_header", options["server_header"])
         self.server_header = options["server_header"] or None
         self.open_timeout = options["open_timeout"]
         self.close_timeout = options["close_timeout"]
-        self.connection_options = _checks.check_connection_options(options)
+        self.connection_options = checks.check_connection_options(options)
         logger = options["logger"]
-        _checks.check_logger(logger)
+        checks.check_logger(logger)
         self.logger: LoggerLike = default_logger("server") if logger is None else logger
         self.connection_class = options["create_connection"] or connection_class
         self._engine_options: dict[str, Any] = {
@@ -132,7 +132,7 @@ class ServerSettings(Generic[ConnectionT]):
             assert connection is not None
             subprotocol: Subprotocol | None = select_subprotocol(connection, offered)
             if subprotocol is not None:
-                _checks.check_subprotocols([subprotocol])
+                checks.check_subprotocols([subprotocol])
             return subprotocol
 
         protocol = ServerProtocol(**self._engine_options, select_subprotocol=select)
@@ -319,15 +319,15 @@ def check_listening(host: object, port: int | None, options: dict[str, Any]) -> 
     Raises:
         TypeError, ValueError: If one isn't acceptable.
     """
-    _checks.check_port(port)
-    _checks.check_instance("ssl", options.get("ssl"), ssl_module.SSLContext, "an SSLContext")
+    checks.check_port(port)
+    checks.check_instance("ssl", options.get("ssl"), ssl_module.SSLContext, "an SSLContext")
     sock = options.get("sock")
-    _checks.check_instance("sock", sock, socket.socket, "a socket")
+    checks.check_instance("sock", sock, socket.socket, "a socket")
     if (sock is not None or "path" in options) and (host is not None or port is not None):
         raise ValueError("host and port must be None when sock or path says where to listen")
     if "path" in options:
         path = options["path"]
-        _checks.check_instance("path", path, (str, bytes, os.PathLike), "a str, bytes, path-like")
+        checks.check_instance("path", path, (str, bytes, os.PathLike), "a str, bytes, path-like")
         if (path is None) == (sock is None):
             raise ValueError("exactly one of path and sock must be given")
         if path is not None:

@@ -15,7 +15,7 @@ from wsproto_fast import check_settings
 from wsproto_fast.datastructures import Headers
 from wsproto_fast.headers import validate_subprotocols
 
-from ._options import CONNECTION_OPTIONS
+from .options import CONNECTION_OPTIONS
 
 __all__ = [
     "check_address",

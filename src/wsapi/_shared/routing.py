@@ -16,7 +16,7 @@ from wsproto_fast.exceptions import InvalidHeader
 from wsproto_fast.http11 import Request, Response
 from wsproto_fast.typing import StatusLike
 
-from ._checks import check_callable
+from .checks import check_callable
 
 if TYPE_CHECKING:
     from werkzeug.routing import Map

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from wsproto_fast.http11 import SERVER, USER_AGENT, Response
 
-from ._reconnection import backoff, process_exception
+from .reconnection import backoff, process_exception
 
 __all__ = [
     "CLIENT_OPTIONS",

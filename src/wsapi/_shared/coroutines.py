@@ -13,7 +13,7 @@ from wsproto_fast.exceptions import InvalidState
 from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike
 
-from ._connection import BaseConnection, FragmentedMessage
+from .connection import BaseConnection, FragmentedMessage
 
 __all__ = ["AsyncConnection", "AsyncFragments"]
 

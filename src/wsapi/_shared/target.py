@@ -14,7 +14,7 @@ from wsproto_fast.datastructures import Headers, HeadersLike
 from wsproto_fast.exceptions import InvalidStatus, InvalidURI, SecurityError
 from wsproto_fast.uri import WebSocketURI, parse_uri
 
-from ._authentication import Digest
+from .authentication import Digest
 
 __all__ = ["MAX_REDIRECTS", "Target"]
 
