@@ -19,7 +19,7 @@ from trio.lowlevel import wait_readable, wait_writable
 
 import wsproto_fast
 
-from .._connection import forget_frames
+from .._shared.connection import forget_frames
 
 __all__ = [
     "Carrier",
