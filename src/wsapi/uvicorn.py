@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from typing import Any, Protocol
 
 from wsproto_fast import ServerProtocol
 from wsproto_fast.extensions.permessage_deflate import enable_server_permessage_deflate
 
+from ._shared.tls import keep_errors_apart
 from .asgi import ASGIApplication, ASGIConnection, HeaderPairs
 
 __all__ = ["WebSocketProtocol"]
@@ -35,6 +37,7 @@ class _Config(Protocol):
     ws_ping_interval: float | None
     ws_ping_timeout: float | None
     ws_per_message_deflate: bool
+    ssl: ssl.SSLContext | None
 
     @property
     def asgi_version(self) -> str: ...
@@ -67,6 +70,9 @@ class WebSocketProtocol(ASGIConnection):
     ) -> None:
         if not config.loaded:
             config.load()
+        if config.ssl is not None:
+            # For those that come after this one.
+            keep_errors_apart(config.ssl)
         app: ASGIApplication = config.loaded_app
         super().__init__(
             app,

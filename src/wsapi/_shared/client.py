@@ -25,6 +25,7 @@ from .connection import BaseConnection
 from .options import CLIENT_OPTIONS
 from .reconnection import Reconnection, one_line
 from .target import Target
+from .tls import keep_errors_apart
 
 __all__ = ["BaseConnect", "ClientSide", "TransportNames", "unix_arguments"]
 
@@ -327,6 +328,7 @@ class BaseConnect(Generic[ConnectionT]):
             if self._default_context is None:
                 self._default_context = ssl_module.create_default_context()
             options["ssl"] = self._default_context
+        keep_errors_apart(options["ssl"])
         if options.get("server_hostname") is None:
             options["server_hostname"] = host
         return options

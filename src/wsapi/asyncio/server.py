@@ -22,6 +22,7 @@ from .._shared.basic_auth import basic_auth
 from .._shared.connection import FAILURE
 from .._shared.options import AnswerLater, Limits, arguments
 from .._shared.server import BaseServer, ServerSettings, ServerSide, check_listening
+from .._shared.tls import keep_errors_apart
 from .connection import Connection, StandIn, broadcast
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
@@ -418,6 +419,7 @@ def serve(
     transport |= {"sock": sock, "ssl": ssl}
     check_listening(host, port, transport)
     if ssl is not None:
+        keep_errors_apart(ssl)
         if settings.open_timeout:
             transport.setdefault("ssl_handshake_timeout", settings.open_timeout)
         if settings.close_timeout:

@@ -22,6 +22,7 @@ from .._shared.basic_auth import basic_auth
 from .._shared.connection import FAILURE
 from .._shared.options import SERVER_OPTIONS, AnswerLater, Limits, arguments, defaults
 from .._shared.server import BaseServer, ServerSettings, ServerSide, check_listening
+from .._shared.tls import keep_errors_apart
 from ._transports import start_tls
 from .connection import Connection, broadcast
 
@@ -381,6 +382,8 @@ async def serve(
     server = Server(listeners, handler, settings.logger)
     server._settings = settings
     server._ssl = ssl
+    if ssl is not None:
+        keep_errors_apart(ssl)
     await server.serve_forever(task_status)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.wsapi.conformance.driver import Driver, Ws, echo, until_closed
-from tests.wsapi.conformance.raw import RawPeer
+from tests.wsapi.conformance.raw import RawPeer, SecurePeer
 from tests.wsapi.helpers import untrusted
 from wsapi.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidMessage
 
@@ -220,3 +220,23 @@ async def test_unix_socket(driver: Driver, tls: Contexts, tmp_path: Path) -> Non
             assert ws.request.headers["Host"] == "localhost"
             await ws.send("x")
             assert await ws.recv() == "x"
+
+
+async def test_errors_of_another_connection(driver: Driver, tls: Contexts) -> None:
+    """OpenSSL's errors are a thread's: who answers close_notify by an alert ends nobody else."""
+    async with driver.serve(echo, ssl=tls[0]) as server:
+        async with driver.connect(server.uri(host="localhost", tls=True), ssl=tls[1]) as ws:
+            async with driver.raw_client(server, tls=tls[1]) as peer:
+                assert isinstance(peer, SecurePeer)
+                await peer.write(0x8, b"\x03\xe8")
+                assert await driver.sock_recv(peer.sock, 65536)  # nothing of it is processed
+                await driver.settle()
+                peer.incoming.write_eof()
+                with pytest.raises(ssl.SSLError):
+                    peer.tls.read(1)
+                assert peer.outgoing.pending  # an alert
+                await driver.sock_sendall(peer.sock, peer.outgoing.read())
+                await driver.settle()
+            for i in range(5):
+                await ws.send(str(i))
+                assert await ws.recv() == str(i)
