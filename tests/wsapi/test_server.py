@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,9 +51,10 @@ def requested(settings: ServerSettings[ServerSide]) -> ServerSide:
 
 
 def answer(
-    connection: ServerSide, settings: ServerSettings[ServerSide], *, closing: Any = bool
+    connection: ServerSide, settings: ServerSettings[ServerSide], *, closing: bool = False
 ) -> Response:
-    return finish(connection._answer(settings, closing))
+    connection.server = SimpleNamespace(_closing=closing)
+    return finish(connection._answer(settings))
 
 
 class TestServerSide:
@@ -128,7 +130,7 @@ class TestServerSide:
 
         chosen = settings(process_request=process_request, awaitables=True)
         connection = requested(chosen)
-        assert asyncio.run(connection._answer(chosen, bool)).status_code == 403
+        assert asyncio.run(connection._answer(chosen)).status_code == 403
 
     def test_coroutines_where_nobody_awaits_them(self, caplog: pytest.LogCaptureFixture) -> None:
         async def process_request(connection: ServerSide, request: Request) -> None:
@@ -143,17 +145,19 @@ class TestServerSide:
 
     def test_shutting_down(self) -> None:
         chosen = settings(process_response=nothing)
-        response = answer(requested(chosen), chosen, closing=lambda: True)
+        response = answer(requested(chosen), chosen, closing=True)
         assert (response.status_code, response.body) == (503, b"Server is shutting down.\n")
 
     def test_shutting_down_meanwhile(self) -> None:
-        closing = iter([False, True])
-        chosen = settings(process_response=nothing)
-        assert answer(requested(chosen), chosen, closing=lambda: next(closing)).status_code == 503
+        def close(connection: Any, *_: object) -> None:
+            connection.server._closing = True
+
+        chosen = settings(process_response=close)
+        assert answer(requested(chosen), chosen).status_code == 503
 
     def test_refusal_while_shutting_down(self) -> None:
         chosen = settings(process_request=lambda connection, _: connection.respond(403, "no\n"))
-        assert answer(requested(chosen), chosen, closing=lambda: True).status_code == 403
+        assert answer(requested(chosen), chosen, closing=True).status_code == 403
 
     def test_response_that_cannot_be_sent(self, caplog: pytest.LogCaptureFixture) -> None:
         chosen = settings()

@@ -167,12 +167,16 @@ class ServerSide(BaseConnection):
                     self.request = event
         return self.request is not None
 
-    async def _answer(self, settings: ServerSettings[Any], closing: Callable[[], bool]) -> Response:
+    def _is_late(self) -> bool:
+        """Tell whether the server is closing by now."""
+        closing: bool = self.server._closing
+        return closing
+
+    async def _answer(self, settings: ServerSettings[Any]) -> Response:
         """Return the response to the request.
 
         Args:
             settings: How the server answers.
-            closing: Tells whether the server is closing by now.
         """
         protocol, request = self.protocol, self.request
         assert request is not None
@@ -180,12 +184,12 @@ class ServerSide(BaseConnection):
         if settings.process_request is not None:
             response = await self._call("process_request", settings, request)
         if response is None:
-            response = self._shutting_down() if closing() else protocol.accept(request)
+            response = self._shutting_down() if self._is_late() else protocol.accept(request)
         if settings.process_response is not None:
             replacement = await self._call("process_response", settings, request, response)
             if replacement is not None:
                 response = replacement
-        if response.status_code == 101 and closing():
+        if response.status_code == 101 and self._is_late():
             response = self._shutting_down()
         return response
 
@@ -283,6 +287,7 @@ class BaseServer(Generic[ConnectionT]):
         self.handler = handler
         self.logger: LoggerLike = default_logger("server") if logger is None else logger
         self._connections: set[ConnectionT] = set()
+        self._closing = False  # what isn't answered yet is refused
 
     @property
     def connections(self) -> set[ConnectionT]:

@@ -124,7 +124,7 @@ class ServerConnection(AcceptedConnection):
         server._connections.add(self)
         self._set_timeouts(monotonic(), server._settings.open_timeout)
         self._pump.update()
-        if server._closing is not None:
+        if server._closing:
             self._refuse()  # its TLS handshake ended after the server was closed
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -137,7 +137,7 @@ class ServerConnection(AcceptedConnection):
     async def handshake(self) -> None:
         """Answer the opening handshake."""
         server = self.server
-        self._respond(await self._answer(server._settings, server._is_closing))
+        self._respond(await self._answer(server._settings))
 
 
 class Server(BaseServer[ServerConnection]):
@@ -164,7 +164,7 @@ class Server(BaseServer[ServerConnection]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handlers: set[asyncio.Task[None]] = set()
         self._settings: ServerSettings[ServerConnection]  # set by serve()
-        self._closing: asyncio.Task[None] | None = None
+        self._close_task: asyncio.Task[None] | None = None
         self._close_waiter: asyncio.Future[None] | None = None
 
     # ------------------------------------------------------------------ life cycle
@@ -173,7 +173,7 @@ class Server(BaseServer[ServerConnection]):
         return self._start().__await__()
 
     async def _start(self) -> Self:
-        if self._server is None and self._closing is None:
+        if self._server is None and not self._closing:
             self._loop = asyncio.get_running_loop()
             self._server = await self._create_server(self)
             for sock in self._server.sockets:
@@ -205,7 +205,7 @@ class Server(BaseServer[ServerConnection]):
 
     def is_serving(self) -> bool:
         """Tell whether the server accepts connections."""
-        return self._server is not None and self._closing is None and self._server.is_serving()
+        return self._server is not None and not self._closing and self._server.is_serving()
 
     async def start_serving(self) -> None:
         """Start accepting connections, after ``serve(..., start_serving=False)``."""
@@ -214,7 +214,7 @@ class Server(BaseServer[ServerConnection]):
     async def serve_forever(self) -> None:
         """Accept connections until the server is closed; cancelling this closes it."""
         try:
-            if self._closing is None and not self._started().is_serving():
+            if not self._closing and not self._started().is_serving():
                 await self._started().start_serving()
             await self.wait_closed()
         except asyncio.CancelledError:
@@ -224,13 +224,10 @@ class Server(BaseServer[ServerConnection]):
 
     def _started(self) -> asyncio.Server:
         if self._server is None:
-            raise RuntimeError(NOT_STARTED if self._closing is None else "server is closed")
+            raise RuntimeError(NOT_STARTED if not self._closing else "server is closed")
         return self._server
 
     # ------------------------------------------------------------------ connections
-
-    def _is_closing(self) -> bool:
-        return self._closing is not None
 
     def _start_handler(self, connection: ServerConnection) -> None:
         task = connection.loop.create_task(self._handle(connection))
@@ -287,10 +284,11 @@ class Server(BaseServer[ServerConnection]):
         """
         # Rather than fail later, in the background.
         check_close(code, reason)
-        if self._closing is None:
-            self._closing = self.get_loop().create_task(
+        if not self._closing:
+            self._close_task = self.get_loop().create_task(
                 self._close(close_connections, code, reason)
             )
+            self._closing = True
             if self._close_waiter is not None:
                 self._close_waiter.set_result(None)
 
@@ -330,12 +328,12 @@ class Server(BaseServer[ServerConnection]):
 
     async def wait_closed(self) -> None:
         """Wait until the server is closed and its handlers have finished."""
-        if self._closing is None:
+        if not self._closing:
             if self._close_waiter is None:
                 self._close_waiter = self.get_loop().create_future()
             await asyncio.shield(self._close_waiter)
-            assert self._closing is not None
-        await asyncio.shield(self._closing)
+        assert self._close_task is not None
+        await asyncio.shield(self._close_task)
 
 
 def serve(

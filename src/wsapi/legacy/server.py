@@ -212,7 +212,10 @@ class WebSocketServerProtocol(WebSocketCommonProtocol, AcceptedConnection):
 
     async def handshake(self) -> None:
         """Answer the opening handshake."""
-        self._respond(await self._answer(_settings, lambda: not self.ws_server.is_serving()))
+        self._respond(await self._answer(_settings))
+
+    def _is_late(self) -> bool:
+        return not self.ws_server.is_serving()
 
     async def _early_response(self, request: Request) -> Response | None:
         try:

@@ -109,10 +109,9 @@ class ServerConnection(ServerSide, Connection):
             if pump.lost or protocol.close_expected():
                 return
             pump.progress(inf)
-        closing = self.server._closing.is_set
         pump.enter()
         try:
-            self._respond(finish(self._answer(settings, closing)))
+            self._respond(finish(self._answer(settings)))
         finally:
             pump.leave()
 
@@ -151,7 +150,6 @@ class Server(BaseServer[ServerConnection]):
         self._threads: set[threading.Thread] = set()
         self._shutting: set[threading.Thread] = set()  # those that wait for the others
         self._opening: set[socket.socket] = set()  # in their TLS handshake
-        self._closing = threading.Event()
         self._stopped = threading.Event()  # nothing is accepted any more
         self._serving: threading.Thread | None = None
         self._ringer: socket.socket | None = None  # ends its sleep
@@ -192,7 +190,7 @@ class Server(BaseServer[ServerConnection]):
         bell, ringer = socket.socketpair()
         with selectors.DefaultSelector() as selector, bell, ringer:
             with self._lock:
-                if self._closing.is_set():
+                if self._ending():
                     return
                 if self._serving is not None:
                     raise RuntimeError("serve_forever() is running already")
@@ -206,12 +204,12 @@ class Server(BaseServer[ServerConnection]):
                     self._accept()
             finally:
                 with self._lock:
-                    if self._closing.is_set():
+                    if self._closing:
                         self._stopped.set()
                     self._serving = self._ringer = None
 
     def _ending(self) -> bool:
-        return self._closing.is_set() or self._deferred is not None
+        return self._closing or self._deferred is not None
 
     def _accept(self) -> None:
         """Accept the connections that wait."""
@@ -323,7 +321,7 @@ class Server(BaseServer[ServerConnection]):
             return None
         with self._lock:
             self._connections.add(connection)
-        if self._closing.is_set():
+        if self._closing:
             connection._refuse()
         return connection
 
@@ -364,8 +362,8 @@ class Server(BaseServer[ServerConnection]):
                     self._ringer.send(b"\0")
                 return
             self._shutting.add(thread)
-            first = not self._closing.is_set()
-            self._closing.set()
+            first = not self._closing
+            self._closing = True
             if self._ringer is not None:
                 self._ringer.send(b"\0")
             else:

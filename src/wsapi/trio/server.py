@@ -97,7 +97,7 @@ class ServerConnection(ServerSide, Connection):
             ):
                 return
             await self._wait()
-        self._respond(await self._answer(server._settings, server._is_closing))
+        self._respond(await self._answer(server._settings))
 
     def _respond(self, response: Response) -> bool:
         sent = super()._respond(response)
@@ -135,7 +135,6 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
         self._ssl: ssl_module.SSLContext | None = None
         self._nursery: trio.Nursery | None = None  # of connections, and what serves them
         self._accepting = trio.CancelScope()
-        self._closing = False
         self._tasks: set[trio.lowlevel.Task] = set()
         self._tls_handshakes: set[trio.CancelScope] = set()
         self._idle = trio.lowlevel.ParkingLot()  # for the end of tasks
@@ -170,9 +169,6 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
             self.logger.info("server closed")
 
     # ------------------------------------------------------------------ connections
-
-    def _is_closing(self) -> bool:
-        return self._closing
 
     async def _serve_stream(self, stream: trio.abc.Stream) -> None:
         """Serve a connection, in a task of its own."""
