@@ -1,7 +1,45 @@
 """For `from wsproto_fast cimport ...`.
 
-Stable are all of Listener, `Protocol.send_memory`, the opcodes, and what these classes have in Python. Other `cdef`
-members may change with any version; a program that is compiled against one version runs with no other.
+Stable are what these classes have in Python, all of Listener, the names below, and of Protocol these C methods, for
+drivers (what moves bytes between a transport and the engine) and programs that are compiled. They cost no Python
+call. `now` is the current time in seconds, of any clock that doesn't go back.
+
+In:
+
+| C method of Protocol | does | in Python |
+|---|---|---|
+| `process_buffer(size, now)` | process what `get_buffer()` was filled with; return activity bits | `buffer_updated()` |
+| `wants_reading()` | tell whether to go on reading | `reading_wanted` |
+| `has_ended()` | tell whether the end of the stream was received | |
+| `has_fragment()` | tell whether `pop_fragment()` would return something | |
+| `pop_message(decode, now)` | return the next message, or None | `next_message()` |
+| `pop_fragment(decode, now)` | return the next fragment and whether it ends its message, or None | `next_fragment()` |
+| `can_process_kept()` | tell whether compressed input was kept that there is room for now | |
+| `process_kept(now)` | process it; return activity bits | `receive_kept()` |
+| `has_acknowledged_pings()` | tell whether `acknowledged_pings()` would return something | |
+
+Out:
+
+| C method of Protocol | does | in Python |
+|---|---|---|
+| `is_open()` | tell whether messages can be sent | `state is State.OPEN` |
+| `is_sending_fragments()` | tell whether a fragmented message was begun and not ended | |
+| `send_message(message, text, compress)` | send a message; return activity bits | `send()` |
+| `send_prepared_message(message, compress)` | the same for a PreparedMessage | `send_prepared()` |
+| `send_memory(opcode, data, size)` | the same for OP_TEXT or OP_BINARY in memory | |
+| `output_left()` | return the number of bytes to send | `output_size` |
+| `pop_output()` | return and forget a piece of them, without a copy; empty if there is none | `take_output()` |
+
+Time:
+
+| C method of Protocol | does | in Python |
+|---|---|---|
+| `last_time()` | return the time that was told last | |
+| `next_deadline()` | return when `handle_timeout()` is due; infinite if never | `next_timeout()` |
+| `wants_network_silence()` | tell whether it would look at its second argument | `network_silence_wanted` |
+
+What raises in Python raises here, and what doesn't doesn't. Other `cdef` members may change with any version. A
+program that is compiled against one version runs with no other.
 """
 
 from ._client cimport ClientProtocol
@@ -9,5 +47,10 @@ from ._deflate cimport PerMessageDeflate
 from ._frames cimport OP_BINARY, OP_CONT, OP_TEXT, Frame
 from ._listener cimport Listener
 from ._protocol cimport Protocol
-from ._sender cimport PreparedMessage
+
+# Activity bits; see activity.py.
+from ._queue cimport ATTENTION, FLUSH, FRAGMENT, MESSAGE, OUTPUT
+
+# Transport actions, which `Protocol.transport_action` tells.
+from ._sender cimport ABORT, CLOSE, HALF_CLOSE, KEEP, PreparedMessage
 from ._server cimport ServerProtocol

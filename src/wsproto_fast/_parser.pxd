@@ -49,8 +49,10 @@ cdef class Parser(Sender):
     cdef const unsigned char* _rest  # what follows the frame being processed
     cdef Py_ssize_t _rest_size
 
+    # --- for compiled drivers; see __init__.pxd ---
+    cdef int process_buffer(self, Py_ssize_t size, double now) except -1
+
     cdef int _set_max_size(self, max_size) except -1
-    cdef int _buffer_updated(self, Py_ssize_t size, double now) except -1
     cdef int _receive_direct(self, Py_ssize_t size) except -1
     cdef int _receive(self, const unsigned char* data, Py_ssize_t size) except -1
     cdef Py_ssize_t _receive_frames(self, const unsigned char* data, Py_ssize_t size) except -1

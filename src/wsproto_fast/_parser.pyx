@@ -151,9 +151,9 @@ cdef class Parser(Sender):
         Raises:
             ValueError: If the buffer hasn't got so much room.
         """
-        return self._buffer_updated(size, self._time(now))
+        return self.process_buffer(size, self._time(now))
 
-    cdef int _buffer_updated(self, Py_ssize_t size, double now) except -1:
+    cdef int process_buffer(self, Py_ssize_t size, double now) except -1:
         cdef Py_ssize_t room = self._handed_out
         if self._calling:
             raise RuntimeError("a callback can't have more data processed")

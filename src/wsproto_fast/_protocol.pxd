@@ -2,7 +2,7 @@
 """The state machine of one connection; see _protocol.pyx."""
 
 from ._receiver cimport Receiver
-from ._sender cimport PreparedMessage
+from ._sender cimport OPEN, PreparedMessage
 
 
 cdef class Protocol(Receiver):
@@ -33,8 +33,50 @@ cdef class Protocol(Receiver):
     cdef bint _message_cut          # a message ended before its last frame, or wasn't valid after the end
     cdef bint _closing_started      # the clock of the closing handshake runs
 
-    # --- for programs that are compiled: stable ---
+    # --- for compiled drivers and programs; see __init__.pxd ---
+    cdef int send_message(self, message, text, compress) except -1
+    cdef int send_prepared_message(self, PreparedMessage message, compress) except -1
     cdef int send_memory(self, int opcode, const void* data, Py_ssize_t size) except -1
+    cdef double next_deadline(self) noexcept
+    cdef bint wants_network_silence(self) noexcept
+
+    # What only looks costs a compiled driver no call.
+
+    cdef inline double last_time(self) noexcept:
+        """Return the time that was told last, in seconds."""
+        return self._now
+
+    cdef inline bint is_open(self) noexcept:
+        """Tell whether messages can be sent: the state is OPEN."""
+        return self._state == OPEN
+
+    cdef inline bint has_ended(self) noexcept:
+        """Tell whether nothing more is to be read: the end of the stream was received."""
+        return self._eof_received
+
+    cdef inline bint is_sending_fragments(self) noexcept:
+        """Tell whether a fragmented message was begun, and no other message can be sent before its end."""
+        return self._sending_opcode != 0
+
+    cdef inline bint has_fragment(self) noexcept:
+        """Tell whether ``pop_fragment`` would return something."""
+        return self._queue is not None and self._queue.frames != 0
+
+    cdef inline bint has_acknowledged_pings(self) noexcept:
+        """Tell whether ``acknowledged_pings`` would return something."""
+        return self._acknowledged is not None
+
+    cdef inline bint can_process_kept(self) noexcept:
+        """Tell whether something was kept, compressed, and there is room for it: time for ``process_kept``."""
+        return self._kept is not None and self._has_room()
+
+    cdef inline Py_ssize_t output_left(self) noexcept:
+        """Return the number of bytes that wait to be sent."""
+        return self._output.size
+
+    cdef inline bytes pop_output(self):
+        """Return and forget a piece of what is to be sent, without a copy; nothing if nothing waits."""
+        return self._output.take()
 
     # --- for the opening handshake, which subclasses add ---
     cdef int _receive_handshake_eof(self) except -1
@@ -42,15 +84,11 @@ cdef class Protocol(Receiver):
     cdef int _set_open(self) except -1
     cdef int _set_handshake_failed(self, exc) except -1
 
-    cdef double _next_deadline(self) noexcept
     cdef int _handle_timeout(self, double now, double silence) except -1
-    cdef bint _network_silence_wanted(self) noexcept
     cdef int _keepalive_began(self) except -1
     cdef int _look_for_life(self) noexcept
     cdef int _received_close(self, bytes payload) except -1
     cdef int _received_pong(self, bytes payload) except -1
-    cdef int _send(self, message, text, compress) except -1
-    cdef int _send_prepared(self, PreparedMessage message, compress) except -1
     cdef int _pending(self) noexcept
     cdef int _require_state(self, bint closing_too) except -1
     cdef int _fail(self, int code, str reason) except -1

@@ -258,10 +258,10 @@ cdef class Protocol(Receiver):
 
     def next_timeout(self) -> float | None:
         """Return the time at which ``handle_timeout`` must be called; None if there is no such time."""
-        cdef double deadline = self._next_deadline()
+        cdef double deadline = self.next_deadline()
         return None if deadline == INFINITY else deadline
 
-    cdef double _next_deadline(self) noexcept:
+    cdef double next_deadline(self) noexcept:
         if self._kept is not None and not self._discarding and self._has_room():
             return self._now
         return min(
@@ -275,10 +275,10 @@ cdef class Protocol(Receiver):
 
         A Ping waits for an answer that won't be read, since ``reading_wanted`` is false.
         """
-        return self._network_silence_wanted()
+        return self.wants_network_silence()
 
-    cdef bint _network_silence_wanted(self) noexcept:
-        return self._pong_deadline != INFINITY and not self._reading_wanted()
+    cdef bint wants_network_silence(self) noexcept:
+        return self._pong_deadline != INFINITY and not self.wants_reading()
 
     def handle_timeout(self, now: float | None = None, network_silence: float | None = None) -> int:
         """Do what is due at ``now``; return the activity bits.
@@ -311,7 +311,7 @@ cdef class Protocol(Receiver):
             self._activity |= ATTENTION
         if self._pong_deadline <= now:
             late = now - self._pong_deadline
-            if not self._reading_wanted():
+            if not self.wants_reading():
                 # The Pong may be among what isn't read because the application is slow.
                 if not silence >= now - self._keepalive_sent:
                     self._repeat_keepalive()
@@ -330,7 +330,7 @@ cdef class Protocol(Receiver):
             if self._pong_deadline == INFINITY:
                 self._send_keepalive()
             else:
-                if not self._reading_wanted() and silence < now - self._keepalive_sent:
+                if not self.wants_reading() and silence < now - self._keepalive_sent:
                     # The peer's host has it; whether it is still there, another one tells.
                     self._repeat_keepalive()
                 self._ping_time = now + self._ping_interval
@@ -553,9 +553,9 @@ cdef class Protocol(Receiver):
             InvalidState: If the connection isn't open.
             ConcurrencyError: If a fragmented message is being sent.
         """
-        return self._send(message, text, compress)
+        return self.send_message(message, text, compress)
 
-    cdef int _send(self, message, text, compress) except -1:
+    cdef int send_message(self, message, text, compress) except -1:
         cdef int opcode
         if self._state != OPEN:
             self._require_state(False)
@@ -580,9 +580,9 @@ cdef class Protocol(Receiver):
             message: Message.
             compress: As in ``send``; so are return values and exceptions.
         """
-        return self._send_prepared(message, compress)
+        return self.send_prepared_message(message, compress)
 
-    cdef int _send_prepared(self, PreparedMessage message, compress) except -1:
+    cdef int send_prepared_message(self, PreparedMessage message, compress) except -1:
         cdef PerMessageDeflate deflate
         if self._state != OPEN:
             self._require_state(False)
@@ -640,7 +640,7 @@ cdef class Protocol(Receiver):
         if self._extensions is None and self._state == OPEN and not self._sending_opcode and not self._debug():
             self._write_frame(opcode, True, 0, data, size)
             return self._pending()
-        return self._send((<const char*>data)[:size], opcode == OP_TEXT, None)
+        return self.send_message((<const char*>data)[:size], opcode == OP_TEXT, None)
 
     cdef int _pending(self) noexcept:
         cdef int activity = OUTPUT

@@ -12,11 +12,13 @@ cdef class Receiver(Parser):
     cdef MessageQueue _queue
     cdef Listener _listener         # with one the queue holds unfinished messages only
 
-    cdef object _next_message(self, object decode, double now)
-    cdef object _next_fragment(self, object decode, double now)
+    # --- for compiled drivers; see __init__.pxd ---
+    cdef bint wants_reading(self) noexcept
+    cdef object pop_message(self, object decode, double now)
+    cdef object pop_fragment(self, object decode, double now)
+    cdef int process_kept(self, double now) except -1
+
     cdef int _require_queue(self) except -1
-    cdef int _take_kept(self, double now) except -1
-    cdef bint _reading_wanted(self) noexcept
     cdef bint _gives_frames(self) noexcept
     cdef bint _is_unwanted(self) noexcept
     cdef int _deliver(self, object payload, int opcode, bint fin) except -1

@@ -456,9 +456,9 @@ cdef class Receiver(Parser):
         Args:
             now: Current time.
         """
-        return self._take_kept(self._time(now))
+        return self.process_kept(self._time(now))
 
-    cdef int _take_kept(self, double now) except -1:
+    cdef int process_kept(self, double now) except -1:
         self._now = now
         self._activity = 0
         if self._kept is not None and self._has_room():
@@ -470,9 +470,9 @@ cdef class Receiver(Parser):
     @property
     def reading_wanted(self) -> bool:
         """Whether the driver should go on reading from the network (flow control)."""
-        return self._reading_wanted()
+        return self.wants_reading()
 
-    cdef bint _reading_wanted(self) noexcept:
+    cdef bint wants_reading(self) noexcept:
         if self._kept is not None and not self._discarding:
             return False
         if self._listener is not None:
@@ -500,9 +500,9 @@ cdef class Receiver(Parser):
 
         A binary message that ``decode=True`` can't decode fails the connection with 1007.
         """
-        return self._next_message(decode, self._time(now))
+        return self.pop_message(decode, self._time(now))
 
-    cdef object _next_message(self, object decode, double now):
+    cdef object pop_message(self, object decode, double now):
         cdef object message
         self._require_queue()
         self._now = now
@@ -525,9 +525,9 @@ cdef class Receiver(Parser):
 
         After a first fragment, ``next_message`` skips the rest of that message.
         """
-        return self._next_fragment(decode, self._time(now))
+        return self.pop_fragment(decode, self._time(now))
 
-    cdef object _next_fragment(self, object decode, double now):
+    cdef object pop_fragment(self, object decode, double now):
         cdef object fragment
         self._require_queue()
         self._now = now

@@ -21,9 +21,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.math cimport INFINITY
 
-from wsproto_fast._protocol cimport Protocol
-from wsproto_fast._queue cimport ATTENTION, FLUSH, FRAGMENT, MESSAGE
-from wsproto_fast._sender cimport CLOSE, OPEN, PreparedMessage
+from wsproto_fast cimport ATTENTION, CLOSE, FLUSH, FRAGMENT, MESSAGE, PreparedMessage, Protocol
 
 from wsproto_fast.exceptions import ConcurrencyError
 
@@ -161,18 +159,18 @@ cdef class Pump:
         if self.opening:
             connection._update_opening()
         self._flush()
-        if protocol._acknowledged is not None:
+        if protocol.has_acknowledged_pings():
             connection._acknowledge_pings()
         if protocol.transport_action != self._action:
             self._action = protocol.transport_action
             connection._act(self._action)
         if self._lost:
             return 0
-        if protocol._reading_wanted() == self.reading_paused:
+        if protocol.wants_reading() == self.reading_paused:
             connection._update_reading()
         # A timer that is set for an earlier time stays: it costs less to find that nothing is due than to
         # set another one.
-        deadline = protocol._next_deadline()
+        deadline = protocol.next_deadline()
         if deadline < self.timer_time:
             connection._set_timer(deadline)
 
@@ -184,15 +182,15 @@ cdef class Pump:
         if self._listening:
             self._in_turn = True
             try:
-                activity = self._protocol._buffer_updated(nbytes, monotonic())
+                activity = self._protocol.process_buffer(nbytes, monotonic())
             finally:
                 self._in_turn = False
         else:
-            activity = self._protocol._buffer_updated(nbytes, monotonic())
+            activity = self._protocol.process_buffer(nbytes, monotonic())
         self._wrote = False
         if activity & ATTENTION:
             self._update()
-            if self._listening and self._protocol._kept is not None:
+            if self._listening:
                 self._go_on_listening()
         if self._callback is not None and (
             activity & MESSAGE or (activity & FRAGMENT and self.streaming)
@@ -202,19 +200,19 @@ cdef class Pump:
                 self._wake()
             finally:
                 self._in_turn = False
-        if self._protocol._output.size and not self._flush_scheduled and not self._lost:
+        if self._protocol.output_left() and not self._flush_scheduled and not self._lost:
             self._flush()
 
     def go_on_listening(self) -> None:
         """Call back with what waits since the network didn't take the answers."""
-        if self._listening and self._protocol._kept is not None and not self._lost:
+        if self._listening:
             self._go_on_listening()
 
     cdef int _go_on_listening(self) except -1:
-        while self._protocol._kept is not None and self._protocol._has_room() and not self._lost:
+        while not self._lost and self._protocol.can_process_kept():
             self._in_turn = True
             try:
-                self._protocol._take_kept(monotonic())
+                self._protocol.process_kept(monotonic())
             finally:
                 self._in_turn = False
             self._update()
@@ -239,12 +237,12 @@ cdef class Pump:
         cdef Protocol protocol = self._protocol
         # Failing to decode fails the connection.
         cdef bint may_fail = decode is not None or not protocol.validate_text
-        message = protocol._next_message(decode, <double>monotonic() if may_fail else protocol._now)
+        message = protocol.pop_message(decode, <double>monotonic() if may_fail else protocol.last_time())
         if self.reading_paused:
-            if protocol._kept is not None:
-                self._take_kept()
+            if protocol.can_process_kept():
+                self._process_kept()
                 if message is None:
-                    message = protocol._next_message(decode, protocol._now)
+                    message = protocol.pop_message(decode, protocol.last_time())
             self._connection._update_reading()
         if message is None and may_fail:
             self.update()
@@ -252,20 +250,20 @@ cdef class Pump:
 
     def take_fragment(self, decode):
         """Return the next fragment and whether it is the last one of its message, or None."""
-        fragment = self._protocol._next_fragment(decode, monotonic())
+        fragment = self._protocol.pop_fragment(decode, monotonic())
         if self.reading_paused:
-            if self._protocol._kept is not None:
-                self._take_kept()
+            if self._protocol.can_process_kept():
+                self._process_kept()
                 if fragment is None:
-                    fragment = self._protocol._next_fragment(decode, self._protocol._now)
+                    fragment = self._protocol.pop_fragment(decode, self._protocol.last_time())
             self._connection._update_reading()
         if fragment is None:
             self.update()
         return fragment
 
-    cdef int _take_kept(self) except -1:
+    cdef int _process_kept(self) except -1:
         """Pass on what waits since the queue was full."""
-        if self._protocol._has_room() and self._protocol._take_kept(monotonic()) & ATTENTION:
+        if self._protocol.process_kept(monotonic()) & ATTENTION:
             self._update()
 
     def concurrent_receiver(self, name: str) -> ConcurrencyError:
@@ -286,7 +284,7 @@ cdef class Pump:
             raise self._protocol.close_exc
         if self.reading_paused:
             self._connection._update_reading()
-        if not self._in_turn and self._protocol._output.size:
+        if not self._in_turn and self._protocol.output_left():
             self._flush()
         self._wrote = False
         self.receiver = name
@@ -317,8 +315,7 @@ cdef class Pump:
     def close(self):
         self.receiver = None
         self._callback = self._context = None
-        if self._protocol._queue is not None:
-            self._protocol._queue.reader_waiting = False
+        self._protocol.stop_waiting()
 
     def add_done_callback(self, callback, *, context):
         self._callback = callback
@@ -374,13 +371,13 @@ cdef class Pump:
             the message wasn't sent because it isn't str or bytes-like, a fragmented one is being sent,
             or the connection isn't open.
         """
-        if self._protocol._state != OPEN or self.sending_fragments or not isinstance(
+        if not self._protocol.is_open() or self.sending_fragments or not isinstance(
             message, (bytes, str, bytearray, memoryview)
         ):
             return SLOW_PATH
         if self.exposed and self.is_gone():
             return SLOW_PATH
-        self._sent(self._protocol._send(message, text, compress))
+        self._sent(self._protocol.send_message(message, text, compress))
         return DRAIN if self.writing_paused else NOTHING
 
     def send_nowait(self, message, text, compress) -> bool:
@@ -389,7 +386,7 @@ cdef class Pump:
             raise self._protocol.close_exc
         if self.exposed:
             self.is_gone()
-        self._sent(self._protocol._send(message, text, compress))
+        self._sent(self._protocol.send_message(message, text, compress))
         return not self.writing_paused
 
     cdef int _sent(self, int activity) except -1:
@@ -419,13 +416,13 @@ cdef class Pump:
         """
         if self.exposed:
             self.is_gone()
-        if self._protocol._state == OPEN and not self._lost:
+        if self._protocol.is_open() and not self._lost:
             if self.writing_paused and self._protocol.limit_backlog(
                 self._connection._transport.get_write_buffer_size(), limit
             ):
                 self._update()
                 return False
-            if self._protocol._send_prepared(message, compress) & ATTENTION:
+            if self._protocol.send_prepared_message(message, compress) & ATTENTION:
                 self._update()
             else:
                 self._flush()
@@ -445,10 +442,10 @@ cdef class Pump:
 
     cdef int _flush(self) except -1:
         cdef bytes piece
-        if self.exposed and self._protocol._output.size and self.is_gone():
+        if self.exposed and self._protocol.output_left() and self.is_gone():
             return 0
-        while self._protocol._output.size:
-            piece = self._protocol._output.take()
+        while self._protocol.output_left():
+            piece = self._protocol.pop_output()
             if self.descriptor < 0 or not self._write_past(piece):
                 self._hand_over(piece)
 

@@ -12,9 +12,7 @@ from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.math cimport INFINITY
 
-from wsproto_fast._protocol cimport Protocol
-from wsproto_fast._queue cimport ATTENTION, FLUSH, MESSAGE
-from wsproto_fast._sender cimport OPEN, PreparedMessage
+from wsproto_fast cimport ATTENTION, FLUSH, MESSAGE, PreparedMessage, Protocol
 
 from ._wire cimport Wire
 
@@ -82,11 +80,11 @@ cdef class Pump(Wire):
             if timeout is not None:
                 deadline = self._deadline(timeout)
             while True:
-                message = protocol._next_message(decode, <double>monotonic() if may_fail else protocol._now)
-                if protocol._kept is not None:
-                    self._take_kept()
+                message = protocol.pop_message(decode, <double>monotonic() if may_fail else protocol.last_time())
+                if protocol.can_process_kept():
+                    self._process_kept()
                     if message is None:
-                        message = protocol._next_message(decode, protocol._now)
+                        message = protocol.pop_message(decode, protocol.last_time())
                 if message is not None:
                     self._reader = self._owner
                     return message
@@ -99,7 +97,7 @@ cdef class Pump(Wire):
                     if self._read(deadline):
                         raise TimeoutError(f"timed out in {timeout:.1f}s")
                 except BaseException:
-                    protocol._queue.reader_waiting = False
+                    protocol.stop_waiting()
                     raise
                 finally:
                     self._receiver = NOBODY
@@ -129,11 +127,11 @@ cdef class Pump(Wire):
             if timeout is not None:
                 deadline = self._deadline(timeout)
             while True:
-                fragment = protocol._next_fragment(decode, monotonic())
-                if protocol._kept is not None:
-                    self._take_kept()
+                fragment = protocol.pop_fragment(decode, monotonic())
+                if protocol.can_process_kept():
+                    self._process_kept()
                     if fragment is None:
-                        fragment = protocol._next_fragment(decode, protocol._now)
+                        fragment = protocol.pop_fragment(decode, protocol.last_time())
                 if fragment is not None:
                     self._receiver = NOBODY if fragment[1] else STREAMING
                     return fragment
@@ -146,7 +144,7 @@ cdef class Pump(Wire):
                     if self._read(deadline):
                         raise TimeoutError(f"timed out in {timeout:.1f}s")
                 except BaseException:
-                    protocol._queue.reader_waiting = False
+                    protocol.stop_waiting()
                     raise
                 finally:
                     self._taking = False
@@ -156,9 +154,9 @@ cdef class Pump(Wire):
             self._stop_reading()
             self._unlock()
 
-    cdef int _take_kept(self) except -1:
+    cdef int _process_kept(self) except -1:
         """Pass on what waits since the queue was full."""
-        if self._protocol._has_room() and self._protocol._take_kept(monotonic()) & ATTENTION:
+        if self._protocol.process_kept(monotonic()) & ATTENTION:
             self._update()
 
     def stop_streaming(self) -> None:
@@ -199,10 +197,10 @@ cdef class Pump(Wire):
             return False
         self._lock()
         try:
-            if self._protocol._state != OPEN:
+            if not self._protocol.is_open():
                 return False
             self._check_fragments()
-            activity = self._protocol._send(message, text, compress)
+            activity = self._protocol.send_message(message, text, compress)
             if activity & ATTENTION:
                 self._update()
             if (
@@ -263,7 +261,7 @@ cdef class Pump(Wire):
             self.leave()
 
     cdef int _check_fragments(self) except -1:
-        if self._protocol._sending_opcode:
+        if self._protocol.is_sending_fragments():
             raise ConcurrencyError("cannot call send while another thread is already running send")
 
     def drain(self) -> None:
@@ -293,13 +291,13 @@ cdef class Pump(Wire):
         """
         self._lock()
         try:
-            if self._protocol._state == OPEN and not self._lost:
+            if self._protocol.is_open() and not self._lost:
                 if self._piece is not None and self._protocol.limit_backlog(
                     PyBytes_GET_SIZE(self._piece) - self._piece_sent, limit
                 ):
                     self._update()
                     return False
-                self._protocol._send_prepared(message, compress)
+                self._protocol.send_prepared_message(message, compress)
                 self._update()
                 if self._failure is not None:
                     raise self._failure
@@ -439,8 +437,8 @@ cdef class Pump(Wire):
             if self._timer_time <= now:
                 self._timer_time = INFINITY
                 if not self._lost:
-                    if protocol._next_deadline() <= now:
-                        silence = network_silence(self.socket) if protocol._network_silence_wanted() else None
+                    if protocol.next_deadline() <= now:
+                        silence = network_silence(self.socket) if protocol.wants_network_silence() else None
                         protocol.handle_timeout(now, silence)
                     self._update()
                     self._notify()

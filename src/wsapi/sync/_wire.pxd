@@ -4,7 +4,7 @@
 cimport cython
 from libc.stdint cimport uint64_t
 
-from wsproto_fast._protocol cimport Protocol
+from wsproto_fast cimport Protocol
 
 from ._inbox cimport Inbox
 from ._tls cimport TLS

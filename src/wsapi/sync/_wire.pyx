@@ -30,9 +30,7 @@ from libc.math cimport INFINITY, ceil
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
 
-from wsproto_fast._protocol cimport Protocol
-from wsproto_fast._queue cimport ATTENTION
-from wsproto_fast._sender cimport ABORT, CLOSE, HALF_CLOSE, KEEP
+from wsproto_fast cimport ABORT, ATTENTION, CLOSE, HALF_CLOSE, KEEP, Protocol
 
 from ._inbox cimport current_inbox
 from ._tls cimport TLS
@@ -351,12 +349,12 @@ cdef class Wire:
         cdef Py_ssize_t size = NOTHING_THERE
         cdef object failure = None
         cdef object buffer
-        if self._reading or self._lost or self._chores or self._protocol._eof_received:
+        if self._reading or self._lost or self._chores or self._protocol.has_ended():
             return self._wait(deadline)
         if self._early is not None:
             self._take_early()
             return False
-        if self._protocol._output.size:
+        if self._protocol.output_left():
             self._flush(False)
             if self._lost or self._chores:
                 return False
@@ -387,7 +385,7 @@ cdef class Wire:
             if self._failure is not None and not self._lost:
                 self._end_reading()
             self._notify()
-        if size == INTERRUPTED or (size > 0 and self._protocol._queue.frames == 0):
+        if size == INTERRUPTED or (size > 0 and not self._protocol.has_fragment()):
             # Unless there are messages, the caller comes back without having run any Python code.
             self._handle_signals()
         return size == TIMED_OUT
@@ -452,7 +450,7 @@ cdef class Wire:
         return size > 0
 
     cdef bint _reading_wanted(self) noexcept:
-        return self._protocol._reading_wanted() and not self._protocol._eof_received
+        return self._protocol.wants_reading() and not self._protocol.has_ended()
 
     cdef int _end_reading(self) except -1:
         """Read what is left after writing failed, and lose the connection."""
@@ -474,7 +472,7 @@ cdef class Wire:
         if self._tls is not None:
             return self._received_encrypted(size, now)
         if size:
-            activity = self._protocol._buffer_updated(size, now)
+            activity = self._protocol.process_buffer(size, now)
         else:
             activity = self._protocol.receive_eof(now)
         if activity & ATTENTION:
@@ -519,7 +517,7 @@ cdef class Wire:
         """Do what follows from a change in the engine."""
         cdef Protocol protocol = self._protocol
         cdef double deadline
-        if protocol._acknowledged is not None:
+        if protocol.has_acknowledged_pings():
             for waiter, _ in protocol.acknowledged_pings():
                 self._events.append(waiter[0])
                 self._chores = True
@@ -529,7 +527,7 @@ cdef class Wire:
         if self._lost:
             return 0
         # A call that is due earlier stays: it costs less to find that nothing is due.
-        deadline = protocol._next_deadline()
+        deadline = protocol.next_deadline()
         if deadline < self._timer_time:
             self._timer_time = deadline
             self._inbox.post(self, deadline)
@@ -675,13 +673,13 @@ cdef class Wire:
         cdef bytes data
         self._piece_sent = 0
         if self._tls is None:
-            data = self._protocol._output.take()
+            data = self._protocol.pop_output()
             self._taken += PyBytes_GET_SIZE(data)
         else:
             if self._tls.blocked:
                 self._tls.encrypt(b"")
             if not self._tls.blocked:
-                data = self._protocol._output.take()
+                data = self._protocol.pop_output()
                 self._taken += PyBytes_GET_SIZE(data)
                 if PyBytes_GET_SIZE(data):
                     self._tls.encrypt(data)
@@ -725,12 +723,12 @@ cdef class Wire:
     cdef int _drop_output(self) except -1:
         self._piece = None
         self._held = False
-        while PyBytes_GET_SIZE(self._protocol._output.take()):
+        while PyBytes_GET_SIZE(self._protocol.pop_output()):
             pass
 
     cdef int _wait_sent(self) except -1:
         """Wait until what there is to send now was written; the mutex is released meanwhile."""
-        cdef uint64_t mark = self._taken + self._protocol._output.size
+        cdef uint64_t mark = self._taken + self._protocol.output_left()
         while self._sent < mark and not self._lost:
             if self._failure is not None or not self._blocked():
                 self._wait(INFINITY)  # for the thread that reads
@@ -782,7 +780,7 @@ cdef class Wire:
     cdef int _stop_reading(self) except -1:
         """Have the housekeeper come, unless it is here: the calling thread may not read again."""
         if self._list_time == INFINITY and not self._watched & READ and not self._lost:
-            self._list(self._protocol._now)
+            self._list(self._protocol.last_time())
 
     cdef int _list(self, double now) except -1:
         """Have the housekeeper find out whether somebody reads."""
