@@ -10,13 +10,22 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 ENGINE = SRC / "wsproto_fast"
-PURE = sorted(ENGINE.rglob("*.py"))
+WSAPI = SRC / "wsapi"
+# The only place in the engine's package that knows sockets, loops, or locks.
+DRIVERS = ENGINE / "drivers"
+PURE = sorted(path for path in ENGINE.rglob("*.py") if DRIVERS not in path.parents)
 # A face on top of the engine, with a compiled part of its own.
 FACE = ENGINE / "wsproto"
-COMPILED = sorted([*ENGINE.rglob("*.pyx"), *ENGINE.rglob("*.pxd")])
+COMPILED = sorted(
+    path for path in [*ENGINE.rglob("*.pyx"), *ENGINE.rglob("*.pxd")] if DRIVERS not in path.parents
+)
+DRIVING = sorted(path for path in DRIVERS.rglob("*") if path.suffix in (".py", ".pyx", ".pxd"))
+# Code of the drivers that is a front-end's.
+DRIVER_OF = {"asyncio": ["asyncio.pyx"], "sync": ["threads.pyx", "_wire.pyx", "_housekeeper.py"]}
 FRONT_ENDS = ["asyncio", "sync", "trio"]
 MOST_REPEATED_LINES = 15
-COMPILED_FRONT_ENDS = sorted([*(SRC / "wsapi").rglob("*.pyx"), *(SRC / "wsapi").rglob("*.pxd")])
+# Modules of the engine, not documented, that front-ends import.
+INNER = {"_aliases", "_environment", "_http11_response"}
 # What functions of pure modules import when they are called. Request.parse and Response.parse are a
 # face of the compiled parsers, which need these classes when they are imported.
 CALLED = {
@@ -85,9 +94,60 @@ def any_imported(path: Path) -> Iterator[str]:
     return imported(path) if path.suffix == ".py" else cython_imported(path, "c?import")
 
 
+def imported_by_string(text: str) -> list[str]:
+    """Return the names in ``text`` that look as if something was imported by them."""
+    text = re.sub(r"(?m)#.*|^package = .*", "", text)
+    found = re.findall(r"""(?:import_module|__import__)\(\s*f?["']([\w.]+)""", text)
+    return found + re.findall(
+        r"""["']((?:wsapi|(?:wsproto_fast)?\.drivers)(?:\.[\w.]+)?)["']""", text
+    )
+
+
+def private_members(text: str) -> list[str]:
+    """Return the private members of an engine that ``text`` uses."""
+    engine = r"\b_?(?:protocol|engine)"
+    found = re.findall(rf"{engine}\.(_(?!_)\w+)", text)
+    return found + re.findall(rf"""attr\([\w.]*{engine},\s*["'](_(?!_)\w+)""", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('import_module("wsapi.sync")', {"wsapi.sync"}),
+        ('importlib.import_module("socket")', {"socket"}),
+        ("__import__('asyncio')", {"asyncio"}),
+        ('names = ("wsproto_fast.drivers.tls", "wsproto_fast.uri")', {"wsproto_fast.drivers.tls"}),
+        ('import_module(".drivers", __package__)', {".drivers"}),
+        ('# see "wsapi"', set()),
+    ],
+)
+def test_imports_by_strings_are_seen(text: str, found: set[str]) -> None:
+    assert set(imported_by_string(text)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("self._protocol._queue.frames", ["_queue"]),
+        (
+            "if protocol._kept is not None and connection.protocol._output.size:",
+            ["_kept", "_output"],
+        ),
+        ("self._engine._now", ["_now"]),
+        ('getattr(self.protocol, "_state")', ["_state"]),
+        ("self._protocol.pop_output() and protocol.__class__", []),
+        ("from wsproto_fast._protocol cimport Protocol", []),
+    ],
+)
+def test_private_members_are_seen(text: str, found: list[str]) -> None:
+    assert private_members(text) == found
+
+
 @pytest.mark.parametrize("path", PURE + COMPILED, ids=lambda path: path.name)
 def test_engine_does_no_io(path: Path) -> None:
-    assert not {name.split(".")[0] for name in any_imported(path)} & NO_IO
+    names = [*any_imported(path), *imported_by_string(path.read_text(encoding="utf-8"))]
+    assert not {name.split(".")[0] for name in names} & NO_IO
+    assert not [name for name in names if "drivers" in name.split(".")]
 
 
 @pytest.mark.parametrize("path", PURE, ids=lambda path: path.name)
@@ -106,21 +166,42 @@ def test_compiled_modules_cimport_downwards(path: Path) -> None:
     assert names & set(ORDER) <= set(ORDER[: ORDER.index(path.stem) + 1])
 
 
-@pytest.mark.parametrize("path", COMPILED_FRONT_ENDS, ids=lambda path: path.name)
-def test_compiled_front_ends_cimport_the_engine(path: Path) -> None:
-    own = f"wsapi.{path.parent.name}."
-    names = [name for name in cython_imported(path, "cimport") if not name.startswith(own)]
-    packages = {name.split(".")[0] for name in names}
-    assert packages <= {"cpython", "cython", "libc", "wsproto_fast"}
+@pytest.mark.parametrize("path", DRIVING, ids=lambda path: path.name)
+def test_drivers_know_the_engine_by_its_public_names(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not private_members(text)
+    names = [*any_imported(path), *imported_by_string(text)]
+    assert not [name for name in names if name.split(".")[0] in ("wsapi", "trio")]
+    inner = [name.split(".") for name in names if name.startswith("wsproto_fast.")]
+    assert not [name for name in inner if name[1].startswith("_")]
+    if path.suffix != ".py":
+        for name in cython_imported(path, "cimport"):
+            package = name.split(".")[0]
+            assert (
+                package in ("cpython", "cython", "libc")
+                or name == "wsproto_fast"
+                or (name.startswith("wsproto_fast.drivers."))
+            )
+
+
+def test_front_ends_are_not_compiled() -> None:
+    assert not [path for path in WSAPI.rglob("*") if path.suffix in (".pyx", ".pxd", ".h")]
+
+
+@pytest.mark.parametrize("path", sorted(WSAPI.rglob("*.py")), ids=lambda path: path.name)
+def test_front_ends_know_the_engine_by_its_public_names(path: Path) -> None:
+    assert not private_members(path.read_text(encoding="utf-8"))
+    names = [name.split(".") for name in imported(path) if name.startswith("wsproto_fast.")]
+    private = {part for name in names for part in name[1:-1] if part.startswith("_")}
+    assert private <= INNER
 
 
 @pytest.mark.parametrize("front_end", FRONT_ENDS)
 def test_front_ends_do_not_import_each_other(front_end: str) -> None:
     others = tuple(f"wsapi.{other}" for other in FRONT_ENDS if other != front_end)
-    for path in (SRC / "wsapi" / front_end).rglob("*.py*"):
-        if path.suffix not in (".py", ".pyx"):
-            continue
-        assert not [name for name in any_imported(path) if name.startswith(others)]
+    for path in (WSAPI / front_end).rglob("*.py"):
+        names = [*imported(path), *imported_by_string(path.read_text(encoding="utf-8"))]
+        assert not [name for name in names if name.startswith(others)]
 
 
 @pytest.mark.parametrize(
@@ -148,13 +229,13 @@ def without_interface(text: str) -> str:
 
 def lines_of(front_end: str) -> Iterator[tuple[str, list[str]]]:
     """Yield lines of code, the same whether they are of coroutines or not."""
-    for path in sorted((SRC / "wsapi" / front_end).rglob("*.py*")):
-        if path.suffix in (".py", ".pyx"):
-            text = path.read_text(encoding="utf-8")
-            text = without_interface(text) if path.suffix == ".py" else text
-            text = re.sub(r"\b(async|await) |#.*", "", text)
-            text = re.sub(r"(?m)^(from|import) .*(\n    .*)*(\n\))?", "", text)
-            yield path.name, [line.strip() for line in text.splitlines() if line.strip()]
+    driver = [DRIVERS / name for name in DRIVER_OF.get(front_end, [])]
+    for path in [*sorted((WSAPI / front_end).rglob("*.py")), *driver]:
+        text = path.read_text(encoding="utf-8")
+        text = without_interface(text) if path.suffix == ".py" else text
+        text = re.sub(r"\b(async|await) |#.*", "", text)
+        text = re.sub(r"(?m)^(from|import) .*(\n    .*)*(\n\))?", "", text)
+        yield path.name, [line.strip() for line in text.splitlines() if line.strip()]
 
 
 @pytest.mark.parametrize("pair", list(itertools.combinations(FRONT_ENDS, 2)), ids="-".join)

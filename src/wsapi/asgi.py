@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 from wsproto_fast import ServerProtocol
 from wsproto_fast.datastructures import Headers
+from wsproto_fast.drivers.asyncio import DRAIN, SLOW_PATH
 from wsproto_fast.exceptions import ConnectionClosed
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.headers import parse_subprotocol
@@ -27,7 +28,6 @@ from wsproto_fast.typing import Subprotocol
 
 from ._shared.connection import FAILURE
 from ._shared.options import CONNECTION_OPTIONS
-from .asyncio._pump import DRAIN, SLOW_PATH
 from .asyncio.server import AcceptedConnection
 
 __all__ = ["ASGIApplication", "ASGIConnection", "ClientDisconnected", "Event", "Scope"]
@@ -133,7 +133,7 @@ class ASGIConnection(AcceptedConnection):
             data: Request in the form of HTTP/1.1, and what came behind it.
         """
         self.protocol.receive_data(data, monotonic())
-        self._pump.update()
+        self._driver.update()
 
     def connection_lost(self, exc: Exception | None) -> None:
         # Whoever waits is resumed in there, and must find it.
@@ -242,7 +242,7 @@ class ASGIConnection(AcceptedConnection):
         elif self._denial is not None:
             # Nothing is known of the rest of this response, and there can't be another one.
             self.protocol.give_up(abort=False, now=monotonic())
-            self._pump.update()
+            self._driver.update()
         else:
             self._reject(self.respond(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error"))
 
@@ -251,11 +251,11 @@ class ASGIConnection(AcceptedConnection):
         if not self._connected:
             self._connected = True
             return {"type": "websocket.connect"}
-        pump = self._pump
-        while (message := pump.take()) is None:
+        driver = self._driver
+        while (message := driver.take()) is None:
             if self._disconnect is not None:
                 return self._disconnect.copy()
-            await pump.wait("receive")
+            await driver.wait("receive")
         if type(message) is str:
             return {"type": "websocket.receive", "text": message}
         return {"type": "websocket.receive", "bytes": message}
@@ -274,9 +274,9 @@ class ASGIConnection(AcceptedConnection):
             message = event.get("bytes")
             if message is None:
                 message = event.get("text")
-                obstacle = self._pump.send(message, True, None)
+                obstacle = self._driver.send(message, True, None)
             else:
-                obstacle = self._pump.send(message, False, None)
+                obstacle = self._driver.send(message, False, None)
             if obstacle == DRAIN:
                 await self._drained()
             elif obstacle == SLOW_PATH:
@@ -357,7 +357,7 @@ class ASGIConnection(AcceptedConnection):
         self._log_outcome("[accepted]")
         self._respond(Response(response.status_code, response.reason_phrase, headers))
         # Messages may have come with the request.
-        self._pump.wake()
+        self._driver.wake()
 
     def _start_denial(self, event: Event) -> None:
         status = event["status"]
@@ -399,7 +399,7 @@ class ASGIConnection(AcceptedConnection):
         """Begin the closing handshake; the rest of it is the engine's."""
         self.protocol.close(code, reason, now=monotonic())
         self._end()
-        self._pump.update()
+        self._driver.update()
 
     def _act(self, action: int) -> None:
         # The engine closes the connection: both have closed it, or it has failed.
@@ -418,7 +418,7 @@ class ASGIConnection(AcceptedConnection):
                 event["code"] = int(close.code)
                 event["reason"] = close.reason
             self._disconnect = event
-            self._pump.wake()
+            self._driver.wake()
 
 
 def _address(address: object) -> tuple[str, int | None] | None:

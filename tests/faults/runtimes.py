@@ -219,7 +219,7 @@ class ThreadsRuntime(Runtime):
         return future
 
     def count(self) -> dict[str, int]:
-        from wsapi.sync._housekeeping import housekeeper
+        from wsproto_fast.drivers._housekeeper import housekeeper
 
         return {"live": housekeeper.inbox.live}
 

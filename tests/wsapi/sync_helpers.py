@@ -15,10 +15,10 @@ from typing import Any
 from tests.wsapi.helpers import BINARY, accept_key, apply_mask, frame, request
 from wsapi.exceptions import ConnectionClosed
 from wsapi.sync._channel import Channel, Deadline
-from wsapi.sync._tls import SecureSocket
 from wsapi.sync.client import ClientConnection, connect
 from wsapi.sync.connection import Connection
 from wsapi.sync.server import Server, ServerConnection, serve
+from wsproto_fast.drivers.tls import SecureSocket
 
 # Longest time to wait for what comes at once if all is well, in seconds.
 PATIENCE = 10

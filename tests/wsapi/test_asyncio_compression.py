@@ -22,7 +22,7 @@ async def test_who_only_sends_has_a_timer_to_free_its_context(way: str) -> None:
             # It would grow, so that each connection compresses it for itself.
             broadcast([connection], "x", compress=True)
         timers.append(connection.protocol.next_timeout() - monotonic())
-        times.append(connection._pump.timer_time - monotonic())
+        times.append(connection._driver.timer_time - monotonic())
         await connection.wait_closed()
 
     timers: list[float] = []

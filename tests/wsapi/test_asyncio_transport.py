@@ -158,8 +158,8 @@ class TestEndedByTheApplication:
             assert client.local_address == server.remote_address
             await client.send("x")
             await server.recv()
-            assert not client._pump.exposed
-            assert not server._pump.exposed
+            assert not client._driver.exposed
+            assert not server._driver.exposed
 
 
 class Failing:
@@ -183,7 +183,7 @@ class TestWritingFails:
     async def test_raises_connection_closed(self, call: str) -> None:
         async with pair() as (client, server):
             error = RuntimeError("can't")
-            server._pump.connection_made(Failing(server.transport, error))  # type: ignore[arg-type]
+            server._driver.connection_made(Failing(server.transport, error))  # type: ignore[arg-type]
             with pytest.raises(ConnectionClosedError) as caught:
                 if call == "fragments":
                     await server.send(["a", "b"])
@@ -208,7 +208,7 @@ class TestWritingFails:
     async def test_close(self) -> None:
         async with pair() as (client, server):
             error = RuntimeError("can't")
-            server._pump.connection_made(Failing(server.transport, error))  # type: ignore[arg-type]
+            server._driver.connection_made(Failing(server.transport, error))  # type: ignore[arg-type]
             await server.close()
             assert server.state is State.CLOSED
             assert server.protocol.close_exc.__cause__ is error
@@ -218,7 +218,7 @@ class TestWritingFails:
     async def test_send_nowait(self) -> None:
         async with pair() as (_client, server):
             error = RuntimeError("can't")
-            server._pump.connection_made(Failing(server.transport, error))  # type: ignore[arg-type]
+            server._driver.connection_made(Failing(server.transport, error))  # type: ignore[arg-type]
             assert not server.send_nowait("x")
             with pytest.raises(ConnectionClosedError) as caught:
                 await server.drain()
@@ -227,7 +227,7 @@ class TestWritingFails:
     async def test_broadcast(self, caplog: pytest.LogCaptureFixture) -> None:
         async with pair() as (_client, server), pair() as (other_client, other_server):
             error = RuntimeError("can't")
-            server._pump.connection_made(Failing(server.transport, error))  # type: ignore[arg-type]
+            server._driver.connection_made(Failing(server.transport, error))  # type: ignore[arg-type]
             broadcast([server, other_server], "x")
             assert "skipped broadcast: failed to write message" in caplog.text
             broadcast([server, other_server], "y", raise_exceptions=True)
@@ -238,7 +238,7 @@ class TestWritingFails:
         # Errors in callbacks are logged as errors, which the runner of the tests looks for.
         async with pair(server={"ping_interval": 0.05}) as (_client, server):
             error = RuntimeError("can't")
-            server._pump.connection_made(Failing(server.transport, error))  # type: ignore[arg-type]
+            server._driver.connection_made(Failing(server.transport, error))  # type: ignore[arg-type]
             with pytest.raises(ConnectionClosedError) as caught:
                 await server.recv()
             assert caught.value.__cause__ is error
@@ -246,7 +246,7 @@ class TestWritingFails:
     async def test_in_an_answer(self) -> None:
         async with pair() as (client, server):
             error = RuntimeError("can't")
-            server._pump.connection_made(Failing(server.transport, error))  # type: ignore[arg-type]
+            server._driver.connection_made(Failing(server.transport, error))  # type: ignore[arg-type]
             await client.ping()
             with pytest.raises(ConnectionClosedError) as caught:
                 await server.recv()
@@ -256,7 +256,7 @@ class TestWritingFails:
         error = RuntimeError("can't")
 
         def fail(ws: ServerConnection, _request: Request) -> None:
-            ws._pump.connection_made(Failing(ws.transport, error))  # type: ignore[arg-type]
+            ws._driver.connection_made(Failing(ws.transport, error))  # type: ignore[arg-type]
 
         async with serving(until_closed, process_request=fail) as server:
             with pytest.raises((InvalidMessage, OSError)):

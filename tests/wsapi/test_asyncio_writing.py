@@ -33,11 +33,11 @@ class TestWhere:
     async def test_tcp(self) -> None:
         async with pair() as (client, server):
             for ws in (client, server):
-                assert ws._pump.descriptor == descriptor(ws) >= 0
+                assert ws._driver.descriptor == descriptor(ws) >= 0
             await client.close()
             for ws in (client, server):
                 await ws.wait_closed()
-                assert ws._pump.descriptor == -1
+                assert ws._driver.descriptor == -1
 
     async def test_unix(self, tmp_path: Path) -> None:
         accepted: list[ServerConnection] = []
@@ -50,13 +50,13 @@ class TestWhere:
         async with unix_serve(handler, path), unix_connect(path) as client:
             await until(lambda: accepted)
             for ws in (client, accepted[0]):
-                assert ws._pump.descriptor == descriptor(ws) >= 0
+                assert ws._driver.descriptor == descriptor(ws) >= 0
 
     async def test_not_with_tls(self, tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
         async with serving(ssl=tls[0]) as server:
             uri = uri_of(server).replace("ws://", "wss://")
             async with connect(uri, ssl=tls[1]) as client:
-                assert client._pump.descriptor == -1
+                assert client._driver.descriptor == -1
                 await client.send("secret")
                 assert await client.recv() == "secret"
 
@@ -151,7 +151,7 @@ def test_loop_is_closed() -> None:
         peer.settimeout(5)
         ws = loop.run_until_complete(make())
         loop.run_until_complete(loop.create_connection(lambda: ws, sock=sock))
-        assert ws._pump.descriptor >= 0
+        assert ws._driver.descriptor >= 0
         ws.send_nowait("x")
         loop.run_until_complete(asyncio.sleep(0))
         assert len(peer.recv(100)) == 7
@@ -162,11 +162,11 @@ def test_loop_is_closed() -> None:
         assert peer.recv(100) == b""
     stranger, reader = socket.socketpair()
     with stranger, reader:
-        os.dup2(stranger.fileno(), ws._pump.descriptor)
+        os.dup2(stranger.fileno(), ws._driver.descriptor)
         try:
             broadcast([ws], "not for them")
             reader.setblocking(False)
             with pytest.raises(BlockingIOError):
                 reader.recv(100)
         finally:
-            os.close(ws._pump.descriptor)
+            os.close(ws._driver.descriptor)

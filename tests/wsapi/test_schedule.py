@@ -2,7 +2,7 @@
 
 from math import inf
 
-from wsapi._shared.schedule import MAX_OUTDATED, Schedule
+from wsproto_fast.drivers.schedule import MAX_OUTDATED, Schedule
 
 
 def test_earliest_first_and_ties_in_order() -> None:

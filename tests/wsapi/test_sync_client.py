@@ -287,4 +287,4 @@ def test_nothing_is_left_after_failures() -> None:
         for _ in range(3):
             with pytest.raises(Exception, match="HTTP 404"):
                 connect(uri)
-    eventually(lambda: "wsapi-housekeeper" not in {t.name for t in threading.enumerate()})
+    eventually(lambda: "wsproto_fast-housekeeper" not in {t.name for t in threading.enumerate()})

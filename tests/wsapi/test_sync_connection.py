@@ -41,14 +41,14 @@ from wsapi.exceptions import (
     ProtocolError,
 )
 from wsapi.protocol import Protocol, Side, State
-from wsapi.sync._housekeeping import housekeeper
-from wsapi.sync._inbox import Inbox, set_inbox
-from wsapi.sync._pump import Pump
 from wsapi.sync.client import connect
 from wsapi.sync.connection import Connection, broadcast
 from wsapi.sync.server import ServerConnection
+from wsproto_fast.drivers._housekeeper import housekeeper
+from wsproto_fast.drivers._inbox import Inbox, set_inbox
+from wsproto_fast.drivers.threads import SocketDriver
 
-HOUSEKEEPER = "wsapi-housekeeper"
+HOUSEKEEPER = "wsproto_fast-housekeeper"
 
 
 def threads_named(name: str) -> int:
@@ -436,9 +436,9 @@ def test_housekeeper_stays_while_it_is_woken() -> None:
     ours, theirs = socket.socketpair()
     set_inbox(inbox)
     try:
-        pump = Pump(Protocol(Side.SERVER), ours, None)
-        pump.abort()
-        assert pump.closed
+        driver = SocketDriver(Protocol(Side.SERVER), ours, None)
+        driver.abort()
+        assert driver.closed
     finally:
         set_inbox(housekeeper.inbox)
         theirs.close()

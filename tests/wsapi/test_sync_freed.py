@@ -28,9 +28,9 @@ from tests.wsapi.sync_helpers import (
 )
 from wsapi.client import ClientProtocol
 from wsapi.exceptions import ConnectionClosed
-from wsapi.sync._housekeeping import housekeeper
 from wsapi.sync.client import ClientConnection, connect
 from wsapi.sync.server import Server, ServerConnection, serve
+from wsproto_fast.drivers._housekeeper import housekeeper
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
@@ -42,7 +42,7 @@ def reset(peer: RawPeer) -> None:
 
 def settle(server: Server | None = None) -> None:
     """Wait until no thread has anything to do with connections."""
-    names = ("wsapi-housekeeper", "wsapi-handler")
+    names = ("wsproto_fast-housekeeper", "wsapi-handler")
     eventually(lambda: not any(t.name.startswith(names) for t in threading.enumerate()))
     assert server is None or not server._connections
 
@@ -82,7 +82,7 @@ def close(ws: ClientConnection) -> None:
 
 
 def abort(ws: ClientConnection) -> None:
-    ws._pump.abort()
+    ws._driver.abort()
     use_after_the_end(ws)
 
 

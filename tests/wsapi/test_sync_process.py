@@ -352,12 +352,12 @@ for left in range(8):
         assert exc.errno == errno.EMFILE
         print(left)
     os.close(files.pop())
-    while "wsapi-housekeeper" in {thread.name for thread in threading.enumerate()}:
+    while "wsproto_fast-housekeeper" in {thread.name for thread in threading.enumerate()}:
         time.sleep(0.01)
 release(files)
 with connect(sys.argv[1]) as ws:
     assert ws.ping().wait(10)
-while "wsapi-housekeeper" in {thread.name for thread in threading.enumerate()}:
+while "wsproto_fast-housekeeper" in {thread.name for thread in threading.enumerate()}:
     time.sleep(0.01)
 print(threading.active_count())
 """

@@ -143,7 +143,7 @@ def test_failing_factory_of_connections() -> None:
         with raw_client(server, b"") as peer:
             assert peer.read_to_end() == b""
     assert "opening handshake failed" in messages
-    eventually(lambda: "wsapi-housekeeper" not in {t.name for t in threading.enumerate()})
+    eventually(lambda: "wsproto_fast-housekeeper" not in {t.name for t in threading.enumerate()})
 
 
 # ---------------------------------------------------------------------- shutdown

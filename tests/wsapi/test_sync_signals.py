@@ -217,7 +217,7 @@ def test_interrupted_opening_handshake(interrupt: Interruption) -> None:
         with pytest.raises(KeyboardInterrupt):
             connect(uri)
         # The server sees the end, or this doesn't end; nothing looks after the connection.
-    eventually(lambda: "wsapi-housekeeper" not in {t.name for t in threading.enumerate()})
+    eventually(lambda: "wsproto_fast-housekeeper" not in {t.name for t in threading.enumerate()})
 
 
 def test_interrupted_tls_handshake(tls: Contexts, interrupt: Interruption) -> None:
@@ -432,7 +432,7 @@ def test_send_in_a_signal_handler(both_ends: BothEnds, interrupt: Interruption) 
 def test_failing_send_in_a_signal_handler(both_ends: BothEnds, interrupt: Interruption) -> None:
     """It doesn't wait for the thread that it interrupted to read what is left."""
     connection, _ = both_ends
-    with socket.socket(fileno=os.dup(connection._pump.socket.fileno())) as same:
+    with socket.socket(fileno=os.dup(connection._driver.socket.fileno())) as same:
         outcomes = interrupt.calls(lambda: (same.shutdown(socket.SHUT_WR), connection.send("x")))
         interrupt()
         with pytest.raises(ConnectionClosedError):

@@ -219,7 +219,7 @@ def abuse(ws: Connection, dice: random.Random, actors: int) -> None:
         stop.set()
     elif how in BREAKS:
         try:
-            with socket.socket(fileno=os.dup(ws._pump.socket.fileno())) as same:
+            with socket.socket(fileno=os.dup(ws._driver.socket.fileno())) as same:
                 same.shutdown(BREAKS[how])
         except OSError:
             pass  # it is closed already

@@ -31,10 +31,10 @@ from tests.wsapi.sync_helpers import (
 from wsapi.exceptions import ConnectionClosedError, ConnectionClosedOK
 from wsapi.protocol import Protocol, Side
 from wsapi.sync._channel import Channel, Deadline
-from wsapi.sync._tls import TLS, SecureSocket
 from wsapi.sync.client import ClientConnection, connect
 from wsapi.sync.connection import Connection
 from wsapi.sync.server import ServerConnection
+from wsproto_fast.drivers.tls import TLS, SecureSocket
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
@@ -241,7 +241,7 @@ def test_write_failure_reaches_the_reader(contexts: Contexts, secured: bool, que
         for number in range(queued):
             peer.write(TEXT, b"%d" % number)
         eventually(lambda: len(messages) == queued)
-        with socket.socket(fileno=os.dup(connection._pump.socket.fileno())) as same:
+        with socket.socket(fileno=os.dup(connection._driver.socket.fileno())) as same:
             same.shutdown(socket.SHUT_WR)
         sender = Spawned(connection.send, "too late")
         for thread in (sender, receiver):

@@ -30,7 +30,6 @@ from tests.wsapi.trio_helpers import (
     until,
     virtual_time_test,
 )
-from wsapi._shared.schedule import MAX_OUTDATED
 from wsapi.exceptions import (
     ConcurrencyError,
     ConnectionClosed,
@@ -44,6 +43,7 @@ from wsapi.trio._transports import SocketTransport
 from wsapi.trio.connection import Connection
 from wsapi.trio.server import broadcast
 from wsproto_fast import PerMessageDeflate, Protocol, Side, State
+from wsproto_fast.drivers.schedule import MAX_OUTDATED
 
 SOURCES = sorted((Path(wsapi.__file__).parent / "trio").glob("*.py"))
 

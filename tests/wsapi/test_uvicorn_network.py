@@ -179,7 +179,7 @@ class TestWriting:
         app, seen = recording(app)
         async with serving_app(app) as running:
             async with connected(running) as peer:
-                await until(lambda: running.connection._pump.writing_paused)
+                await until(lambda: running.connection._driver.writing_paused)
                 peer.abort()
                 await until(lambda: len(seen) == 2)
         assert isinstance(seen[1], ClientDisconnected)
@@ -388,7 +388,7 @@ class TestLostConnections:
             )
             await ready.wait()
             if when == "sends":
-                await until(lambda: running.connection._pump.writing_paused)
+                await until(lambda: running.connection._driver.writing_paused)
             with contextlib.closing(sock):
                 lose(sock)
                 await until(lambda: not running.state.connections)

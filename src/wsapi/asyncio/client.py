@@ -92,7 +92,7 @@ class ClientConnection(ClientSide, Connection):
         """
         self._send_request(additional_headers, user_agent_header, monotonic())
         self._response_waiter = self.loop.create_future()
-        self._pump.update()
+        self._driver.update()
         await self._response_waiter
         if self.protocol.handshake_exc is not None:
             try:
@@ -107,7 +107,7 @@ class ClientConnection(ClientSide, Connection):
 
     def _update_opening(self) -> None:
         if self._receive_response():
-            self._pump.opening = False
+            self._driver.opening = False
             if self._response_waiter is not None and not self._response_waiter.done():
                 self._response_waiter.set_result(None)
 

@@ -25,16 +25,16 @@ from typing import (
 from wsproto_fast import Listener, PreparedMessage, Protocol
 from wsproto_fast._aliases import fallback
 from wsproto_fast.activity import ABORT, CLOSE, HALF_CLOSE
+from wsproto_fast.drivers.asyncio import DRAIN, SLOW_PATH, TransportDriver
+from wsproto_fast.drivers.liveness import network_silence
 from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState
 from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike
 
 from .._shared.connection import SkippedBroadcasts, closing, forget_frames
 from .._shared.coroutines import AsyncConnection, AsyncFragments
-from .._shared.liveness import network_silence
 from .._shared.options import Limits
 from ..limits import MAX_BACKLOG
-from ._pump import DRAIN, SLOW_PATH, Pump
 
 __all__ = ["Connection"]
 
@@ -54,7 +54,7 @@ class _NoLoop:
         return False
 
 
-# What a task that is resumed by a pump reads its result from: it is of no loop, so that it keeps
+# What a task that is resumed by a driver reads its result from: it is of no loop, so that it keeps
 # none alive.
 _DONE: asyncio.Future[None] = asyncio.Future(loop=cast(asyncio.AbstractEventLoop, _NoLoop()))
 _DONE.set_result(None)
@@ -115,11 +115,11 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         self.write_limit = write_limit
         self.loop = asyncio.get_running_loop()
         protocol.use_read_buffer(_read_buffer(self.loop))
-        self._pump = Pump(self, protocol, self.loop, _DONE)
-        self._pump.opening = self._opening
+        self._driver = TransportDriver(self, protocol, self.loop, _DONE)
+        self._driver.opening = self._opening
         # The transport calls compiled code directly.
         self.get_buffer = protocol.get_buffer  # type: ignore[method-assign] # see above
-        self.buffer_updated = self._pump.buffer_updated  # type: ignore[method-assign] # see above
+        self.buffer_updated = self._driver.buffer_updated  # type: ignore[method-assign] # see above
 
     # ------------------------------------------------------------------ attributes
 
@@ -127,12 +127,12 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
     def transport(self) -> asyncio.Transport:
         """Transport. When the application closes or aborts it, nothing is sent any more."""
         # From now on it has to be asked whether it is closing, at each write.
-        self._pump.exposed = True
+        self._driver.exposed = True
         return self._transport
 
     @transport.setter
     def transport(self, transport: asyncio.Transport) -> None:
-        self._pump.exposed = True
+        self._driver.exposed = True
         self._transport = transport
 
     @property
@@ -164,8 +164,8 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         Raises:
             ConnectionClosedError: If it didn't end properly.
         """
-        pump = self._pump
-        take, wait = pump.take, pump.wait
+        driver = self._driver
+        take, wait = driver.take, driver.wait
         try:
             while True:
                 while (message := take()) is None:
@@ -196,13 +196,13 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
             ConnectionClosed: When the connection is closed and every message was received.
             ConcurrencyError: If the connection is being received from already.
         """
-        pump = self._pump
-        while (message := pump.take(decode)) is None:
-            await pump.wait("recv")
+        driver = self._driver
+        while (message := driver.take(decode)) is None:
+            await driver.wait("recv")
         return message
 
     def _fragments(self, decode: bool | None) -> AsyncFragments:
-        return _Fragments(self._pump, decode)
+        return _Fragments(self._driver, decode)
 
     def listen(
         self,
@@ -231,7 +231,7 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
             TypeError: If there isn't exactly one of the three, or it isn't callable.
             ConcurrencyError: If a coroutine is receiving.
         """
-        self._pump.listen(on_message, on_frame, listener)
+        self._driver.listen(on_message, on_frame, listener)
 
     @property
     def last_in_buffer(self) -> bool:
@@ -261,7 +261,7 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
             TypeError: If ``message`` is of another type.
             UnicodeError: If a text message given as bytes isn't UTF-8.
         """
-        return self._pump.send_nowait(message, text, compress)
+        return self._driver.send_nowait(message, text, compress)
 
     async def drain(self) -> None:
         """Wait until the network takes more.
@@ -269,7 +269,7 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         Raises:
             ConnectionClosed: When the connection is closed meanwhile.
         """
-        if self._pump.writing_paused:
+        if self._driver.writing_paused:
             await self._drain()
 
     async def send(
@@ -297,7 +297,7 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
             TypeError: If ``message`` isn't of one of these types.
             UnicodeError: If a text message given as bytes isn't UTF-8.
         """
-        if obstacle := self._pump.send(message, text, compress):
+        if obstacle := self._driver.send(message, text, compress):
             await self._send_slowly(obstacle, message, text, compress)
 
     async def _send_slowly(
@@ -307,7 +307,7 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         text: bool | None,
         compress: bool | None,
     ) -> None:
-        """Go on where the pump's ``send`` left off."""
+        """Go on where the driver's ``send`` left off."""
         while obstacle == SLOW_PATH:
             if self._fragmented is not None and not self._lost:
                 await asyncio.shield(self._fragmented)
@@ -315,7 +315,7 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
                 await self._raise_closed()
             elif not isinstance(message, (str, bytes, bytearray, memoryview)):
                 return await self._send_fragments(message, text, compress)
-            obstacle = self._pump.send(message, text, compress)
+            obstacle = self._driver.send(message, text, compress)
         if obstacle == DRAIN:
             await self._drain()
 
@@ -325,18 +325,18 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
                 raise self.protocol.close_exc
             await asyncio.shield(self._fragmented)
         self._fragmented = self.loop.create_future()
-        self._pump.sending_fragments = True
+        self._driver.sending_fragments = True
 
     def _end_fragments(self) -> None:
         waiter, self._fragmented = self._fragmented, None
-        self._pump.sending_fragments = False
+        self._driver.sending_fragments = False
         assert waiter is not None
         if not waiter.done():
             waiter.set_result(None)
 
     async def _flush_and_drain(self) -> None:
-        self._pump.update()
-        if self._pump.writing_paused:
+        self._driver.update()
+        if self._driver.writing_paused:
             await self._drain()
 
     async def _drain(self) -> None:
@@ -358,11 +358,11 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         Raises:
             ProtocolError: If the code or the reason isn't allowed; the connection stays open.
         """
-        if self._pump.exposed:
-            self._pump.is_gone()
+        if self._driver.exposed:
+            self._driver.is_gone()
         self.protocol.close(code, reason, now=monotonic())
         if not self._lost:
-            self._pump.update()
+            self._driver.update()
             await self.wait_closed()
 
     async def wait_closed(self) -> None:
@@ -404,21 +404,21 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
             self.write_limit if isinstance(self.write_limit, tuple) else (self.write_limit, None)
         )
         self._transport.set_write_buffer_limits(high, low)
-        self._pump.connection_made(self._transport)
+        self._driver.connection_made(self._transport)
         if not self._opening:
             self._set_timeouts(monotonic())
-            self._pump.update()
+            self._driver.update()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self.protocol.get_buffer(sizehint)
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._pump.buffer_updated(nbytes)
+        self._driver.buffer_updated(nbytes)
 
     def eof_received(self) -> None:
         # Returning None makes the transport close itself after it has sent what there is to send.
         self.protocol.receive_eof(monotonic())
-        self._pump.update()
+        self._driver.update()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
@@ -438,27 +438,27 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
                 waiter.set_result(None)
         # Break reference cycles, so that nothing waits for the garbage collector.
         del self.get_buffer, self.buffer_updated
-        self._pump.connection_lost()
+        self._driver.connection_lost()
 
     def pause_writing(self) -> None:
-        self._pump.writing_paused = True
+        self._driver.writing_paused = True
         self.protocol.pause_writing()
         self._update_reading()
 
     def resume_writing(self) -> None:
-        if self._pump.given_up:
+        if self._driver.given_up:
             return
-        self._pump.writing_paused = False
+        self._driver.writing_paused = False
         self.protocol.resume_writing()
-        self._pump.flush()
-        self._pump.go_on_listening()
+        self._driver.flush()
+        self._driver.go_on_listening()
         self._update_reading()
         if self._drain_waiter is not None:
             waiter, self._drain_waiter = self._drain_waiter, None
             waiter.set_result(None)
 
     def _update(self) -> None:
-        self._pump.update()
+        self._driver.update()
 
     def _act(self, action: int) -> None:
         """Do to the transport what the engine wants."""
@@ -489,12 +489,12 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
 
     def _update_reading(self) -> None:
         """Pause or resume reading as the engine wants it."""
-        pump = self._pump
-        if self.protocol.reading_wanted == pump.reading_paused:
-            pump.reading_paused = not pump.reading_paused
+        driver = self._driver
+        if self.protocol.reading_wanted == driver.reading_paused:
+            driver.reading_paused = not driver.reading_paused
             if self._transport.is_closing():
                 return
-            if pump.reading_paused:
+            if driver.reading_paused:
                 self._transport.pause_reading()
             else:
                 self._transport.resume_reading()
@@ -503,17 +503,17 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         """Have the engine called at ``deadline``."""
         if self._timer is not None:
             self._timer.cancel()
-        self._pump.timer_time = deadline
+        self._driver.timer_time = deadline
         self._timer = self.loop.call_later(deadline - monotonic(), self._timer_expired)
 
     def _timer_expired(self) -> None:
         self._timer = None
-        self._pump.timer_time = inf
+        self._driver.timer_time = inf
         silence = None
         if self.protocol.network_silence_wanted:
             silence = network_silence(self.transport.get_extra_info("socket"))
         self.protocol.handle_timeout(monotonic(), silence)
-        self._pump.update()
+        self._driver.update()
 
 
 class StandIn(asyncio.BufferedProtocol):
@@ -539,26 +539,26 @@ class StandIn(asyncio.BufferedProtocol):
 
 
 class _Fragments(AsyncFragments):
-    def __init__(self, pump: Pump, decode: bool | None) -> None:
+    def __init__(self, driver: TransportDriver, decode: bool | None) -> None:
         super().__init__(decode)
-        self.pump = pump
+        self.driver = driver
 
     def start(self) -> None:
-        if self.pump.receiver is not None:
-            raise self.pump.concurrent_receiver("recv_streaming")
-        self.pump.streaming = True
+        if self.driver.receiver is not None:
+            raise self.driver.concurrent_receiver("recv_streaming")
+        self.driver.streaming = True
 
     async def receive(self) -> tuple[Data, bool]:
-        pump = self.pump
-        while (fragment := pump.take_fragment(self.decode)) is None:
-            pump.receiver = None
-            await pump.wait("recv_streaming")
-        pump.receiver = "recv_streaming"
+        driver = self.driver
+        while (fragment := driver.take_fragment(self.decode)) is None:
+            driver.receiver = None
+            await driver.wait("recv_streaming")
+        driver.receiver = "recv_streaming"
         return fragment
 
     def stop(self) -> None:
-        self.pump.streaming = False
-        self.pump.receiver = None
+        self.driver.streaming = False
+        self.driver.receiver = None
 
 
 def broadcast(
@@ -597,9 +597,9 @@ def broadcast(
     skipped = SkippedBroadcasts(raise_exceptions, max_backlog)
     for connection in connections:
         try:
-            if connection._pump.broadcast(prepared, compress, max_backlog):
+            if connection._driver.broadcast(prepared, compress, max_backlog):
                 continue
-            failure = connection._pump.failure
+            failure = connection._driver.failure
             if failure is None:
                 skipped.give_up(connection)
             else:

@@ -68,11 +68,11 @@ class AcceptedConnection(ServerSide, Connection):
         raise NotImplementedError
 
     def _respond(self, response: Response) -> bool:
-        self._pump.opening = False
+        self._driver.opening = False
         # Somebody else may have closed the transport.
-        if self._pump.is_gone() or not super()._respond(response):
+        if self._driver.is_gone() or not super()._respond(response):
             return False
-        self._pump.update()
+        self._driver.update()
         return True
 
 
@@ -123,7 +123,7 @@ class ServerConnection(AcceptedConnection):
         server = self.server
         server._connections.add(self)
         self._set_timeouts(monotonic(), server._settings.open_timeout)
-        self._pump.update()
+        self._driver.update()
         if server._closing:
             self._refuse()  # its TLS handshake ended after the server was closed
 

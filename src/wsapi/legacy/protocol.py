@@ -146,7 +146,7 @@ class WebSocketCommonProtocol(Connection):
     @property
     def transport(self) -> asyncio.Transport:
         """Transport. When the application closes or aborts it, nothing is sent any more."""
-        self._pump.exposed = True
+        self._driver.exposed = True
         return self._transport
 
     @transport.setter
@@ -246,7 +246,7 @@ class WebSocketCommonProtocol(Connection):
                 self.protocol.give_up(abort=False, now=monotonic())
             else:
                 self.protocol.fail(code, reason, now=monotonic())
-            self._pump.update()
+            self._driver.update()
 
     def data_received(self, data: bytes) -> None:
         """Process what somebody else received for this connection.
@@ -255,7 +255,7 @@ class WebSocketCommonProtocol(Connection):
             data: What was received, beginning with the first byte.
         """
         self.protocol.receive_data(data, monotonic())
-        self._pump.update()
+        self._driver.update()
 
 
 def completed(headers: Any, others: Mapping[str, str]) -> Headers:

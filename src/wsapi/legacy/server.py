@@ -198,7 +198,7 @@ class WebSocketServerProtocol(WebSocketCommonProtocol, AcceptedConnection):
         super().connection_made(transport)
         self.ws_server.register(self)
         self._set_timeouts(monotonic(), self.open_timeout)
-        self._pump.update()
+        self._driver.update()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -7,7 +7,7 @@ import ssl
 from math import inf
 from time import monotonic
 
-from ._tls import TLS, SecureSocket
+from wsproto_fast.drivers.tls import TLS, SecureSocket
 
 __all__ = ["Channel", "Deadline"]
 

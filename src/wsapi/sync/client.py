@@ -87,17 +87,17 @@ class ClientConnection(ClientSide, Connection):
             TimeoutError: If there is no answer in time.
         """
         deadline = Deadline(timeout).time
-        pump = self._pump
-        pump.call(self._send_request, additional_headers, user_agent_header, monotonic())
-        while not pump.call(self._receive_response):
-            if pump.progress(deadline):
+        driver = self._driver
+        driver.call(self._send_request, additional_headers, user_agent_header, monotonic())
+        while not driver.call(self._receive_response):
+            if driver.progress(deadline):
                 raise TimeoutError("timed out while waiting for handshake response")
         if self.protocol.handshake_exc is not None:
             try:
                 raise self.protocol.handshake_exc
             finally:
-                del self, pump  # the traceback mustn't hold what holds the exception
-        pump.watch()
+                del self, driver  # the traceback mustn't hold what holds the exception
+        driver.watch()
 
 
 @contextmanager
@@ -330,7 +330,7 @@ class reconnect(BaseConnect[ClientConnection]):
             connection.handshake(additional_headers, self.user_agent_header, deadline.time_left())
             return connection
         except BaseException as exc:
-            connection._pump.abort()
+            connection._driver.abort()
             if connection.protocol.handshake_exc is not exc:
                 forget_frames(connection.protocol.handshake_exc)
             raise
@@ -556,7 +556,7 @@ def connect(
         return connector
     connection = connector._connect()
     if legacy is None:
-        connection._pump.before_use = _warn_unentered
+        connection._driver.before_use = _warn_unentered
     return connection
 
 

@@ -1,7 +1,7 @@
 """A WebSocket connection for threads.
 
 Whoever receives reads the socket itself; no other thread takes part in it. Connections that nobody
-reads from are looked after by one thread per process, see ``_housekeeping``. Any number of threads
+reads from are looked after by one thread per process. Any number of threads
 may use a connection, at once or not; but only one of them can receive at a time.
 """
 
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
 
 from wsproto_fast import PreparedMessage, Protocol
 from wsproto_fast._aliases import fallback
+from wsproto_fast.drivers.threads import SocketDriver
+from wsproto_fast.drivers.tls import SecureSocket
 from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState
 from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike
@@ -23,9 +25,6 @@ from wsproto_fast.typing import Data, DataLike
 from .._shared.connection import BaseConnection, FragmentedMessage, SkippedBroadcasts, closing
 from .._shared.options import Limits
 from ..limits import MAX_BACKLOG
-from . import _housekeeping  # noqa: F401 # connections need the inbox that it sets
-from ._pump import Pump
-from ._tls import SecureSocket
 
 __all__ = ["Connection"]
 
@@ -72,12 +71,12 @@ class Connection(BaseConnection):
         )
         self.socket = sock
         if isinstance(sock, SecureSocket):
-            self._pump = Pump(protocol, sock.sock, sock.tls)
+            self._driver = SocketDriver(protocol, sock.sock, sock.tls)
         else:
-            self._pump = Pump(protocol, sock, None)
+            self._driver = SocketDriver(protocol, sock, None)
         if not self._opening:
-            self._pump.call(self._set_timeouts, monotonic())
-            self._pump.watch()
+            self._driver.call(self._set_timeouts, monotonic())
+            self._driver.watch()
 
     # ------------------------------------------------------------------ attributes
 
@@ -102,7 +101,7 @@ class Connection(BaseConnection):
     # ------------------------------------------------------------------ context manager, iteration
 
     def __enter__(self) -> Self:
-        self._pump.before_use = None
+        self._driver.before_use = None
         return self
 
     def __exit__(
@@ -119,7 +118,7 @@ class Connection(BaseConnection):
         Raises:
             ConnectionClosedError: If it didn't end properly.
         """
-        recv = self._pump.recv
+        recv = self._driver.recv
         try:
             while True:
                 yield recv(None, None)
@@ -153,7 +152,7 @@ class Connection(BaseConnection):
             ConnectionClosed: When the connection is closed and every message was received.
             ConcurrencyError: If the connection is being received from already.
         """
-        return self._pump.recv(timeout, decode)
+        return self._driver.recv(timeout, decode)
 
     @overload
     def recv_streaming(
@@ -185,7 +184,7 @@ class Connection(BaseConnection):
             ConnectionClosed: When the connection is closed.
             ConcurrencyError: If the connection is being received from already.
         """
-        return _Fragments(self._pump, decode, timeout)
+        return _Fragments(self._driver, decode, timeout)
 
     # ------------------------------------------------------------------ sending
 
@@ -212,7 +211,7 @@ class Connection(BaseConnection):
             TypeError: If ``message`` isn't of one of these types.
             UnicodeError: If a text message given as bytes isn't UTF-8.
         """
-        if not self._pump.send(message, text, compress):
+        if not self._driver.send(message, text, compress):
             self._send_slowly(message, text, compress)
 
     def _send_slowly(
@@ -227,7 +226,7 @@ class Connection(BaseConnection):
         fragments = FragmentedMessage(self.protocol, message, text, compress, asynchronous=False)
         if self.protocol.state is not State.OPEN:
             self._raise_closed()
-        pump = self._pump
+        driver = self._driver
         items = iter(message)
         try:
             first = next(items)
@@ -235,24 +234,24 @@ class Connection(BaseConnection):
             return
         fragments.check(first)
         try:
-            pump.begin_fragments(fragments.send, first)
-            pump.drain()
+            driver.begin_fragments(fragments.send, first)
+            driver.drain()
             for item in items:
-                pump.call(fragments.send, item)
-                pump.drain()
-            pump.call(fragments.finish)
-            pump.drain()
+                driver.call(fragments.send, item)
+                driver.drain()
+            driver.call(fragments.finish)
+            driver.drain()
         except InvalidState:
             self._raise_closed()
         except BaseException as exc:
-            pump.call(fragments.abandon, exc, monotonic())
+            driver.call(fragments.abandon, exc, monotonic())
             raise
 
     def _raise_closed(self) -> NoReturn:
         """Wait until the connection is closed; raise what tells how that came."""
         if self.protocol.state is State.CONNECTING:
             raise InvalidState("connection is connecting")
-        self._pump.finish()
+        self._driver.finish()
         closed = self.protocol.close_exc
         try:
             # Not the InvalidState that is being handled, but what broke the connection.
@@ -277,10 +276,10 @@ class Connection(BaseConnection):
         """
         event = threading.Event()
         try:
-            self._pump.ping(data, event, ack_on_close)
+            self._driver.ping(data, event, ack_on_close)
         except InvalidState:
             self._raise_closed()
-        self._pump.drain()
+        self._driver.drain()
         return event
 
     def pong(self, data: DataLike = b"") -> None:
@@ -294,13 +293,13 @@ class Connection(BaseConnection):
             ProtocolError: If the payload is too long.
         """
         try:
-            self._pump.call(self._send_pong, data)
+            self._driver.call(self._send_pong, data)
         except InvalidState:
             self._raise_closed()
-        self._pump.drain()
+        self._driver.drain()
 
     def _change(self, function: Callable[[], None]) -> None:
-        self._pump.call(function)
+        self._driver.call(function)
 
     def _send_pong(self, data: DataLike) -> None:
         if self.protocol.state is not State.OPEN:
@@ -321,8 +320,8 @@ class Connection(BaseConnection):
         Raises:
             ProtocolError: If the code or the reason isn't allowed; the connection stays open.
         """
-        if self._pump.close(code, reason):
-            self._pump.finish()
+        if self._driver.close(code, reason):
+            self._driver.finish()
 
     def wait_closed(self, timeout: float | None = None) -> bool:
         """Wait until the TCP connection is closed.
@@ -333,14 +332,14 @@ class Connection(BaseConnection):
         Returns:
             Whether it is closed.
         """
-        return self._pump.wait_closed(timeout)
+        return self._driver.wait_closed(timeout)
 
 
 class _Fragments:
     """Iterator over fragments of one message; others can receive as soon as nobody holds it."""
 
-    def __init__(self, pump: Pump, decode: bool | None, timeout: float | None) -> None:
-        self.pump = pump
+    def __init__(self, driver: SocketDriver, decode: bool | None, timeout: float | None) -> None:
+        self.driver = driver
         self.decode = decode
         self.timeout = timeout
         self.started = False
@@ -353,7 +352,7 @@ class _Fragments:
         if self.finished:
             raise StopIteration
         try:
-            data, self.finished = self.pump.next_fragment(self.timeout, self.decode, self.started)
+            data, self.finished = self.driver.next_fragment(self.timeout, self.decode, self.started)
         except TimeoutError:
             raise
         except BaseException:
@@ -365,7 +364,7 @@ class _Fragments:
     def close(self) -> None:
         """Skip the rest of the message."""
         if self.started and not self.finished:
-            self.pump.stop_streaming()
+            self.driver.stop_streaming()
         self.finished = True
 
     __del__ = close
@@ -412,7 +411,7 @@ def broadcast(
     skipped = SkippedBroadcasts(raise_exceptions, max_backlog)
     for connection in connections:
         try:
-            if not connection._pump.broadcast(prepared, compress, max_backlog):
+            if not connection._driver.broadcast(prepared, compress, max_backlog):
                 skipped.give_up(connection)
         except Exception as exc:
             skipped.add(connection, exc)

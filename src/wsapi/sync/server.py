@@ -103,27 +103,27 @@ class ServerConnection(ServerSide, Connection):
 
     def _handshake(self, settings: ServerSettings[ServerConnection], deadline: Deadline) -> None:
         """Receive the request and answer it; the engine does the latter if it isn't a sound one."""
-        pump, protocol = self._pump, self.protocol
-        pump.call(self._set_timeouts, monotonic(), deadline.time_left())
-        while not pump.call(self._receive_request):
-            if pump.lost or protocol.close_expected():
+        driver, protocol = self._driver, self.protocol
+        driver.call(self._set_timeouts, monotonic(), deadline.time_left())
+        while not driver.call(self._receive_request):
+            if driver.lost or protocol.close_expected():
                 return
-            pump.progress(inf)
-        pump.enter()
+            driver.progress(inf)
+        driver.enter()
         try:
             self._respond(finish(self._answer(settings)))
         finally:
-            pump.leave()
+            driver.leave()
 
     def _invoke(self, callback: Callable[..., Any], *args: object) -> Any:
-        self._pump.leave()
+        self._driver.leave()
         try:
             return super()._invoke(callback, *args)
         finally:
-            self._pump.enter()
+            self._driver.enter()
 
     def _refuse(self) -> None:
-        self._pump.call(super()._refuse)
+        self._driver.call(super()._refuse)
 
 
 class Server(BaseServer[ServerConnection]):
@@ -278,9 +278,9 @@ class Server(BaseServer[ServerConnection]):
         try:
             connection._handshake(settings, deadline)
             if connection.response is None or connection.response.status_code != 101:
-                connection._pump.finish()
+                connection._driver.finish()
                 return
-            connection._pump.watch()
+            connection._driver.watch()
             with connection:
                 entered = True
                 handler(connection)
@@ -397,7 +397,7 @@ class Server(BaseServer[ServerConnection]):
                 connection._refuse()
             # It may have been opened meanwhile.
             if connection.state is State.OPEN and close_connections:
-                connection._pump.close(code, reason)
+                connection._driver.close(code, reason)
 
     def _wait_for_handlers(self) -> None:
         while True:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._shared.schedule import Schedule
+from wsproto_fast.drivers.schedule import Schedule
 
 if TYPE_CHECKING:
     from ._link import Link

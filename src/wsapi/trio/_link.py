@@ -18,11 +18,11 @@ import trio
 
 from wsproto_fast import Protocol
 from wsproto_fast.activity import ATTENTION, CLOSE, HALF_CLOSE, KEEP
+from wsproto_fast.drivers.liveness import network_silence
 from wsproto_fast.frames import State
 
 from .._shared.connection import forget_frames
 from .._shared.coroutines import AsyncConnection
-from .._shared.liveness import network_silence
 from ._housekeeping import Housekeeper
 from ._transports import SocketTransport, StreamTransport, Transport, find_socket
 

@@ -171,10 +171,10 @@ class ThreadsDriver(base.Driver):
     def lose(self, raw: Any) -> None:
         def shut_down() -> None:
             # Nobody closes it meanwhile, so that its descriptor isn't another connection's.
-            if not raw._pump.lost:
+            if not raw._driver.lost:
                 raw.socket.shutdown(socket.SHUT_RDWR)
 
-        raw._pump.call(shut_down)
+        raw._driver.call(shut_down)
 
     def client_options(self, options: dict[str, Any]) -> dict[str, Any]:
         if (local_address := options.pop("local_address", None)) is not None:

@@ -17,8 +17,8 @@ import pytest
 from tests.wsapi.conformance.driver import Driver, Ws, until_closed
 from tests.wsapi.conformance.raw import RawPeer
 from tests.wsapi.helpers import PING, TEXT
-from wsapi._shared import liveness
 from wsapi.protocol import State
+from wsproto_fast.drivers import liveness
 
 IN_NAMESPACE = "WSAPI_TEST_OWN_NETWORK"
 

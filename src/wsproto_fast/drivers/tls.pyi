@@ -1,4 +1,4 @@
-# Docstrings are in _tls.pyx.
+# Docstrings are in tls.pyx.
 
 import socket
 import ssl

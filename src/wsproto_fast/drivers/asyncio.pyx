@@ -1,8 +1,8 @@
 # cython: binding=False
-"""The path of a message between transport, engine, and the coroutines that wait, compiled.
+"""Drives connections with asyncio's transports: what is done for every message.
 
-What `Connection` does for every message is here; what it does when something changes is in Python. No
-protocol rule is in either.
+What is done when something changes is up to an owner, in Python: the ``asyncio.BufferedProtocol`` that the
+transport calls, most often, which passes on what it is called with. No protocol rule is in either.
 
 Three things make it fast. A coroutine that waits for a message is resumed at once, inside the transport's
 callback: a future would resume it in the loop's next turn, by way of a handle allocated, queued, and run,
@@ -32,7 +32,7 @@ cdef object current_task = (
 )
 
 
-# What send() leaves to its caller; attributes of this module, too.
+# What send() leaves to its caller; names of this module in Python, too.
 cpdef enum:
     NOTHING = 0
     DRAIN = 1
@@ -81,15 +81,36 @@ cdef int writable_descriptor(transport) except -2:
 
 
 @cython.final
-cdef class Pump:
-    """Moves messages for one connection; also what its receiving task waits on, in place of a future.
+cdef class TransportDriver:
+    """TransportDriver(connection, protocol, loop, done)\n--\n
+    Moves messages between a transport, an engine, and the coroutines that wait.
+
+    One coroutine may receive at a time. It waits on this object, in place of a future.
 
     Args:
-        connection: What changes seldom is its business: `_update_opening`, `_acknowledge_pings`,
-            `_act`, `_update_reading`, `_set_timer` are called when there is something for them.
-        protocol: Engine of the connection.
+        connection: Owner, whose methods are called when there is something for them. Their names begin with an
+            underscore since programs see the owner: ``_update_opening()`` while ``opening``;
+            ``_acknowledge_pings()`` for ``protocol.acknowledged_pings()``; ``_act(action)`` to obey a new
+            ``protocol.transport_action``; ``_update_reading()`` to pause or resume reading as
+            ``protocol.reading_wanted`` says, and to tell ``reading_paused``; ``_set_timer(deadline)`` to call
+            ``protocol.handle_timeout``, then ``update``, at a time, and to tell ``timer_time``. ``_transport`` is
+            its transport.
+        protocol: Engine of the connection; it queues messages.
         loop: Event loop of the connection.
         done: A future that is done.
+
+    Attributes:
+        descriptor: Descriptor of the socket, to write past the transport; -1 where only that can write.
+        receiver: What the coroutine that receives is doing, for error messages; None if none does.
+        streaming: Whether it takes single fragments.
+        reading_paused: Whether reading from the transport is paused; the owner tells.
+        writing_paused: Whether the transport has too much to write; the owner tells.
+        sending_fragments: Whether a fragmented message is being sent; the owner tells.
+        opening: Whether the opening handshake isn't complete; the owner tells.
+        exposed: Whether the application has the transport, and may close it; the owner tells.
+        failure: Exception of writing, if that failed.
+        given_up: Whether the transport is of no use any more.
+        timer_time: When the engine is going to be called, of ``time.monotonic``; infinite if no timer is set.
     """
 
     cdef Protocol _protocol
@@ -133,7 +154,11 @@ cdef class Pump:
         self.descriptor = -1
 
     def connection_made(self, transport) -> None:
-        """Start writing to ``transport``."""
+        """Start writing to a transport.
+
+        Args:
+            transport: What writes.
+        """
         self._write = transport.write
         self.descriptor = writable_descriptor(transport)
         # It may have been somebody else's before.
@@ -177,7 +202,11 @@ cdef class Pump:
     # ------------------------------------------------------------------ receiving
 
     def buffer_updated(self, Py_ssize_t nbytes) -> None:
-        """Pass on what the transport received."""
+        """Pass on what the transport received into ``protocol.get_buffer()``.
+
+        Args:
+            nbytes: Number of bytes.
+        """
         cdef int activity
         if self._listening:
             self._in_turn = True
@@ -218,7 +247,17 @@ cdef class Pump:
             self._update()
 
     def listen(self, on_message, on_frame, listener) -> None:
-        """Have callbacks called with what is received; nobody else receives from now on."""
+        """Have callbacks called with what is received; nobody else receives from now on.
+
+        Args:
+            on_message: As for ``Protocol.listen``.
+            on_frame: As for ``Protocol.listen``.
+            listener: As for ``Protocol.listen``.
+
+        Raises:
+            ConcurrencyError: If a coroutine receives.
+            TypeError: As for ``Protocol.listen``.
+        """
         if self.receiver is not None:
             raise self.concurrent_receiver("listen")
         self._in_turn = True
@@ -231,7 +270,14 @@ cdef class Pump:
         self.update()
 
     def take(self, decode=None):
-        """Return the next message, or None if there isn't one."""
+        """Return the next message, or None if there isn't one; ``wait`` for it then.
+
+        Args:
+            decode: As for ``Protocol.next_message``.
+
+        Raises:
+            ConcurrencyError: If a coroutine waits.
+        """
         if self.receiver is not None:
             raise self.concurrent_receiver("recv")
         cdef Protocol protocol = self._protocol
@@ -249,7 +295,11 @@ cdef class Pump:
         return message
 
     def take_fragment(self, decode):
-        """Return the next fragment and whether it is the last one of its message, or None."""
+        """Return the next fragment and whether it is the last one of its message, or None.
+
+        Args:
+            decode: As for ``Protocol.next_message``.
+        """
         fragment = self._protocol.pop_fragment(decode, monotonic())
         if self.reading_paused:
             if self._protocol.can_process_kept():
@@ -267,12 +317,20 @@ cdef class Pump:
             self._update()
 
     def concurrent_receiver(self, name: str) -> ConcurrencyError:
+        """Return the exception for a second receiver.
+
+        Args:
+            name: What it called.
+        """
         return ConcurrencyError(
             f"cannot call {name} while another coroutine is already running {self.receiver}"
         )
 
     def wait(self, str name):
         """Return an awaitable for the next time that something was received.
+
+        Args:
+            name: What is waiting, for error messages.
 
         Raises:
             ConnectionClosed: If nothing can be received any more.
@@ -366,6 +424,11 @@ cdef class Pump:
     def send(self, message, text, compress):
         """Send a message; it leaves with what else is sent in this turn of the loop.
 
+        Args:
+            message: str or bytes-like object.
+            text: As for ``Protocol.send``.
+            compress: As for ``Protocol.send``.
+
         Returns:
             What the caller must do: NOTHING, DRAIN (wait until the network takes more), or SLOW_PATH if
             the message wasn't sent because it isn't str or bytes-like, a fragmented one is being sent,
@@ -381,7 +444,17 @@ cdef class Pump:
         return DRAIN if self.writing_paused else NOTHING
 
     def send_nowait(self, message, text, compress) -> bool:
-        """Send a message in the same way; return whether the network takes more."""
+        """Send a message in the same way; return whether the network takes more.
+
+        Args:
+            message: str or bytes-like object.
+            text: As for ``Protocol.send``.
+            compress: As for ``Protocol.send``.
+
+        Raises:
+            ConnectionClosed: If the connection is gone.
+            InvalidState, ConcurrencyError: As for ``Protocol.send``.
+        """
         if self._lost:
             raise self._protocol.close_exc
         if self.exposed:
@@ -406,6 +479,11 @@ cdef class Pump:
 
     def broadcast(self, PreparedMessage message not None, compress, limit) -> bool:
         """Send a message that goes to many connections at once; skip a connection that isn't open.
+
+        Args:
+            message: Message.
+            compress: As for ``Protocol.send``.
+            limit: Number of bytes that may wait, or None.
 
         Returns:
             False if the connection was given up, because writing fails, which is in ``failure`` then, or

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""TLS between a connection and its socket; see _tls.pyx."""
+"""TLS between a connection and its socket; see tls.pyx."""
 
 
 cdef class TLS:

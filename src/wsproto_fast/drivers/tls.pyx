@@ -1,5 +1,5 @@
 # cython: binding=False
-"""TLS between a connection and its socket, compiled.
+"""TLS between a connection and its socket.
 
 OpenSSL objects mustn't be used by two threads at once, and a thread that is blocked in reading uses
 one all the time. So the socket knows nothing of TLS here: what it brings and takes passes through

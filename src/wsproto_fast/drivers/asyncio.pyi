@@ -1,23 +1,33 @@
-# Private: for the modules beside it.
+# Docstrings are in asyncio.pyx.
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from types import TracebackType
 from typing import Final, Literal, Self, final, overload
+from typing import Protocol as _Interface
 
 from wsproto_fast import Listener, PreparedMessage, Protocol
 from wsproto_fast.exceptions import ConcurrencyError
 from wsproto_fast.typing import Data
 
-from .connection import Connection
+class _Owner(_Interface):
+    """What belongs to a connection in Python; see ``TransportDriver``."""
+
+    @property
+    def _transport(self) -> asyncio.Transport: ...
+    def _update_opening(self) -> None: ...
+    def _acknowledge_pings(self) -> None: ...
+    def _act(self, action: int) -> None: ...
+    def _update_reading(self) -> None: ...
+    def _set_timer(self, deadline: float) -> None: ...
 
 NOTHING: Final[int]
 DRAIN: Final[int]
 SLOW_PATH: Final[int]
 
 @final
-class Pump:
+class TransportDriver:
     descriptor: int
     receiver: str | None
     streaming: bool
@@ -35,7 +45,7 @@ class Pump:
     def is_gone(self) -> bool: ...
     def __init__(
         self,
-        connection: Connection,
+        connection: _Owner,
         protocol: Protocol,
         loop: asyncio.AbstractEventLoop,
         done: asyncio.Future[None],

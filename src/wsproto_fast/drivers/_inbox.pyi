@@ -1,9 +1,13 @@
 # Docstrings are in _inbox.pyx.
 
 from collections.abc import Callable
-from typing import final
+from typing import Final, final
 
-from ._pump import Pump
+from .threads import SocketDriver
+
+NOTHING: Final[int]
+READ: Final[int]
+WRITE: Final[int]
 
 @final
 class Inbox:
@@ -14,7 +18,7 @@ class Inbox:
     @property
     def gone(self) -> int: ...
     def abandon(self) -> None: ...
-    def take(self) -> list[tuple[float, Pump]]: ...
+    def take(self) -> list[tuple[float, SocketDriver]]: ...
     def sleep(self, until: float) -> bool: ...
     def awake(self) -> None: ...
     def forget(self) -> None: ...

@@ -14,10 +14,13 @@ import sys
 import threading
 from math import inf
 from time import monotonic
+from typing import TYPE_CHECKING
 
-from .._shared.schedule import Schedule
-from ._inbox import Inbox, set_inbox
-from ._pump import READ, WRITE, Pump
+from ._inbox import READ, WRITE, Inbox, set_inbox
+from .schedule import Schedule
+
+if TYPE_CHECKING:
+    from .threads import SocketDriver
 
 __all__ = ["Housekeeper"]
 
@@ -46,7 +49,7 @@ class Housekeeper:
             ringer.setblocking(False)
             selector.register(bell, selectors.EVENT_READ)
             threading.Thread(
-                target=self._run, args=self._resources, name="wsapi-housekeeper", daemon=True
+                target=self._run, args=self._resources, name="wsproto_fast-housekeeper", daemon=True
             ).start()
         except Exception:
             self.close()
@@ -103,15 +106,15 @@ class _Round:
     def __init__(self, inbox: Inbox, selector: selectors.BaseSelector) -> None:
         self._inbox = inbox
         self._selector = selector
-        self._schedule: Schedule[Pump] = Schedule(lambda time, pump: pump.closed)
-        self._watched: dict[Pump, int] = {}
+        self._schedule: Schedule[SocketDriver] = Schedule(lambda time, driver: driver.closed)
+        self._watched: dict[SocketDriver, int] = {}
 
     def work(self) -> float:
         """Do what is due; return when there is something to do again."""
         schedule = self._schedule
         while True:
-            for when, pump in self._inbox.take():
-                schedule.add(when, pump)
+            for when, driver in self._inbox.take():
+                schedule.add(when, driver)
             now = monotonic()
             if schedule.next_time() > now:
                 break
@@ -121,42 +124,42 @@ class _Round:
             self._inbox.forget()
         return schedule.next_time()
 
-    def tend(self, pump: Pump, mask: int) -> None:
+    def tend(self, driver: SocketDriver, mask: int) -> None:
         """Tend a connection.
 
         Args:
-            pump: Its pump.
+            driver: Its driver.
             mask: Events that its socket is ready for.
         """
-        if pump.closed:
+        if driver.closed:
             return
         try:
-            wanted = pump.tend(
+            wanted = driver.tend(
                 monotonic(), bool(mask & selectors.EVENT_READ), bool(mask & selectors.EVENT_WRITE)
             )
-            self._watch(pump, wanted)
+            self._watch(driver, wanted)
         except Exception:
             # A logging handler or an extension of the program fails; others aren't concerned.
             sys.excepthook(*sys.exc_info())
 
-    def _watch(self, pump: Pump, wanted: int) -> None:
-        watched = self._watched.get(pump, 0)
+    def _watch(self, driver: SocketDriver, wanted: int) -> None:
+        watched = self._watched.get(driver, 0)
         if wanted == watched:
             return
         events = (selectors.EVENT_READ if wanted & READ else 0) | (
             selectors.EVENT_WRITE if wanted & WRITE else 0
         )
         if not watched:
-            self._selector.register(pump.socket, events, pump)
+            self._selector.register(driver.socket, events, driver)
         elif wanted:
-            self._selector.modify(pump.socket, events, pump)
+            self._selector.modify(driver.socket, events, driver)
         else:
-            self._selector.unregister(pump.socket)
+            self._selector.unregister(driver.socket)
         if wanted:
-            self._watched[pump] = wanted
+            self._watched[driver] = wanted
         else:
-            del self._watched[pump]
-            pump.unwatched()
+            del self._watched[driver]
+            driver.unwatched()
 
 
 housekeeper = Housekeeper()

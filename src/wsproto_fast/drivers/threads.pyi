@@ -1,22 +1,18 @@
-# Docstrings are in _pump.pyx.
+# Docstrings are in threads.pyx.
 
 import socket
 from collections.abc import Callable
-from typing import Final, TypeVar, final
+from typing import TypeVar, final
 
 from wsproto_fast import PreparedMessage, Protocol
 from wsproto_fast.typing import Data
 
-from ._tls import TLS
+from .tls import TLS
 
 _T = TypeVar("_T")
 
-NOTHING: Final = 0
-READ: Final = 1
-WRITE: Final = 2
-
 @final
-class Pump:
+class SocketDriver:
     before_use: Callable[[], object] | None
     def __init__(self, protocol: Protocol, sock: socket.socket, tls: TLS | None) -> None: ...
     @property

@@ -1,5 +1,5 @@
 # cython: binding=False
-"""What the threads of a program leave for the housekeeper, compiled.
+"""What the threads of a program leave for the housekeeper.
 
 No signal handler comes between the steps of what is done here with the mutex held.
 """
@@ -60,10 +60,10 @@ cdef class Inbox:
         if last:
             self._ring()
 
-    cdef int post(self, object pump, double when) except -1:
+    cdef int post(self, object driver, double when) except -1:
         """Have a connection tended at a time."""
         # Nothing is allocated with the mutex held: finalizers might run, and come here.
-        cdef tuple entry = (when, pump)
+        cdef tuple entry = (when, driver)
         cdef bint wake
         self._mutex.acquire()
         self._posts.append(entry)

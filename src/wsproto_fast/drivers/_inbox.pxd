@@ -4,6 +4,13 @@
 cimport cython
 
 
+# What the housekeeper watches a socket for.
+cpdef enum:
+    NOTHING = 0
+    READ = 1
+    WRITE = 2
+
+
 cdef class Inbox:
     cdef cython.pymutex _mutex
     cdef public object wake
@@ -18,7 +25,7 @@ cdef class Inbox:
 
     cdef int attach(self) except -1
     cdef int detach(self) except -1
-    cdef int post(self, object pump, double when) except -1
+    cdef int post(self, object driver, double when) except -1
     cdef int _ring(self) except -1
 
 

@@ -7,19 +7,7 @@ from libc.stdint cimport uint64_t
 from wsproto_fast cimport Protocol
 
 from ._inbox cimport Inbox
-from ._tls cimport TLS
-
-
-# What the housekeeper watches for.
-cdef enum:
-    NOTHING = 0
-    READ = 1
-    WRITE = 2
-
-
-cdef class Memory:
-    cdef char* _data
-    cdef Py_ssize_t _size
+from .tls cimport TLS
 
 
 cdef class Wire:
@@ -76,7 +64,6 @@ cdef class Wire:
     cdef bint _wait(self, double deadline) except -1
     cdef int _handle_signals(self) except -1
     cdef bint _read(self, double deadline) except -1
-    cdef Py_ssize_t _receive(self, buffer, double deadline) except -1
     cdef bint _read_ready(self) except -1
     cdef bint _reading_wanted(self) noexcept
     cdef int _end_reading(self) except -1
@@ -95,7 +82,6 @@ cdef class Wire:
     cdef int _hold(self) except -1
     cdef bint _blocked(self) noexcept
     cdef bytes _next_piece(self)
-    cdef Py_ssize_t _write(self, bytes data, Py_ssize_t start) except -1
     cdef int _writing_failed(self, exc) except -1
     cdef int _drop_output(self) except -1
     cdef int _wait_sent(self) except -1

@@ -1,5 +1,7 @@
 # cython: binding=False
-"""What the threads of a program do with a connection, compiled; and what the housekeeper does.
+"""Drives connections for threads: what they do with one, and what the housekeeper does.
+
+Whoever receives reads the socket; one thread of the process, the housekeeper, looks after what no thread does.
 
 No protocol rule is here, nor how bytes are moved: see _wire. Here is who receives, what is held
 back to leave together, and when the housekeeper comes.
@@ -14,23 +16,17 @@ from libc.math cimport INFINITY
 
 from wsproto_fast cimport ATTENTION, FLUSH, MESSAGE, PreparedMessage, Protocol
 
+from ._inbox cimport NOTHING, READ, WRITE
 from ._wire cimport Wire
-
-from .._shared.liveness import network_silence
 
 from wsproto_fast import check_close
 from wsproto_fast.exceptions import ConcurrencyError
 
+from .liveness import network_silence
+
 
 # When the housekeeper comes again to a connection whose engine a callback of the program keeps busy, in seconds.
 cdef double PAUSE = 0.005
-
-
-# What the housekeeper watches for; attributes of this module, too.
-cpdef enum:
-    NOTHING = 0
-    READ = 1
-    WRITE = 2
 
 
 # Who receives.
@@ -43,13 +39,21 @@ cdef tuple _receivers = ("nothing", "recv", "recv_streaming")
 
 
 @cython.final
-cdef class Pump(Wire):
+cdef class SocketDriver(Wire):
     """A connection, as threads use it.
 
+    All of its methods may be called by any thread; one thread at a time receives.
+
     Args:
-        protocol: Engine of the connection.
-        sock: Connected TCP or Unix socket.
-        tls: What encrypts, or None.
+        protocol: Engine of the connection; it queues messages. Nobody else uses it but between ``enter`` and
+            ``leave``, or in functions that ``call`` calls.
+        sock: Connected TCP or Unix socket, which this closes; its own timeout doesn't matter.
+        tls: What encrypts, or None. Its handshake is complete.
+
+    Attributes:
+        before_use: Called once, before the connection is used; or None.
+        socket: The socket.
+        closed: Whether it is closed.
     """
 
     cdef public object before_use       # called once, before the connection is used; or None
@@ -61,6 +65,10 @@ cdef class Pump(Wire):
 
     def recv(self, timeout, decode):
         """Return the next message.
+
+        Args:
+            timeout: Seconds, or None for no limit.
+            decode: As for ``Protocol.next_message``.
 
         Raises:
             TimeoutError: If there is none after ``timeout`` seconds.
@@ -109,8 +117,8 @@ cdef class Pump(Wire):
         """Return the next fragment and whether it is the last one of its message.
 
         Args:
-            timeout: Seconds, or None.
-            decode: As in ``recv``.
+            timeout: Seconds, or None for no limit.
+            decode: As for ``Protocol.next_message``.
             started: Whether the caller has the first fragment; others can't receive since.
 
         Raises:
@@ -183,6 +191,11 @@ cdef class Pump(Wire):
     def send(self, message, text, compress) -> bool:
         """Send a message; it may leave together with what the same thread sends next.
 
+        Args:
+            message: str or bytes-like object.
+            text: As for ``Protocol.send``.
+            compress: As for ``Protocol.send``.
+
         Returns:
             False if it wasn't sent because it isn't str or bytes-like, or the connection isn't open.
 
@@ -240,7 +253,12 @@ cdef class Pump(Wire):
             self._unlock()
 
     def call(self, function, *args):
-        """Call what uses the engine."""
+        """Call what uses the engine; return what that returns.
+
+        Args:
+            function: What to call.
+            args: Its arguments.
+        """
         self.enter()
         try:
             return function(*args)
@@ -249,6 +267,10 @@ cdef class Pump(Wire):
 
     def begin_fragments(self, function, *args):
         """Call what sends the first fragment of a message.
+
+        Args:
+            function: What to call.
+            args: Its arguments.
 
         Raises:
             ConcurrencyError: If a fragmented message is being sent.
@@ -281,6 +303,11 @@ cdef class Pump(Wire):
 
     def broadcast(self, PreparedMessage message not None, compress, limit) -> bool:
         """Send a message that goes to many connections; skip a connection that isn't open.
+
+        Args:
+            message: Message.
+            compress: As for ``Protocol.send``.
+            limit: Number of bytes that may wait, or None.
 
         Returns:
             False if more than ``limit`` bytes wait already: the connection was given up.
@@ -326,7 +353,11 @@ cdef class Pump(Wire):
     # ------------------------------------------------------------------ opening and closing
 
     def progress(self, double deadline) -> bool:
-        """Read once; return whether the deadline came first."""
+        """Read once; return whether the deadline came first.
+
+        Args:
+            deadline: Time of ``time.monotonic``; may be infinite.
+        """
         self._lock()
         try:
             return not self._lost and self._read(deadline)
@@ -341,6 +372,10 @@ cdef class Pump(Wire):
 
     def close(self, code, reason) -> bool:
         """Start the closing handshake; ``finish`` waits for its end.
+
+        Args:
+            code: Close code.
+            reason: Close reason.
 
         Returns:
             False if that can't be waited for, since the calling thread is in the middle of using the
@@ -378,7 +413,11 @@ cdef class Pump(Wire):
             self._unlock()
 
     def wait_closed(self, timeout) -> bool:
-        """Wait until the connection is closed; return whether it is after ``timeout`` seconds."""
+        """Wait until the connection is closed; return whether it is.
+
+        Args:
+            timeout: Seconds, or None for no limit.
+        """
         cdef double deadline = INFINITY if timeout is None else self._deadline(timeout)
         self._lock()
         try:

@@ -1,5 +1,5 @@
 # cython: binding=False
-"""What moves bytes between a socket and the engine, for any number of threads, compiled.
+"""What moves bytes between a socket and the engine, for any number of threads.
 
 Owns one mutex per connection, without which its engine is never entered; the role of the reader,
 which at most one thread has, and which it has while it is blocked in a system call, with the mutex
@@ -7,86 +7,40 @@ released; the order of what is written; and when the socket may be closed.
 
 Being compiled makes it sound: no signal handler, hence no KeyboardInterrupt, comes between the
 steps of what is done with the mutex held, unless that calls code of the program: a logging handler,
-an extension. (What decrypts is an exception, see _tls.) Nor does one run while its thread is the
+an extension. (What decrypts is an exception, see tls.) Nor does one run while its thread is the
 reader, or waits to write: a handler may use the connection that it interrupts the use of, and what
 it waits for must not be up to its own thread.
 """
 
-import errno
-import os
-import select
 import socket
 from _thread import allocate_lock
-from threading import main_thread
 from time import monotonic
 
-cimport cython
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo, PyObject_GetBuffer, PyBuffer_Release
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport PyThread_get_thread_ident
-from libc.errno cimport EAGAIN, EINTR
-from libc.math cimport INFINITY, ceil
+from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport free, malloc
 
 from wsproto_fast cimport ABORT, ATTENTION, CLOSE, HALF_CLOSE, KEEP, Protocol
 
-from ._inbox cimport current_inbox
-from ._tls cimport TLS
+from ._inbox cimport NOTHING, READ, WRITE, current_inbox
+from ._socket_calls cimport (
+    INTERRUPTED,
+    NOTHING_THERE,
+    SYSTEM_CALLS,
+    TIMED_OUT,
+    Memory,
+    milliseconds,
+    receive,
+    send,
+    wait_writable,
+)
+from .tls cimport TLS
+
+from . import _housekeeper  # no-cython-lint # it sets the inbox that connections need
 
 from wsproto_fast.exceptions import ConcurrencyError
-
-
-# System calls are made here, not by Python's sockets: those run signal handlers when one interrupts
-# them, at a time when this thread is the reader. Their results are negated error numbers.
-cdef extern from *:
-    """
-    #ifdef _WIN32
-        /* There are no interrupted system calls; Python's sockets do. */
-        #define SYSTEM_CALLS 0
-        static Py_ssize_t receive_now(int fd, void* data, Py_ssize_t size, int wait) { return -1; }
-        static Py_ssize_t send_now(int fd, const void* data, Py_ssize_t size) { return -1; }
-        static int wait_ready(int fd, int writing, int timeout) { return -1; }
-        static void limit_receiving(int fd, int timeout) {}
-    #else
-        #include <errno.h>
-        #include <poll.h>
-        #include <sys/socket.h>
-        #include <sys/time.h>
-        #define SYSTEM_CALLS 1
-        #ifndef MSG_NOSIGNAL /* Python ignores SIGPIPE. */
-            #define MSG_NOSIGNAL 0
-        #endif
-        static int result_of(int error) { return -(error == EWOULDBLOCK ? EAGAIN : error); }
-        static Py_ssize_t receive_now(int fd, void* data, Py_ssize_t size, int wait)
-        {
-            ssize_t received = recv(fd, data, (size_t)size, wait ? 0 : MSG_DONTWAIT);
-            return received < 0 ? result_of(errno) : received;
-        }
-        static Py_ssize_t send_now(int fd, const void* data, Py_ssize_t size)
-        {
-            ssize_t sent = send(fd, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
-            return sent < 0 ? result_of(errno) : sent;
-        }
-        static int wait_ready(int fd, int writing, int timeout)
-        {
-            struct pollfd item = {fd, writing ? POLLOUT : POLLIN, 0};
-            int ready = poll(&item, 1, timeout);
-            return ready < 0 ? result_of(errno) : ready;
-        }
-        static void limit_receiving(int fd, int timeout)
-        {
-            struct timeval limit = {timeout / 1000, timeout % 1000 * 1000};
-            setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-        }
-    #endif
-    """
-    bint SYSTEM_CALLS
-    Py_ssize_t receive_now(int fd, void* data, Py_ssize_t size, bint wait) nogil
-    Py_ssize_t send_now(int fd, const void* data, Py_ssize_t size) nogil
-    int wait_ready(int fd, bint writing, int timeout) nogil
-    void limit_receiving(int fd, int timeout)
 
 
 cdef object SHUT_WR = socket.SHUT_WR
@@ -98,78 +52,6 @@ cdef Py_ssize_t READ_SIZE = 65536
 cdef double TICK = 0.1
 # What its thread holds back leaves after so long even if that thread does something else, in seconds.
 cdef double HOLD = 0.005
-# How long the main thread waits at most before it runs signal handlers, in milliseconds. A signal that
-# comes right before a system call doesn't interrupt it; nor does one that another thread takes.
-cdef int SIGNAL_INTERVAL = 500
-
-# Results of _receive(), besides the number of bytes.
-cdef enum:
-    NOTHING_THERE = -2  # there was nothing but a promise of data
-    INTERRUPTED = -3    # by a signal, or to see whether there was one
-    TIMED_OUT = -4
-
-
-@cython.final
-cdef class Memory:
-    """Memory to receive into. Of a large one, only the pages that were received into are in use."""
-
-    def __cinit__(self, Py_ssize_t size):
-        self._data = <char*>malloc(size)
-        if self._data == NULL:
-            raise MemoryError
-        self._size = size
-
-    def __dealloc__(self):
-        free(self._data)
-
-    def __getbuffer__(self, Py_buffer* view, int flags):
-        PyBuffer_FillInfo(view, self, self._data, self._size, 0, flags)
-
-
-cdef unsigned long _main_thread = main_thread().ident  # which runs signal handlers
-
-
-def _forked():
-    global _main_thread
-    _main_thread = PyThread_get_thread_ident()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
-
-cdef int _milliseconds(double deadline):
-    """Return for how long the calling thread may wait for a deadline in one system call; -1 is for ever."""
-    cdef bint main = PyThread_get_thread_ident() == _main_thread
-    cdef double limit = SIGNAL_INTERVAL if main else 2147483000.0
-    if deadline == INFINITY:
-        return SIGNAL_INTERVAL if main else -1
-    return <int>min(ceil(max(deadline - <double>monotonic(), 0.0) * 1000), limit)
-
-
-cdef bint _select(sock, bint writing, double deadline) except -1:
-    """Wait until a socket can be read from or written to; return False if it can't."""
-    cdef int timeout = _milliseconds(deadline)
-    return any(
-        select.select(
-            [] if writing else [sock],
-            [sock] if writing else [],
-            [sock] if writing else [],
-            None if timeout < 0 else timeout / 1000.0,
-        )
-    )
-
-
-cdef int _descriptor(sock) except -1:
-    cdef int fd = sock.fileno()
-    if fd < 0:
-        # The program has closed it.
-        _raise_error(errno.EBADF)
-    return fd
-
-
-cdef int _raise_error(int error) except -1:
-    raise OSError(error, os.strerror(error))
 
 
 cdef class Wire:
@@ -316,7 +198,7 @@ cdef class Wire:
         self._owner = 0
         self._mutex.release()
         try:
-            timeout = _milliseconds(deadline)
+            timeout = milliseconds(deadline)
             notified = waiter.acquire(True, timeout if timeout < 0 else timeout / 1000.0)
             if not notified:
                 PyErr_CheckSignals()
@@ -366,7 +248,7 @@ cdef class Wire:
         self._owner = 0
         self._mutex.release()
         try:
-            size = self._receive(buffer, deadline)
+            size = receive(self.socket, buffer, deadline, &self._limited)
         except OSError as exc:
             failure = exc
         finally:
@@ -390,48 +272,6 @@ cdef class Wire:
             self._handle_signals()
         return size == TIMED_OUT
 
-    cdef Py_ssize_t _receive(self, buffer, double deadline) except -1:
-        """Receive into a buffer; block until the deadline. The mutex is released, the role held."""
-        cdef Py_buffer view
-        cdef Py_ssize_t size = 1
-        cdef bint wait = deadline == INFINITY
-        cdef int fd, timeout
-        if not SYSTEM_CALLS:
-            if not _select(self.socket, False, deadline):
-                return TIMED_OUT if <double>monotonic() >= deadline else INTERRUPTED
-            try:
-                return self.socket.recv_into(buffer)
-            except BlockingIOError:
-                return NOTHING_THERE
-        fd = _descriptor(self.socket)
-        timeout = _milliseconds(deadline)
-        if wait and timeout > 0:
-            # Without one more system call per message.
-            if not self._limited:
-                limit_receiving(fd, timeout)
-                self._limited = True
-            timeout = -1
-        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
-        try:
-            with nogil:
-                if timeout > 0:
-                    size = wait_ready(fd, False, timeout)
-                    if size == 0:
-                        size = -EAGAIN
-                if size > 0:
-                    size = receive_now(fd, view.buf, view.len, wait)
-        finally:
-            PyBuffer_Release(&view)
-        if size >= 0:
-            return size
-        if size == -EINTR:
-            return INTERRUPTED
-        if size == -EAGAIN:
-            if <double>monotonic() >= deadline:
-                return TIMED_OUT
-            return INTERRUPTED
-        _raise_error(-size)
-
     cdef bint _read_ready(self) except -1:
         """Read from the socket what is there; return whether that was something."""
         cdef Py_ssize_t size = NOTHING_THERE
@@ -440,9 +280,8 @@ cdef class Wire:
             self._take_early()
             return True
         try:
-            size = self._receive(
-                self._protocol.get_buffer() if self._tls is None else self._memory, -INFINITY
-            )
+            buffer = self._protocol.get_buffer() if self._tls is None else self._memory
+            size = receive(self.socket, buffer, -INFINITY, &self._limited)
         except OSError as exc:
             failure = exc
         if size >= 0 or failure is not None:
@@ -587,7 +426,7 @@ cdef class Wire:
             self._tls.close()
             data = self._tls.take_output()
             if PyBytes_GET_SIZE(data):
-                self._write(data, 0)
+                send(self.socket, data, 0)
         except OSError:
             pass  # a courtesy
 
@@ -622,7 +461,7 @@ cdef class Wire:
                     if data is None:
                         break
                 size = PyBytes_GET_SIZE(data)
-                self._piece_sent += self._write(data, self._piece_sent)
+                self._piece_sent += send(self.socket, data, self._piece_sent)
             except OSError as exc:
                 return self._writing_failed(exc)
             except BaseException:
@@ -686,27 +525,6 @@ cdef class Wire:
             data = self._tls.take_output()
         return data if PyBytes_GET_SIZE(data) else None
 
-    cdef Py_ssize_t _write(self, bytes data, Py_ssize_t start) except -1:
-        """Write a part of ``data``, as far as the network takes it; return the size of that."""
-        cdef const char* memory = PyBytes_AS_STRING(data) + start
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(data) - start
-        cdef Py_ssize_t sent = -EINTR
-        cdef int fd
-        if not SYSTEM_CALLS:
-            try:
-                return self.socket.send(memoryview(data)[start:])
-            except BlockingIOError:
-                return 0
-        fd = _descriptor(self.socket)
-        with nogil:
-            while sent == -EINTR:
-                sent = send_now(fd, memory, size)
-        if sent >= 0:
-            return sent
-        if sent == -EAGAIN:
-            return 0
-        _raise_error(-sent)
-
     cdef int _writing_failed(self, exc) except -1:
         """Stop writing. What the peer sent before it left tells more than the failure does."""
         self._failure = exc
@@ -740,23 +558,13 @@ cdef class Wire:
 
     cdef bint _wait_writable(self) except -1:
         """Wait until the network takes something; return False if signals are to be looked for first."""
-        cdef int ready = 0
-        cdef int timeout = _milliseconds(INFINITY)
-        cdef int fd
+        cdef bint writable = False
         self._senders += 1
         self._users += 1
         self._owner = 0
         self._mutex.release()
         try:
-            if SYSTEM_CALLS:
-                fd = self.socket.fileno()
-                if fd < 0:
-                    ready = 1  # writing is going to tell
-                else:
-                    with nogil:
-                        ready = wait_ready(fd, True, timeout)
-            else:
-                ready = _select(self.socket, True, INFINITY)
+            writable = wait_writable(self.socket)
         finally:
             self._mutex.acquire()
             self._owner = PyThread_get_thread_ident()
@@ -764,10 +572,10 @@ cdef class Wire:
             self._users -= 1
             if self._lost:
                 self._close_when_unused()
-            elif ready <= 0 and self._senders == 0:
+            elif not writable and self._senders == 0:
                 # Signal handlers may take their time, and may raise exceptions.
                 self._inbox.post(self, -INFINITY)
-        return ready > 0
+        return writable
 
     cdef int _raise_if_lost(self) except -1:
         while self._failure is not None and not self._lost:
