@@ -150,6 +150,20 @@ for _member in Opcode:
     _opcodes[_member] = _member
 
 
+# What functions of dataclasses and pprint look for.
+_Dataclass = dataclasses.make_dataclass(
+    "Frame",
+    [
+        ("opcode", Opcode),
+        ("data", "bytes | bytearray | memoryview"),
+        ("fin", bool, True),
+        ("rsv1", bool, False),
+        ("rsv2", bool, False),
+        ("rsv3", bool, False),
+    ],
+)
+
+
 cdef class Frame:
     """Frame(opcode, data, fin=True, rsv1=False, rsv2=False, rsv3=False)
 
@@ -302,20 +316,11 @@ cdef class Frame:
     # Whether payloads are text, as far as opcodes tell.
     DEFAULT_IS_TEXT = {opcode: {Opcode.TEXT: True, Opcode.BINARY: False}.get(opcode) for opcode in Opcode}
 
+    @property
+    def __dict__(self):
+        # What vars() returns of a dataclass; a copy, unlike there.
+        return dict(zip(self.__match_args__, self._values()))
+
     __match_args__ = ("opcode", "data", "fin", "rsv1", "rsv2", "rsv3")
-    __dataclass_fields__ = {
-        field.name: field
-        for field in dataclasses.fields(
-            dataclasses.make_dataclass(
-                "Frame",
-                [
-                    ("opcode", Opcode),
-                    ("data", "bytes | bytearray | memoryview"),
-                    ("fin", bool, True),
-                    ("rsv1", bool, False),
-                    ("rsv2", bool, False),
-                    ("rsv3", bool, False),
-                ],
-            )
-        )
-    }
+    __dataclass_params__ = _Dataclass.__dataclass_params__
+    __dataclass_fields__ = {field.name: field for field in dataclasses.fields(_Dataclass)}

@@ -101,10 +101,27 @@ cdef class Parser(Sender):
     @property
     def max_size(self) -> int | None | tuple[int | None, int | None]:
         """Limit on incoming messages in bytes, or a pair of limits on messages and fragments."""
-        message = None if self._max_message_size == UINT64_MAX else self._max_message_size
         if self._max_fragment_size == UINT64_MAX:
-            return message
-        return message, self._max_fragment_size
+            return self.max_message_size
+        return self.max_message_size, self._max_fragment_size
+
+    @property
+    def max_message_size(self) -> int | None:
+        """Limit on incoming messages in bytes; it may be set, for what is received from then on."""
+        return None if self._max_message_size == UINT64_MAX else self._max_message_size
+
+    @max_message_size.setter
+    def max_message_size(self, limit):
+        self._set_max_size((limit, self.max_fragment_size))
+
+    @property
+    def max_fragment_size(self) -> int | None:
+        """Limit on incoming fragments in bytes; it may be set, for what is received from then on."""
+        return None if self._max_fragment_size == UINT64_MAX else self._max_fragment_size
+
+    @max_fragment_size.setter
+    def max_fragment_size(self, limit):
+        self._set_max_size((self.max_message_size, limit))
 
     # ------------------------------------------------------------------ bytes
 

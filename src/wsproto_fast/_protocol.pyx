@@ -88,6 +88,8 @@ cdef class Protocol(Receiver):
         self._state = state if type(state) is State else State(state)
         self._set_max_size(max_size)
         self.logger = default_logger(self.side.name.lower()) if logger is None else logger
+        if self._debug():
+            self.logger.debug("= connection is %s", self.state.name)
 
     # ------------------------------------------------------------------ settings
 
@@ -693,9 +695,9 @@ cdef class Protocol(Receiver):
             ProtocolError: If no fragmented message is being sent.
             InvalidState: If the connection isn't open.
         """
-        self._require_state(False)
         if not self._sending_opcode:
             raise ProtocolError("unexpected continuation frame")
+        self._require_state(False)
         if self._sending_opcode == OP_TEXT and self.validate_text:
             self._check_sent_text(data, fin)
         self._write_data(OP_CONT, data, fin, None)

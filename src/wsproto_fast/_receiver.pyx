@@ -468,6 +468,18 @@ cdef class Receiver(Parser):
     # ------------------------------------------------------------------ messages and events
 
     @property
+    def queued_frames(self) -> int:
+        """Number of received frames that wait for the application."""
+        return 0 if self._queue is None else self._queue.frames
+
+    @property
+    def queue_marks(self) -> tuple[int | None, int | None]:
+        """Numbers of queued frames above which reading pauses and at which it resumes; None for no limit."""
+        if self._queue is None or self._queue.high == UINT32_MAX:
+            return None, None
+        return self._queue.high, self._queue.low
+
+    @property
     def reading_wanted(self) -> bool:
         """Whether the driver should go on reading from the network (flow control)."""
         return self.wants_reading()

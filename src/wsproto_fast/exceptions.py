@@ -95,7 +95,8 @@ class ConnectionClosed(WebSocketException):
     def code(self) -> int:
         """Return the received close code, 1006 without one (deprecated)."""
         warnings.warn(
-            "ConnectionClosed.code is deprecated; use ConnectionClosed.rcvd.code",
+            "ConnectionClosed.code is deprecated; "
+            "use Protocol.close_code or ConnectionClosed.rcvd.code",
             DeprecationWarning,
             stacklevel=2,
         )
@@ -105,7 +106,8 @@ class ConnectionClosed(WebSocketException):
     def reason(self) -> str:
         """Return the received close reason, empty without one (deprecated)."""
         warnings.warn(
-            "ConnectionClosed.reason is deprecated; use ConnectionClosed.rcvd.reason",
+            "ConnectionClosed.reason is deprecated; "
+            "use Protocol.close_reason or ConnectionClosed.rcvd.reason",
             DeprecationWarning,
             stacklevel=2,
         )
@@ -396,7 +398,7 @@ class PayloadTooBig(WebSocketException):
             if max_size is not None or current_size is not None:
                 raise TypeError("PayloadTooBig takes either a message or sizes")
             warnings.warn(
-                "PayloadTooBig(message) is deprecated; use PayloadTooBig(size, max_size)",
+                "PayloadTooBig(message) is deprecated; change to PayloadTooBig(size, max_size)",
                 DeprecationWarning,
                 stacklevel=2,
             )

@@ -6,6 +6,7 @@ close codes. Reading and writing frames is compiled code elsewhere.
 
 from __future__ import annotations
 
+import codecs
 import enum
 import re
 from dataclasses import dataclass
@@ -193,12 +194,31 @@ def _hex(ends: bytes, shortened: bool) -> str:
     return ends.hex(" ")
 
 
-def format_payload(data: _BytesLike, *, ascii_only: bool = False) -> tuple[str, bool | None]:
+def _text(data: bytes, cut_start: bool, cut_end: bool) -> str:
+    """Decode text of which the first and the last character may be cut by fragmentation.
+
+    Raises:
+        UnicodeDecodeError: If it isn't such a text.
+    """
+    start = 0
+    if cut_start:
+        while start < min(len(data), 3) and data[start] & 0xC0 == 0x80:
+            start += 1
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    text = "\ufffd" * start + decoder.decode(data[start:], final=not cut_end)
+    return text + "\ufffd" if decoder.getstate()[0] else text
+
+
+def format_payload(
+    data: _BytesLike, *, ascii_only: bool = False, cut_start: bool = False, cut_end: bool = False
+) -> tuple[str, bool | None]:
     """Render a payload for a log, the middle left out beyond ``MAX_LOG_SIZE`` characters.
 
     Args:
         data: Payload.
         ascii_only: Take anything but ASCII for binary data.
+        cut_start: Whether the beginning may be in the middle of a character.
+        cut_end: Whether the end may be so.
 
     Returns:
         The text, and whether the payload looks like text; None when it is empty.
@@ -208,7 +228,7 @@ def format_payload(data: _BytesLike, *, ascii_only: bool = False) -> tuple[str, 
     ends, shortened = _ends(data)
     text: str | None
     try:
-        text = ends.decode("ascii" if ascii_only else "utf-8")
+        text = ends.decode("ascii") if ascii_only else _text(ends, cut_start, cut_end)
     except UnicodeDecodeError:
         text = None
     if text is not None and _CONTROL_CHARACTERS.search(text) is None:
@@ -254,7 +274,12 @@ def describe_frame(
             shown = _hex(*_ends(data))
             tags.append("binary")
     if shown is None:
-        shown, is_text = format_payload(data, ascii_only=opcode in (Opcode.PING, Opcode.PONG))
+        shown, is_text = format_payload(
+            data,
+            ascii_only=opcode in (Opcode.PING, Opcode.PONG),
+            cut_start=opcode == Opcode.CONT,
+            cut_end=not fin,
+        )
         if is_text and opcode != Opcode.TEXT:
             tags.append("text")
         elif is_text is False and opcode != Opcode.BINARY:

@@ -15,6 +15,7 @@ import pytest
 from tests.wsapi.helpers import (
     echo,
     logged_errors,
+    port_of,
     raw_client,
     serving,
     until_closed,
@@ -45,7 +46,8 @@ class Factory:
     [
         ("handler", None, TypeError, "handler must be a callable, not NoneType"),
         ("handler", "echo", TypeError, "handler must be a callable, not str"),
-        ("port", "80", TypeError, "port must be an int or None, not str"),
+        ("port", "http", TypeError, "port must be an int or None, not str"),
+        ("port", "65536", ValueError, "port must be 0 to 65535; got 65536"),
         ("port", True, TypeError, "port must be an int or None, not bool"),
         ("port", -1, ValueError, "port must be 0 to 65535; got -1"),
         ("port", 65536, ValueError, "port must be 0 to 65535; got 65536"),
@@ -99,6 +101,18 @@ class Factory:
 def test_serve_refuses(argument: str, value: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=re.escape(text)):
         serve(**({"handler": echo} | {argument: value}))
+
+
+async def test_ports_by_digits() -> None:
+    """As event loops take them: they often come from the environment."""
+    async with serve(echo, "127.0.0.1", "0") as server:  # type: ignore[arg-type] # on purpose
+        assert server.server.is_serving()
+        port: Any = str(port_of(server))
+        async with connect("ws://localhost/", host="127.0.0.1", port=port) as ws:
+            await ws.send("x")
+            assert await ws.recv() == "x"
+    with pytest.raises(RuntimeError, match="server is closed"):
+        server.server  # noqa: B018
 
 
 @pytest.mark.parametrize("where", [{"host": "localhost"}, {"port": 0}])

@@ -56,6 +56,27 @@ class TestContext:
                 raise AssertionError
 
     @trio_test
+    async def test_connection_of_the_context(self) -> None:
+        async with serving() as (server, uri):
+            context = connect(uri)
+            with pytest.raises(AttributeError, match="before the context is entered"):
+                context.connection  # noqa: B018
+            async with context as connection:
+                assert context.connection is connection
+            with pytest.raises(AttributeError):
+                context.connection  # noqa: B018
+            assert server.closing is False
+        assert server.closing is True
+
+    @trio_test
+    async def test_iterator_that_is_closed(self) -> None:
+        async with serving(Codes()) as (_server, uri):
+            async with connect(uri) as connection:
+                async with contextlib.aclosing(aiter(connection)) as messages:  # type: ignore[type-var] # it has aclose()
+                    await connection.send("x")
+                    assert await anext(messages) == "x"
+
+    @trio_test
     async def test_not_reentrant(self) -> None:
         async with serving() as (_server, uri):
             manager = connect(uri)

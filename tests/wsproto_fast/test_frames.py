@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import os
 import pickle
+import pprint
 import sys
 
 import pytest
@@ -172,6 +173,12 @@ class TestFrame:
             "rsv2": False,
             "rsv3": False,
         }
+
+    def test_is_shown_as_a_dataclass(self) -> None:
+        frame = Frame(Opcode.TEXT, b"a", fin=False)
+        assert vars(frame) == dataclasses.asdict(frame)
+        assert dataclasses.astuple(frame) == (Opcode.TEXT, b"a", False, False, False, False)
+        assert pprint.pformat(frame) == repr(frame)
 
     @pytest.mark.parametrize(
         "changes",

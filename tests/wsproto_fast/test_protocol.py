@@ -703,7 +703,7 @@ MISUSE: list[tuple[str, str, Any, type[Exception]]] = [
     ),
     ("ping when closed", "closed", lambda p: p.send_ping(b""), InvalidState),
     ("pong when closed", "closed", lambda p: p.send_pong(b""), InvalidState),
-    ("continuation when closed", "closed", lambda p: p.send_continuation(b"", 1), InvalidState),
+    ("continuation when closed", "closed", lambda p: p.send_continuation(b"", 1), ProtocolError),
     ("message before opening", "connecting", lambda p: p.send("a"), InvalidState),
     ("close frame before opening", "connecting", lambda p: p.send_close(), InvalidState),
 ]
@@ -999,6 +999,24 @@ class TestLimitOnSize:
     def test_can_be_read_back(self, max_size: Any) -> None:
         assert Protocol(Side.CLIENT, max_size=max_size).max_size == max_size
 
+    def test_can_be_set_on_an_open_connection(self) -> None:
+        protocol = Protocol(Side.CLIENT, max_size=(100, 50))
+        assert (protocol.max_message_size, protocol.max_fragment_size) == (100, 50)
+        protocol.max_message_size = 20
+        assert protocol.max_size == (20, 50)
+        protocol.max_fragment_size = None
+        assert protocol.max_size == 20
+        protocol.receive_data(frame(Side.CLIENT, BINARY, bytes(20)))
+        assert protocol.state is State.OPEN
+        protocol.receive_data(header(BINARY, 21))
+        assert str(protocol.parser_exc) == "frame with 21 bytes exceeds limit of 20 bytes"
+        protocol = Protocol(Side.CLIENT, max_size=None)
+        assert (protocol.max_message_size, protocol.max_fragment_size) == (None, None)
+        for wrong, error in [(-1, ValueError), ("1", TypeError)]:
+            with pytest.raises(error):
+                protocol.max_message_size = wrong
+        assert protocol.max_size is None
+
     def test_is_one_mebibyte_by_default(self) -> None:
         protocol = Protocol(Side.CLIENT)
         protocol.receive_data(frame(Side.CLIENT, BINARY, bytes(2**20)))
@@ -1221,6 +1239,7 @@ class TestDebugLog:
         protocol.receive_eof()
         texts = [record.getMessage() for record in caplog.records]
         assert texts == [
+            "= connection is OPEN",
             "< CLOSE 1000 (OK) [2 bytes]",
             "> CLOSE 1000 (OK) [2 bytes]",
             "= connection is CLOSING",

@@ -33,6 +33,7 @@ __all__ = [
     "check_port",
     "check_subprotocols",
     "check_write_limit",
+    "port_number",
 ]
 
 
@@ -256,6 +257,15 @@ def check_header(name: str, value: object) -> None:
             raise ValueError(
                 f"{name} must have no control characters and none outside ISO-8859-1; got {value!r}"
             ) from None
+
+
+def port_number(port: object) -> Any:
+    """Return a port that may be given by digits, as event loops take it, as a number.
+
+    Args:
+        port: TCP port; anything else is returned as it is, for ``check_port``.
+    """
+    return int(port) if isinstance(port, str) and port.isdecimal() else port
 
 
 def check_port(port: object) -> None:

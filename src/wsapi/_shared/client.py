@@ -75,6 +75,7 @@ class BaseConnect(Generic[ConnectionT]):
     ssl_optional: ClassVar[bool] = True
     # Options that only this front-end has, and that are its business.
     own_options: ClassVar[tuple[str, ...]] = ()
+    _connection: Any = None
 
     def __init__(
         self,
@@ -147,6 +148,18 @@ class BaseConnect(Generic[ConnectionT]):
         if name in self._foreign_settings:
             raise AttributeError(f"{name} can't be changed any more; it is an argument")
         super().__setattr__(name, value)
+
+    @property
+    def connection(self) -> ConnectionT:
+        """Connection of the context that was entered.
+
+        Raises:
+            AttributeError: If none was.
+        """
+        connection: ConnectionT | None = self._connection
+        if connection is None:
+            raise AttributeError("there is no connection before the context is entered")
+        return connection
 
     # ------------------------------------------------------------------ what next
 

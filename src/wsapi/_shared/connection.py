@@ -100,6 +100,40 @@ class _Timeout:
             raise
 
 
+class ReceivedFrames:
+    """How much waits to be received on a connection; its length is the number of frames.
+
+    Args:
+        protocol: Engine of the connection.
+    """
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+
+    def __len__(self) -> int:
+        return self._protocol.queued_frames
+
+    @property
+    def frames(self) -> Self:
+        """The same: something that has a length."""
+        return self
+
+    @property
+    def paused(self) -> bool:
+        """Whether reading is paused because too much waits."""
+        return not self._protocol.reading_wanted
+
+    @property
+    def high(self) -> int | None:
+        """Number of frames above which reading pauses; None for no limit."""
+        return self._protocol.queue_marks[0]
+
+    @property
+    def low(self) -> int | None:
+        """Number of frames at which it resumes; None for no limit."""
+        return self._protocol.queue_marks[1]
+
+
 # What `websockets` has inside its connections of every kind, and programs override.
 _FOREIGN_METHODS = frozenset(
     {
@@ -207,6 +241,20 @@ class BaseConnection:
     def close_reason(self) -> str | None:
         """Close reason received; None before the connection is closed."""
         return self.protocol.close_reason
+
+    @property
+    def close_exc(self) -> ConnectionClosed:
+        """Exception that tells how the connection was closed.
+
+        Raises:
+            AssertionError: Before it is.
+        """
+        return self.protocol.close_exc
+
+    @property
+    def recv_messages(self) -> ReceivedFrames:
+        """What waits to be received, for programs that watch it."""
+        return ReceivedFrames(self.protocol)
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__qualname__} {self.state.name} id={self.id}>"

@@ -310,7 +310,10 @@ class connect(BaseConnect[ClientConnection]):
         one_connecting: bool = False,
         **kwargs: Unpack[_TransportOptions],
     ) -> None:
-        super().__init__(uri, arguments(locals()), ClientConnection)
+        options = arguments(locals())
+        if "port" in options:
+            options["port"] = checks.port_number(options["port"])
+        super().__init__(uri, options, ClientConnection)
         checks.check_write_limit(write_limit)
         self._connection_options["write_limit"] = write_limit
         self._connection: ClientConnection | None = None

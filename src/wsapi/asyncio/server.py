@@ -197,6 +197,15 @@ class Server(BaseServer[ServerConnection]):
         """Listening sockets."""
         return () if self._server is None else tuple(self._server.sockets)
 
+    @property
+    def server(self) -> asyncio.Server:
+        """Server of the event loop.
+
+        Raises:
+            RuntimeError: Unless it is started.
+        """
+        return self._started()
+
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the event loop of the server."""
         if self._loop is None:
@@ -415,6 +424,7 @@ def serve(
         "serve", kwargs, _TransportOptions.__annotations__
     )
     transport |= {"sock": sock, "ssl": ssl}
+    port = checks.port_number(port)
     check_listening(host, port, transport)
     if ssl is not None:
         keep_errors_apart(ssl)

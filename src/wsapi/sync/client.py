@@ -423,8 +423,7 @@ class reconnect(BaseConnect[ClientConnection]):
 
 def _warn_unentered() -> None:
     warnings.warn(
-        "a connection made by connect() should be used as a context manager; "
-        "connect(..., legacy=True) says that it isn't going to be",
+        "connect() must be used as a context manager: with legacy=True, it needn't be",
         DeprecationWarning,
         stacklevel=3,
     )

@@ -325,6 +325,9 @@ class _Messages:
         except ConnectionClosedOK:
             raise StopAsyncIteration from None
 
+    async def aclose(self) -> None:
+        """Do nothing, as there is nothing to release: for ``contextlib.aclosing``."""
+
 
 class _Fragments(AsyncFragments):
     def __init__(self, connection: Connection, decode: bool | None) -> None:

@@ -170,6 +170,11 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
 
     # ------------------------------------------------------------------ connections
 
+    @property
+    def closing(self) -> bool:
+        """Whether the server closes or is closed."""
+        return self._closing
+
     async def _serve_stream(self, stream: trio.abc.Stream) -> None:
         """Serve a connection, in a task of its own."""
         task = trio.lowlevel.current_task()

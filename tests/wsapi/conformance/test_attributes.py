@@ -11,6 +11,7 @@ import pytest
 
 from tests.wsapi.conformance.driver import Driver, Ws, echo
 from tests.wsapi.helpers import garbage_collection_off, logged_errors
+from wsapi.exceptions import ConnectionClosedOK
 from wsapi.protocol import State
 
 
@@ -53,6 +54,30 @@ class TestAttributes:
             assert (raw.id, raw.protocol.id, raw.latency) == (chosen, chosen, 1.5)
             await (await client.ping()).wait()
             assert raw.latency != 1.5
+
+    async def test_what_waits_to_be_received(self, driver: Driver) -> None:
+        async with driver.pair(client={"max_queue": (2, 1)}) as (client, server):
+            waiting = client.raw.recv_messages
+            assert (waiting.high, waiting.low) == (2, 1)
+            assert (len(waiting), waiting.paused) == (0, False)
+            for _ in range(3):
+                await server.send("x")
+            if driver.package != "sync":  # where nobody reads until somebody receives
+                await driver.until(lambda: len(waiting.frames) == 3)
+                assert waiting.paused
+            for _ in range(3):
+                await client.recv()
+            assert (len(waiting.frames), waiting.paused) == (0, False)
+        async with driver.pair(max_queue=None) as (client, _):
+            assert (client.raw.recv_messages.high, client.raw.recv_messages.low) == (None, None)
+
+    async def test_how_it_was_closed(self, driver: Driver) -> None:
+        async with driver.pair() as (client, _):
+            with pytest.raises(AssertionError, match="connection isn't closed yet"):
+                client.raw.close_exc  # noqa: B018
+            await client.close(1001)
+            assert isinstance(client.raw.close_exc, ConnectionClosedOK)
+            assert client.raw.close_exc.sent.code == 1001
 
     async def test_log_records_name_the_connection(
         self, driver: Driver, caplog: pytest.LogCaptureFixture
