@@ -15,7 +15,7 @@ import urllib.parse
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http import HTTPStatus
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from wsproto_fast import ServerProtocol
 from wsproto_fast.datastructures import Headers
@@ -120,6 +120,8 @@ class ASGIConnection(AcceptedConnection):
     # ------------------------------------------------------------------ from the server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not hasattr(transport, "set_write_buffer_limits"):
+            transport = cast(asyncio.Transport, _PartialTransport(transport))
         super().connection_made(transport)
         self._tell_timeouts()
         # The HTTP side may have paused it, and isn't asked again.
@@ -132,8 +134,12 @@ class ASGIConnection(AcceptedConnection):
         Args:
             data: Request in the form of HTTP/1.1, and what came behind it.
         """
+        if self._lost or self._transport.is_closing():
+            return  # some event loops deliver what they had read before
         self.protocol.receive_data(data, monotonic())
         self._driver.update()
+        if not self._opening:
+            self._driver.wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         # Whoever waits is resumed in there, and must find it.
@@ -416,9 +422,43 @@ class ASGIConnection(AcceptedConnection):
                 event["code"] = CloseCode.ABNORMAL_CLOSURE.value
             else:
                 event["code"] = int(close.code)
-                event["reason"] = close.reason
+                if close.reason or self.protocol.close_rcvd is not None:
+                    event["reason"] = close.reason
             self._disconnect = event
             self._driver.wake()
+
+
+class _PartialTransport:
+    """A transport that has only what servers of HTTP use, such as those of their tests.
+
+    Args:
+        transport: The transport.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Do nothing."""
+
+    def get_write_buffer_size(self) -> int:
+        """Return how much waits to be written: nothing, as far as is known."""
+        return 0
+
+    def is_reading(self) -> bool:
+        """Tell whether it reads, as it does in the beginning."""
+        return True
+
+    def can_write_eof(self) -> bool:
+        """Tell whether it can be closed for writing only."""
+        return False
+
+    def abort(self) -> None:
+        """Close it."""
+        self._transport.close()
 
 
 def _address(address: object) -> tuple[str, int | None] | None:

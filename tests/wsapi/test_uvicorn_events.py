@@ -7,12 +7,16 @@ import logging
 from typing import Any
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from tests.wsapi.helpers import (
     CLOSE,
+    PONG,
     TEXT,
     accept_key,
     close_payload,
+    frame,
     logged_errors,
     raw_client,
     request,
@@ -688,7 +692,7 @@ class TestShutdown:
                 assert await peer.read() == (0x80 | CLOSE, close_payload(1012))
                 peer.write(CLOSE, close_payload(1012))
                 assert await peer.read_to_end() == b""
-        assert seen[1] == {"type": "websocket.disconnect", "code": 1012, "reason": ""}
+        assert seen[1] == {"type": "websocket.disconnect", "code": 1012}
 
     async def test_before_accepting(self) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -779,3 +783,47 @@ async def test_configuration_is_loaded_when_it_is_needed() -> None:
     connection = WebSocketProtocol(config, ServerState(), {}, asyncio.get_running_loop())
     assert config.loaded
     assert connection.app is config.loaded_app
+
+
+async def test_transport_that_has_only_what_http_needs() -> None:
+    """As those of other people's tests have."""
+
+    class Transport:
+        def __init__(self) -> None:
+            self.written = b""
+            self.closed = False
+
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            return default
+
+        def write(self, data: bytes) -> None:
+            self.written += data
+
+        def close(self) -> None:
+            self.closed = True
+
+        def is_closing(self) -> bool:
+            return self.closed
+
+        def pause_reading(self) -> None: ...
+
+        def resume_reading(self) -> None: ...
+
+    app, seen = recording(echo_app)
+    config = uvicorn.Config(app, lifespan="off", log_config=None)
+    connection = WebSocketProtocol(config, ServerState(), {})
+    transport: Any = Transport()
+    connection.connection_made(transport)
+    connection.data_received(request())
+    await until(lambda: b"\r\n\r\n" in transport.written)
+    transport.written = b""
+    connection.data_received(frame(TEXT, b"abc", masked=True))
+    await until(lambda: transport.written)
+    assert transport.written == frame(TEXT, b"abc")
+    connection.data_received(frame(CLOSE, close_payload(1001), masked=True))
+    await until(lambda: transport.closed)
+    connection.data_received(frame(PONG, b"", masked=True))  # what was read before the end
+    connection.connection_lost(None)
+    await until(lambda: len(seen) == 3)
+    assert seen[2] == {"type": "websocket.disconnect", "code": 1001, "reason": ""}
+    await until(lambda: not connection.server_state.tasks)

@@ -256,6 +256,7 @@ class WebSocketCommonProtocol(Connection):
         """
         self.protocol.receive_data(data, monotonic())
         self._driver.update()
+        self._driver.wake()
 
 
 def completed(headers: Any, others: Mapping[str, str]) -> Headers:
