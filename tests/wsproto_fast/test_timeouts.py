@@ -131,6 +131,7 @@ class TestOpening:
     def test_closed_after_a_refusal(self) -> None:
         protocol = ServerProtocol()
         protocol.set_timeouts(close_timeout=5, now=T0)
+        protocol.receive_data(b"GET", T0)
         protocol.send_response(protocol.reject(403, ""), T0)
         protocol.close(now=T0 + 1)
         assert protocol.transport_action == activity.HALF_CLOSE
