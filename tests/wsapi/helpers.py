@@ -342,8 +342,9 @@ def ours(thing: object) -> bool:
     """Tell whether an object is one of this project, or a frame of its code."""
     if type(thing) is types.FrameType:  # isinstance() would ask a weak proxy
         return "/src/w" in thing.f_code.co_filename
-    if type(thing).__name__ == "Carrier":
-        return False  # streams of trio's TLS refer to themselves, and to what is below
+    if type(thing).__name__ in ("Carrier", "_SSLObject"):
+        # Streams of TLS, trio's and asyncio's, refer to themselves, and to what is below.
+        return False
     return type(thing).__module__.partition(".")[0] in ("wsapi", "wsproto_fast")
 
 

@@ -604,6 +604,7 @@ def test_frames_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     connection.send(TextMessage("you"))
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
+        "= connection is OPEN",
         "< TEXT 'hello' [5 bytes]",
         "< PING '?' [text, 1 byte]",
         "> TEXT 'you' [3 bytes]",
