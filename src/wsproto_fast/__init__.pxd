@@ -52,5 +52,6 @@ from ._protocol cimport Protocol
 from ._queue cimport ATTENTION, FLUSH, FRAGMENT, MESSAGE, OUTPUT
 
 # Transport actions, which `Protocol.transport_action` tells.
-from ._sender cimport ABORT, CLOSE, HALF_CLOSE, KEEP, PreparedMessage
+from ._endpoint cimport ABORT, CLOSE, HALF_CLOSE, KEEP
+from ._sender cimport PreparedMessage
 from ._server cimport ServerProtocol

@@ -18,7 +18,7 @@ from ._handshake cimport (
 from ._http11_response cimport ResponseParser
 from ._protocol cimport Protocol
 from ._queue cimport ATTENTION
-from ._sender cimport CONNECTING
+from ._endpoint cimport CONNECTING
 
 from . import http11
 from .datastructures import Headers

@@ -8,7 +8,7 @@ import functools
 from hashlib import sha1
 
 from ._protocol cimport Protocol
-from ._sender cimport CONNECTING
+from ._endpoint cimport CONNECTING
 
 from .datastructures import Headers
 from .exceptions import InvalidHeader, InvalidState, InvalidUpgrade

@@ -1,7 +1,7 @@
 """What arrives at a connection: bytes into frames.
 
-Second of the four layers of a connection (Sender, Parser, Receiver, Protocol). Finds what is wrong with the bytes as
-early as they allow; what becomes of a frame, and what follows from a fault, is decided above.
+Finds what is wrong with the bytes as early as they allow; what becomes of a frame, and what follows from a fault,
+is decided in the layers above.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -11,6 +11,7 @@ from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint8_t, uint64_t
 from libc.string cimport memcpy
 
+from ._endpoint cimport CONNECTING
 from ._frames cimport (
     BAD_MASKING,
     BAD_OPCODE,
@@ -29,7 +30,7 @@ from ._frames cimport (
 )
 from ._output cimport new_bytes, resize_bytes
 from ._queue cimport OUTPUT
-from ._sender cimport CONNECTING, Sender
+from ._sender cimport Sender
 from ._settings cimport size_limits
 
 from .exceptions import PayloadTooBig, ProtocolError, TooManyFragments

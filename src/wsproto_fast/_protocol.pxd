@@ -1,44 +1,28 @@
 # cython: language_level=3
 """The state machine of one connection; see _protocol.pyx."""
 
-from ._receiver cimport Receiver
-from ._sender cimport OPEN, PreparedMessage
+from ._keepalive cimport Keepalive
+from ._endpoint cimport OPEN
 
 
-cdef class Protocol(Receiver):
+cdef class Protocol(Keepalive):
     # --- what programs read ---
-    cdef object _id
     cdef public object handshake_exc
     cdef public object parser_exc
     cdef public object close_rcvd
     cdef public object close_sent
     cdef public object close_rcvd_then_sent
     cdef public object subprotocol
-    cdef public double latency
 
-    # --- pings and time, in seconds ---
-    cdef dict _pings                # payload -> (time sent, waiter)
-    cdef list _acknowledged
-    cdef bytes _keepalive_payload
-    cdef double _ping_interval
-    cdef double _ping_timeout
+    # --- time, in seconds ---
     cdef double _close_timeout
-    cdef double _keepalive_sent     # the last time
-    cdef double _answer_deadline    # from then on, only the Pong is a sign of life
-    cdef bint _answer_spared        # or the rest of a frame
-    cdef double _ping_time
-    cdef double _pong_deadline
     cdef double _open_deadline
     cdef double _close_deadline
     cdef bint _message_cut          # a message ended before its last frame, or wasn't valid after the end
     cdef bint _closing_started      # the clock of the closing handshake runs
 
     # --- for compiled drivers and programs; see __init__.pxd ---
-    cdef int send_message(self, message, text, compress) except -1
-    cdef int send_prepared_message(self, PreparedMessage message, compress) except -1
-    cdef int send_memory(self, int opcode, const void* data, Py_ssize_t size) except -1
     cdef double next_deadline(self) noexcept
-    cdef bint wants_network_silence(self) noexcept
 
     # What only looks costs a compiled driver no call.
 
@@ -62,10 +46,6 @@ cdef class Protocol(Receiver):
         """Tell whether ``pop_fragment`` would return something."""
         return self._queue is not None and self._queue.frames != 0
 
-    cdef inline bint has_acknowledged_pings(self) noexcept:
-        """Tell whether ``acknowledged_pings`` would return something."""
-        return self._acknowledged is not None
-
     cdef inline bint can_process_kept(self) noexcept:
         """Tell whether something was kept, compressed, and there is room for it: time for ``process_kept``."""
         return self._kept is not None and self._has_room()
@@ -85,13 +65,7 @@ cdef class Protocol(Receiver):
     cdef int _set_handshake_failed(self, exc) except -1
 
     cdef int _handle_timeout(self, double now, double silence) except -1
-    cdef int _keepalive_began(self) except -1
-    cdef int _look_for_life(self) noexcept
     cdef int _received_close(self, bytes payload) except -1
-    cdef int _received_pong(self, bytes payload) except -1
-    cdef int _pending(self) noexcept
-    cdef int _require_state(self, bint closing_too) except -1
-    cdef int _fail(self, int code, str reason) except -1
     cdef int _start_closing(self) except -1
     cdef int _set_closed(self) except -1
     cdef int _deliver_kept(self, bint lost) except -1

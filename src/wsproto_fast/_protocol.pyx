@@ -12,47 +12,30 @@ for are kept as they are: ``receive_kept()`` after ``next_message()`` goes on wi
 A peer's fault never raises here: it yields the right Close frame and is kept in ``parser_exc``. A caller's
 misuse raises and leaves the state as it was.
 
-Sender, Parser and Receiver are the layers below: what leaves, and what arrives.
+Endpoint, Sender, Parser, Receiver, and Keepalive are the layers below: what leaves, what arrives, whether the peer
+is there.
 """
 
 import logging
-import os
-import uuid
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_Check
 from libc.math cimport INFINITY, NAN
 
-from ._deflate cimport PerMessageDeflate
-from ._frames cimport OP_BINARY, OP_CLOSE, OP_CONT, OP_PING, OP_PONG, OP_TEXT, Frame
+from ._endpoint cimport ABORT, CLOSE, CLOSED, CLOSING, CONNECTING, OPEN, state_of
+from ._frames cimport OP_CLOSE, OP_PING, OP_PONG, Frame
+from ._keepalive cimport Keepalive
 from ._output cimport OutputBuffer
-from ._queue cimport ATTENTION, FLUSH, MESSAGE, OUTPUT
-from ._receiver cimport Receiver
-from ._sender cimport ABORT, CLOSE, CLOSED, CLOSING, CONNECTING, OPEN, PreparedMessage, to_bytes
+from ._queue cimport ATTENTION, OUTPUT
 from ._settings cimport close_payload, duration, ping_interval_of
 
 from ._environment import default_logger
-from .exceptions import (
-    ConcurrencyError,
-    ConnectionClosedError,
-    ConnectionClosedOK,
-    InvalidState,
-    ProtocolError,
-)
+from .exceptions import ConnectionClosedError, ConnectionClosedOK, ProtocolError
 from .frames import OK_CLOSE_CODES, Close, CloseCode, Side, State
 
 
-# Above this, output shouldn't wait for the end of the turn.
-cdef Py_ssize_t FLUSH_SIZE = 65536
-
-# A peer that sends bytes but no Pong is alive for so long after the Ping, in multiples of ping_timeout.
-cdef double MAX_UNANSWERED = 4.0
-
-cdef list _states = list(State)
 cdef object _INFO = logging.INFO
 
 
-cdef class Protocol(Receiver):
+cdef class Protocol(Keepalive):
     """Protocol(side, *, state=State.OPEN, max_size=1048576, logger=None)\n--\n
     A WebSocket connection as a state machine.
 
@@ -72,8 +55,7 @@ cdef class Protocol(Receiver):
     """
 
     def __cinit__(self, *args, **kwargs):
-        self._ping_interval = self._ping_timeout = self._close_timeout = INFINITY
-        self._ping_time = self._pong_deadline = self._open_deadline = self._close_deadline = INFINITY
+        self._close_timeout = self._open_deadline = self._close_deadline = INFINITY
 
     def __init__(
         self,
@@ -134,24 +116,13 @@ cdef class Protocol(Receiver):
     # ------------------------------------------------------------------ state
 
     @property
-    def id(self) -> uuid.UUID:
-        """Identifier of the connection, for logs."""
-        if self._id is None:
-            self._id = uuid.uuid4()
-        return self._id
-
-    @id.setter
-    def id(self, id):
-        self._id = id
-
-    @property
     def state(self) -> State:
         """State of the connection (RFC 6455 section 4.1, 7.1.3 and 7.1.4).
 
         Drivers that do parts of the protocol themselves may set it: nothing is sent, and what is received is
         discarded from ``State.CLOSED`` on.
         """
-        return _states[self._state]
+        return state_of(self._state)
 
     @state.setter
     def state(self, state):
@@ -271,17 +242,6 @@ cdef class Protocol(Receiver):
             self._release_time,
         )
 
-    @property
-    def network_silence_wanted(self) -> bool:
-        """Whether ``network_silence`` would matter to ``handle_timeout``.
-
-        A Ping waits for an answer that won't be read, since ``reading_wanted`` is false.
-        """
-        return self.wants_network_silence()
-
-    cdef bint wants_network_silence(self) noexcept:
-        return self._pong_deadline != INFINITY and not self.wants_reading()
-
     def handle_timeout(self, now: float | None = None, network_silence: float | None = None) -> int:
         """Do what is due at ``now``; return the activity bits.
 
@@ -299,7 +259,6 @@ cdef class Protocol(Receiver):
         return self._activity | (OUTPUT if self._output.size else 0)
 
     cdef int _handle_timeout(self, double now, double silence) except -1:
-        cdef double late
         if self._open_deadline <= now:
             self._open_deadline = INFINITY
             if self._state == CONNECTING:
@@ -311,72 +270,11 @@ cdef class Protocol(Receiver):
                 self.parser_exc = TimeoutError("timed out while closing connection")
             self.transport_action = ABORT
             self._activity |= ATTENTION
-        if self._pong_deadline <= now:
-            late = now - self._pong_deadline
-            if not self.wants_reading():
-                # The Pong may be among what isn't read because the application is slow.
-                if not silence >= now - self._keepalive_sent:
-                    self._repeat_keepalive()
-            else:
-                self._look_for_life()
-                if self._pong_deadline <= now and late > 0.25 * min(self._ping_timeout, 4.0):
-                    # The caller comes late: it may not have had time to read either.
-                    self._pong_deadline = now + min(late, self._ping_timeout)
-            if self._pong_deadline <= now:
-                if self._debug():
-                    self.logger.debug("- timed out waiting for keepalive pong")
-                self._pong_deadline = INFINITY
-                # A peer that is gone won't read it; one that is there knows of no fault of its own: 1011.
-                self._fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
-        if self._ping_time <= now:
-            if self._pong_deadline == INFINITY:
-                self._send_keepalive()
-            else:
-                if not self.wants_reading() and silence < now - self._keepalive_sent:
-                    # The peer's host has it; whether it is still there, another one tells.
-                    self._repeat_keepalive()
-                self._ping_time = now + self._ping_interval
+        self._handle_keepalive(now, silence)
         if self._kept is not None and not self._discarding and self._has_room():
             self._receive_kept()
         if self._release_time <= now:
             self._release_contexts(self._message_opcode != 0)
-
-    def _send_keepalive(self):
-        if self._keepalive_payload is not None:
-            # Without a pong deadline the last one may still be unanswered; a later Pong stands for it.
-            self._pings.pop(self._keepalive_payload, None)
-        self._keepalive_payload = self._unused_ping_payload()
-        self._write_control(OP_PING, self._keepalive_payload)
-        self._pings[self._keepalive_payload] = (self._now, None)
-        self._ping_time = self._now + self._ping_interval
-        self._keepalive_began()
-        if self._debug():
-            self.logger.debug("% sent keepalive ping")
-
-    def _repeat_keepalive(self):
-        """Send the Ping that waits for its answer once more, while that can't be read."""
-        if not self._writing_paused:
-            self._write_control(OP_PING, self._keepalive_payload)
-        # Otherwise, something waits for being acknowledged anyway.
-        self._keepalive_began()
-
-    cdef int _keepalive_began(self) except -1:
-        self._keepalive_sent = self._now
-        self._pong_deadline = self._now + self._ping_timeout
-        self._answer_deadline = self._now + MAX_UNANSWERED * self._ping_timeout
-        self._answer_spared = False
-
-    cdef int _look_for_life(self) noexcept:
-        """Let the pong deadline follow the bytes that were received since the Ping."""
-        if self._last_received <= self._keepalive_sent:
-            return 0
-        if self._answer_deadline <= self._now:
-            # In the middle of a frame a peer can't answer (RFC 6455 section 5.5).
-            if not self._in_frame or (self._answer_spared and not self._frame_spared):
-                return 0
-            self._answer_spared = self._frame_spared = True
-            self._answer_deadline = self._now + self._ping_timeout
-        self._pong_deadline = min(self._last_received + self._ping_timeout, self._answer_deadline)
 
     cdef int _opening_timed_out(self) except -1:
         self._set_handshake_failed(TimeoutError("timed out during opening handshake"))
@@ -462,27 +360,6 @@ cdef class Protocol(Receiver):
         else:
             self._received_close(payload)
 
-    cdef int _received_pong(self, bytes payload) except -1:
-        if self._pings is None or payload not in self._pings:
-            return 0
-        # RFC 6455 section 5.5.3: a Pong answers the latest Ping, and with it the earlier ones.
-        for earlier in list(self._pings):
-            sent, waiter = self._pings.pop(earlier)
-            if waiter is not None:
-                if self._acknowledged is None:
-                    self._acknowledged = []
-                self._acknowledged.append((waiter, self._now - sent))
-            if earlier == self._keepalive_payload:
-                self._keepalive_payload = None
-                self._pong_deadline = INFINITY
-                if self._state == OPEN:
-                    self._ping_time = max(self._now, sent + self._ping_interval)
-                if self._debug():
-                    self.logger.debug("% received keepalive pong")
-            if earlier == payload:
-                self.latency = self._now - sent
-                return 0
-
     cdef int _received_close(self, bytes payload) except -1:
         # RFC 6455 section 5.5.1 and 7.1. A code that may not travel, or half a one, is 1002; a reason that isn't
         # UTF-8 is 1007.
@@ -519,246 +396,6 @@ cdef class Protocol(Receiver):
             self._message_cut = True
         self._discarding = True
         self._fail(code, reason)
-
-    def acknowledged_pings(self) -> list:
-        """Return and forget pairs of a ping's waiter and its latency in seconds."""
-        acknowledged = self._acknowledged
-        self._acknowledged = None
-        return [] if acknowledged is None else acknowledged
-
-    def abandoned_pings(self) -> list:
-        """Return and forget the waiters of pings that weren't answered."""
-        pings, self._pings = self._pings, None
-        return [] if pings is None else [waiter for _, waiter in pings.values() if waiter is not None]
-
-    # ------------------------------------------------------------------ sending
-
-    cdef int _require_state(self, bint closing_too) except -1:
-        if self._state != OPEN and not (closing_too and self._state == CLOSING and not self._eof_sent):
-            raise InvalidState(f"connection is {self.state.name.lower()}")
-
-    def send(self, message, text: bool | None = None, *, compress: bool | None = None) -> int:
-        """Send a message in one frame.
-
-        Args:
-            message: str or bytes-like object.
-            text: Force a text (True) or binary (False) message, whatever the type of ``message``.
-            compress: Whether to compress it, if permessage-deflate was negotiated; None if it pays.
-
-        Returns:
-            Activity bits, with ``MESSAGE`` if a received one waits (the application is likely to send more)
-            and ``ATTENTION`` if ``next_timeout()`` is earlier than before.
-
-        Raises:
-            TypeError: If ``message`` is of another type.
-            UnicodeError: If a text message isn't UTF-8.
-            InvalidState: If the connection isn't open.
-            ConcurrencyError: If a fragmented message is being sent.
-        """
-        return self.send_message(message, text, compress)
-
-    cdef int send_message(self, message, text, compress) except -1:
-        cdef int opcode
-        if self._state != OPEN:
-            self._require_state(False)
-        if self._sending_opcode:
-            raise ConcurrencyError("a fragmented message is being sent")
-        if text is None:
-            opcode = OP_TEXT if PyUnicode_Check(message) else OP_BINARY
-        else:
-            opcode = OP_TEXT if text else OP_BINARY
-            if text and self.validate_text and not PyUnicode_Check(message):
-                self._sending_utf8.missing = self._sending_utf8.seen = 0
-                self._check_sent_text(message, True)
-        self._write_data(opcode, message, True, compress)
-        return self._pending()
-
-    def send_prepared(self, PreparedMessage message not None, *, compress: bool | None = None) -> int:
-        """Send a message that goes to many connections.
-
-        It is compressed once for all of them.
-
-        Args:
-            message: Message.
-            compress: As in ``send``; so are return values and exceptions.
-        """
-        return self.send_prepared_message(message, compress)
-
-    cdef int send_prepared_message(self, PreparedMessage message, compress) except -1:
-        cdef PerMessageDeflate deflate
-        if self._state != OPEN:
-            self._require_state(False)
-        if self._sending_opcode:
-            raise ConcurrencyError("a fragmented message is being sent")
-        if self._extensions is not None:
-            self._refresh_extensions()
-        if self._foreign_extensions or self._debug():
-            self._write_data(message._opcode, message._payload, True, compress)
-            return self._pending()
-        deflate = self._deflate
-        if deflate is not None and compress is not False and (
-            compress or PyBytes_GET_SIZE(message._payload) >= deflate.min_size
-        ):
-            if message._compressed is None:
-                message._compress(deflate)
-            elif message._window_bits > deflate.local_max_window_bits and (
-                # It refers to nothing outside itself, so its own size bounds the window that it needs.
-                PyBytes_GET_SIZE(message._payload) > 1 << deflate.local_max_window_bits
-            ):
-                # All can read what is compressed for the smallest window.
-                message._compress(deflate)
-            if message._compressed:
-                deflate.start_afresh()
-                if self._is_client:
-                    self._write_frame(
-                        message._opcode, True, 4,
-                        PyBytes_AS_STRING(message._compressed), PyBytes_GET_SIZE(message._compressed),
-                    )
-                else:
-                    self._output.append(message._compressed_frame)
-                return self._pending()
-            if compress:
-                self._write_deflated(message._opcode, message._payload, True, compress)
-                return self._pending()
-        if self._is_client:
-            self._write_frame(
-                message._opcode, True, 0, PyBytes_AS_STRING(message._payload), PyBytes_GET_SIZE(message._payload)
-            )
-        else:
-            self._output.append(message._frame)
-        return self._pending()
-
-    cdef int send_memory(self, int opcode, const void* data, Py_ssize_t size) except -1:
-        """Send a message that lies in memory, from compiled code; return the activity bits.
-
-        Args:
-            opcode: OP_TEXT or OP_BINARY. Text is UTF-8: the caller answers for it.
-            data: Payload, copied.
-            size: Number of bytes.
-
-        Raises:
-            InvalidState, ConcurrencyError: As in ``send``.
-        """
-        if self._extensions is None and self._state == OPEN and not self._sending_opcode and not self._debug():
-            self._write_frame(opcode, True, 0, data, size)
-            return self._pending()
-        return self.send_message((<const char*>data)[:size], opcode == OP_TEXT, None)
-
-    cdef int _pending(self) noexcept:
-        cdef int activity = OUTPUT
-        if self._queue is not None and self._queue.messages:
-            activity |= MESSAGE
-        if self._output.size >= FLUSH_SIZE:
-            activity |= FLUSH
-        if self._release_armed:
-            self._release_armed = False
-            activity |= ATTENTION
-        return activity
-
-    def send_text(self, data, fin: bool = True, *, compress: bool | None = None) -> None:
-        """Send a text frame.
-
-        Args:
-            data: str, or bytes-like object holding UTF-8.
-            fin: Whether this is the whole message.
-            compress: Whether to compress it, if permessage-deflate was negotiated; None if it pays.
-
-        Raises:
-            ProtocolError: If a fragmented message is being sent.
-            InvalidState: If the connection isn't open.
-        """
-        self._send_first(OP_TEXT, data, fin, compress)
-
-    def send_binary(self, data, fin: bool = True, *, compress: bool | None = None) -> None:
-        """Send a binary frame; parameters and exceptions as in ``send_text``."""
-        self._send_first(OP_BINARY, data, fin, compress)
-
-    def _send_first(self, opcode, data, fin, compress):
-        self._require_state(False)
-        if self._sending_opcode:
-            raise ProtocolError("expected a continuation frame")
-        self._sending_utf8.missing = self._sending_utf8.seen = 0
-        if opcode == OP_TEXT and self.validate_text:
-            self._check_sent_text(data, fin)
-        self._write_data(opcode, data, fin, compress)
-        if not fin:
-            self._sending_opcode = opcode
-
-    def send_continuation(self, data, fin: bool) -> None:
-        """Send a continuation frame.
-
-        Args:
-            data: str or bytes-like object.
-            fin: Whether this ends the message.
-
-        Raises:
-            ProtocolError: If no fragmented message is being sent.
-            InvalidState: If the connection isn't open.
-        """
-        if not self._sending_opcode:
-            raise ProtocolError("unexpected continuation frame")
-        self._require_state(False)
-        if self._sending_opcode == OP_TEXT and self.validate_text:
-            self._check_sent_text(data, fin)
-        self._write_data(OP_CONT, data, fin, None)
-        if fin:
-            self._sending_opcode = 0
-
-    def send_ping(self, data) -> None:
-        """Send a Ping frame; ``ping`` does it and measures the latency.
-
-        Args:
-            data: Payload of at most 125 bytes.
-
-        Raises:
-            ProtocolError: If the payload is too long.
-            InvalidState: If the connection is neither open nor closing.
-        """
-        self._require_state(True)
-        self._write_control(OP_PING, to_bytes("data", data))
-
-    def send_pong(self, data) -> None:
-        """Send a Pong frame; parameters and exceptions as in ``send_ping``."""
-        self._require_state(True)
-        self._write_control(OP_PONG, to_bytes("data", data))
-
-    def ping(self, data=None, waiter=None, *, now: float | None = None) -> bytes:
-        """Send a Ping frame and remember it until a Pong answers it.
-
-        Args:
-            data: Payload of at most 125 bytes; None for four random bytes.
-            waiter: What ``acknowledged_pings`` gives back with the latency.
-            now: Current time.
-
-        Returns:
-            Payload of the ping.
-
-        Raises:
-            ConcurrencyError: If a ping with the same payload waits for its answer.
-            ProtocolError: If the payload is too long.
-            InvalidState: If the connection isn't open.
-        """
-        cdef bytes payload
-        cdef double time = self._time(now)
-        self._require_state(False)
-        payload = self._unused_ping_payload() if data is None else to_bytes("data", data)
-        if self._pings is None:
-            self._pings = {}
-        if payload in self._pings:
-            raise ConcurrencyError("already waiting for a pong with the same data")
-        self._write_control(OP_PING, payload)
-        self._now = time
-        self._pings[payload] = (time, waiter)
-        return payload
-
-    def _unused_ping_payload(self):
-        cdef bytes payload
-        if self._pings is None:
-            self._pings = {}
-        while True:
-            payload = os.urandom(4)
-            if payload not in self._pings:
-                return payload
 
     # ------------------------------------------------------------------ closing
 

@@ -1,7 +1,6 @@
 """What frames are to the application: messages in a queue, events, or callbacks.
 
-Third of the four layers of a connection (Sender, Parser, Receiver, Protocol). Decompresses and checks what the
-parser found, and gives it to the one sink that there is.
+Decompresses and checks what the parser found, and gives it to the one sink that there is.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -10,6 +9,7 @@ from libc.stdint cimport UINT32_MAX, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from ._deflate cimport NO_LIMIT
+from ._endpoint cimport OPEN
 from ._frames cimport (
     BAD_RSV,
     OP_BINARY,
@@ -24,8 +24,7 @@ from ._frames cimport (
 )
 from ._listener cimport Callbacks, Listener
 from ._parser cimport Parser
-from ._queue cimport ATTENTION, OUTPUT, MessageQueue
-from ._sender cimport OPEN
+from ._queue cimport ATTENTION, FLUSH, MESSAGE, OUTPUT, MessageQueue
 from ._settings cimport queue_marks
 
 from ._deflate import CompressedDataError
@@ -38,6 +37,9 @@ cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
     unsigned char* PyUnicode_1BYTE_DATA(object text)
 
+
+# Above this, output shouldn't wait for the end of the turn.
+cdef Py_ssize_t FLUSH_SIZE = 65536
 
 # What callbacks may send without a pause for the network, when messages that were received together are inflated
 # for them, in bytes.
@@ -566,3 +568,14 @@ cdef class Receiver(Parser):
         """Tell that nobody waits any longer for a message that wasn't there yet."""
         self._require_queue()
         self._queue.reader_waiting = False
+
+    cdef int _pending(self) noexcept:
+        cdef int activity = OUTPUT
+        if self._queue is not None and self._queue.messages:
+            activity |= MESSAGE
+        if self._output.size >= FLUSH_SIZE:
+            activity |= FLUSH
+        if self._release_armed:
+            self._release_armed = False
+            activity |= ATTENTION
+        return activity

@@ -5,26 +5,8 @@ from libc.stdint cimport uint8_t
 
 from ._deflate cimport PerMessageDeflate
 from ._frames cimport ws_utf8_state
+from ._endpoint cimport Endpoint
 from ._output cimport OutputBuffer
-
-
-# The values of frames.State.
-cdef enum:
-    CONNECTING = 0
-    OPEN = 1
-    CLOSING = 2
-    CLOSED = 3
-
-
-# What the driver owes its transport; the values of activity.py.
-cdef enum:
-    KEEP = 0
-    HALF_CLOSE = 1
-    CLOSE = 2
-    ABORT = 3
-
-
-cdef bytes to_bytes(str name, data)
 
 
 cdef class PreparedMessage:
@@ -38,17 +20,7 @@ cdef class PreparedMessage:
     cdef int _compress(self, PerMessageDeflate deflate) except -1
 
 
-cdef class Sender:
-    # --- role, state, log ---
-    cdef readonly object side
-    cdef bint _is_client
-    cdef int _state
-    cdef object _logger
-    cdef object _log_subject        # weak reference to what records are about, until there is one
-    cdef dict _logger_cache
-    cdef int _activity
-    cdef double _now                # as last told
-    cdef readonly int transport_action
+cdef class Sender(Endpoint):
     cdef public bint validate_text
 
     # --- extensions ---
@@ -65,18 +37,12 @@ cdef class Sender:
     cdef uint8_t _sending_opcode    # of the fragmented message being sent; 0 if none
     cdef bint _sending_compressed
     cdef ws_utf8_state _sending_utf8
-    cdef bint _eof_queued
-    cdef bint _eof_sent
     cdef bint _discarding           # after a failure or a Close frame nothing more is parsed
     cdef bint _writing_paused
     cdef bytes _delayed_pong
 
-    cdef double _time(self, now) except? -1.0
-    cdef bint _debug(self) except -1
-    cdef bint _enabled(self, object level) except -1
     cdef int _refresh_extensions(self) except -1
     cdef int _append_output(self, bytes data) except -1
-    cdef int _send_eof(self) except -1
     cdef int _write_data(self, int opcode, object data, bint fin, object compress) except -1
     cdef int _write_deflated(self, int opcode, bytes payload, bint fin, object compress) except -1
     cdef int _use_deflate(self) noexcept
@@ -84,3 +50,9 @@ cdef class Sender:
     cdef int _write_control(self, int opcode, bytes payload) except -1
     cdef int _write_frame(self, int opcode, bint fin, int rsv, const void* payload, Py_ssize_t size) except -1
     cdef int _check_sent_text(self, object data, bint fin) except -1
+    cdef int _pending(self) noexcept
+
+    # --- for compiled drivers and programs; see __init__.pxd ---
+    cdef int send_message(self, message, text, compress) except -1
+    cdef int send_prepared_message(self, PreparedMessage message, compress) except -1
+    cdef int send_memory(self, int opcode, const void* data, Py_ssize_t size) except -1

@@ -1,25 +1,21 @@
 """What leaves a connection: messages into frames, through the extensions, into the output.
 
-Lowest of the four layers of a connection (Sender, Parser, Receiver, Protocol). Knows the state only to read it; when
-something may be sent, and what must be, is decided above.
+Knows the state only to read it; when something must be sent is decided in the layers above.
 """
-
-import logging
-import weakref
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_GetItem
-from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_Check
 from libc.math cimport INFINITY
 from libc.string cimport memcpy
 
 from ._deflate cimport PerMessageDeflate
+from ._endpoint cimport OPEN, Endpoint, to_bytes
 from ._frames cimport (
     OP_BINARY,
     OP_CONT,
+    OP_PING,
     OP_PONG,
     OP_TEXT,
     Frame,
@@ -30,9 +26,9 @@ from ._frames cimport (
     ws_utf8_state,
 )
 from ._output cimport OutputBuffer
-from ._queue cimport ATTENTION
+from ._queue cimport ATTENTION, OUTPUT
 
-from .exceptions import ProtocolError
+from .exceptions import ConcurrencyError, ProtocolError
 
 
 cdef extern from "Python.h":
@@ -44,18 +40,7 @@ cdef extern from "Python.h":
 # Compression contexts are freed when they aren't used between two times so far apart, in seconds.
 cdef double IDLE_TIME = 3.0
 
-cdef object _DEBUG = logging.DEBUG
-cdef object _FALSE = False
 cdef bytes _EOF = b""
-
-
-cdef bytes to_bytes(str name, data):
-    """Return a copy of the bytes-like or str argument ``name``."""
-    if isinstance(data, str):
-        return data.encode()
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        return bytes(data)
-    raise TypeError(f"{name} must be str or bytes-like; got {type(data).__name__}")
 
 
 @cython.final
@@ -92,61 +77,13 @@ cdef class PreparedMessage:
         self._compressed_frame = (<char*>header)[:header_size] + data
 
 
-cdef class Sender:
-    """The outgoing side of a connection: frames, through the extensions, into the output."""
+cdef class Sender(Endpoint):
+    """The outgoing side of a connection: messages into frames, through the extensions, into the output."""
 
     def __cinit__(self, *args, **kwargs):
         self._output = OutputBuffer.__new__(OutputBuffer)
         self._release_time = INFINITY
         self.validate_text = True
-
-    @property
-    def logger(self):
-        """Logger or LoggerAdapter for what happens on this connection."""
-        subject = self._log_subject
-        if subject is not None:
-            connection = subject()
-            if connection is not None:
-                self._logger = logging.LoggerAdapter(self._logger, {"websocket": weakref.proxy(connection)})
-            self._log_subject = None
-        return self._logger
-
-    @logger.setter
-    def logger(self, logger):
-        self._logger = logger
-        self._log_subject = None
-        while isinstance(logger, logging.LoggerAdapter):
-            logger = logger.logger
-        # Loggers keep what isEnabledFor() found in a dict that is emptied whenever a level changes.
-        cache = getattr(logger, "_cache", None)
-        self._logger_cache = cache if type(cache) is dict else None
-
-    def log_about(self, connection) -> None:
-        """Have log records carry a connection as their attribute ``websocket``.
-
-        A LoggerAdapter takes the place of the logger when there is something to log: most connections never
-        need it.
-
-        Args:
-            connection: The connection; it is referenced weakly.
-        """
-        self._log_subject = weakref.ref(connection)
-
-    cdef double _time(self, now) except? -1.0:
-        """Return a time that a caller tells; None stands for the last one that was told."""
-        return self._now if now is None else <double>now
-
-    cdef bint _debug(self) except -1:
-        return self._enabled(_DEBUG)
-
-    cdef bint _enabled(self, object level) except -1:
-        """Tell whether the logger wants records of a level."""
-        cdef PyObject* enabled
-        if self._logger_cache is not None:
-            enabled = PyDict_GetItem(self._logger_cache, level)
-            if enabled == <PyObject*>_FALSE:
-                return False
-        return self._logger.isEnabledFor(level)
 
     @property
     def extensions(self) -> list:
@@ -211,14 +148,185 @@ cdef class Sender:
     cdef int _append_output(self, bytes data) except -1:
         self._output.append(data)
 
-    cdef int _send_eof(self) except -1:
-        if not self._eof_sent:
-            self._eof_sent = True
-            self._eof_queued = True
-            self.transport_action = max(self.transport_action, HALF_CLOSE)
-            self._activity |= ATTENTION
-            if self._debug():
-                self.logger.debug("> EOF")
+    # ------------------------------------------------------------------ messages
+
+    def send(self, message, text: bool | None = None, *, compress: bool | None = None) -> int:
+        """Send a message in one frame.
+
+        Args:
+            message: str or bytes-like object.
+            text: Force a text (True) or binary (False) message, whatever the type of ``message``.
+            compress: Whether to compress it, if permessage-deflate was negotiated; None if it pays.
+
+        Returns:
+            Activity bits, with ``MESSAGE`` if a received one waits (the application is likely to send more)
+            and ``ATTENTION`` if ``next_timeout()`` is earlier than before.
+
+        Raises:
+            TypeError: If ``message`` is of another type.
+            UnicodeError: If a text message isn't UTF-8.
+            InvalidState: If the connection isn't open.
+            ConcurrencyError: If a fragmented message is being sent.
+        """
+        return self.send_message(message, text, compress)
+
+    cdef int send_message(self, message, text, compress) except -1:
+        cdef int opcode
+        if self._state != OPEN:
+            self._require_state(False)
+        if self._sending_opcode:
+            raise ConcurrencyError("a fragmented message is being sent")
+        if text is None:
+            opcode = OP_TEXT if PyUnicode_Check(message) else OP_BINARY
+        else:
+            opcode = OP_TEXT if text else OP_BINARY
+            if text and self.validate_text and not PyUnicode_Check(message):
+                self._sending_utf8.missing = self._sending_utf8.seen = 0
+                self._check_sent_text(message, True)
+        self._write_data(opcode, message, True, compress)
+        return self._pending()
+
+    def send_prepared(self, PreparedMessage message not None, *, compress: bool | None = None) -> int:
+        """Send a message that goes to many connections.
+
+        It is compressed once for all of them.
+
+        Args:
+            message: Message.
+            compress: As in ``send``; so are return values and exceptions.
+        """
+        return self.send_prepared_message(message, compress)
+
+    cdef int send_prepared_message(self, PreparedMessage message, compress) except -1:
+        cdef PerMessageDeflate deflate
+        if self._state != OPEN:
+            self._require_state(False)
+        if self._sending_opcode:
+            raise ConcurrencyError("a fragmented message is being sent")
+        if self._extensions is not None:
+            self._refresh_extensions()
+        if self._foreign_extensions or self._debug():
+            self._write_data(message._opcode, message._payload, True, compress)
+            return self._pending()
+        deflate = self._deflate
+        if deflate is not None and compress is not False and (
+            compress or PyBytes_GET_SIZE(message._payload) >= deflate.min_size
+        ):
+            if message._compressed is None:
+                message._compress(deflate)
+            elif message._window_bits > deflate.local_max_window_bits and (
+                # It refers to nothing outside itself, so its own size bounds the window that it needs.
+                PyBytes_GET_SIZE(message._payload) > 1 << deflate.local_max_window_bits
+            ):
+                # All can read what is compressed for the smallest window.
+                message._compress(deflate)
+            if message._compressed:
+                deflate.start_afresh()
+                if self._is_client:
+                    self._write_frame(
+                        message._opcode, True, 4,
+                        PyBytes_AS_STRING(message._compressed), PyBytes_GET_SIZE(message._compressed),
+                    )
+                else:
+                    self._output.append(message._compressed_frame)
+                return self._pending()
+            if compress:
+                self._write_deflated(message._opcode, message._payload, True, compress)
+                return self._pending()
+        if self._is_client:
+            self._write_frame(
+                message._opcode, True, 0, PyBytes_AS_STRING(message._payload), PyBytes_GET_SIZE(message._payload)
+            )
+        else:
+            self._output.append(message._frame)
+        return self._pending()
+
+    cdef int send_memory(self, int opcode, const void* data, Py_ssize_t size) except -1:
+        """Send a message that lies in memory, from compiled code; return the activity bits.
+
+        Args:
+            opcode: OP_TEXT or OP_BINARY. Text is UTF-8: the caller answers for it.
+            data: Payload, copied.
+            size: Number of bytes.
+
+        Raises:
+            InvalidState, ConcurrencyError: As in ``send``.
+        """
+        if self._extensions is None and self._state == OPEN and not self._sending_opcode and not self._debug():
+            self._write_frame(opcode, True, 0, data, size)
+            return self._pending()
+        return self.send_message((<const char*>data)[:size], opcode == OP_TEXT, None)
+
+    def send_text(self, data, fin: bool = True, *, compress: bool | None = None) -> None:
+        """Send a text frame.
+
+        Args:
+            data: str, or bytes-like object holding UTF-8.
+            fin: Whether this is the whole message.
+            compress: Whether to compress it, if permessage-deflate was negotiated; None if it pays.
+
+        Raises:
+            ProtocolError: If a fragmented message is being sent.
+            InvalidState: If the connection isn't open.
+        """
+        self._send_first(OP_TEXT, data, fin, compress)
+
+    def send_binary(self, data, fin: bool = True, *, compress: bool | None = None) -> None:
+        """Send a binary frame; parameters and exceptions as in ``send_text``."""
+        self._send_first(OP_BINARY, data, fin, compress)
+
+    def _send_first(self, opcode, data, fin, compress):
+        self._require_state(False)
+        if self._sending_opcode:
+            raise ProtocolError("expected a continuation frame")
+        self._sending_utf8.missing = self._sending_utf8.seen = 0
+        if opcode == OP_TEXT and self.validate_text:
+            self._check_sent_text(data, fin)
+        self._write_data(opcode, data, fin, compress)
+        if not fin:
+            self._sending_opcode = opcode
+
+    def send_continuation(self, data, fin: bool) -> None:
+        """Send a continuation frame.
+
+        Args:
+            data: str or bytes-like object.
+            fin: Whether this ends the message.
+
+        Raises:
+            ProtocolError: If no fragmented message is being sent.
+            InvalidState: If the connection isn't open.
+        """
+        if not self._sending_opcode:
+            raise ProtocolError("unexpected continuation frame")
+        self._require_state(False)
+        if self._sending_opcode == OP_TEXT and self.validate_text:
+            self._check_sent_text(data, fin)
+        self._write_data(OP_CONT, data, fin, None)
+        if fin:
+            self._sending_opcode = 0
+
+    def send_ping(self, data) -> None:
+        """Send a Ping frame; ``ping`` does it and measures the latency.
+
+        Args:
+            data: Payload of at most 125 bytes.
+
+        Raises:
+            ProtocolError: If the payload is too long.
+            InvalidState: If the connection is neither open nor closing.
+        """
+        self._require_state(True)
+        self._write_control(OP_PING, to_bytes("data", data))
+
+    def send_pong(self, data) -> None:
+        """Send a Pong frame; parameters and exceptions as in ``send_ping``."""
+        self._require_state(True)
+        self._write_control(OP_PONG, to_bytes("data", data))
+
+    cdef int _pending(self) noexcept:
+        """Return the activity bits after something was sent."""
+        return OUTPUT
 
     # ------------------------------------------------------------------ frames
 

@@ -24,7 +24,7 @@ from ._handshake cimport (
 from ._http11 cimport RequestParser
 from ._protocol cimport Protocol
 from ._queue cimport ATTENTION
-from ._sender cimport CLOSE, CONNECTING
+from ._endpoint cimport CLOSE, CONNECTING
 
 from .datastructures import Headers
 from .exceptions import (

@@ -31,7 +31,7 @@ from .._frames cimport (
     ws_utf8_state,
 )
 from .._protocol cimport Protocol
-from .._sender cimport CLOSED, CLOSING, OPEN
+from .._endpoint cimport CLOSED, CLOSING, OPEN
 from ._events cimport BytesMessage, CloseConnection, Event, Message, Ping, Pong, TextMessage
 
 from ..exceptions import PayloadTooBig

@@ -1,0 +1,112 @@
+"""What all layers of a connection share: role, state, time, log, and what is left to do for its driver.
+
+Lowest of the layers of a connection (Endpoint, Sender, Parser, Receiver, Keepalive, Protocol), each of which is the
+base class of the next one. Nothing is decided here.
+"""
+
+import logging
+import uuid
+import weakref
+
+from cpython.dict cimport PyDict_GetItem
+from cpython.ref cimport PyObject
+
+from ._queue cimport ATTENTION
+
+from .exceptions import InvalidState
+from .frames import State
+
+
+cdef object _DEBUG = logging.DEBUG
+cdef object _FALSE = False
+cdef list _states = list(State)
+
+
+cdef bytes to_bytes(str name, data):
+    """Return a copy of the bytes-like or str argument ``name``."""
+    if isinstance(data, str):
+        return data.encode()
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    raise TypeError(f"{name} must be str or bytes-like; got {type(data).__name__}")
+
+
+cdef object state_of(int state):
+    """Return the member of ``frames.State``."""
+    return _states[state]
+
+
+cdef class Endpoint:
+    """One end of a connection."""
+
+    @property
+    def id(self) -> uuid.UUID:
+        """Identifier of the connection, for logs."""
+        if self._id is None:
+            self._id = uuid.uuid4()
+        return self._id
+
+    @id.setter
+    def id(self, id):
+        self._id = id
+
+    @property
+    def logger(self):
+        """Logger or LoggerAdapter for what happens on this connection."""
+        subject = self._log_subject
+        if subject is not None:
+            connection = subject()
+            if connection is not None:
+                self._logger = logging.LoggerAdapter(self._logger, {"websocket": weakref.proxy(connection)})
+            self._log_subject = None
+        return self._logger
+
+    @logger.setter
+    def logger(self, logger):
+        self._logger = logger
+        self._log_subject = None
+        while isinstance(logger, logging.LoggerAdapter):
+            logger = logger.logger
+        # Loggers keep what isEnabledFor() found in a dict that is emptied whenever a level changes.
+        cache = getattr(logger, "_cache", None)
+        self._logger_cache = cache if type(cache) is dict else None
+
+    def log_about(self, connection) -> None:
+        """Have log records carry a connection as their attribute ``websocket``.
+
+        A LoggerAdapter takes the place of the logger when there is something to log: most connections never
+        need it.
+
+        Args:
+            connection: The connection; it is referenced weakly.
+        """
+        self._log_subject = weakref.ref(connection)
+
+    cdef double _time(self, now) except? -1.0:
+        """Return a time that a caller tells; None stands for the last one that was told."""
+        return self._now if now is None else <double>now
+
+    cdef bint _debug(self) except -1:
+        return self._enabled(_DEBUG)
+
+    cdef bint _enabled(self, object level) except -1:
+        """Tell whether the logger wants records of a level."""
+        cdef PyObject* enabled
+        if self._logger_cache is not None:
+            enabled = PyDict_GetItem(self._logger_cache, level)
+            if enabled == <PyObject*>_FALSE:
+                return False
+        return self._logger.isEnabledFor(level)
+
+    cdef int _send_eof(self) except -1:
+        if not self._eof_sent:
+            self._eof_sent = True
+            self._eof_queued = True
+            self.transport_action = max(self.transport_action, HALF_CLOSE)
+            self._activity |= ATTENTION
+            if self._debug():
+                self.logger.debug("> EOF")
+
+    cdef int _require_state(self, bint closing_too) except -1:
+        if self._state != OPEN and not (closing_too and self._state == CLOSING and not self._eof_sent):
+            raise InvalidState(f"connection is {state_of(self._state).name.lower()}")
