@@ -5,6 +5,7 @@ VENV ?= .venv
 EXTRAS ?= dev
 PYTHON ?= $(shell .ci/pythons | head -n 1)
 TESTS ?=
+DOWNSTREAM ?=
 BENCH ?=
 
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
@@ -15,7 +16,7 @@ JOBS := 2
 COMPILED := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 LINTED := src tests benchmarks examples demo setup.py
 
-.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check soak faults fuzz wsproto-suite sanitize clean distclean
+.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check soak faults fuzz wsproto-suite downstream sanitize clean distclean
 
 build: $(VENV)/.built ## create .venv and compile in place (the default)
 
@@ -93,6 +94,9 @@ fuzz: build ## random messages through the compressor, random streams into the q
 
 wsproto-suite: build ## the tests of wsproto, on our engine with its interface
 	.ci/wsproto-suite $(abspath $(PY))
+
+downstream: build ## the tests of projects that use websockets or wsproto, with theirs and with ours (DOWNSTREAM= options)
+	$(PY) -m tests.downstream $(DOWNSTREAM)
 
 # Compiles elsewhere, so that what is in place stays as it is.
 sanitize: $(VENV)/.deps ## the engine's tests under address and undefined-behaviour sanitizers
