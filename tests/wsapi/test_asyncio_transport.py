@@ -162,6 +162,23 @@ class TestEndedByTheApplication:
             assert not server._driver.exposed
 
 
+async def test_another_method_for_writing() -> None:
+    """Programs put one there that counts or swallows what is written."""
+    async with pair() as (client, server):
+        written: list[bytes] = []
+        transport: Any = client.transport
+        try:
+            transport.write = written.append
+        except AttributeError:
+            pytest.skip("transports of this event loop don't let them")
+        await client.send("x")
+        await until(lambda: written)
+        del transport.write
+        await client.send("y")
+        assert await server.recv() == "y"
+        assert len(written) == 1
+
+
 class Failing:
     """A transport that can't write any more."""
 

@@ -511,7 +511,7 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         self._driver.timer_time = inf
         silence = None
         if self.protocol.network_silence_wanted:
-            silence = network_silence(self.transport.get_extra_info("socket"))
+            silence = network_silence(self._transport.get_extra_info("socket"))
         self.protocol.handle_timeout(monotonic(), silence)
         self._driver.update()
 

@@ -117,6 +117,7 @@ cdef class TransportDriver:
     cdef object _connection
     cdef readonly object _loop
     cdef object _done
+    cdef object _transport
     cdef object _write
     cdef readonly int descriptor        # of the socket, to write past the transport; -1 where only that can
     cdef bint _buffering                # when last asked, that had something to write
@@ -159,6 +160,7 @@ cdef class TransportDriver:
         Args:
             transport: What writes.
         """
+        self._transport = transport
         self._write = transport.write
         self.descriptor = writable_descriptor(transport)
         # It may have been somebody else's before.
@@ -169,7 +171,7 @@ cdef class TransportDriver:
         self._lost = True
         self.reading_paused = False
         self.descriptor = -1
-        self._connection = self._write = None
+        self._connection = self._transport = self._write = None
         self._wake()
 
     def update(self) -> None:
@@ -560,6 +562,10 @@ cdef class TransportDriver:
         """Tell whether somebody else has closed the transport; the connection ends with it."""
         if self._lost or self._protocol.transport_action >= CLOSE:
             return False
+        if self.exposed and self._transport.write != self._write:
+            # Whoever got hold of the transport has put another method there, as tests do.
+            self._write = self._transport.write
+            self.descriptor = -1
         if not self._connection._transport.is_closing():
             return False
         self._give_up(None, False)
