@@ -152,7 +152,8 @@ cdef Py_ssize_t receive(sock, buffer, double deadline, bint* limited) except -1:
     cdef Py_buffer view
     cdef Py_ssize_t size = 1
     cdef bint wait = deadline == INFINITY
-    cdef int fd, timeout
+    cdef int timeout = -1
+    cdef int fd
     if not SYSTEM_CALLS:
         if not _select(sock, False, deadline):
             return TIMED_OUT if <double>monotonic() >= deadline else INTERRUPTED
@@ -161,13 +162,12 @@ cdef Py_ssize_t receive(sock, buffer, double deadline, bint* limited) except -1:
         except BlockingIOError:
             return NOTHING_THERE
     fd = _descriptor(sock)
-    timeout = milliseconds(deadline)
-    if wait and timeout > 0:
+    if not wait:
+        timeout = milliseconds(deadline)
+    elif not limited[0] and PyThread_get_thread_ident() == _main_thread:
         # Without one more system call per message.
-        if not limited[0]:
-            limit_receiving(fd, timeout)
-            limited[0] = True
-        timeout = -1
+        limit_receiving(fd, SIGNAL_INTERVAL)
+        limited[0] = True
     PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
     try:
         with nogil:

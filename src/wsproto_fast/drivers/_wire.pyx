@@ -266,7 +266,8 @@ cdef class Wire:
             # Others mustn't wait for what this thread failed to do, whatever that was.
             if self._failure is not None and not self._lost:
                 self._end_reading()
-            self._notify()
+            if self._waiters:
+                self._notify()
         if size == INTERRUPTED or (size > 0 and not self._protocol.has_fragment()):
             # Unless there are messages, the caller comes back without having run any Python code.
             self._handle_signals()
