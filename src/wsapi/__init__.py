@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from wsproto_fast import __version__
 
+from . import _identity as _identity  # before the others, which have settings
 from .client import ClientProtocol
 from .datastructures import Headers, HeadersLike, MultipleValuesError
 from .exceptions import (

@@ -7,8 +7,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import wsapi
-from wsproto_fast import _environment
-from wsproto_fast._aliases import install
+from wsproto_fast import environment
+from wsproto_fast.aliases import install
 
 from ._names import resolve
 from .version import version
@@ -58,4 +58,4 @@ def install_as_websockets() -> None:
     if not isinstance(sys.modules.get(_NAME), _Root):
         install(_NAME, "wsapi")
         sys.modules[_NAME] = _Root()
-        _environment.package = _NAME
+        environment.identify(wsapi.__name__, imported_as=_NAME)

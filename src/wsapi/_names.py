@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from importlib import import_module
 
-from wsproto_fast import _environment
+from wsproto_fast import environment
 
 __all__ = ["DEPRECATED", "LENT", "resolve"]
 
@@ -146,7 +146,7 @@ def resolve(module: str, name: str, *, stacklevel: int = 3) -> object:
     package, _, inner = module.partition(".")
     for home, names in DEPRECATED.get(inner, {}).items():
         if name in names:
-            shown = ".".join(filter(None, [_environment.package, inner, name]))
+            shown = ".".join(filter(None, [environment.package, inner, name]))
             warnings.warn(f"{shown} is deprecated", DeprecationWarning, stacklevel=stacklevel)
             with warnings.catch_warnings():
                 # That module warns, too, when it is imported.

@@ -2,7 +2,7 @@
 
 import warnings
 
-from wsproto_fast import _environment
+from wsproto_fast import environment
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # one is enough
@@ -11,7 +11,7 @@ with warnings.catch_warnings():
 __all__ = ["BasicAuthWebSocketServerProtocol", "basic_auth_protocol_factory"]
 
 warnings.warn(
-    f"{_environment.package}.auth, an alias for {_environment.package}.legacy.auth, is deprecated; "
+    f"{environment.package}.auth, an alias for {environment.package}.legacy.auth, is deprecated; "
     "see https://websockets.readthedocs.io/en/stable/howto/upgrade.html "
     "for upgrade instructions",
     DeprecationWarning,

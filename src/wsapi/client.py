@@ -4,7 +4,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from wsproto_fast import ClientProtocol
-from wsproto_fast._aliases import fallback
+from wsproto_fast.aliases import fallback
 
 from ._shared.reconnection import (
     backoff,

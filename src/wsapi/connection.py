@@ -2,7 +2,7 @@
 
 import warnings
 
-from wsproto_fast import _environment
+from wsproto_fast import environment
 
 from .protocol import SEND_EOF, Side, State
 from .protocol import Protocol as Connection
@@ -10,7 +10,7 @@ from .protocol import Protocol as Connection
 __all__ = ["SEND_EOF", "Connection", "Side", "State"]
 
 warnings.warn(
-    f"{_environment.package}.connection was renamed to {_environment.package}.protocol "
+    f"{environment.package}.connection was renamed to {environment.package}.protocol "
     "and Connection was renamed to Protocol",
     DeprecationWarning,
     stacklevel=2,

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from wsproto_fast._aliases import fallback
+from wsproto_fast.aliases import fallback
 from wsproto_fast.exceptions import *  # noqa: F403 # all of them have their names here
 from wsproto_fast.exceptions import __all__ as __all__
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from wsproto_fast import Frame
-from wsproto_fast._aliases import fallback
+from wsproto_fast.aliases import fallback
 from wsproto_fast.frames import (
     CLOSE_CODE_EXPLANATIONS,
     EXTERNAL_CLOSE_CODES,

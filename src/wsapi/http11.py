@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from wsproto_fast._aliases import fallback
+from wsproto_fast.aliases import fallback
 from wsproto_fast.http11 import (
     MAX_BODY_SIZE,
     MAX_LINE_LENGTH,

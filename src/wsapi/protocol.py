@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, TypeAlias
 
 from wsproto_fast import Frame, Protocol
-from wsproto_fast._aliases import fallback
+from wsproto_fast.aliases import fallback
 from wsproto_fast.frames import Side, State
 from wsproto_fast.http11 import Request, Response
 

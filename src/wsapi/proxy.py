@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wsproto_fast._aliases import fallback
-from wsproto_fast._http11_response import ResponseParser
+from wsproto_fast import ResponseParser
+from wsproto_fast.aliases import fallback
 from wsproto_fast.datastructures import Headers
 from wsproto_fast.exceptions import (
     InvalidProxy,

@@ -4,7 +4,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from wsproto_fast import ServerProtocol
-from wsproto_fast._aliases import fallback
+from wsproto_fast.aliases import fallback
 
 from ._shared.basic_auth import BasicAuth
 

@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from wsproto_fast import apply_mask
-from wsproto_fast._aliases import fallback
+from wsproto_fast.aliases import fallback
 from wsproto_fast.wsproto.utilities import ACCEPT_GUID, generate_accept_token, generate_nonce
 
 from ._shared.server import format_address

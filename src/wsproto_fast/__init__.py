@@ -4,6 +4,7 @@ try:
     from ._client import ClientProtocol
     from ._deflate import Extension, PerMessageDeflate
     from ._frames import Frame, apply_mask
+    from ._http11_response import ResponseParser
     from ._listener import Listener
     from ._protocol import Protocol
     from ._sender import PreparedMessage
@@ -16,8 +17,8 @@ except ModuleNotFoundError as exc:
         f"the compiled part of {__name__} is missing ({exc.name}): install the package with "
         "'pip install .', or compile it in place with 'make build'"
     ) from exc
-from ._aliases import install as _install
 from ._version import __version__
+from .aliases import install as _install
 from .datastructures import Headers, MultipleValuesError
 from .exceptions import (
     ConcurrencyError,
@@ -57,6 +58,7 @@ __all__ = [
     "ProtocolError",
     "Request",
     "Response",
+    "ResponseParser",
     "ServerProtocol",
     "Side",
     "State",

@@ -10,6 +10,7 @@ from typing import Protocol as _Interface
 from _typeshed import ReadableBuffer, WriteableBuffer
 from typing_extensions import disjoint_base
 
+from ._http11_response import ResponseParser
 from ._version import __version__
 from .backends import Backend
 from .datastructures import Headers, MultipleValuesError
@@ -63,6 +64,7 @@ __all__ = [
     "ProtocolError",
     "Request",
     "Response",
+    "ResponseParser",
     "ServerProtocol",
     "Side",
     "State",

@@ -54,7 +54,7 @@ max_size=1048576, logger=None)\n--\n
         subprotocols: Subprotocols to offer, in order of preference.
         state: State to start in.
         max_size: Limit for messages and fragments, see ``Protocol``.
-        logger: Logger, ``wsapi.client`` by default.
+        logger: Logger, ``wsproto_fast.client`` by default; see ``environment``.
     """
 
     def __init__(

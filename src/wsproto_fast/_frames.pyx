@@ -12,7 +12,8 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from .exceptions import PayloadTooBig, ProtocolError
-from .frames import MAX_LOG_SIZE, Opcode, describe_frame
+from . import frames
+from .frames import Opcode, describe_frame
 
 
 cdef int read_header(
@@ -164,6 +165,13 @@ _Dataclass = dataclasses.make_dataclass(
 )
 
 
+class _LogSize:
+    """Tells the setting, which the name of what programs use may change."""
+
+    def __get__(self, frame, owner):
+        return frames.MAX_LOG_SIZE
+
+
 cdef class Frame:
     """Frame(opcode, data, fin=True, rsv1=False, rsv2=False, rsv3=False)
 
@@ -312,7 +320,7 @@ cdef class Frame:
     def __replace__(self, /, **changes):
         return dataclasses.replace(self, **changes)
 
-    MAX_LOG_SIZE = MAX_LOG_SIZE
+    MAX_LOG_SIZE = _LogSize()
     # Whether payloads are text, as far as opcodes tell.
     DEFAULT_IS_TEXT = {opcode: {Opcode.TEXT: True, Opcode.BINARY: False}.get(opcode) for opcode in Opcode}
 

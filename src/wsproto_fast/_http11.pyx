@@ -19,13 +19,26 @@ from .exceptions import (
     SecurityError,
     TooManyHeaders,
 )
+from .environment import follow
 from .http11 import Request, check_no_body
 
 
-cdef Py_ssize_t MAX_LINE_LENGTH = http11.MAX_LINE_LENGTH
-cdef Py_ssize_t MAX_NUM_HEADERS = http11.MAX_NUM_HEADERS
-cdef Py_ssize_t MAX_BODY_SIZE = http11.MAX_BODY_SIZE
-cdef Py_ssize_t MAX_INTERIM_SIZE = http11.MAX_INTERIM_SIZE
+cdef Py_ssize_t MAX_LINE_LENGTH
+cdef Py_ssize_t MAX_NUM_HEADERS
+cdef Py_ssize_t MAX_BODY_SIZE
+cdef Py_ssize_t MAX_INTERIM_SIZE
+
+
+def _read_settings():
+    global MAX_LINE_LENGTH, MAX_NUM_HEADERS, MAX_BODY_SIZE, MAX_INTERIM_SIZE
+    MAX_LINE_LENGTH = http11.MAX_LINE_LENGTH
+    MAX_NUM_HEADERS = http11.MAX_NUM_HEADERS
+    MAX_BODY_SIZE = http11.MAX_BODY_SIZE
+    MAX_INTERIM_SIZE = http11.MAX_INTERIM_SIZE
+
+
+follow(_read_settings)
+
 cdef Py_ssize_t MAX_QUOTED = http11.MAX_QUOTED
 
 cdef object headers_from_raw_items = Headers._from_raw_items

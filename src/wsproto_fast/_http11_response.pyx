@@ -29,13 +29,25 @@ from ._http11 cimport (
 from . import http11
 from .datastructures import Headers
 from .exceptions import SecurityError, StatusLineTooLong
+from .environment import follow
 from .http11 import Response, body_framing
 
 
-cdef Py_ssize_t MAX_LINE_LENGTH = http11.MAX_LINE_LENGTH
-cdef Py_ssize_t MAX_BODY_SIZE = http11.MAX_BODY_SIZE
+cdef Py_ssize_t MAX_LINE_LENGTH
+cdef Py_ssize_t MAX_BODY_SIZE
+cdef Py_ssize_t MAX_INTERIM_RESPONSES
+
+
+def _read_settings():
+    global MAX_LINE_LENGTH, MAX_BODY_SIZE, MAX_INTERIM_RESPONSES
+    MAX_LINE_LENGTH = http11.MAX_LINE_LENGTH
+    MAX_BODY_SIZE = http11.MAX_BODY_SIZE
+    MAX_INTERIM_RESPONSES = http11.MAX_INTERIM_RESPONSES
+
+
+follow(_read_settings)
+
 cdef Py_ssize_t MAX_CHUNK_DIGITS = http11.MAX_CHUNK_DIGITS
-cdef Py_ssize_t MAX_INTERIM_RESPONSES = http11.MAX_INTERIM_RESPONSES
 
 cdef object headers_from_raw_items = Headers._from_raw_items
 

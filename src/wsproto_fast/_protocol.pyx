@@ -27,7 +27,7 @@ from ._output cimport OutputBuffer
 from ._queue cimport ATTENTION, OUTPUT
 from ._settings cimport close_payload, duration, ping_interval_of
 
-from ._environment import default_logger
+from .environment import default_logger
 from .exceptions import ConnectionClosedError, ConnectionClosedOK, ProtocolError
 from .frames import OK_CLOSE_CODES, Close, CloseCode, Side, State
 
@@ -44,7 +44,8 @@ cdef class Protocol(Keepalive):
         state: State to start in. ``State.OPEN`` is for connections whose opening handshake was done elsewhere.
         max_size: Limit on incoming messages in bytes, or a pair of limits on messages and on fragments;
             None for no limit.
-        logger: Logger for what happens on this connection; ``wsapi.client`` or ``wsapi.server`` by default.
+        logger: Logger for what happens on this connection; ``wsproto_fast.client`` or
+            ``wsproto_fast.server`` by default; see ``environment``.
 
     Attributes:
         validate_text: Check that text is UTF-8, in what is received and in bytes sent as text. With False

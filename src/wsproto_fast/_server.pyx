@@ -92,7 +92,7 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
             and the subprotocols that the client offers.
         state: State to start in.
         max_size: Limit for messages and fragments, see ``Protocol``.
-        logger: Logger, ``wsapi.server`` by default.
+        logger: Logger, ``wsproto_fast.server`` by default; see ``environment``.
         check_host: Refuse requests whose ``Host`` header is missing, repeated or malformed.
         server_header: Value of the ``Server`` header in the responses built here.
     """

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ._environment import getenv_int
+from . import environment
 from .exceptions import ProtocolError
 
 __all__ = [
@@ -162,10 +162,20 @@ class Close:
             raise ProtocolError("invalid status code")
 
 
-MAX_LOG_SIZE: int = getenv_int("MAX_LOG_SIZE", 75)
+MAX_LOG_SIZE: int
+"""About how many characters of a payload logs show."""
 
-MAX_FRAGMENTS: int = getenv_int("MAX_FRAGMENTS", 4096)
+MAX_FRAGMENTS: int
 """Default limit on the number of fragments in a message."""
+
+
+def _read_settings() -> None:
+    global MAX_LOG_SIZE, MAX_FRAGMENTS
+    MAX_LOG_SIZE = environment.getenv_int("MAX_LOG_SIZE", 75)
+    MAX_FRAGMENTS = environment.getenv_int("MAX_FRAGMENTS", 4096)
+
+
+environment.follow(_read_settings)
 
 # What a terminal shouldn't be sent: C0 without tab, line feed and carriage return, DEL, C1.
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")

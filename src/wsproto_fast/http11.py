@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ._environment import getenv, getenv_int
+from . import environment
 from ._version import __version__
 from .datastructures import Headers
 from .exceptions import SecurityError
@@ -34,32 +34,25 @@ ReadLine: TypeAlias = Callable[[int], Generator[None, None, bytes | bytearray]]
 ReadBytes: TypeAlias = Callable[[int], Generator[None, None, bytes | bytearray]]
 
 
-def _getenv_product(name: str) -> str | None:
-    value = getenv(name)
-    if value is None:
-        return f"Python/{sys.version_info[0]}.{sys.version_info[1]} wsapi/{__version__}"
-    return value or None
-
-
-USER_AGENT: str | None = _getenv_product("USER_AGENT")
+USER_AGENT: str | None
 """Default ``User-Agent`` header of clients; None (from an empty variable) leaves it out."""
 
-SERVER: str | None = _getenv_product("SERVER")
+SERVER: str | None
 """Default ``Server`` header of servers; None (from an empty variable) leaves it out."""
 
-MAX_LINE_LENGTH: int = getenv_int("MAX_LINE_LENGTH", 8192)
+MAX_LINE_LENGTH: int
 """Limit for the request line, the status line and each header line, in bytes with the line end."""
 
-MAX_NUM_HEADERS: int = getenv_int("MAX_NUM_HEADERS", 128)
+MAX_NUM_HEADERS: int
 """Limit for the number of header lines of a message."""
 
-MAX_BODY_SIZE: int = getenv_int("MAX_BODY_SIZE", 1_048_576)
+MAX_BODY_SIZE: int
 """Limit for the body of a response, in bytes."""
 
-MAX_INTERIM_RESPONSES: int = getenv_int("MAX_INTERIM_RESPONSES", 16)
+MAX_INTERIM_RESPONSES: int
 """Limit for the number of interim responses, 1xx other than 101, before a response."""
 
-MAX_INTERIM_SIZE: int = getenv_int("MAX_INTERIM_SIZE", 65_536)
+MAX_INTERIM_SIZE: int
 """Limit for all interim responses before a response, in bytes."""
 
 BODY_TIMEOUT = 10.0
@@ -76,6 +69,29 @@ MAX_LENGTH_DIGITS = 18
 
 MAX_CHUNK_DIGITS = 15
 """Limit for the hexadecimal digits of the size of a chunk."""
+
+
+def _getenv_product(setting: str) -> str | None:
+    value = environment.getenv(setting)
+    if value is None:
+        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        return f"Python/{version} {environment.name}/{__version__}"
+    return value or None
+
+
+def _read_settings() -> None:
+    global USER_AGENT, SERVER, MAX_LINE_LENGTH, MAX_NUM_HEADERS, MAX_BODY_SIZE
+    global MAX_INTERIM_RESPONSES, MAX_INTERIM_SIZE
+    USER_AGENT = _getenv_product("USER_AGENT")
+    SERVER = _getenv_product("SERVER")
+    MAX_LINE_LENGTH = environment.getenv_int("MAX_LINE_LENGTH", 8192)
+    MAX_NUM_HEADERS = environment.getenv_int("MAX_NUM_HEADERS", 128)
+    MAX_BODY_SIZE = environment.getenv_int("MAX_BODY_SIZE", 1_048_576)
+    MAX_INTERIM_RESPONSES = environment.getenv_int("MAX_INTERIM_RESPONSES", 16)
+    MAX_INTERIM_SIZE = environment.getenv_int("MAX_INTERIM_SIZE", 65_536)
+
+
+environment.follow(_read_settings)
 
 _request_line = re.compile(rb"([-!#$%&'*+.^_`|~0-9a-zA-Z]+) ([\x21-\x7e]+) (HTTP/1\.[01])")
 _control = re.compile(r"[\x00-\x1f\x7f]")

@@ -20,7 +20,7 @@ PACKAGES = {
     "ours/__main__.py": "from .part import value\nprint(__name__, __spec__.name, bool(value))\n",
 }
 
-PRELUDE = "import sys\nfrom wsproto_fast._aliases import install\n"
+PRELUDE = "import sys\nfrom wsproto_fast.aliases import install\n"
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ def test_subclass(side):
 
 
 def test_logging(caplog):
-    caplog.set_level(logging.DEBUG, "wsapi.server")
+    caplog.set_level(logging.DEBUG, "wsproto_fast.server")
     protocol, peer = connection(Side.SERVER)
     protocol.receive_data(frame(Side.SERVER, TEXT, peer.deflate(b"Hello"), rsv=RSV1))
     assert messages(protocol) == ["Hello"]

@@ -145,7 +145,7 @@ def test_long_text_is_cut_between_characters(pad, character):
     assert "binary" not in shown
 
 
-@pytest.mark.parametrize("name", ["WSAPI_MAX_LOG_SIZE", "WEBSOCKETS_MAX_LOG_SIZE"])
+@pytest.mark.parametrize("name", ["WSPROTO_FAST_MAX_LOG_SIZE", "WEBSOCKETS_MAX_LOG_SIZE"])
 def test_log_size_comes_from_the_environment(monkeypatch, name):
     monkeypatch.setenv(name, "3_0")
     spec = importlib.util.find_spec("wsproto_fast.frames")

@@ -478,7 +478,7 @@ def test_unexpected_error(caplog):
     assert type(server.handshake_exc) is ZeroDivisionError
     (record,) = caplog.records
     assert record.getMessage() == "opening handshake failed"
-    assert record.name == "wsapi.server"
+    assert record.name == "wsproto_fast.server"
     assert record.exc_info[0] is ZeroDivisionError
 
 
@@ -905,7 +905,7 @@ def test_interim_responses(caplog):
         client = connect()
         data = interim + answer(client) + b"\x81\x02hi"
         size = len(data) // pieces + 1
-        with caplog.at_level("DEBUG", "wsapi.client"):
+        with caplog.at_level("DEBUG", "wsproto_fast.client"):
             for start in range(0, len(data), size):
                 client.receive_data(data[start : start + size])
         response, frame = client.events_received()
@@ -1110,17 +1110,17 @@ def test_logs(caplog):
     client.receive_data(b"".join(output(server)))
     lines = [(record.name, record.getMessage()) for record in caplog.records]
     for line in [
-        ("wsapi.client", "> GET / HTTP/1.1"),
-        ("wsapi.client", "> Host: h"),
+        ("wsproto_fast.client", "> GET / HTTP/1.1"),
+        ("wsproto_fast.client", "> Host: h"),
         ("own", "< GET / HTTP/1.1"),
         ("own", "< Host: h"),
         ("own", "> HTTP/1.1 101 Switching Protocols"),
         ("own", "> Upgrade: websocket"),
         ("own", "= connection is OPEN"),
         ("own", "connection open"),
-        ("wsapi.client", "< HTTP/1.1 101 Switching Protocols"),
-        ("wsapi.client", "< Upgrade: websocket"),
-        ("wsapi.client", "= connection is OPEN"),
+        ("wsproto_fast.client", "< HTTP/1.1 101 Switching Protocols"),
+        ("wsproto_fast.client", "< Upgrade: websocket"),
+        ("wsproto_fast.client", "= connection is OPEN"),
     ]:
         assert line in lines
 

@@ -728,14 +728,16 @@ def reload_with(monkeypatch, **environment):
     return module
 
 
-def test_defaults():
-    product = f"Python/{sys.version_info[0]}.{sys.version_info[1]} wsapi/{__version__}"
-    assert product == http11.SERVER
-    assert product == http11.USER_AGENT
+def test_defaults(monkeypatch):
+    module = reload_with(monkeypatch)
+    product = f"Python/{sys.version_info[0]}.{sys.version_info[1]} wsproto_fast/{__version__}"
+    assert product == module.SERVER
+    assert product == module.USER_AGENT
+    assert (module.MAX_LINE_LENGTH, module.MAX_NUM_HEADERS) == (8192, 128)
     assert (LINE, http11.MAX_NUM_HEADERS, BODY) == (8192, 128, 2**20)
 
 
-@pytest.mark.parametrize("prefix", ["WSAPI_", "WEBSOCKETS_"])
+@pytest.mark.parametrize("prefix", ["WSPROTO_FAST_", "WEBSOCKETS_"])
 def test_environment(monkeypatch, prefix):
     values = {"SERVER": "s", "USER_AGENT": "", "MAX_LINE_LENGTH": "1_000", "MAX_NUM_HEADERS": "5",
               "MAX_BODY_SIZE": "7"}  # fmt: skip
@@ -745,7 +747,7 @@ def test_environment(monkeypatch, prefix):
 
 
 def test_own_environment_comes_first(monkeypatch):
-    module = reload_with(monkeypatch, WSAPI_SERVER="a", WEBSOCKETS_SERVER="b")
+    module = reload_with(monkeypatch, WSPROTO_FAST_SERVER="a", WEBSOCKETS_SERVER="b")
     assert module.SERVER == "a"
 
 

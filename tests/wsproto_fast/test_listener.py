@@ -227,7 +227,7 @@ def test_exception_in_a_callback(in_frames: bool, caplog: pytest.LogCaptureFixtu
         protocol.listen(on_frame=callback)
     else:
         protocol.listen(callback)
-    with caplog.at_level(logging.ERROR, "wsapi.server"):
+    with caplog.at_level(logging.ERROR, "wsproto_fast.server"):
         feed(protocol, masked(Opcode.TEXT, b"a") + masked(Opcode.TEXT, b"b"))
     assert len(calls) == 1
     assert protocol.close_sent is not None
@@ -377,7 +377,7 @@ def test_foreign_extension() -> None:
 def test_debug_log(caplog: pytest.LogCaptureFixture) -> None:
     protocol = server()
     frames = collect_frames(protocol)
-    with caplog.at_level(logging.DEBUG, "wsapi.server"):
+    with caplog.at_level(logging.DEBUG, "wsproto_fast.server"):
         feed(protocol, masked(Opcode.TEXT, b"seen"))
     assert frames == [(1, b"seen", True)]
     assert "seen" in caplog.text

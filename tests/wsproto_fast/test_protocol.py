@@ -1248,7 +1248,7 @@ class TestDebugLog:
             "= connection is CLOSED",
             "connection closed",
         ]
-        assert {record.name for record in caplog.records} == {"wsapi.server"}
+        assert {record.name for record in caplog.records} == {"wsproto_fast.server"}
 
 
 def test_subclass_in_python() -> None:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from wsproto_fast import ClientProtocol
-from wsproto_fast._environment import default_logger
 from wsproto_fast.datastructures import HeadersLike
+from wsproto_fast.environment import default_logger
 from wsproto_fast.extensions.permessage_deflate import enable_client_permessage_deflate
 from wsproto_fast.frames import State
 from wsproto_fast.http11 import Response

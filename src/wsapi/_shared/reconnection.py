@@ -9,7 +9,7 @@ import random
 import traceback
 from collections.abc import Callable, Iterator
 
-from wsproto_fast._environment import getenv
+from wsproto_fast.environment import getenv
 from wsproto_fast.exceptions import (
     InvalidMessage,
     InvalidProxyStatus,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Generic, TypeVar
 
 from wsproto_fast import ServerProtocol
-from wsproto_fast._environment import default_logger
+from wsproto_fast.environment import default_logger
 from wsproto_fast.exceptions import ConnectionClosed, InvalidState
 from wsproto_fast.extensions.permessage_deflate import enable_server_permessage_deflate
 from wsproto_fast.frames import State

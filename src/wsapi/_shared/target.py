@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import urllib.parse
 
-from wsproto_fast._environment import getenv_int
 from wsproto_fast.datastructures import Headers, HeadersLike
+from wsproto_fast.environment import getenv_int
 from wsproto_fast.exceptions import InvalidStatus, InvalidURI, SecurityError
 from wsproto_fast.uri import WebSocketURI, parse_uri
 

@@ -18,7 +18,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast
 
-from wsproto_fast._aliases import fallback
+from wsproto_fast.aliases import fallback
 from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.exceptions import InvalidHandshake, ProxyError
 from wsproto_fast.frames import State

@@ -23,8 +23,8 @@ from typing import (
 )
 
 from wsproto_fast import Listener, PreparedMessage, Protocol
-from wsproto_fast._aliases import fallback
 from wsproto_fast.activity import ABORT, CLOSE, HALF_CLOSE
+from wsproto_fast.aliases import fallback
 from wsproto_fast.drivers.asyncio import DRAIN, SLOW_PATH, TransportDriver
 from wsproto_fast.drivers.liveness import network_silence
 from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState

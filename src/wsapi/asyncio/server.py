@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypedDict, Unpack
 
 from wsproto_fast import ServerProtocol, check_close
-from wsproto_fast._aliases import fallback
+from wsproto_fast.aliases import fallback
 from wsproto_fast.frames import CloseCode
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol

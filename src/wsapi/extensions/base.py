@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from wsproto_fast._aliases import fallback
+from wsproto_fast.aliases import fallback
 from wsproto_fast.extensions.base import ClientExtensionFactory, Extension, ServerExtensionFactory
 
 __all__ = ["ClientExtensionFactory", "Extension", "ServerExtensionFactory"]

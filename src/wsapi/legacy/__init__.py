@@ -6,10 +6,10 @@ The protocol is the one of all other connections, and so are limits and what hap
 
 import warnings
 
-from wsproto_fast import _environment
+from wsproto_fast import environment
 
 warnings.warn(
-    f"{_environment.package}.legacy is deprecated; "
+    f"{environment.package}.legacy is deprecated; "
     "see https://websockets.readthedocs.io/en/stable/howto/upgrade.html "
     "for upgrade instructions",
     DeprecationWarning,

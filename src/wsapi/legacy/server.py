@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any, TypeAlias, cast
 
 from wsproto_fast import ServerProtocol
-from wsproto_fast._environment import default_logger
 from wsproto_fast.datastructures import Headers, HeadersLike
+from wsproto_fast.environment import default_logger
 from wsproto_fast.exceptions import InvalidHandshake
 from wsproto_fast.extensions.permessage_deflate import enable_server_permessage_deflate
 from wsproto_fast.frames import CloseCode, Side

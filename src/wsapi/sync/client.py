@@ -19,7 +19,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
-from wsproto_fast._aliases import fallback
+from wsproto_fast.aliases import fallback
 from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.http11 import USER_AGENT
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol

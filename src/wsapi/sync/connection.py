@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
 
 from wsproto_fast import PreparedMessage, Protocol
-from wsproto_fast._aliases import fallback
+from wsproto_fast.aliases import fallback
 from wsproto_fast.drivers.threads import SocketDriver
 from wsproto_fast.drivers.tls import SecureSocket
 from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState

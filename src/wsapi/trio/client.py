@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 import trio
 
-from wsproto_fast._aliases import fallback
+from wsproto_fast.aliases import fallback
 from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.frames import CloseCode
 from wsproto_fast.http11 import USER_AGENT

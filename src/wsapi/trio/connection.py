@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 import trio
 
 from wsproto_fast import PreparedMessage, Protocol
-from wsproto_fast._aliases import fallback
 from wsproto_fast.activity import ATTENTION, FLUSH, MESSAGE
+from wsproto_fast.aliases import fallback
 from wsproto_fast.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidState
 from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike

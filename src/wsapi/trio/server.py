@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from wsproto_fast import ServerProtocol, check_close
-from wsproto_fast._aliases import fallback
+from wsproto_fast.aliases import fallback
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol

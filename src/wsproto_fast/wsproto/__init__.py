@@ -4,7 +4,7 @@ Nothing is sent on its own accord: a Request is answered by AcceptConnection or 
 Ping and a CloseConnection by their ``response()``.
 
 Beyond wsproto there are limits on what a peer can make us hold: ``max_size`` for messages, inflated
-or not, 64 MiB unless the variable ``WSAPI_WSPROTO_MAX_SIZE`` in the environment says otherwise, and
+or not, 64 MiB unless ``WSPROTO_FAST_WSPROTO_MAX_SIZE`` in the environment says otherwise, and
 those of the engine for the opening handshake. ``Connection.failed`` tells that the peer broke the
 protocol.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
-from .._environment import getenv_int
+from ..environment import getenv_int
 from ..frames import EXTERNAL_CLOSE_CODES
 
 DEFAULT_MAX_SIZE: int = getenv_int("WSPROTO_MAX_SIZE", 2**26)
