@@ -84,7 +84,8 @@ class TestConnection:
         caplog.set_level(logging.DEBUG)
         connection = BaseConnection(Protocol(Side.CLIENT))
         connection.protocol.send_text("a")
-        (record,) = caplog.records
+        first, record = caplog.records
+        assert first.getMessage() == "= connection is OPEN"
         assert record.getMessage() == "> TEXT 'a' [1 byte]"
         assert record.__dict__["websocket"].id == connection.id
 
