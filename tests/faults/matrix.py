@@ -263,9 +263,12 @@ class Matrix:
     def _left_over(self) -> str:
         counts = self._counts()
         more = {key: value for key, value in counts.items() if value > self.clean.get(key, 0)}
-        return ", ".join(
+        text = ", ".join(
             f"{key}: {value}, not {self.clean.get(key)}" for key, value in more.items()
         )
+        if "timers" in more and isinstance(self.runtime, runtimes.AsyncioRuntime):
+            text += f" {self.runtime.timers()}"
+        return text
 
 
 def leftovers(runtime: runtimes.Runtime, *servers: runtimes.Servers) -> dict[str, int]:

@@ -126,8 +126,13 @@ class AsyncioRuntime(Runtime):
     def count(self) -> dict[str, int]:
         counts = {"tasks": len(self.tasks())}
         if hasattr(self.loop, "_scheduled"):
-            counts["timers"] = sum(not handle.cancelled() for handle in self.loop._scheduled)
+            counts["timers"] = len(self.timers())
         return counts
+
+    def timers(self) -> list[str]:
+        """Return what the event loop is going to call at some time."""
+        handles = getattr(self.loop, "_scheduled", ())
+        return [repr(handle) for handle in handles if not handle.cancelled()]
 
     @staticmethod
     def tasks() -> list[str]:
