@@ -225,7 +225,7 @@ class ASGIConnection(AcceptedConnection):
     async def _run(self) -> None:
         """Run the application; close what it leaves open."""
         code = FAILURE
-        if self._task is None:
+        if self._task is None:  # pragma: no cover: eager tasks, since Python 3.12
             # Where tasks start eagerly, the transport has the protocol of the HTTP side yet.
             await asyncio.sleep(0)
         try:

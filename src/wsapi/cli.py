@@ -225,11 +225,11 @@ def _printable(text: str) -> str:
 
 
 def _interrupt_main_thread() -> None:
-    if os.name == "posix":
+    if os.name == "posix":  # pragma: no branch: on Windows
         main = threading.main_thread().ident
         assert main is not None
         signal.pthread_kill(main, signal.SIGINT)
-    else:
+    else:  # pragma: no cover: on Windows
         import _thread
 
         _thread.interrupt_main()

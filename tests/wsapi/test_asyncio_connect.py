@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from tests.wsapi.helpers import port_of, serving, uri_of
-from wsapi.asyncio.client import ClientConnection, connect
+from tests.wsapi.helpers import port_of, serving, turns, uri_of
+from wsapi.asyncio.client import ClientConnection, _Tunnel, _turn, connect
+from wsapi.exceptions import InvalidProxyStatus
+from wsapi.proxy import ConnectProtocol, parse_proxy
 from wsproto_fast.uri import parse_uri
 
 
@@ -123,6 +126,73 @@ async def test_cancelled_anywhere() -> None:
 
 async def opened(uri: str) -> ClientConnection:
     return await connect(uri)
+
+
+# ---------------------------------------------------------------------- tunnels
+
+
+def tunnel() -> Any:
+    tunnel = _Tunnel(ConnectProtocol(parse_proxy("http://p"), "h", 80))
+    tunnel.connection_made(mock.Mock(spec=asyncio.Transport))
+    return tunnel
+
+
+def receive(tunnel: Any, data: bytes) -> None:
+    tunnel.get_buffer(-1)[: len(data)] = data
+    tunnel.buffer_updated(len(data))
+
+
+async def test_proxy_sends_more_after_it_refused() -> None:
+    refused = tunnel()
+    receive(refused, b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+    receive(refused, b"because")
+    refused.connection_lost(None)
+    with pytest.raises(InvalidProxyStatus, match="HTTP 502"):
+        await refused.established
+
+
+@pytest.mark.parametrize(
+    "broken, text", [(None, "closed by proxy"), (BrokenPipeError("broken"), "broken")]
+)
+async def test_tunnel_is_lost_before_it_is_used(broken: Exception | None, text: str) -> None:
+    lost = tunnel()
+    receive(lost, b"HTTP/1.1 200 OK\r\n\r\n")
+    lost.connection_lost(broken)
+    await lost.established
+    with pytest.raises(ConnectionError, match=text):
+        await connect._leave_tunnel(lost, mock.Mock(), {})
+
+
+async def test_connection_is_lost_when_tls_is_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Event loops may say so by returning no transport."""
+
+    async def start_tls(*args: Any, **kwargs: Any) -> None:
+        return None
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "start_tls", start_tls)
+    established = tunnel()
+    receive(established, b"HTTP/1.1 200 OK\r\n\r\n")
+    with pytest.raises(ConnectionResetError, match="lost during TLS handshake"):
+        await connect._leave_tunnel(established, mock.Mock(), {"ssl": CONTEXT})
+
+
+# ---------------------------------------------------------------------- taking turns
+
+
+async def test_cancelled_when_the_turn_has_just_come() -> None:
+    async def take_turn() -> None:
+        async with _turn("key"):
+            raise AssertionError
+
+    async with _turn("key"):
+        waiting = asyncio.create_task(take_turn())
+        await turns(2)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await turns(2)
+    async with asyncio.timeout(5), _turn("key"):
+        pass
 
 
 @pytest.mark.parametrize(

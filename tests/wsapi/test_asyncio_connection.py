@@ -19,6 +19,7 @@ from tests.wsapi.helpers import (
     TEXT,
     RawPeer,
     close_payload,
+    frame,
     pair,
     raw_client,
     raw_server,
@@ -167,6 +168,32 @@ def test_loops_are_freed(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> N
     assert not list(loops)
 
 
+class Recording:
+    """A transport in front of another one."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+        self.closed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+    def close(self) -> None:
+        self.closed = True
+        self.transport.close()
+
+
+async def test_transport_can_be_replaced() -> None:
+    async with pair() as (client, server):
+        replacement: Any = Recording(server.transport)
+        server.transport = replacement
+        assert server.transport is replacement
+        await server.send("still here")
+        assert await client.recv() == "still here"
+        await server.close()
+        assert replacement.closed
+
+
 class TestAfterTheEnd:
     """Nobody waits for what can't come any more."""
 
@@ -202,6 +229,52 @@ class TestAfterTheEnd:
             never.set()
             with pytest.raises(ConnectionClosedError):
                 await first
+
+    async def test_with_a_first_fragment_that_comes_later(self) -> None:
+        gates = [asyncio.Event() for _ in range(2)]
+
+        async def fragments(before: asyncio.Event | None, after: asyncio.Event | None) -> Any:
+            if before is not None:
+                await before.wait()
+            yield "a"
+            if after is not None:
+                await after.wait()
+            yield "b"
+
+        async with serving(until_closed) as server, raw_client(server) as peer:
+            (ws,) = server.connections
+            second = asyncio.create_task(ws.send(fragments(gates[0], None)))
+            await turns(3)
+            first = asyncio.create_task(ws.send(fragments(None, gates[1])))
+            await peer.read()
+            gates[0].set()
+            await turns(3)
+            peer.abort()
+            with pytest.raises(ConnectionClosedError):
+                await second
+            assert not first.done()
+            gates[1].set()
+            with pytest.raises(ConnectionClosedError):
+                await first
+
+    async def test_pings_that_nobody_waits_for(self) -> None:
+        async with serving(until_closed) as server, raw_client(server) as peer:
+            (ws,) = server.connections
+            given_up, pending = [await ws.ping() for _ in range(2)]
+            given_up.cancel()
+            peer.abort()
+            with pytest.raises(ConnectionClosedError):
+                await pending
+
+    async def test_data_that_the_transport_had_read(self) -> None:
+        async with serving(until_closed) as server, raw_client(server) as peer:
+            (ws,) = server.connections
+            peer.abort()
+            await ws.wait_closed()
+            ws.get_buffer(-1)[:3] = frame(TEXT, b"x")
+            ws.buffer_updated(3)
+            with pytest.raises(ConnectionClosedError):
+                await ws.recv()
 
     async def test_waiters_that_give_up_do_not_pile_up(self) -> None:
         async with pair() as (client, _server):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -132,6 +133,18 @@ def test_lookups_compare_keyed_hashes() -> None:
 def test_coroutine_function_without_io() -> None:
     async def check(username: str, password: str) -> bool:
         return True
+
+    with pytest.raises(TypeError, match="check_credentials must return a bool here"):
+        BasicAuth(check_credentials=check)(*received(basic(*PAIR)))
+
+
+def test_other_awaitables_without_io() -> None:
+    class Answer:
+        def __await__(self) -> Iterator[None]:
+            raise AssertionError("nobody waits for it")
+
+    def check(username: str, password: str) -> Any:
+        return Answer()
 
     with pytest.raises(TypeError, match="check_credentials must return a bool here"):
         BasicAuth(check_credentials=check)(*received(basic(*PAIR)))

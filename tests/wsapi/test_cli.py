@@ -7,17 +7,20 @@ import os
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.server import ServerConnection, serve
 
 import wsapi
+from wsapi.cli import _Client
 
 TIMEOUT = 20
 
@@ -47,6 +50,24 @@ def server() -> Iterator[str]:
         finally:
             listening.shutdown()
             thread.join()
+
+
+def run_secure(tls: tuple[ssl.SSLContext, ssl.SSLContext], *options: str) -> str:
+    """Connect to a server whose certificate nobody knows; return what was printed."""
+    with serve(lambda connection: None, "127.0.0.1", 0, ssl=tls[0]) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        try:
+            host, port = listening.socket.getsockname()
+            return run(*options, f"wss://{host}:{port}/").stdout
+        finally:
+            listening.shutdown()
+            thread.join()
+
+
+def test_insecure(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    assert "CERTIFICATE_VERIFY_FAILED" in run_secure(tls)
+    assert "Connection closed: 1000 (OK)." in run_secure(tls, "--insecure")
 
 
 def command(*arguments: str) -> list[str]:
@@ -93,6 +114,24 @@ class TestArguments:
         assert result.stdout.startswith(f"Failed to connect to {uri}: ")
         assert reason in result.stdout
         assert result.stdout.endswith(".\n")
+
+
+class TestClosedMeanwhile:
+    """The thread of the connection says so while the other one does something else."""
+
+    def test_before_a_line_is_read(self) -> None:
+        client = _Client("ws://localhost/", False)
+        client.closed = True
+        with mock.patch("builtins.input", side_effect=AssertionError):
+            client.send_lines(None)
+
+    def test_signal_that_comes_too_late(self) -> None:
+        client = _Client("ws://localhost/", False)
+        client.reading = True
+        with pytest.raises(KeyboardInterrupt):
+            client.interrupted(signal.SIGINT, None)
+        client.closed = True
+        client.interrupted(signal.SIGINT, None)  # for nobody
 
 
 @contextlib.contextmanager

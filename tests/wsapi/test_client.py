@@ -86,6 +86,13 @@ class TestConnect:
         assert options == {"ssl": context, "server_hostname": "proxy.test"}
         assert connector()._proxy_tls(parse_proxy("http://proxy.test:1")) is None
 
+    def test_uri_may_change(self) -> None:
+        changed = connector()
+        changed.uri = "wss://example.com/a"
+        assert changed.ws_uri == parse_uri("wss://example.com/a")
+        changed.ws_uri = parse_uri("ws://example.net/b")
+        assert changed._target.request() == (parse_uri("ws://example.net/b"), None)
+
     def test_two_places(self) -> None:
         with pytest.raises(ValueError, match="stream is incompatible with address and path"):
             connector(stream=object(), address=("a", 1))
@@ -164,6 +171,19 @@ class TestForeignOverrides:
     def test_other_methods(self, base: type, name: str) -> None:
         """What is in the classes of another front-end only is a program's own here."""
         type("Mine", (base,), {name: lambda *args: None})
+
+    def test_methods_of_other_bases(self) -> None:
+        """The program calls these itself, through what it inherits them from."""
+
+        class Mixin:
+            def connect(self) -> str:
+                return "mixed"
+
+        class Mine(Mixin, asyncio_client.connect):
+            def connect(self) -> str:
+                return "mine"
+
+        assert Mine(URI).connect() == "mine"
 
     @pytest.mark.parametrize(
         ("base", "name", "other"),

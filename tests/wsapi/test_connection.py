@@ -14,6 +14,7 @@ from wsapi._shared.connection import (
     FragmentedMessage,
     SkippedBroadcasts,
     concurrent_receiver,
+    forget_frames,
 )
 from wsapi._shared.server import finish
 from wsapi.exceptions import ConcurrencyError, ConnectionClosedError, InvalidState
@@ -49,6 +50,24 @@ class TestFinish:
         with pytest.raises(RuntimeError, match="waits where none can"):
             finish(coroutine())
         assert left
+
+
+def test_forget_frames() -> None:
+    def raised(exc: BaseException) -> BaseException:
+        try:
+            raise exc
+        except BaseException:
+            return exc
+
+    members = raised(OSError(1)), raised(OSError(2))
+    members[1].__cause__ = cause = raised(ValueError())
+    cause.__context__ = KeyError()
+    group = raised(BaseExceptionGroup("all", members))
+    forget_frames(group)
+    everything = group, *members, cause
+    assert [exc.__traceback__ for exc in everything] == [None] * 4
+    assert [exc.__context__ for exc in everything] == [None] * 4
+    assert members[1].__cause__ is cause
 
 
 class TestConnection:

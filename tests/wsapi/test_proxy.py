@@ -245,6 +245,13 @@ def test_data_after_the_answer() -> None:
     assert str(info.value.__cause__) == "unexpected data after the response"
 
 
+def test_more_data_after_the_answer() -> None:
+    protocol = exchange([b"HTTP/1.1 200 OK\r\n\r\n"])
+    with pytest.raises(InvalidProxyMessage) as info:
+        protocol.receive_data(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+    assert str(info.value.__cause__) == "unexpected data after the response"
+
+
 @pytest.mark.parametrize("status", [101, 302, 403, 407, 502])
 def test_refused(status: int) -> None:
     with pytest.raises(InvalidProxyStatus, match=f"HTTP {status}") as info:

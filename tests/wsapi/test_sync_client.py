@@ -109,6 +109,19 @@ def test_exception_closes_with_1011(uri: str, codes: Codes, shape: str) -> None:
     assert codes.next() == 1011
 
 
+def test_interrupted_when_it_is_entered(
+    uri: str, codes: Codes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def enter(connection: ClientConnection) -> ClientConnection:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ClientConnection, "__enter__", enter)
+    connector = reconnect(uri)
+    with pytest.raises(KeyboardInterrupt):
+        connector.__enter__()
+    assert codes.next() == 1011
+
+
 def test_iteration(uri: str, codes: Codes) -> None:
     turns = 0
     for ws in reconnect(uri):
@@ -170,6 +183,23 @@ def test_address(codes: Codes) -> None:
 def test_source_address(uri: str) -> None:
     with connect(uri, source_address=("127.0.0.2", 0)) as ws:
         assert ws.local_address[0] == "127.0.0.2"
+
+
+@pytest.mark.parametrize("timeout, limit", [(5, 5), (1000, PATIENCE)])
+def test_timeout_of_the_tcp_connection(
+    uri: str, monkeypatch: pytest.MonkeyPatch, timeout: float, limit: float
+) -> None:
+    """It is no longer than all that is opened may take."""
+    original, seen = socket.create_connection, []
+
+    def create_connection(*args: Any, **options: Any) -> socket.socket:
+        seen.append(options["timeout"])
+        return original(*args, **options)
+
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    with connect(uri, timeout=timeout, open_timeout=PATIENCE) as ws:
+        assert ws.recv() == "hello"
+    assert limit - 4 < seen[0] <= limit
 
 
 def test_nodelay(uri: str) -> None:

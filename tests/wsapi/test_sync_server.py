@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import logging
 import queue
@@ -10,7 +11,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,23 +87,65 @@ def test_one_thread_per_connection() -> None:
         assert server.connections == set()
 
 
-def test_accepting_fails_for_a_while(caplog: pytest.LogCaptureFixture) -> None:
-    class Listening(socket.socket):
-        failures = 2
+class Listening(socket.socket):
+    """A listening socket; before it accepts, it does what the test wants."""
 
-        def accept(self) -> Any:
-            if self.failures:
-                self.failures -= 1
-                raise OSError("too many open files")
-            return super().accept()
+    before: Callable[[], None]
 
+    def accept(self) -> Any:
+        self.before()
+        return super().accept()
+
+
+@contextlib.contextmanager
+def listening(before: Callable[[], None]) -> Iterator[Server]:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         listening = Listening(fileno=sock.detach())
+    listening.before = before
     with running(serve(echo, sock=listening)) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    "error, logged", [(OSError("too many open files"), 1), (ConnectionAbortedError(), 0)]
+)
+def test_accepting_fails_for_a_while(
+    error: OSError, logged: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [error, error]
+
+    def before() -> None:
+        if failures:
+            raise failures.pop()
+
+    with listening(before) as server:
         with connect(uri_of(server)) as ws:
             ws.send("hello")
             assert ws.recv() == "hello"
-    assert caplog.messages.count("accepting a connection failed") == 1
+    assert not failures
+    assert caplog.messages.count("accepting a connection failed") == logged
+
+
+def test_accepting_ends_later_than_the_server(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("wsapi.sync.server.SIGNAL_INTERVAL", 0.01)
+    accepting, go_on = threading.Event(), threading.Event()
+
+    def before() -> None:
+        accepting.set()
+        assert go_on.wait(PATIENCE)
+        raise OSError("closed")
+
+    with listening(before) as server, socket.create_connection(("127.0.0.1", port_of(server))):
+        assert accepting.wait(PATIENCE)
+        shutdown = Spawned(server.shutdown)
+        eventually(lambda: server._closing)
+        time.sleep(0.05)
+        assert shutdown.running
+        go_on.set()
+        shutdown.result()
+    assert caplog.messages == []
 
 
 def test_no_more_threads(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -270,6 +314,7 @@ if hasattr(signal, "pthread_kill"):
 
         def shut_down(*args: Any) -> None:
             server.shutdown()
+            server.shutdown(code=1011)  # the first one prevails
 
         handler = shut_down if action == "shutdown" else signal.default_int_handler
         previous = signal.signal(signal.SIGINT, handler)
@@ -333,6 +378,46 @@ if hasattr(signal, "pthread_kill"):
             server.shutdown()
             assert ws.close_code == 1001
             assert ended
+
+    def test_signal_whose_handler_shuts_down_during_shutdown(restored_sigint: None) -> None:
+        main, handled = threading.get_ident(), threading.Event()
+
+        def shut_down(*args: Any) -> None:
+            server.shutdown()
+            handled.set()
+
+        def handler(ws: ServerConnection) -> None:
+            ws.wait_closed()
+            signal.pthread_kill(main, signal.SIGINT)
+            assert handled.wait(PATIENCE)
+
+        signal.signal(signal.SIGINT, shut_down)
+        with serving(handler) as server, connect(uri_of(server)) as ws:
+            eventually(lambda: server.connections)
+            server.shutdown()
+            assert handled.is_set()
+            assert ws.close_code == 1001
+
+    def test_signal_that_keeps_a_thread_from_starting(
+        monkeypatch: pytest.MonkeyPatch, restored_sigint: None
+    ) -> None:
+        server = serve(echo, "127.0.0.1", 0)
+        original = threading.Thread.start
+
+        def start(thread: threading.Thread) -> None:
+            if thread.name.startswith("wsapi-handler"):
+                signal.raise_signal(signal.SIGINT)
+            original(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with socket.create_connection(("127.0.0.1", port_of(server))), server:
+            with pytest.raises(KeyboardInterrupt):
+                server.serve_forever()
+            server.shutdown()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # nobody has the accepted socket
+            gc.collect()
 
 
 # ---------------------------------------------------------------------- opening
@@ -426,6 +511,20 @@ def test_all_addresses(caplog: pytest.LogCaptureFixture) -> None:
             assert ws.recv() == "hello"
     assert caplog.messages[0].startswith("server listening on ")
     assert caplog.messages[-1] == "server closed"
+
+
+def test_addresses_of_ipv4_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    with running(serve(echo, None, 0)) as server:
+        assert server.socket.family == socket.AF_INET
+        with connect(uri_of(server)) as ws:
+            ws.send("hello")
+            assert ws.recv() == "hello"
+
+
+def test_family() -> None:
+    with running(serve(echo, "localhost", 0, family=socket.AF_INET)) as server:
+        assert server.socket.getsockname()[0] == "127.0.0.1"
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,20 @@ class TestIterator:
             await until(lambda: codes == [1000])
 
     @trio_test
+    async def test_iterators_are_iterable(self) -> None:
+        async with serving(codes := Codes()) as (_server, uri):
+            connections = aiter(connect(uri))
+            assert aiter(connections) is connections
+            connection = await anext(connections)
+            await connection.send("x")
+            messages = aiter(connection)
+            assert aiter(messages) is messages
+            assert await anext(messages) == "x"
+            await connection.aclose()
+            assert [message async for message in messages] == []
+            await until(lambda: codes == [1000])
+
+    @trio_test
     async def test_continue(self) -> None:
         async with serving(codes := Codes()) as (_server, uri):
             number = 0

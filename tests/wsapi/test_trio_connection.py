@@ -6,6 +6,7 @@ import ast
 import contextlib
 import inspect
 import itertools
+import logging
 import os
 import subprocess
 import sys
@@ -20,9 +21,10 @@ import trio
 import trio.testing
 
 import wsapi
-from tests.wsapi.helpers import BINARY, PONG, TEXT, frame, logged_errors
+from tests.wsapi.helpers import BINARY, CLOSE, PING, PONG, TEXT, close_payload, frame, logged_errors
 from tests.wsapi.trio_helpers import (
     STREAMS,
+    PlainStream,
     connections,
     raw_peer,
     socket_streams,
@@ -430,6 +432,74 @@ class TestWriting:
                 while True:
                     await connection.send(bytes(100_000))
             assert isinstance(caught.value.__cause__, BrokenPipeError)
+
+    @trio_test
+    async def test_pings_that_cannot_be_answered_while_closing(self) -> None:
+        class Mute(PlainStream):
+            mute = False
+
+            async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+                if self.mute:
+                    raise trio.BrokenResourceError
+                await super().send_all(data)
+
+        one, other = socket_streams()
+        mute = Mute(one)
+        async with trio.open_nursery() as nursery:
+            connection = Connection(nursery, mute, Protocol(Side.SERVER))
+            nursery.start_soon(connection.aclose)
+            assert await other.receive_some() == frame(CLOSE, close_payload(1000))
+            mute.mute = True
+            for _ in range(2):
+                await other.send_all(frame(PING, b"", masked=True))
+                await trio.testing.wait_all_tasks_blocked()
+                assert connection.state is State.CLOSING
+            await other.send_all(frame(CLOSE, close_payload(1000), masked=True))
+            await connection.wait_closed()
+            assert connection.close_code == 1000
+            await other.aclose()
+
+    @pytest.mark.parametrize("kind", ["sockets", "plain"])
+    @trio_test
+    async def test_cancelled_when_the_connection_ends(self, kind: str) -> None:
+        one, other = STREAMS[kind]()
+        async with trio.open_nursery() as nursery, other:
+            connection = Connection(nursery, one, Protocol(Side.CLIENT))
+
+            async def end() -> None:
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+                connection._abort()
+
+            with trio.CancelScope() as scope:
+                nursery.start_soon(end)
+                while True:
+                    await connection.send(bytes(100_000))
+            await connection.wait_closed()
+
+    @trio_test
+    async def test_closing_the_stream_fails(self, caplog: pytest.LogCaptureFixture) -> None:
+        class Stuck(PlainStream):
+            failures = 1
+
+            async def aclose(self) -> None:
+                if self.failures:
+                    self.failures -= 1
+                    raise OSError("no")
+                await super().aclose()
+
+        caplog.set_level(logging.DEBUG)
+        one, other = socket_streams()
+        async with trio.open_nursery() as nursery:
+            connection = Connection(nursery, Stuck(one), Protocol(Side.SERVER))
+            nursery.start_soon(connection.aclose)
+            await other.receive_some()
+            await other.send_all(frame(CLOSE, close_payload(1000), masked=True))
+            await connection.wait_closed()
+            assert await other.receive_some() == b""
+            await other.aclose()
+        assert connection.close_code == 1000
+        assert "closing the stream failed" in caplog.messages
 
     @trio_test
     async def test_who_only_sends_has_an_alarm_to_free_its_context(self) -> None:

@@ -7,6 +7,7 @@ import functools
 import os
 import socket
 import ssl
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import trio.testing
 
 from tests.wsapi.helpers import logged_errors
 from tests.wsapi.trio_helpers import echo, serving, trio_test, until, virtual_time_test
-from wsapi.exceptions import ConnectionClosedError, ConnectionClosedOK, ProtocolError
+from wsapi.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus, ProtocolError
 from wsapi.trio.client import connect, unix_connect
 from wsapi.trio.router import route, unix_route
 from wsapi.trio.server import Server, ServerConnection, basic_auth, serve, unix_serve
@@ -215,6 +216,50 @@ class MemoryListener(trio.abc.Listener[Any]):
         await trio.lowlevel.checkpoint()
 
 
+class LateListener(MemoryListener):
+    """Listener that accepts a connection when its server has just begun to close."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        super().__init__()
+        self.nursery = nursery
+        self.server: Server
+
+    async def accept(self) -> Any:
+        stream = await super().accept()
+        self.nursery.start_soon(self.server.aclose)
+        with trio.CancelScope(shield=True):
+            await until(lambda: self.server._closing)
+        return stream
+
+
+class TestAcceptedWhileClosing:
+    @trio_test
+    async def test_refused(self) -> None:
+        async with trio.open_nursery() as nursery:
+            listener = LateListener(nursery)
+            listener.server = await nursery.start(
+                functools.partial(serve, echo, listeners=[listener])
+            )
+            stream = await listener.connect()
+            with pytest.raises(InvalidStatus, match="503"):
+                async with connect("ws://localhost/", stream=stream):
+                    pass
+
+    @trio_test
+    async def test_tls_handshake_is_given_up(
+        self, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+    ) -> None:
+        async with trio.open_nursery() as nursery:
+            listener = LateListener(nursery)
+            listener.server = await nursery.start(
+                functools.partial(serve, echo, listeners=[listener], ssl=tls[0])
+            )
+            stream = await listener.connect()
+            with pytest.raises(OSError):
+                async with connect("wss://localhost/", stream=stream, ssl=tls[1]):
+                    pass
+
+
 class TestListeners:
     @trio_test
     async def test_of_any_kind(self) -> None:
@@ -281,6 +326,16 @@ class TestListeners:
             pass
         assert listeners[0].socket.fileno() == -1
 
+    @trio_test
+    async def test_closing_is_cancelled_without_being_used(self) -> None:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        server = Server(listeners, echo)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await server.aclose()
+        assert scope.cancelled_caught
+        assert listeners[0].socket.fileno() == -1
+
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no Unix sockets")
 class TestUnix:
@@ -312,6 +367,17 @@ class TestUnix:
                 assert await connection.recv() == "hello"
             await new_server.aclose()
         assert not path.exists()
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has an abstract namespace")
+    @trio_test
+    async def test_abstract_namespace(self, tmp_path: Path) -> None:
+        path = f"\0{tmp_path}"
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(unix_serve, echo, path)
+            async with unix_connect(path) as connection:
+                await connection.send("hello")
+                assert await connection.recv() == "hello"
+            await server.aclose()
 
     @trio_test
     async def test_not_a_socket(self, tmp_path: Path) -> None:
@@ -379,6 +445,15 @@ class TestTLS:
                 assert connection.remote_address[0] in ("127.0.0.1", "::1")
                 assert connection.stream.getpeercert()
             assert connection.close_code == 1000
+
+    @trio_test
+    async def test_without_a_limit_of_time(
+        self, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+    ) -> None:
+        async with serving(ssl=tls[0], open_timeout=None) as (_server, uri):
+            async with connect(uri, ssl=tls[1]) as connection:
+                await connection.send("hello")
+                assert await connection.recv() == "hello"
 
     @trio_test
     async def test_clients_without_tls(self, tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
+from typing import Any
 
+import pytest
 import trio
 import trio.testing
 
 from tests.wsapi.helpers import frame, request
 from tests.wsapi.trio_helpers import PlainStream, serving, socket_streams, trio_test, until
 from wsapi.frames import Opcode
-from wsapi.trio._transports import start_tls
+from wsapi.trio._transports import Carrier, SocketTransport, start_tls, tls_errors
 from wsapi.trio.connection import Connection
 from wsapi.trio.server import ServerConnection
 from wsproto_fast import Protocol, Side
@@ -102,3 +105,100 @@ async def test_close_arrives_though_the_peer_sends_more(tls: Contexts) -> None:
         await raw.aclose()
         assert received.endswith(bytes(100) + frame(Opcode.CLOSE, NORMAL_CLOSURE))
         await made[0].wait_closed()
+
+
+@trio_test
+async def test_nothing_is_sent_after_a_failure_that_is_put_up_with() -> None:
+    one, other = socket_streams()
+    mute = Mute(one)
+    carrier = Carrier(mute)
+    carrier.lenient = mute.mute = True
+    for _ in range(2):
+        await carrier.send_all(b"x")
+    assert mute.refused == 1
+    assert isinstance(carrier.failure, trio.BrokenResourceError)
+    await one.aclose()
+    await other.aclose()
+
+
+@trio_test
+async def test_waiting_until_tls_can_send(tls: Contexts) -> None:
+    one, other = socket_streams()
+    raw = trio.SSLStream(other, tls[0], server_side=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(raw.do_handshake)
+        stream = await start_tls(one, tls[1], "localhost")
+    one.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with trio.move_on_after(5):
+        await stream.wait_send_all_might_not_block()
+        with trio.move_on_after(0.05):
+            await one.send_all(bytes(10_000_000))
+        with trio.move_on_after(0.05) as scope:
+            await stream.wait_send_all_might_not_block()
+        assert scope.cancelled_caught
+    await one.aclose()
+    await other.aclose()
+
+
+def test_errors_without_a_cause() -> None:
+    with pytest.raises(ConnectionResetError, match="connection lost") as caught:
+        with tls_errors():
+            raise trio.BrokenResourceError
+    assert isinstance(caught.value, trio.BrokenResourceError)
+
+
+class Refusing:
+    """A system call that wouldn't be done at once, for the first times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, times: int) -> None:
+        self.original = getattr(os, name)
+        self.times = times
+        monkeypatch.setattr(os, name, self)
+
+    def __call__(self, *args: Any) -> Any:
+        if self.times:
+            self.times -= 1
+            raise BlockingIOError
+        return self.original(*args)
+
+
+@pytest.mark.skipif(not SocketTransport.available, reason="there is no os.readv")
+@pytest.mark.parametrize("name, times", [("readv", 2), ("write", 1), ("write", 3)])
+@trio_test
+async def test_sockets_that_are_not_ready_after_all(
+    name: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = socket_streams()
+    async with trio.open_nursery() as nursery:
+        client = Connection(nursery, one, Protocol(Side.CLIENT))
+        server = Connection(nursery, other, Protocol(Side.SERVER))
+        refusing = Refusing(monkeypatch, name, times)
+        for message in ("a", "b"):
+            await client.send(message)
+        assert [await server.recv(), await server.recv()] == ["a", "b"]
+        assert not refusing.times
+        nursery.start_soon(client.aclose)
+        await server.aclose()
+
+
+@pytest.mark.skipif(not SocketTransport.available, reason="there is no os.readv")
+@trio_test
+async def test_what_is_pending_is_discarded_meanwhile() -> None:
+    one, other = socket_streams()
+    transport = SocketTransport(one, Protocol(Side.CLIENT))
+    transport.write(bytes(10_000_000))
+    assert transport.blocked
+    async with trio.open_nursery() as nursery:
+
+        async def write() -> None:
+            await transport.write_pending()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(write)
+        await trio.testing.wait_all_tasks_blocked()
+        transport.discard()
+        while await other.receive_some():
+            pass
+    assert not transport.blocked
+    await one.aclose()
+    await other.aclose()

@@ -32,9 +32,11 @@ from tests.wsapi.uvicorn_helpers import (
     recording,
     serving_app,
 )
-from wsapi.asgi import ClientDisconnected
+from wsapi.asgi import ASGIConnection, ClientDisconnected
+from wsapi.asyncio.server import broadcast
 from wsapi.exceptions import ConcurrencyError, InvalidHeaderValue, ProtocolError
 from wsapi.uvicorn import WebSocketProtocol
+from wsproto_fast import ServerProtocol, State
 
 # uvicorn puts a request together again from what each of its two parsers gives.
 HTTP = ["h11", "httptools"]
@@ -785,34 +787,36 @@ async def test_configuration_is_loaded_when_it_is_needed() -> None:
     assert connection.app is config.loaded_app
 
 
+class SimpleTransport:
+    """A transport that has only what HTTP needs, as those of other people's tests have."""
+
+    def __init__(self, address: str | None = None) -> None:
+        self.address = address
+        self.written = b""
+        self.closed = False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.address if name == "sockname" else default
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
 async def test_transport_that_has_only_what_http_needs() -> None:
-    """As those of other people's tests have."""
-
-    class Transport:
-        def __init__(self) -> None:
-            self.written = b""
-            self.closed = False
-
-        def get_extra_info(self, name: str, default: Any = None) -> Any:
-            return default
-
-        def write(self, data: bytes) -> None:
-            self.written += data
-
-        def close(self) -> None:
-            self.closed = True
-
-        def is_closing(self) -> bool:
-            return self.closed
-
-        def pause_reading(self) -> None: ...
-
-        def resume_reading(self) -> None: ...
-
     app, seen = recording(echo_app)
     config = uvicorn.Config(app, lifespan="off", log_config=None)
     connection = WebSocketProtocol(config, ServerState(), {})
-    transport: Any = Transport()
+    transport: Any = SimpleTransport()
     connection.connection_made(transport)
     connection.data_received(request())
     await until(lambda: b"\r\n\r\n" in transport.written)
@@ -824,6 +828,61 @@ async def test_transport_that_has_only_what_http_needs() -> None:
     await until(lambda: transport.closed)
     connection.data_received(frame(PONG, b"", masked=True))  # what was read before the end
     connection.connection_lost(None)
+    connection.shutdown()  # has nothing to do any more
     await until(lambda: len(seen) == 3)
     assert seen[2] == {"type": "websocket.disconnect", "code": 1001, "reason": ""}
     await until(lambda: not connection.server_state.tasks)
+
+
+def simple_connection(app: Any, **options: Any) -> tuple[ASGIConnection, SimpleTransport]:
+    """Return a connection of a server that isn't uvicorn."""
+    log = logging.getLogger("server")
+    connection = ASGIConnection(app, ServerProtocol(), log=log, **options)
+    transport: Any = SimpleTransport("/run/socket")
+    connection.connection_made(transport)
+    return connection, transport
+
+
+async def test_other_servers() -> None:
+    """They needn't add headers, and listen where they want."""
+    app, seen = recording(echo_app)
+    connection, transport = simple_connection(app)
+    connection.data_received(request())
+    await until(lambda: b"\r\n\r\n" in transport.written)
+    head = Head(transport.written)
+    assert head.status == 101
+    assert head.get("Server") == head.get("Date") == []
+    assert connection.scope["server"] == ("/run/socket", None)
+    assert connection.scope["client"] is None
+    assert connection.scope["state"] == {}
+    connection.connection_lost(None)
+    await until(lambda: len(seen) == 2)
+
+
+async def test_broadcast_where_it_is_not_known_what_waits() -> None:
+    connection, transport = simple_connection(echo_app)
+    connection.data_received(request())
+    await until(lambda: transport.written)
+    transport.written = b""
+    connection.pause_writing()
+    broadcast([connection], "abc", max_backlog=0)
+    assert connection.state is State.OPEN
+    assert transport.written == frame(TEXT, b"abc")
+    connection.connection_lost(None)
+
+
+async def test_shutdown_before_the_request() -> None:
+    connection, transport = simple_connection(echo_app)
+    connection.data_received(request()[:10])
+    connection.shutdown()
+    assert transport.closed
+    connection.connection_lost(None)
+
+
+async def test_client_that_does_not_close() -> None:
+    connection, transport = simple_connection(echo_app, close_timeout=0.01)
+    connection.data_received(request())
+    await until(lambda: transport.written)
+    connection.shutdown()
+    await until(lambda: transport.closed)
+    connection.connection_lost(None)

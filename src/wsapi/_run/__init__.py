@@ -108,7 +108,7 @@ def run(aliases: Sequence[str], command: Sequence[str]) -> int:
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     sys.stdout.flush()
     sys.stderr.flush()
-    if os.name != "nt":
+    if os.name != "nt":  # pragma: no branch: on Windows
         os.execve(arguments[0], arguments, environment)
     # There, a process that replaces itself leaves its parent without a child to wait for.
-    return subprocess.call(arguments, env=environment)
+    return subprocess.call(arguments, env=environment)  # pragma: no cover: on Windows

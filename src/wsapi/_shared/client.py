@@ -423,8 +423,8 @@ class ClientSide(BaseConnection):
         """
         protocol = self.protocol
         for event in protocol.events_received():
-            if isinstance(event, Response):
-                self.response = event
+            assert isinstance(event, Response)  # frames go to the queue
+            self.response = event
         return protocol.state is not State.CONNECTING or protocol.handshake_exc is not None
 
 

@@ -163,8 +163,8 @@ class ServerSide(BaseConnection):
         """Take the request if it is there; return whether it is, now or since before."""
         if self.request is None:
             for event in self.protocol.events_received():
-                if isinstance(event, Request):
-                    self.request = event
+                assert isinstance(event, Request)  # frames go to the queue
+                self.request = event
         return self.request is not None
 
     def _is_late(self) -> bool:

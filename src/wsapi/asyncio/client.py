@@ -167,8 +167,7 @@ class _Tunnel(asyncio.BufferedProtocol):
     def finish(self, exc: Exception | None) -> None:
         """Have the coroutine go on that waits for the tunnel, or fail when it leaves it."""
         forget_frames(exc)
-        if self.failure is None:
-            self.failure = exc
+        self.failure = exc
         if self.established.done():
             return
         if exc is None:

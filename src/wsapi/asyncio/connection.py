@@ -313,7 +313,8 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
                 await asyncio.shield(self._fragmented)
             elif self.protocol.state is not State.OPEN:
                 await self._raise_closed()
-            elif not isinstance(message, (str, bytes, bytearray, memoryview)):
+            else:
+                assert not isinstance(message, (str, bytes, bytearray, memoryview))
                 return await self._send_fragments(message, text, compress)
             obstacle = self._driver.send(message, text, compress)
         if obstacle == DRAIN:

@@ -240,7 +240,7 @@ class Server(BaseServer[ServerConnection]):
 
     def _start_handler(self, connection: ServerConnection) -> None:
         task = connection.loop.create_task(self._handle(connection))
-        if not task.done():  # as it may be where tasks start eagerly
+        if not task.done():  # pragma: no branch: eager tasks, since Python 3.12
             self._handlers.add(task)
 
     async def _handle(self, connection: ServerConnection) -> None:
@@ -309,8 +309,8 @@ class Server(BaseServer[ServerConnection]):
         for sock in server.sockets:
             try:
                 server.get_loop().remove_reader(sock.fileno())
-            except NotImplementedError:
-                pass  # on Windows: the other loop has no readers
+            except NotImplementedError:  # pragma: no cover: on Windows, where a loop has no readers
+                pass
         await asyncio.sleep(0)
         server.close()
         # Connections that were accepted in this turn of the loop get their connection_made() first.

@@ -103,9 +103,8 @@ class Housekeeper:
                 self._next_look = now + ATTENTION_SPAN if self._watched else inf
             deadline = min(self._next_look, self._alarms.next_time())
             with trio.CancelScope(deadline=deadline) as self._scope:
-                if not self._unsent:
-                    self._parked = True
-                    await trio.lowlevel.wait_task_rescheduled(self._abort)
+                self._parked = True
+                await trio.lowlevel.wait_task_rescheduled(self._abort)
 
     def _abort(self, raise_cancel: object) -> trio.lowlevel.Abort:
         self._parked = False

@@ -68,6 +68,21 @@ async def test_digest(driver: Driver) -> None:
     assert "nc=00000002" in second
 
 
+async def test_digest_beside_other_headers(driver: Driver) -> None:
+    guard = Guard(["n"])
+    seen = []
+
+    def check(connection: Ws, request: Request) -> Response | None:
+        seen.append(request.headers.get_all("X-Own"))
+        return guard(connection, request)
+
+    async with driver.serve(process_request=check) as server:
+        uri = server.uri(user="user:pass@")
+        async with driver.connect(uri, additional_headers=[("X-Own", "1"), ("X-Own", "2")]):
+            pass
+    assert seen == [["1", "2"]] * 2
+
+
 async def test_digest_with_a_new_nonce(driver: Driver) -> None:
     guard = Guard(["n1", "n2", "n2"])
     async with driver.serve(process_request=guard) as server:

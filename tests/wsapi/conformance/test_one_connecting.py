@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,6 +66,21 @@ async def check_failures(driver: Driver, *, cancelled: bool) -> None:
     assert outcomes == expected
     # The server doesn't know that a client gave up while its request was processed.
     assert counting.most <= 1 + cancelled
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no Unix sockets here")
+async def test_address_that_is_not_looked_up(driver: Driver, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    counting = Counting(driver)
+    callbacks = {"process_request": counting.process_request}
+    async with driver.unix_serve(until_closed, path, **callbacks):
+
+        async def attempt() -> None:
+            async with driver.unix_connect(path, "ws://h.invalid/", one_connecting=True):
+                pass
+
+        await driver.gather(*(attempt() for _ in range(4)))
+    assert counting.most == 1
 
 
 async def test_timeout_while_waiting_for_its_turn(driver: Driver) -> None:

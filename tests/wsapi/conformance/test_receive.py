@@ -418,6 +418,17 @@ class TestStreaming:
                     1 / 0  # noqa: B018
             assert await server.recv() == "next"
 
+    async def test_closing_it(self, driver: Driver) -> None:
+        async with driver.pair() as (client, server):
+            await client.send(["a", "b"])
+            await client.send("next")
+            fragments = server.raw.recv_streaming()
+            assert await anext(driver.iterator(fragments)) == "a"
+            name = "close" if driver.package == "sync" else "aclose"
+            await driver.call(getattr(fragments, name))
+            assert await server.recv() == "next"  # although there is somebody who holds it
+            assert [f async for f in driver.iterator(fragments)] == []
+
     async def test_never_started(self, driver: Driver) -> None:
         async with driver.pair() as (client, server):
             server.recv_streaming()

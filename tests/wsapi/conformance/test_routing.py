@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import subprocess
 import sys
@@ -306,6 +307,16 @@ async def test_bad_arguments(driver: Driver, arguments: dict[str, Any], text: st
     with pytest.raises(TypeError, match=text):
         async with driver.route(**({"url_map": url_map(driver)} | arguments)):
             pass
+
+
+async def test_arguments_by_position(driver: Driver) -> None:
+    names = ["port"] if driver.package == "trio" else ["host", "port"]
+    text = f"route() takes a map, and at most {' and '.join(names)} by position"
+    with pytest.raises(TypeError, match=re.escape(text)):
+        await driver.call(driver.router.route, url_map(driver), *[None] * len(names), None)
+    text = f"route() got multiple values for argument {names[0]!r}"
+    with pytest.raises(TypeError, match=re.escape(text)):
+        await driver.call(driver.router.route, url_map(driver), 1, **{names[0]: 1})
 
 
 def test_without_werkzeug(driver: Driver) -> None:

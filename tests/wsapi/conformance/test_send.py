@@ -209,6 +209,28 @@ class TestSend:
             await client.send("last")
             assert [await server.recv() for _ in range(4)] == ["ab", "second", "third", "last"]
 
+    @pytest.mark.not_on("sync", reason="another thread's send() raises ConcurrencyError there")
+    async def test_first_fragment_comes_while_another_message_is_sent(self, driver: Driver) -> None:
+        gate = driver.event()
+
+        async def late() -> AsyncIterator[str]:
+            await gate.wait()
+            yield "late"
+
+        slow = Slow(driver)
+        async with driver.pair() as (client, server):
+            second = driver.spawn(client.send(late()))
+            await driver.settle()
+            first = driver.spawn(client.send(slow))
+            await slow.started.wait()
+            gate.set()
+            await driver.settle()
+            assert not second.done()
+            slow.gate.set()
+            await first
+            await second
+            assert [await server.recv() for _ in range(2)] == ["ab", "late"]
+
     @pytest.mark.not_on("asyncio", "trio", reason="send() waits its turn there")
     async def test_other_threads_are_refused_during_a_fragmented_message(
         self, driver: Driver
