@@ -152,6 +152,7 @@ print(*sorted(name for name in sys.modules if name.startswith("wsapi.")))
     assert python(code, "-I").split() == [
         f"wsapi.{name}"
         for name in (
+            "_identity",
             "_shared",
             "_shared.basic_auth",
             "_shared.reconnection",
