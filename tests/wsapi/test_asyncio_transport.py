@@ -141,6 +141,38 @@ class TestEndedByTheApplication:
             with pytest.raises(ConnectionClosedError):
                 await client.recv()
 
+    @pytest.mark.parametrize("kept", [False, True])
+    @pytest.mark.parametrize("receives", [False, True])
+    async def test_close_after_messages(self, kept: bool, receives: bool) -> None:
+        """They were sent, though they might have waited for more that is written with them."""
+        async with pair() as (client, server):
+            transport = server.transport if kept else None
+            if receives:
+                receiving = asyncio.create_task(server.recv())
+                await asyncio.sleep(0)
+                await client.send("go on")
+                await receiving
+            for number in range(3):
+                await server.send(str(number))
+            (transport or server.transport).close()
+            assert [await client.recv() for _ in range(3)] == ["0", "1", "2"]
+            with pytest.raises(ConnectionClosedError):
+                await client.recv()
+
+    async def test_close_in_a_callback_after_messages(self) -> None:
+        async with pair() as (client, server):
+
+            def answer(_message: str | bytes) -> None:
+                server.send_nowait("first")
+                server.send_nowait("last")
+                server.transport.close()
+
+            server.listen(answer)
+            await client.send("go on")
+            assert [await client.recv() for _ in range(2)] == ["first", "last"]
+            with pytest.raises(ConnectionClosedError):
+                await client.recv()
+
     async def test_close_with_a_peer_that_does_not_read(self) -> None:
         async with serving(until_closed, close_timeout=0.1) as server:
             async with raw_client(server):

@@ -127,12 +127,12 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
     def transport(self) -> asyncio.Transport:
         """Transport. When the application closes or aborts it, nothing is sent any more."""
         # From now on it has to be asked whether it is closing, at each write.
-        self._driver.exposed = True
+        self._driver.expose()
         return self._transport
 
     @transport.setter
     def transport(self, transport: asyncio.Transport) -> None:
-        self._driver.exposed = True
+        self._driver.expose()
         self._transport = transport
 
     @property

@@ -146,7 +146,7 @@ class WebSocketCommonProtocol(Connection):
     @property
     def transport(self) -> asyncio.Transport:
         """Transport. When the application closes or aborts it, nothing is sent any more."""
-        self._driver.exposed = True
+        self._driver.expose()
         return self._transport
 
     @transport.setter

@@ -107,7 +107,7 @@ cdef class TransportDriver:
         writing_paused: Whether the transport has too much to write; the owner tells.
         sending_fragments: Whether a fragmented message is being sent; the owner tells.
         opening: Whether the opening handshake isn't complete; the owner tells.
-        exposed: Whether the application has the transport, and may close it; the owner tells.
+        exposed: Whether the application has the transport, and may close it.
         failure: Exception of writing, if that failed.
         given_up: Whether the transport is of no use any more.
         timer_time: When the engine is going to be called, of ``time.monotonic``; infinite if no timer is set.
@@ -139,7 +139,7 @@ cdef class TransportDriver:
     cdef public bint writing_paused
     cdef public bint sending_fragments
     cdef public bint opening            # the opening handshake isn't complete
-    cdef public bint exposed            # the application has the transport, and may close it
+    cdef readonly bint exposed            # the application has the transport, and may close it
     cdef readonly object failure        # the exception of writing, if that failed
     cdef readonly bint given_up         # the transport is of no use any more
     cdef public double timer_time       # when the engine is going to be called; infinite if no timer is set
@@ -173,6 +173,15 @@ cdef class TransportDriver:
         self.descriptor = -1
         self._connection = self._transport = self._write = None
         self._wake()
+
+    def expose(self) -> None:
+        """Take note that the application gets the transport, and may close it.
+
+        What was sent before is written before. From now on nothing waits for the end of a turn.
+        """
+        self.exposed = True
+        if self._protocol.output_left() and not self._lost and running_loop() is self._loop:
+            self._flush()
 
     def update(self) -> None:
         """Do what follows from a change in the engine."""
@@ -468,7 +477,7 @@ cdef class TransportDriver:
         """Write what was sent: now, soon, or at the end of this turn."""
         if activity & ATTENTION:
             self._update()
-        elif activity & FLUSH:
+        elif activity & FLUSH or self.exposed:
             self._flush()
         elif not self._in_turn and not self._flush_scheduled:
             if self._wrote or activity & MESSAGE:
