@@ -17,6 +17,7 @@ ended: dict[str, str] = {}  # how conversations ended, by their query strings, t
 def engine() -> str:
     """Return what speaks WebSocket here: the modules that a server imported for it."""
     names = {
+        "uvicorn.protocols.websockets.websockets_impl": "WebSocketServerProtocol",
         "uvicorn.protocols.websockets.websockets_sansio_impl": "ServerProtocol",
         "uvicorn.protocols.websockets.wsproto_impl": "wsproto",
         "hypercorn.protocol.ws_stream": "Connection",

@@ -68,6 +68,12 @@ FRAMEWORKS = {
             "websockets",
         ),
         Framework(
+            "uvicorn-legacy-starlette",
+            f"{UVICORN} --loop auto --ws websockets {STARLETTE}",
+            "wsapi.legacy.server",
+            "websockets",
+        ),
+        Framework(
             "uvicorn-auto-fastapi",
             f"{UVICORN} --loop asyncio --ws auto {FASTAPI}",
             SANSIO,

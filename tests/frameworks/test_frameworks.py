@@ -363,11 +363,3 @@ def test_fastapi_routes_and_dependencies() -> None:
         )
         assert json.loads(ws.recv()) == {"text": "hello Ada L"}
         ws.close()
-
-
-def test_legacy_implementation_fails_clearly() -> None:
-    """uvicorn's first implementation needs a part of websockets that isn't here."""
-    framework = FRAMEWORKS["uvicorn-websockets-starlette"]
-    with pytest.raises(AssertionError, match=r"No module named 'websockets\.legacy'"):
-        with running(framework, "--ws", "websockets"):
-            pass
