@@ -20,8 +20,8 @@ from wsapi.sync.connection import Connection
 from wsapi.sync.server import Server, ServerConnection, serve
 from wsproto_fast.drivers.tls import SecureSocket
 
-# Longest time to wait for what comes at once if all is well, in seconds.
-PATIENCE = 10
+# Longest time to wait for what comes at once if all is well, in seconds; a busy machine is well.
+PATIENCE = 30
 
 
 def eventually(condition: Callable[[], object]) -> None:

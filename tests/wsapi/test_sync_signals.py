@@ -7,6 +7,7 @@ import queue
 import signal
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +39,9 @@ from wsapi.sync.server import ServerConnection
 
 if not hasattr(signal, "pthread_kill"):
     pytest.skip("no signal interrupts anything here", allow_module_level=True)
+
+import fcntl
+import termios
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 BothEnds = tuple[Connection, RawPeer]
@@ -107,6 +111,11 @@ def interrupt() -> Iterator[Interruption]:
             thread.result()
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def unread(sock: socket.socket) -> int:
+    """Return how many bytes wait for being read."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def answer_close(peer: RawPeer, code: int) -> None:
@@ -467,18 +476,20 @@ def test_signal_handler_that_takes_its_time_during_send(
     """What was being sent leaves meanwhile."""
     connection, peer = both_ends
     go_on = threading.Event()
-    outcomes = interrupt.calls(lambda: go_on.wait(PATIENCE))
-    interrupt()
+    handling = threading.Event()
+    outcomes = interrupt.calls(lambda: (handling.set(), go_on.wait(PATIENCE)))
+    # A handler that runs before something is being sent would wait in vain.
+    interrupt(lambda: unread(peer.sock) > 10_000)  # more than TLS has at the beginning
 
     def read() -> None:
-        time.sleep(0.2)
+        assert handling.wait(PATIENCE)
         assert peer.read() == (BINARY, b"z" * 3_000_000)
         go_on.set()
 
     reading = Spawned(read)
     connection.send(b"z" * 3_000_000)
     reading.result()
-    assert outcomes.get_nowait() is True
+    assert outcomes.get_nowait() == (None, True)
 
 
 def test_many_signals(both_ends: BothEnds, interrupt: Interruption) -> None:

@@ -25,6 +25,7 @@ from wsapi.sync.server import ServerConnection
 SECONDS = float(os.environ.get("WSAPI_STRESS_SECONDS", "1"))
 CONNECTIONS = 8
 SENDERS = 3  # and one that receives
+PATIENT = {"open_timeout": PATIENCE, "close_timeout": PATIENCE}  # so many threads are a load
 
 
 def echo_or_close(ws: ServerConnection) -> None:
@@ -50,15 +51,15 @@ class Shared:
         self.endings: Counter[str] = Counter()
 
     def run(self) -> None:
-        """Use one connection after the other."""
-        while time.monotonic() < self.deadline:
+        """Use one connection after the other, until there was time for messages."""
+        while time.monotonic() < self.deadline or not self.messages:
             how = self.random.choice(["stop", "close", "close by another", "ask to close"])
             with connect(self.uri, **self.options) as ws:
                 self.use(ws, how)
             self.endings[how] += 1
 
     def use(self, ws: ClientConnection, how: str) -> None:
-        until = min(self.deadline, time.monotonic() + self.random.uniform(0.02, 0.4))
+        until = time.monotonic() + self.random.uniform(0.02, 0.4)
         sent = [0] * SENDERS
         received = [0] * SENDERS
         senders = [
@@ -126,11 +127,11 @@ class Shared:
                 raise
 
 
-@pytest.mark.timeout(SECONDS + 60)
+@pytest.mark.timeout(SECONDS + 5 * PATIENCE)
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 def test_many_threads_on_shared_connections(tls: bool) -> None:
-    server_options: dict[str, Any] = {"max_queue": 4}
-    client_options: dict[str, Any] = {"max_queue": 4, "compression": None}
+    server_options: dict[str, Any] = {"max_queue": 4, **PATIENT}
+    client_options: dict[str, Any] = {"max_queue": 4, "compression": None, **PATIENT}
     if tls:
         trustme = pytest.importorskip("trustme")
         authority = trustme.CA()
@@ -144,9 +145,8 @@ def test_many_threads_on_shared_connections(tls: bool) -> None:
         shared = [Shared(uri, client_options, seed, deadline) for seed in range(CONNECTIONS)]
         threads = [Spawned(each.run) for each in shared]
         for thread in threads:
-            thread.thread.join(SECONDS + 20)
+            thread.thread.join(SECONDS + PATIENCE)
             thread.result()
-    assert all(each.messages for each in shared)
     endings = sum((each.endings for each in shared), Counter[str]())
     print(sum(each.messages for each in shared), "messages;", dict(endings))
 
@@ -232,7 +232,7 @@ def abuse(ws: Connection, dice: random.Random, actors: int) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a socket can't be duplicated by its descriptor")
-@pytest.mark.timeout(SECONDS + 60)
+@pytest.mark.timeout(SECONDS + 5 * PATIENCE)
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 def test_everybody_ends(tls: tuple[ssl.SSLContext, ssl.SSLContext], scheme: str) -> None:
     """Whatever threads do when a connection ends, and whoever ends it, none of them hangs."""
@@ -247,26 +247,31 @@ def test_everybody_ends(tls: tuple[ssl.SSLContext, ssl.SSLContext], scheme: str)
         else:
             time.sleep(dice.random() * 0.5)  # it doesn't read
 
-    def use(seed: int) -> int:
+    def use(seed: int) -> None:
         dice = random.Random(seed)
-        count = 0
-        while time.monotonic() < deadline:
+        while True:
             ws = connect(
                 uri_of(server, scheme=scheme),
                 ssl=context[1],
                 legacy=True,
+                open_timeout=PATIENCE,
                 close_timeout=0.5,
                 ping_interval=dice.choice([0.02, 20]),
                 max_queue=dice.choice([4, 16, (2, 1)]),
             )
             abuse(ws, dice, 5)
-            count += 1
-        return count
+            if time.monotonic() >= deadline:
+                return
 
-    options: dict[str, Any] = {"close_timeout": 0.5, "max_queue": 4, "ssl": context[0]}
+    options: dict[str, Any] = {
+        "open_timeout": PATIENCE,
+        "close_timeout": 0.5,
+        "max_queue": 4,
+        "ssl": context[0],
+    }
     with serving(handler, **options) as server:
         deadline = time.monotonic() + SECONDS
         users = [Spawned(use, seed) for seed in range(2)]
         for user in users:
-            user.thread.join(SECONDS + 40)
-        assert all(user.result() for user in users)
+            user.thread.join(SECONDS + PATIENCE)
+            user.result()

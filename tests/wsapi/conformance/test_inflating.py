@@ -135,7 +135,8 @@ async def test_messages_before_the_end(driver: Driver, ending: str) -> None:
 
 
 async def test_lost_while_some_waits(driver: Driver) -> None:
-    async with full(driver, numbers(0, 100)) as (ws, _):
+    # A thread that doesn't read notices the loss when it sends a Ping frame.
+    async with full(driver, numbers(0, 100), ping_interval=0.05) as (ws, _):
         await driver.until(lambda: ws.paused)
         ws.lose()
         await ws.wait_closed()
