@@ -8,6 +8,7 @@ import socket
 import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -30,7 +31,7 @@ from tests.wsapi.helpers import (
     uri_of,
 )
 from wsapi.asyncio.client import ClientConnection, connect
-from wsapi.asyncio.connection import Connection
+from wsapi.asyncio.connection import Connection, StandIn
 from wsapi.asyncio.server import ServerConnection
 from wsapi.exceptions import (
     ConnectionClosed,
@@ -181,6 +182,12 @@ class Recording:
     def close(self) -> None:
         self.closed = True
         self.transport.close()
+
+
+async def test_connection_is_gone_when_tls_is_set_up() -> None:
+    transport = mock.Mock(spec=asyncio.Transport)
+    StandIn(lambda: None).connection_made(transport)
+    transport.abort.assert_called_once_with()
 
 
 async def test_transport_can_be_replaced() -> None:

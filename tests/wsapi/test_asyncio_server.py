@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import socket
+import ssl
 import sys
 from typing import Any
 
@@ -99,6 +100,16 @@ class TestOpeningHandshake:
                 tasks[0].cancel()
                 assert b" 101 " not in await peer.read_to_end()
                 await until(lambda: not server._connections)
+
+    async def test_tls_without_limits_of_time(
+        self, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+    ) -> None:
+        options: dict[str, Any] = {"open_timeout": None, "close_timeout": None}
+        async with serving(ssl=tls[0], **options) as server:
+            uri = f"wss://localhost:{port_of(server)}/"
+            async with connect(uri, ssl=tls[1], host="127.0.0.1", proxy=None) as ws:
+                await ws.send("hello")
+                assert await ws.recv() == "hello"
 
 
 class TestLifeOfAServer:

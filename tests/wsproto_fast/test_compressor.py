@@ -5,6 +5,7 @@ import itertools
 import os
 import random
 import string
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -364,3 +365,10 @@ def test_code_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 assert best < bits < 1.2 * best
                 limited += 1
     assert limited > 10
+
+
+def test_backends_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("isal", "zlib_ng"):
+        for module in [name, *(m for m in sys.modules if m.startswith(f"{name}."))]:
+            monkeypatch.setitem(sys.modules, module, None)
+    assert available_backends() == ["native", "zlib"]
