@@ -16,7 +16,7 @@ JOBS := 2
 COMPILED := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 LINTED := src tests benchmarks examples demo setup.py
 
-.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check soak faults fuzz wsproto-suite downstream sanitize clean distclean
+.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check soak faults fuzz wsproto-suite downstream sanitize coverage clean distclean
 
 build: $(VENV)/.built ## create .venv and compile in place (the default)
 
@@ -101,6 +101,9 @@ downstream: build ## the tests of projects that use websockets or wsproto, with 
 # Compiles elsewhere, so that what is in place stays as it is.
 sanitize: $(VENV)/.deps ## the engine's tests under address and undefined-behaviour sanitizers
 	.ci/sanitize $(PY)
+
+coverage: $(VENV)/.deps ## lines and branches that the tests reach, in Python and in Cython
+	.ci/coverage $(PY)
 
 clean: ## remove what was built (not the virtual environments)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .venv/.built .venvs/*/.built

@@ -50,6 +50,8 @@ def extension(source: Path) -> Extension:
             macros.append(("CYTHON_USE_SYS_MONITORING", "0"))
     compile_args = ["/O2"] if os.name == "nt" else ["-O3", "-g0"]
     link_args: list[str] = []
+    if COVERAGE and os.name != "nt":
+        compile_args = ["-O1", "-g0"]  # traced code is slow anyhow, and large
     if SANITIZE:
         compile_args = ["-O1", "-g", "-fno-omit-frame-pointer", f"-fsanitize={SANITIZE}"]
         link_args = [f"-fsanitize={SANITIZE}"]
