@@ -457,7 +457,7 @@ class TestTLS:
 
     @trio_test
     async def test_clients_without_tls(self, tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
-        async with serving(ssl=tls[0], open_timeout=0.05) as (server, uri):
+        async with serving(ssl=tls[0], open_timeout=0.5) as (server, uri):
             port = server.listeners[0].socket.getsockname()[1]
             for data in (b"GET / HTTP/1.1\r\n\r\n", b"", b"\x16\x03\x01"):
                 async with await trio.open_tcp_stream("127.0.0.1", port) as stream:

@@ -164,7 +164,7 @@ def run_apart(code: str) -> str:
         [sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=50,
         check=False,
     )
     assert result.returncode == 0, f"exit status {result.returncode}: {result.stderr[-600:]}"

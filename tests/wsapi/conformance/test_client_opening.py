@@ -446,7 +446,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 101 Sw", b"HTTP/1.1 200 OK\r\n\r\nbody"])
     async def test_slow_server(self, driver: Driver, answer: bytes) -> None:
-        exc = await self.fail(driver, answer, eof=False, open_timeout=0.03)
+        exc = await self.fail(driver, answer, eof=False, open_timeout=0.1)
         assert type(exc) is TimeoutError
         assert str(exc).startswith("timed out")
 
