@@ -6,7 +6,7 @@ import asyncio
 import gc
 import socket
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -213,29 +213,6 @@ class TestAfterTheEnd:
             await ws.wait_closed()
             with pytest.raises(ConnectionClosedError):
                 await ws.drain()
-
-    @pytest.mark.parametrize("message", ["x", ["a", "b"]])
-    async def test_behind_a_message_that_is_never_complete(self, message: Any) -> None:
-        never = asyncio.Event()
-
-        async def fragments() -> AsyncIterator[str]:
-            yield "a"
-            await never.wait()
-            yield "b"
-
-        async with serving(until_closed) as server, raw_client(server) as peer:
-            (ws,) = server.connections
-            first = asyncio.create_task(ws.send(fragments()))
-            await peer.read()
-            second = asyncio.create_task(ws.send(message))
-            await turns(3)
-            peer.abort()
-            with pytest.raises(ConnectionClosedError):
-                await second
-            assert not first.done()
-            never.set()
-            with pytest.raises(ConnectionClosedError):
-                await first
 
     async def test_with_a_first_fragment_that_comes_later(self) -> None:
         gates = [asyncio.Event() for _ in range(2)]

@@ -26,11 +26,36 @@ from .._shared.coroutines import AsyncConnection
 from ._housekeeping import Housekeeper
 from ._transports import SocketTransport, StreamTransport, Transport, find_socket
 
-__all__ = ["Link"]
+__all__ = ["Link", "Turns"]
 
 # Seconds that a cancellation waits for streams other than sockets to take a last frame, which they
 # hardly ever need: there is no way to send without waiting.
 FAREWELL = 0.05
+
+
+class Turns:
+    """Whose turn it is to send while messages are sent in fragments: first come, first served."""
+
+    def __init__(self) -> None:
+        self.taken = False
+        self._over = False
+        self._waiting = trio.lowlevel.ParkingLot()
+
+    async def take(self) -> None:
+        """Wait for a turn, until nobody has one any more because the connection has ended."""
+        if self.taken and not self._over:
+            await self._waiting.park()
+        self.taken = True
+
+    def give(self) -> None:
+        """Let the next one have it."""
+        if not self._waiting.unpark():
+            self.taken = False
+
+    def end(self) -> None:
+        """Wake all who wait: they can't send anything, and find that out."""
+        self._over = True
+        self._waiting.unpark_all()
 
 
 class Link(AsyncConnection):
@@ -57,6 +82,7 @@ class Link(AsyncConnection):
     _paused = False  # the engine knows that writing is paused
     _received: trio.lowlevel.ParkingLot | None = None  # for what the reader finds
     _written: trio.lowlevel.ParkingLot | None = None  # for senders
+    _turns: Turns | None = None  # of those who send; there were fragmented messages
     _closed: trio.Event | None = None  # for the end
     # The housekeeper's.
     _alarm = inf  # when the engine is called
@@ -293,6 +319,8 @@ class Link(AsyncConnection):
         self._notify()
         if self._written is not None:
             self._written.unpark_all()
+        if self._turns is not None:
+            self._turns.end()
 
     async def _close_stream(self, deadline: float | None, graceful: bool, farewell: bool) -> None:
         try:

@@ -24,7 +24,7 @@ from .._shared.connection import SkippedBroadcasts, closing, concurrent_receiver
 from .._shared.coroutines import AsyncFragments
 from .._shared.options import Limits
 from ..limits import MAX_BACKLOG
-from ._link import Link
+from ._link import Link, Turns
 from ._transports import find_socket
 
 __all__ = ["Connection", "broadcast"]
@@ -59,7 +59,6 @@ class Connection(Link, trio.abc.AsyncResource):
     )
 
     _receiver: str | None = None  # what the receiving task is doing
-    _fragmented: trio.StrictFIFOLock | None = None  # held while a fragmented message is sent
 
     def __init__(
         self,
@@ -219,9 +218,9 @@ class Connection(Link, trio.abc.AsyncResource):
         """
         if not isinstance(message, (str, bytes, bytearray, memoryview)):
             return await self._send_fragments(message, text, compress)
-        if self._fragmented is not None and self._fragmented.locked():
-            async with self._fragmented:
-                pass  # the next one is woken, but this task goes on first
+        if self._turns is not None and self._turns.taken:
+            await self._turns.take()
+            self._turns.give()  # the next one is woken, but this task goes on first
         try:
             activity = self.protocol.send(message, text, compress=compress)
         except InvalidState:
@@ -243,13 +242,13 @@ class Connection(Link, trio.abc.AsyncResource):
             await self._drain()
 
     async def _begin_fragments(self) -> None:
-        if self._fragmented is None:
-            self._fragmented = trio.StrictFIFOLock()
-        await self._fragmented.acquire()
+        if self._turns is None:
+            self._turns = Turns()
+        await self._turns.take()
 
     def _end_fragments(self) -> None:
-        assert self._fragmented is not None
-        self._fragmented.release()
+        assert self._turns is not None
+        self._turns.give()
 
     # ------------------------------------------------------------------ control frames
 

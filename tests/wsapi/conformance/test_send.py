@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.wsapi.conformance.driver import Driver, Ws
+from tests.wsapi.conformance.driver import Driver, Ws, until_closed
 from tests.wsapi.conformance.raw import RawPeer
 from tests.wsapi.helpers import BINARY, CLOSE, CONT, TEXT
 from wsapi.exceptions import (
@@ -208,6 +208,36 @@ class TestSend:
                 await send
             await client.send("last")
             assert [await server.recv() for _ in range(4)] == ["ab", "second", "third", "last"]
+
+    @pytest.mark.not_on("sync", reason="another thread's send() raises ConcurrencyError there")
+    @pytest.mark.parametrize("message", ["x", ["a", "b"]])
+    async def test_behind_a_message_that_is_never_complete(
+        self, driver: Driver, message: Any
+    ) -> None:
+        """The end of the connection is told to those who wait for their turn, too."""
+        never = driver.event()
+
+        async def fragments() -> AsyncIterator[str]:
+            yield "a"
+            await never.wait()
+            yield "b"
+
+        async with driver.serve(until_closed) as server, driver.raw_client(server) as peer:
+            await driver.until(lambda: server.connections)
+            (ws,) = server.connections
+            first = driver.spawn(ws.send(fragments()))
+            await peer.read()
+            second, third = driver.spawn(ws.send(message)), driver.spawn(ws.send(message))
+            await driver.settle()
+            peer.reset()
+            for waiting in (second, third):
+                with pytest.raises(ConnectionClosedError):
+                    await waiting
+            with pytest.raises(ConnectionClosedError):
+                await ws.send(message)
+            never.set()
+            with pytest.raises(ConnectionClosedError):
+                await first
 
     @pytest.mark.not_on("sync", reason="another thread's send() raises ConcurrencyError there")
     async def test_first_fragment_comes_while_another_message_is_sent(self, driver: Driver) -> None:
