@@ -1,4 +1,4 @@
-"""What a peer that doesn't read may cost, and how often it was too much."""
+"""Who may come in, what a peer that doesn't read may cost, and how often it was too much."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from time import monotonic
 
 from wsproto_fast.typing import LoggerLike
 
-__all__ = ["MAX_BACKLOG", "MAX_STALL", "connections_given_up"]
+from ._shared.door import Door, forwarded_for
+
+__all__ = ["MAX_BACKLOG", "MAX_STALL", "Door", "connections_given_up", "forwarded_for"]
 
 MAX_BACKLOG = 2**25
 """Bytes that may wait for being sent on a connection when ``broadcast`` adds to them."""
