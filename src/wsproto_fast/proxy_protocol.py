@@ -17,7 +17,7 @@ from .exceptions import InvalidMessage
 __all__ = ["MAX_HEADER_SIZE", "ProxyHeader", "ProxyHeaderParser"]
 
 MAX_HEADER_SIZE = 4096
-"""Bytes that a header may have; extensions of version 2, such as certificates, make most of them."""
+"""Bytes that a header may have: extensions of version 2, such as certificates, may be long."""
 
 # Section 2.1: the longest line of version 1, with its end.
 _MAX_LINE_SIZE = 107
