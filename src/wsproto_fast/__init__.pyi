@@ -257,7 +257,7 @@ class Protocol:
         close_timeout: float | None = None,
         now: float | None = None,
     ) -> None: ...
-    def log_about(self, connection: object) -> None: ...
+    def attach_to(self, connection: object) -> None: ...
     def use_read_buffer(self, buffer: WriteableBuffer) -> None: ...
 
     # State
@@ -430,7 +430,7 @@ class ServerProtocol(Protocol):
         extensions: Sequence[_ServerExtensionFactory] | None = None,
         subprotocols: Sequence[Subprotocol] | None = None,
         select_subprotocol: (
-            Callable[[ServerProtocol, Sequence[Subprotocol]], Subprotocol | None] | None
+            Callable[[Any, Sequence[Subprotocol]], Subprotocol | None] | None
         ) = None,
         state: State = State.CONNECTING,
         max_size: int | tuple[int | None, int | None] | None = 1048576,

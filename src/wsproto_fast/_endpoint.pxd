@@ -29,7 +29,8 @@ cdef class Endpoint:
     cdef bint _is_client
     cdef int _state
     cdef object _logger
-    cdef object _log_subject        # weak reference to what records are about, until there is one
+    cdef object _connection         # weak reference
+    cdef bint _adapter_due          # the logger is yet to tell about the connection
     cdef dict _logger_cache
     cdef int _activity
     cdef double _now                # as last told
@@ -37,6 +38,7 @@ cdef class Endpoint:
     cdef bint _eof_queued
     cdef bint _eof_sent
 
+    cdef object _subject(self)
     cdef double _time(self, now) except? -1.0
     cdef bint _debug(self) except -1
     cdef bint _enabled(self, object level) except -1

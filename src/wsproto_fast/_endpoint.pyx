@@ -53,26 +53,26 @@ cdef class Endpoint:
     @property
     def logger(self):
         """Logger or LoggerAdapter for what happens on this connection."""
-        subject = self._log_subject
-        if subject is not None:
-            connection = subject()
+        if self._adapter_due:
+            self._adapter_due = False
+            connection = self._connection()
             if connection is not None:
                 self._logger = logging.LoggerAdapter(self._logger, {"websocket": weakref.proxy(connection)})
-            self._log_subject = None
         return self._logger
 
     @logger.setter
     def logger(self, logger):
         self._logger = logger
-        self._log_subject = None
+        self._adapter_due = False
         while isinstance(logger, logging.LoggerAdapter):
             logger = logger.logger
         # Loggers keep what isEnabledFor() found in a dict that is emptied whenever a level changes.
         cache = getattr(logger, "_cache", None)
         self._logger_cache = cache if type(cache) is dict else None
 
-    def log_about(self, connection) -> None:
-        """Have log records carry a connection as their attribute ``websocket``.
+    def attach_to(self, connection) -> None:
+        """Make this the engine of a connection: log records carry it as their attribute ``websocket``, and callables
+        get it that a program has given to the engine of a server.
 
         A LoggerAdapter takes the place of the logger when there is something to log: most connections never
         need it.
@@ -80,7 +80,13 @@ cdef class Endpoint:
         Args:
             connection: The connection; it is referenced weakly.
         """
-        self._log_subject = weakref.ref(connection)
+        self._connection = weakref.ref(connection)
+        self._adapter_due = True
+
+    cdef object _subject(self):
+        """Return what callables of a program are about: the connection, or else this object."""
+        connection = None if self._connection is None else self._connection()
+        return self if connection is None else connection
 
     cdef double _time(self, now) except? -1.0:
         """Return a time that a caller tells; None stands for the last one that was told."""

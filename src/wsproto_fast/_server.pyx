@@ -89,7 +89,8 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         extensions: Factories of extensions to accept.
         subprotocols: Supported subprotocols, in order of preference.
         select_subprotocol: Callable that replaces the method of this name; takes the connection
-            and the subprotocols that the client offers.
+            that this was attached to, or else this object, and the subprotocols that the client
+            offers.
         state: State to start in.
         max_size: Limit for messages and fragments, see ``Protocol``.
         logger: Logger, ``wsproto_fast.server`` by default; see ``environment``.
@@ -346,7 +347,7 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
             NegotiationError: If none that is supported is offered.
         """
         if self._select_subprotocol is not None:
-            return self._select_subprotocol(self, subprotocols)
+            return self._select_subprotocol(self._subject(), subprotocols)
         if not self.available_subprotocols:
             return None
         for subprotocol in self.available_subprotocols:

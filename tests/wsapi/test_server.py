@@ -36,23 +36,21 @@ def nothing(*args: Any) -> None:
     pass
 
 
-def settings(**options: Any) -> ServerSettings[ServerSide]:
+def settings(**options: Any) -> ServerSettings:
     awaitables = options.pop("awaitables", False)
     complete = defaults(SERVER_OPTIONS) | options
-    return ServerSettings(nothing, complete, Accepted, awaitables=awaitables)
+    return ServerSettings(nothing, complete, awaitables=awaitables)
 
 
-def requested(settings: ServerSettings[ServerSide]) -> ServerSide:
+def requested(settings: ServerSettings) -> ServerSide:
     """Return a connection that has received a request."""
-    connection = settings.new_connection(None)
+    connection = Accepted(settings.new_protocol(), None)
     connection.protocol.receive_data(REQUEST)
     assert connection._receive_request()
     return connection
 
 
-def answer(
-    connection: ServerSide, settings: ServerSettings[ServerSide], *, closing: bool = False
-) -> Response:
+def answer(connection: ServerSide, settings: ServerSettings, *, closing: bool = False) -> Response:
     connection.server = SimpleNamespace(_closing=closing)
     return finish(connection._answer(settings))
 
@@ -70,7 +68,7 @@ class TestServerSide:
 
     def test_half_a_request(self) -> None:
         chosen = settings()
-        connection = chosen.new_connection(None)
+        connection = Accepted(chosen.new_protocol(), None)
         connection.protocol.receive_data(REQUEST[:20])
         assert not connection._receive_request()
         connection.protocol.receive_data(REQUEST[20:])
@@ -209,15 +207,6 @@ class TestSettings:
             "close_timeout": 10,
             "max_queue": 3,
         }
-
-    def test_own_connection_class(self) -> None:
-        class Mine(Accepted):
-            pass
-
-        server = object()
-        connection = settings(create_connection=Mine).new_connection(server)
-        assert type(connection) is Mine
-        assert connection.server is server
 
 
 class TestServer:

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import logging
 import re
+import weakref
 
 import pytest
 from hypothesis import given
@@ -579,6 +580,21 @@ def test_own_choice_of_subprotocol():
     assert response.headers["Sec-WebSocket-Protocol"] == "not-offered"
     assert calls == [(server, ["x", "y"])]
     assert server.select_subprotocol(["z"]) == "not-offered"
+
+
+def test_choice_of_subprotocol_by_the_connection():
+    class Connection:
+        def select(self, offered):
+            return offered[1]
+
+    server = ServerProtocol(select_subprotocol=Connection.select)
+    connection = Connection()
+    server.attach_to(connection)
+    response = server.accept(received(server, head(extra=[("Sec-WebSocket-Protocol", "x, y")])))
+    assert response.headers["Sec-WebSocket-Protocol"] == "y"
+    gone = weakref.ref(connection)
+    del connection
+    assert gone() is None
 
 
 @pytest.mark.parametrize("choice", ["a\r\nB: c", "a b", "a, b", "", "\xe9"])

@@ -193,7 +193,7 @@ class BaseConnection:
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
         self._close_timeout = close_timeout
-        protocol.log_about(self)
+        protocol.attach_to(self)
 
     @property
     def logger(self) -> LoggerLike:

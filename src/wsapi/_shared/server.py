@@ -1,7 +1,7 @@
 """What ``serve`` of every front-end has in common, without I/O.
 
-Owns what arguments are acceptable, the making of connections, their opening handshake, and what a
-server knows of its connections. Front-ends own listening, and in what handlers run.
+Owns what arguments are acceptable, the opening handshake of connections, and what a server knows of
+them. Front-ends own listening, the making of connections, and in what handlers run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import inspect
 import os
 import socket
 import ssl as ssl_module
-import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -21,7 +20,7 @@ from wsproto_fast.exceptions import ConnectionClosed, InvalidState
 from wsproto_fast.extensions.permessage_deflate import enable_server_permessage_deflate
 from wsproto_fast.frames import State
 from wsproto_fast.http11 import Request, Response
-from wsproto_fast.typing import LoggerLike, StatusLike, Subprotocol
+from wsproto_fast.typing import LoggerLike, StatusLike
 
 from . import checks
 from .connection import BaseConnection, forget_frames
@@ -56,13 +55,12 @@ def finish(coroutine: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a coroutine waits where none can")
 
 
-class ServerSettings(Generic[ConnectionT]):
+class ServerSettings:
     """Settings of a server, checked.
 
     Args:
         handler: Called with each open connection.
         options: Options, among them all of ``SERVER_OPTIONS``.
-        connection_class: Class of connections, unless there is another one in the options.
         awaitables: Whether callbacks may return awaitables.
 
     Raises:
@@ -71,9 +69,8 @@ class ServerSettings(Generic[ConnectionT]):
 
     def __init__(
         self,
-        handler: Callable[[ConnectionT], Any],
+        handler: Callable[..., Any],
         options: Mapping[str, Any],
-        connection_class: Callable[..., ConnectionT],
         *,
         awaitables: bool = True,
     ) -> None:
@@ -92,7 +89,6 @@ class ServerSettings(Generic[ConnectionT]):
         ):
             checks.check_callable(name, options[name])
         self.awaitables = awaitables
-        self.select_subprotocol = options["select_subprotocol"]
         self.process_request = options["process_request"]
         self.process_response = options["process_response"]
         checks.check_header("server_header", options["server_header"])
@@ -103,42 +99,21 @@ class ServerSettings(Generic[ConnectionT]):
         logger = options["logger"]
         checks.check_logger(logger)
         self.logger: LoggerLike = default_logger("server") if logger is None else logger
-        self.connection_class = options["create_connection"] or connection_class
+        self.create_connection: Callable[..., Any] | None = options["create_connection"]
         self._engine_options: dict[str, Any] = {
             "origins": options["origins"],
             "extensions": extensions,
             "subprotocols": subprotocols,
+            "select_subprotocol": options["select_subprotocol"],
             "max_size": options["max_size"],
             "logger": self.logger,
             "server_header": self.server_header,
             "check_host": options["check_host"],
         }
 
-    def new_connection(self, server: object, *carrier: object) -> ConnectionT:
-        """Return a connection with its engine.
-
-        Args:
-            server: Server that accepted it.
-            carrier: What moves bytes for connections of this front-end.
-        """
-        select_subprotocol = self.select_subprotocol
-        if select_subprotocol is None:
-            protocol = ServerProtocol(**self._engine_options)
-            return self.connection_class(*carrier, protocol, server, **self.connection_options)
-
-        def select(protocol: ServerProtocol, offered: Any) -> Subprotocol | None:
-            # It is called by the engine, on behalf of the connection.
-            connection = reference()
-            assert connection is not None
-            subprotocol: Subprotocol | None = select_subprotocol(connection, offered)
-            if subprotocol is not None:
-                checks.check_subprotocols([subprotocol])
-            return subprotocol
-
-        protocol = ServerProtocol(**self._engine_options, select_subprotocol=select)
-        connection = self.connection_class(*carrier, protocol, server, **self.connection_options)
-        reference = weakref.ref(connection)
-        return connection
+    def new_protocol(self) -> ServerProtocol:
+        """Return an engine for a connection."""
+        return ServerProtocol(**self._engine_options)
 
 
 class ServerSide(BaseConnection):
@@ -172,7 +147,7 @@ class ServerSide(BaseConnection):
         closing: bool = self.server._closing
         return closing
 
-    async def _answer(self, settings: ServerSettings[Any]) -> Response:
+    async def _answer(self, settings: ServerSettings) -> Response:
         """Return the response to the request.
 
         Args:
@@ -193,9 +168,7 @@ class ServerSide(BaseConnection):
             response = self._shutting_down()
         return response
 
-    async def _call(
-        self, name: str, settings: ServerSettings[Any], *args: object
-    ) -> Response | None:
+    async def _call(self, name: str, settings: ServerSettings, *args: object) -> Response | None:
         """Call a callback, and complete the response that it returns."""
         try:
             response: object = self._invoke(getattr(settings, name), *args)

@@ -163,7 +163,7 @@ class Server(BaseServer[ServerConnection]):
         self._server: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handlers: set[asyncio.Task[None]] = set()
-        self._settings: ServerSettings[ServerConnection]  # set by serve()
+        self._settings: ServerSettings  # set by serve()
         self._close_task: asyncio.Task[None] | None = None
         self._close_waiter: asyncio.Future[None] | None = None
 
@@ -417,7 +417,7 @@ def serve(
     Raises:
         TypeError, ValueError: If an argument isn't acceptable.
     """
-    settings = ServerSettings(handler, locals(), ServerConnection)
+    settings = ServerSettings(handler, locals())
     checks.check_write_limit(write_limit)
     settings.connection_options["write_limit"] = write_limit
     transport: dict[str, Any] = checks.check_names(
@@ -437,7 +437,8 @@ def serve(
         loop = asyncio.get_running_loop()
 
         def new() -> ServerConnection:
-            return settings.new_connection(server)
+            create = settings.create_connection or ServerConnection
+            return create(settings.new_protocol(), server, **settings.connection_options)
 
         def factory() -> asyncio.BufferedProtocol:
             return new() if transport.get("ssl") is None else StandIn(new)

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import inspect
 import warnings
-import weakref
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from email.utils import formatdate
 from time import monotonic
@@ -50,20 +49,22 @@ Handler: TypeAlias = (
 
 
 class _Engine(ServerProtocol):
-    """Asks the connection where this interface has a method of it."""
+    """Answers a request as a failure of ``process_request`` says, if there was one."""
 
-    connection: Callable[[], WebSocketServerProtocol | None]
+    failure: InvalidHandshake | None = None
 
     def process_request(self, request: Request) -> tuple[str, str | None, str | None]:
-        connection = self.connection()
-        if connection is not None and connection._failure is not None:
-            raise connection._failure
+        if self.failure is not None:
+            raise self.failure
         return super().process_request(request)
 
-    def process_subprotocol(self, headers: Headers) -> Subprotocol | None:
-        connection = self.connection()
-        assert connection is not None
-        return connection.process_subprotocol(headers, connection.available_subprotocols)
+
+def _select(connection: WebSocketServerProtocol, offered: object) -> Subprotocol | None:
+    """Ask the connection, whose interface has a method of it."""
+    assert connection.request is not None
+    return connection.process_subprotocol(
+        connection.request.headers, connection.available_subprotocols
+    )
 
 
 class WebSocketServerProtocol(WebSocketCommonProtocol, AcceptedConnection):
@@ -87,7 +88,6 @@ class WebSocketServerProtocol(WebSocketCommonProtocol, AcceptedConnection):
 
     is_client = False
     side = Side.SERVER
-    _failure: InvalidHandshake | None = None
     handler_task: asyncio.Task[None] | None = None
 
     def __init__(
@@ -123,14 +123,13 @@ class WebSocketServerProtocol(WebSocketCommonProtocol, AcceptedConnection):
         self._select_subprotocol = select_subprotocol
 
     def _new_engine(self, max_size: int | None, logger: LoggerLike | None) -> ServerProtocol:
-        engine = _Engine(
+        return _Engine(
             origins=self.origins,
             extensions=self.available_extensions,
+            select_subprotocol=_select,
             max_size=max_size,
             logger=logger,
         )
-        engine.connection = weakref.ref(self)
-        return engine
 
     @property
     def origin(self) -> Origin | None:
@@ -229,7 +228,7 @@ class WebSocketServerProtocol(WebSocketCommonProtocol, AcceptedConnection):
         except AbortHandshake as exc:
             result = exc.status, exc.headers, exc.body
         except InvalidHandshake as exc:
-            self._failure = exc  # the engine has the answer
+            cast(_Engine, self.protocol).failure = exc  # it has the answer
             return None
         return None if result is None else self._response(*result)
 
@@ -292,7 +291,7 @@ def _no_handler(connection: Any) -> Any:
 
 
 # How all these connections are answered: each decides by itself.
-_settings: ServerSettings[Any] = ServerSettings(
+_settings = ServerSettings(
     _no_handler,
     defaults(SERVER_OPTIONS)
     | {
@@ -301,7 +300,6 @@ _settings: ServerSettings[Any] = ServerSettings(
         "server_header": None,
         "compression": None,
     },
-    WebSocketServerProtocol,
 )
 
 

@@ -101,7 +101,7 @@ class ServerConnection(ServerSide, Connection):
         )
         self.server = server
 
-    def _handshake(self, settings: ServerSettings[ServerConnection], deadline: Deadline) -> None:
+    def _handshake(self, settings: ServerSettings, deadline: Deadline) -> None:
         """Receive the request and answer it; the engine does the latter if it isn't a sound one."""
         driver, protocol = self._driver, self.protocol
         driver.call(self._set_timeouts, monotonic(), deadline.time_left())
@@ -264,7 +264,7 @@ class Server(BaseServer[ServerConnection]):
 
     def _handle(
         self,
-        settings: ServerSettings[ServerConnection],
+        settings: ServerSettings,
         handler: Handler,
         ssl: ssl_module.SSLContext | None,
         sock: socket.socket,
@@ -295,7 +295,7 @@ class Server(BaseServer[ServerConnection]):
 
     def _open(
         self,
-        settings: ServerSettings[ServerConnection],
+        settings: ServerSettings,
         ssl: ssl_module.SSLContext | None,
         sock: socket.socket,
         deadline: Deadline,
@@ -313,7 +313,10 @@ class Server(BaseServer[ServerConnection]):
                 finally:
                     with self._lock:
                         self._opening.discard(sock)
-            connection = settings.new_connection(self, channel.secured())
+            create = settings.create_connection or ServerConnection
+            connection: ServerConnection = create(
+                channel.secured(), settings.new_protocol(), self, **settings.connection_options
+            )
         except Exception as exc:
             level = logging.DEBUG if isinstance(exc, OSError) else logging.ERROR
             self.logger.log(level, "opening handshake failed", exc_info=True)
@@ -483,7 +486,7 @@ def serve(
         TypeError, ValueError: If an argument isn't acceptable.
         OSError: If it can't listen there.
     """
-    settings = ServerSettings(handler, locals(), ServerConnection, awaitables=False)
+    settings = ServerSettings(handler, locals(), awaitables=False)
     transport: dict[str, Any] = checks.check_names(
         "serve", kwargs, _TransportOptions.__annotations__
     )

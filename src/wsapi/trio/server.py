@@ -129,9 +129,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
     ) -> None:
         super().__init__(handler, logger)
         self.listeners = list(listeners)
-        self._settings: ServerSettings[ServerConnection] = ServerSettings(
-            handler, defaults(SERVER_OPTIONS), ServerConnection
-        )
+        self._settings = ServerSettings(handler, defaults(SERVER_OPTIONS))
         self._ssl: ssl_module.SSLContext | None = None
         self._nursery: trio.Nursery | None = None  # of connections, and what serves them
         self._accepting = trio.CancelScope()
@@ -187,6 +185,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         settings, nursery = self._settings, self._nursery
+        assert nursery is not None
         open_timeout = settings.open_timeout
         if self._ssl is not None:
             deadline = trio.current_time() + (inf if open_timeout is None else open_timeout)
@@ -207,7 +206,10 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
             if open_timeout is not None:
                 open_timeout = max(0.0, deadline - trio.current_time())
 
-        connection = settings.new_connection(self, nursery, stream)
+        create = settings.create_connection or ServerConnection
+        connection: ServerConnection = create(
+            nursery, stream, settings.new_protocol(), self, **settings.connection_options
+        )
         self._connections.add(connection)
         await self._handle(connection, open_timeout)
 
@@ -372,7 +374,7 @@ async def serve(
         TypeError, ValueError: If an argument isn't acceptable.
         OSError: If it isn't possible to listen there.
     """
-    settings = ServerSettings(handler, locals(), ServerConnection)
+    settings = ServerSettings(handler, locals())
     check_listening(host, port, {"ssl": ssl})
     if listeners is None:
         if port is None:
