@@ -24,6 +24,7 @@ from wsproto_fast.typing import LoggerLike, StatusLike
 
 from . import checks
 from .connection import BaseConnection, forget_frames
+from .statistics import Statistics
 
 __all__ = [
     "BaseServer",
@@ -124,6 +125,7 @@ class ServerSide(BaseConnection):
     username: str  # set by basic_auth()
     handler: Callable[..., Any]  # these two are set by route()
     handler_kwargs: Mapping[str, Any]
+    _refusal: str | None = None  # why it was refused, if for what it costs
 
     def respond(self, status: StatusLike, text: str) -> Response:
         """Return a plain text response, for ``process_request`` and ``process_response``.
@@ -260,6 +262,7 @@ class BaseServer(Generic[ConnectionT]):
         self.handler = handler
         self.logger: LoggerLike = default_logger("server") if logger is None else logger
         self._connections: set[ConnectionT] = set()
+        self._statistics = Statistics(self._connections)
         self._closing = False  # what isn't answered yet is refused
 
     @property

@@ -121,7 +121,7 @@ class ServerConnection(AcceptedConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         server = self.server
-        server._connections.add(self)
+        server._statistics.accepted(self)
         self._set_timeouts(monotonic(), server._settings.open_timeout)
         self._driver.update()
         if server._closing:
@@ -129,7 +129,7 @@ class ServerConnection(AcceptedConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self.server._connections.discard(self)
+        self.server._statistics.ended(self)
 
     def _start(self) -> None:
         self.server._start_handler(self)

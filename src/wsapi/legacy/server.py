@@ -317,12 +317,12 @@ class WebSocketServer(Server):
     def register(self, protocol: WebSocketServerProtocol) -> None:
         """Count a connection among those of this server."""
         self.websockets.add(protocol)
-        self._connections.add(cast(Any, protocol))
+        self._statistics.accepted(cast(Any, protocol))
 
     def unregister(self, protocol: WebSocketServerProtocol) -> None:
         """Count it no more."""
         self.websockets.discard(protocol)
-        self._connections.discard(cast(Any, protocol))
+        self._statistics.ended(cast(Any, protocol))
 
 
 class Serve:

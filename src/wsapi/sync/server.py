@@ -291,7 +291,7 @@ class Server(BaseServer[ServerConnection]):
                 if not entered:
                     connection.close(FAILURE)
             finally:
-                self._connections.discard(connection)
+                self._statistics.ended(connection)
 
     def _open(
         self,
@@ -320,10 +320,11 @@ class Server(BaseServer[ServerConnection]):
         except Exception as exc:
             level = logging.DEBUG if isinstance(exc, OSError) else logging.ERROR
             self.logger.log(level, "opening handshake failed", exc_info=True)
+            self._statistics.refused("tls" if isinstance(exc, OSError) else "error")
             sock.close()
             return None
         with self._lock:
-            self._connections.add(connection)
+            self._statistics.accepted(connection)
         if self._closing:
             connection._refuse()
         return connection

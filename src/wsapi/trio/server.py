@@ -107,7 +107,7 @@ class ServerConnection(ServerSide, Connection):
 
     def _lose(self) -> None:
         super()._lose()
-        self.server._connections.discard(self)
+        self.server._statistics.ended(self)
 
 
 class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
@@ -197,11 +197,13 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
                     stream = await start_tls(stream, self._ssl, server_side=True)
                 except OSError:
                     self.logger.debug("TLS handshake failed", exc_info=True)
+                    self._statistics.refused("tls")
                     return
                 finally:
                     self._tls_handshakes.discard(handshake)
             if handshake.cancelled_caught:
                 self.logger.debug("TLS handshake given up")
+                self._statistics.refused("tls")
                 return
             if open_timeout is not None:
                 open_timeout = max(0.0, deadline - trio.current_time())
@@ -210,7 +212,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
         connection: ServerConnection = create(
             nursery, stream, settings.new_protocol(), self, **settings.connection_options
         )
-        self._connections.add(connection)
+        self._statistics.accepted(connection)
         await self._handle(connection, open_timeout)
 
     async def _handle(self, connection: ServerConnection, open_timeout: float | None) -> None:
