@@ -171,6 +171,10 @@ class _LogSize:
     def __get__(self, frame, owner):
         return frames.MAX_LOG_SIZE
 
+    def __set__(self, frame, value):
+        # That there is this method makes it an attribute, for tools that look.
+        raise AttributeError("MAX_LOG_SIZE is a setting of the environment")
+
 
 cdef class Frame:
     """Frame(opcode, data, fin=True, rsv1=False, rsv2=False, rsv3=False)

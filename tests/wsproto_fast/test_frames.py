@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import inspect
 import os
 import pickle
 import pprint
@@ -9,7 +10,7 @@ import sys
 
 import pytest
 
-from wsproto_fast import Close, Frame, Opcode, Protocol, Side, apply_mask
+from wsproto_fast import Close, Frame, Opcode, Protocol, Side, apply_mask, frames
 
 from .helpers import (
     BINARY,
@@ -238,6 +239,14 @@ class TestFrame:
                 assert (opcode, data, fin) == (Opcode.PONG, b"x", False)
             case _:
                 raise AssertionError("no match")
+
+    def test_log_size_is_an_attribute(self) -> None:
+        """Also for tools that look at the class, although it follows a setting."""
+        found = {item.name: item.kind for item in inspect.classify_class_attrs(Frame)}
+        assert found["MAX_LOG_SIZE"] == found["DEFAULT_IS_TEXT"] == "data"
+        assert Frame.MAX_LOG_SIZE == Frame(Opcode.PING, b"").MAX_LOG_SIZE == frames.MAX_LOG_SIZE
+        with pytest.raises(AttributeError, match="setting of the environment"):
+            Frame(Opcode.PING, b"").MAX_LOG_SIZE = 9  # type: ignore[misc] # that is it
 
     def test_events_carry_opcodes_not_numbers(self) -> None:
         protocol = Protocol(Side.CLIENT)
