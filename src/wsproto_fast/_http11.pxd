@@ -28,7 +28,6 @@ cdef enum:
     THIRD
     VALUE
     CR
-    EMPTY_CR        # the CR of the empty line after the headers
 
 cdef str shared_string(const unsigned char* data, Py_ssize_t size)
 cdef str quote(const unsigned char* line, Py_ssize_t size)
@@ -57,6 +56,9 @@ cdef class HeadParser:
     cdef int finish(self) except -1
     cdef bint started(self) noexcept
     cdef Py_ssize_t _scan(self, const unsigned char* line, Py_ssize_t size) except -1
+    cdef Py_ssize_t _scan_rest(
+        self, const unsigned char* line, Py_ssize_t size, Py_ssize_t i, int phase
+    ) except -1
     cdef int _store(self, const unsigned char* data, Py_ssize_t size) except -1
     cdef int _process(self, const unsigned char* line, Py_ssize_t size) except -1
     cdef Py_ssize_t _feed_body(self, const unsigned char* data, Py_ssize_t size) except -1

@@ -303,13 +303,19 @@ cdef class HeadParser:
                     phase = VALUE
                 elif line[i] == c"\r" and i == 0:
                     i += 1
-                    phase = EMPTY_CR
+                    phase = CR
                 elif i == 0 and self._may_continue() and (line[0] == c" " or line[0] == c"\t"):
                     self._first_mark = 0
                     i += 1
                     phase = VALUE
                 else:
                     self._invalid(line, size)
+        return self._scan_rest(line, size, i, phase)
+
+    cdef Py_ssize_t _scan_rest(
+        self, const unsigned char* line, Py_ssize_t size, Py_ssize_t i, int phase
+    ) except -1:
+        """Do what ``_scan`` does from `i` on, where any kind of line may have a value, and ends."""
         if phase == VALUE:
             while i < size and ws_is(line[i], WS_FIELD):
                 i += 1
@@ -318,7 +324,7 @@ cdef class HeadParser:
                     self._invalid(line, size)
                 i += 1
                 phase = CR
-        if (phase == CR or phase == EMPTY_CR) and i < size:
+        if phase == CR and i < size:
             if line[i] != c"\n":
                 self._invalid(line, size)
             i += 1
@@ -426,9 +432,10 @@ cdef class HeadParser:
         name = self._start_line_name() if self._part == START_LINE else "header line"
         raise ValueError(f"invalid HTTP {name}: {quote(line, size)}")
 
-    # What differs between the two kinds of messages.
+    # What differs between the two kinds of messages: both parsers override these.
 
     cdef str _start_line_name(self):
+        """Return what errors call the start line."""
         raise NotImplementedError
 
     cdef object _start_line_too_long(self, str message):
@@ -446,6 +453,8 @@ cdef class HeadParser:
     cdef int _head_complete(self) except -1:
         """Handle the end of the headers."""
         raise NotImplementedError
+
+    # What only responses have, a body: ResponseParser overrides these.
 
     cdef Py_ssize_t _feed_body(self, const unsigned char* data, Py_ssize_t size) except -1:
         """Parse bytes of a part that isn't made of lines; return how many."""
@@ -498,20 +507,7 @@ cdef class RequestParser(HeadParser):
                     self._invalid(line, size)
                 i += 1
                 phase = CR
-        if phase == CR and i < size:
-            if line[i] != c"\n":
-                self._invalid(line, size)
-            i += 1
-            if i > MAX_LINE_LENGTH:
-                self._line_too_long()
-            self._scanned = 0
-            self._phase = FIRST
-            return i
-        if size > MAX_LINE_LENGTH:
-            self._line_too_long()
-        self._scanned = i
-        self._phase = phase
-        return 0
+        return self._scan_rest(line, size, i, phase)
 
     cdef int _process_other(self, const unsigned char* line, Py_ssize_t size) except -1:
         cdef const unsigned char* version = line + self._second_mark + 1

@@ -12,13 +12,11 @@ from ._http11 cimport (
     CHUNK_DATA,
     CHUNK_END,
     CHUNK_SIZE,
-    CR,
     FIRST,
     HEADERS,
     START_LINE,
     TRAILERS,
     VALUE,
-    WS_FIELD,
     WS_HEXDIGIT,
     HeadParser,
     quote,
@@ -33,14 +31,12 @@ from .environment import follow
 from .http11 import Response, body_framing
 
 
-cdef Py_ssize_t MAX_LINE_LENGTH
 cdef Py_ssize_t MAX_BODY_SIZE
 cdef Py_ssize_t MAX_INTERIM_RESPONSES
 
 
 def _read_settings():
-    global MAX_LINE_LENGTH, MAX_BODY_SIZE, MAX_INTERIM_RESPONSES
-    MAX_LINE_LENGTH = http11.MAX_LINE_LENGTH
+    global MAX_BODY_SIZE, MAX_INTERIM_RESPONSES
     MAX_BODY_SIZE = http11.MAX_BODY_SIZE
     MAX_INTERIM_RESPONSES = http11.MAX_INTERIM_RESPONSES
 
@@ -105,28 +101,7 @@ cdef class ResponseParser(HeadParser):
                 i += 1
             if i == 13:
                 phase = VALUE
-        if phase == VALUE:
-            while i < size and ws_is(line[i], WS_FIELD):
-                i += 1
-            if i < size:
-                if line[i] != c"\r":
-                    self._invalid(line, size)
-                i += 1
-                phase = CR
-        if phase == CR and i < size:
-            if line[i] != c"\n":
-                self._invalid(line, size)
-            i += 1
-            if i > MAX_LINE_LENGTH:
-                self._line_too_long()
-            self._scanned = 0
-            self._phase = FIRST
-            return i
-        if size > MAX_LINE_LENGTH:
-            self._line_too_long()
-        self._scanned = i
-        self._phase = phase
-        return 0
+        return self._scan_rest(line, size, i, phase)
 
     cdef int _process_other(self, const unsigned char* line, Py_ssize_t size) except -1:
         if self._part == CHUNK_SIZE:
@@ -223,28 +198,7 @@ cdef class ResponseParser(HeadParser):
                     self._invalid(line, size)
                 self._first_mark = i
                 phase = VALUE
-        if phase == VALUE:
-            while i < size and ws_is(line[i], WS_FIELD):
-                i += 1
-            if i < size:
-                if line[i] != c"\r":
-                    self._invalid(line, size)
-                i += 1
-                phase = CR
-        if phase == CR and i < size:
-            if line[i] != c"\n":
-                self._invalid(line, size)
-            i += 1
-            if i > MAX_LINE_LENGTH:
-                self._line_too_long()
-            self._scanned = 0
-            self._phase = FIRST
-            return i
-        if size > MAX_LINE_LENGTH:
-            self._line_too_long()
-        self._scanned = i
-        self._phase = phase
-        return 0
+        return self._scan_rest(line, size, i, phase)
 
     cdef int _process_chunk_size(self, const unsigned char* line, Py_ssize_t size) except -1:
         cdef Py_ssize_t i
