@@ -130,9 +130,11 @@ cdef class HandshakeProtocol(Protocol):
         return 0
 
     cdef int _received_message(self) except -1:
+        """Handle the request or response, which is whole; ClientProtocol and ServerProtocol override it."""
         raise NotImplementedError
 
     cdef int _received_garbage(self, exc) except -1:
+        """Handle what the parser raised; ClientProtocol and ServerProtocol override it."""
         raise NotImplementedError
 
     def _require_connecting(self):

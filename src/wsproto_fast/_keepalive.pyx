@@ -177,4 +177,5 @@ cdef class Keepalive(Receiver):
         self._pong_deadline = min(self._last_received + self._ping_timeout, self._answer_deadline)
 
     cdef int _fail(self, int code, str reason) except -1:
+        """Fail the connection; Protocol overrides it."""
         raise NotImplementedError

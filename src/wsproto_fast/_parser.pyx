@@ -523,25 +523,33 @@ cdef class Parser(Sender):
         raise NotImplementedError("the opening handshake belongs to ClientProtocol and ServerProtocol")
 
     cdef int _set_early_data_refused(self) except -1:
+        """Fail the handshake because of what comes too early; Protocol overrides it."""
         raise NotImplementedError
 
     cdef int _whole_frame(self, const unsigned char* data, Py_ssize_t size) except -1:
-        raise NotImplementedError("frames are the Receiver's business")
+        """Process a frame whose payload lies at ``data``, still masked; Receiver overrides it."""
+        raise NotImplementedError
 
     cdef bint _is_full(self) noexcept:
+        """Tell whether what comes next must wait if it may be compressed; Receiver overrides it."""
         return False
 
     cdef bint _has_room(self) noexcept:
+        """Tell whether what waits needn't wait any longer; Receiver overrides it."""
         return True
 
     cdef int _keep(self, const unsigned char* data, Py_ssize_t size) except -1:
+        """Keep received bytes, compressed as they are; Receiver overrides it."""
         raise NotImplementedError
 
     cdef int _data_payload(self, bytes payload, bint checked) except -1:
+        """Process the unmasked payload of a data frame; Receiver overrides it."""
         raise NotImplementedError
 
     cdef int _control_payload(self, bytes payload) except -1:
+        """Process the unmasked payload of a control frame; Protocol overrides it."""
         raise NotImplementedError
 
     cdef int _fail_receiving(self, int code, str reason, exc) except -1:
+        """Fail the connection because of what was received; Protocol overrides it."""
         raise NotImplementedError

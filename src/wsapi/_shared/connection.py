@@ -264,7 +264,7 @@ class BaseConnection:
         return monotonic()
 
     def _change(self, function: Callable[[], None]) -> None:
-        """Call what uses the engine, and do what follows from it."""
+        """Call what uses the engine, and do what follows from it; threads and tasks override it."""
         raise NotImplementedError
 
     def _set_timeouts(self, now: float, open_timeout: float | None = None) -> None:

@@ -64,7 +64,7 @@ class AcceptedConnection(ServerSide, Connection):
             self._start()
 
     def _start(self) -> None:
-        """Have the request answered."""
+        """Have the request answered; each kind of server overrides it."""
         raise NotImplementedError
 
     def _respond(self, response: Response) -> bool:

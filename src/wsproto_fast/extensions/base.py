@@ -15,7 +15,7 @@ from ..typing import ExtensionName, ExtensionParameter
 __all__ = ["ClientExtensionFactory", "Extension", "ServerExtensionFactory"]
 
 
-# No method is declared abstract: programs may leave out what is never called.
+# No method is declared abstract: programs override what is called, and may leave out the rest.
 
 
 class ClientExtensionFactory(metaclass=ABCMeta):

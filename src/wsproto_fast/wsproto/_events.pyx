@@ -34,6 +34,7 @@ cdef class _Record(Event):
     """Base of compiled events: they behave like frozen dataclasses."""
 
     cdef tuple _values(self):
+        """Return the values of the fields; each event overrides it."""
         raise NotImplementedError
 
     def __eq__(self, other):
