@@ -21,7 +21,7 @@ def report(**event: object) -> None:
     print(json.dumps(event), flush=True)
 
 
-class Report(logging.StreamHandler):  # type: ignore[type-arg]
+class Report(logging.StreamHandler):  # type: ignore[type-arg] # it takes none at run time
     """Reports errors, and prints them with their tracebacks on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -154,7 +154,7 @@ class Headers(MutableMapping[str, str]):
             return NotImplemented
         return self._by_name() == other._by_name()
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment] # object has one, what changes hasn't
 
     def clear(self) -> None:
         """Remove all headers."""

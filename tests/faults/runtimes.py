@@ -109,7 +109,7 @@ class AsyncioRuntime(Runtime):
         with asyncio.Runner(loop_factory=self.factory) as runner:
             self.loop: Any = runner.get_loop()
             if self.eager:
-                self.loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+                self.loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore] # since Python 3.12
             runner.run(self._main())
 
     async def _main(self) -> None:
@@ -305,7 +305,7 @@ class UvicornServers(Servers):
                 self.close_timeout = close_timeout
 
         running = Running(
-            self.handler,  # type: ignore[arg-type]
+            self.handler,  # type: ignore[arg-type] # an application, by its use
             Quick,
             interface="asgi3",
             ws_ping_interval=options["ping_interval"],
@@ -319,7 +319,7 @@ class UvicornServers(Servers):
             load()
             running.config.ssl = context
 
-        running.config.load = load_with_tls  # type: ignore[method-assign]
+        running.config.load = load_with_tls  # type: ignore[method-assign] # uvicorn has no option for it
         async with running:
             yield running
 

@@ -109,7 +109,7 @@ class TestClients:
         async def talk() -> None:
             async with connect(
                 server.uri("/echo?websockets"), subprotocols=["other", "echo"]
-            ) as ws:  # type: ignore[list-item]
+            ) as ws:  # type: ignore[list-item] # str for Subprotocol
                 # Sanic has no subprotocols here, and never extensions.
                 assert ws.subprotocol == ("echo" if server.framework.asgi else None)
                 assert ws.response is not None

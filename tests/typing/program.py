@@ -146,12 +146,12 @@ def engine(data: bytearray, now: float) -> None:
 async def options() -> None:
     """Options are known at the place of the call, those of sockets, too."""
     await connect("ws://127.0.0.1/", ping_interval=None, happy_eyeballs_delay=0.1)
-    await connect("ws://127.0.0.1/", ping_intervall=1)  # type: ignore[call-arg]
-    await connect("ws://127.0.0.1/", max_queue="16")  # type: ignore[arg-type]
+    await connect("ws://127.0.0.1/", ping_intervall=1)  # type: ignore[call-arg] # mypy must see it
+    await connect("ws://127.0.0.1/", max_queue="16")  # type: ignore[arg-type] # mypy must see it
     await unix_connect("/run/socket", additional_headers=[("X", "y")], max_size=(None, 2**16))
-    await unix_connect("/run/socket", port="1")  # type: ignore[arg-type]
+    await unix_connect("/run/socket", port="1")  # type: ignore[arg-type] # mypy must see it
     await serve(handler, port=0, reuse_port=True, origins=[Origin("http://a"), None])
-    await serve(handler, server_header=1)  # type: ignore[arg-type]
+    await serve(handler, server_header=1)  # type: ignore[arg-type] # mypy must see it
     await unix_serve(handler, "/run/socket", process_request=check_later, write_limit=(1, None))
     signature = ServerConnection(
         wsproto_fast.ServerProtocol(),
@@ -172,7 +172,7 @@ def threads() -> None:
         assert_type(ws, wsapi.sync.client.ClientConnection)
         assert_type(ws.recv(timeout=1), str | bytes)
         assert_type(ws.recv(None, True), str)
-    wsapi.sync.client.connect("ws://127.0.0.1/", write_limit=1)  # type: ignore[call-overload]
+    wsapi.sync.client.connect("ws://127.0.0.1/", write_limit=1)  # type: ignore[call-overload] # mypy must see it
     with wsapi.sync.server.serve(handler, "127.0.0.1", 0, ssl=None) as running:
         running.serve_forever()
 
@@ -189,5 +189,5 @@ async def tasks() -> None:
         async for fragment in ws.recv_streaming(True):
             assert_type(fragment, str)
         await ws.aclose()
-    wsapi.trio.client.connect("ws://127.0.0.1/", sock=None)  # type: ignore[call-arg]
+    wsapi.trio.client.connect("ws://127.0.0.1/", sock=None)  # type: ignore[call-arg] # mypy must see it
     await wsapi.trio.server.serve(handler, 0, host="127.0.0.1", process_request=None)

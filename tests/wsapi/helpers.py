@@ -9,11 +9,12 @@ import gc
 import hashlib
 import logging
 import os
+import socket
 import ssl
 import struct
 import types
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import Any, Protocol
 
 from wsapi.asyncio.client import ClientConnection, connect
 from wsapi.asyncio.server import Server, ServerConnection, serve
@@ -123,11 +124,18 @@ async def until_closed(ws: ServerConnection) -> None:
     await ws.wait_closed()
 
 
-def port_of(server: Server | asyncio.Server) -> int:
+class Listening(Protocol):
+    """Any kind of server."""
+
+    @property
+    def sockets(self) -> Sequence[socket.socket]: ...
+
+
+def port_of(server: Listening) -> int:
     return server.sockets[0].getsockname()[1]
 
 
-def uri_of(server: Server | asyncio.Server, path: str = "/") -> str:
+def uri_of(server: Listening, path: str = "/") -> str:
     return f"ws://127.0.0.1:{port_of(server)}{path}"
 
 
@@ -260,7 +268,7 @@ class RawPeer:
 
 
 @contextlib.asynccontextmanager
-async def raw_client(server: Server, handshake: bytes | None = None) -> AsyncIterator[RawPeer]:
+async def raw_client(server: Listening, handshake: bytes | None = None) -> AsyncIterator[RawPeer]:
     """Connect to a server; after the opening handshake, unless ``handshake`` is ``b""``."""
     peer = RawPeer(*await asyncio.open_connection("127.0.0.1", port_of(server)), masked=True)
     try:

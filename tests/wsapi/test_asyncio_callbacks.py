@@ -85,7 +85,7 @@ async def test_answers_to_one_read_leave_in_one_write() -> None:
 
     async def handler(ws: ServerConnection) -> None:
         # Not ws.transport: where the application has that, nothing waits.
-        ws._driver.connection_made(Transport(ws._transport))  # type: ignore[arg-type]
+        ws._driver.connection_made(Transport(ws._transport))  # type: ignore[arg-type] # it acts for one
         await echo(ws)
 
     async with serving(handler) as server, raw_client(server) as peer:
@@ -247,7 +247,7 @@ async def test_send_nowait_and_drain() -> None:
 async def test_send_nowait_refuses() -> None:
     async with pair() as (client, server):
         with pytest.raises(TypeError, match="must be str or bytes-like"):
-            client.send_nowait(1)  # type: ignore[arg-type]
+            client.send_nowait(1)  # type: ignore[arg-type] # wrong on purpose
         with pytest.raises(UnicodeDecodeError):
             client.send_nowait(b"\xff", text=True)
         client.send_nowait("good")

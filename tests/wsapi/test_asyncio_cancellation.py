@@ -365,7 +365,7 @@ class TestWakeUp:
                 await asyncio.wait([task])
 
 
-PythonTask: Any = asyncio.tasks._PyTask  # type: ignore[attr-defined]
+PythonTask: Any = asyncio.tasks._PyTask  # type: ignore[attr-defined] # typeshed hasn't it
 
 
 async def consume(ws: Connection) -> None:

@@ -24,7 +24,7 @@ def eagerly(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]
 
     def loop() -> asyncio.AbstractEventLoop:
         made = asyncio.new_event_loop()
-        made.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+        made.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore] # since Python 3.12
         return made
 
     def run_it() -> None:

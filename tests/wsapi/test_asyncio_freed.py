@@ -222,7 +222,7 @@ def return_nonsense(ws: ServerConnection, _request: Request) -> Any:
 
 def return_what_cannot_be_sent(ws: ServerConnection, _request: Request) -> Response:
     response = ws.respond(403, "no")
-    response.body = "no bytes"  # type: ignore[assignment]
+    response.body = "no bytes"  # type: ignore[assignment] # wrong on purpose
     return response
 
 

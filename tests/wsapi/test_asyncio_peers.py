@@ -189,7 +189,7 @@ class TestPicows:
         text, binary = picows.WSMsgType.TEXT, picows.WSMsgType.BINARY
         received: asyncio.Queue[Any] = asyncio.Queue()
 
-        class Listener(picows.WSListener):  # type: ignore[misc]
+        class Listener(picows.WSListener):  # type: ignore[misc] # it has no types
             def on_ws_frame(self, transport: Any, frame: Any) -> None:
                 if frame.msg_type == text:
                     received.put_nowait(frame.get_payload_as_utf8_text())
@@ -227,7 +227,7 @@ class TestPicows:
     async def test_our_client(self) -> None:
         picows = pytest.importorskip("picows")
 
-        class Listener(picows.WSListener):  # type: ignore[misc]
+        class Listener(picows.WSListener):  # type: ignore[misc] # it has no types
             def on_ws_frame(self, transport: Any, frame: Any) -> None:
                 payload = frame.get_payload_as_bytes()
                 if frame.msg_type == picows.WSMsgType.PING:

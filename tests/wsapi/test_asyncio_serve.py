@@ -112,7 +112,7 @@ async def test_ports_by_digits() -> None:
             await ws.send("x")
             assert await ws.recv() == "x"
     with pytest.raises(RuntimeError, match="server is closed"):
-        server.server  # noqa: B018
+        server.server  # noqa: B018 # it raises
 
 
 @pytest.mark.parametrize("where", [{"host": "localhost"}, {"port": 0}])
@@ -190,7 +190,7 @@ async def test_select_subprotocol_returns_something_wrong(wrong: Any) -> None:
     "response",
     [
         Response(200, "☃", Headers()),
-        Response(200, "OK", Headers(), "text"),  # type: ignore[arg-type]
+        Response(200, "OK", Headers(), "text"),  # type: ignore[arg-type] # wrong on purpose
     ],
     ids=["reason phrase", "body"],
 )

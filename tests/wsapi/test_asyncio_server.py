@@ -59,7 +59,7 @@ class TestHandler:
     @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
     async def test_eager_tasks(self) -> None:
         loop = asyncio.get_running_loop()
-        factory = asyncio.eager_task_factory  # type: ignore[attr-defined]
+        factory = asyncio.eager_task_factory  # type: ignore[attr-defined] # since Python 3.12
         parameters = inspect.signature(factory).parameters
         if (
             type(loop).__module__.startswith("uvloop")

@@ -225,6 +225,10 @@ class Failing:
         return getattr(self._wrapped, name)
 
 
+def failing(transport: asyncio.Transport, error: Exception) -> Any:
+    return Failing(transport, error)
+
+
 class TestWritingFails:
     """RuntimeError after write_eof(), say, or whatever a transport raises."""
 
@@ -232,7 +236,7 @@ class TestWritingFails:
     async def test_raises_connection_closed(self, call: str) -> None:
         async with pair() as (client, server):
             error = RuntimeError("can't")
-            server._driver.connection_made(Failing(server.transport, error))  # type: ignore[arg-type]
+            server._driver.connection_made(failing(server.transport, error))
             with pytest.raises(ConnectionClosedError) as caught:
                 if call == "fragments":
                     await server.send(["a", "b"])
@@ -257,7 +261,7 @@ class TestWritingFails:
     async def test_close(self) -> None:
         async with pair() as (client, server):
             error = RuntimeError("can't")
-            server._driver.connection_made(Failing(server.transport, error))  # type: ignore[arg-type]
+            server._driver.connection_made(failing(server.transport, error))
             await server.close()
             assert server.state is State.CLOSED
             assert server.protocol.close_exc.__cause__ is error
@@ -267,7 +271,7 @@ class TestWritingFails:
     async def test_send_nowait(self) -> None:
         async with pair() as (_client, server):
             error = RuntimeError("can't")
-            server._driver.connection_made(Failing(server.transport, error))  # type: ignore[arg-type]
+            server._driver.connection_made(failing(server.transport, error))
             assert not server.send_nowait("x")
             with pytest.raises(ConnectionClosedError) as caught:
                 await server.drain()
@@ -276,7 +280,7 @@ class TestWritingFails:
     async def test_broadcast(self, caplog: pytest.LogCaptureFixture) -> None:
         async with pair() as (_client, server), pair() as (other_client, other_server):
             error = RuntimeError("can't")
-            server._driver.connection_made(Failing(server.transport, error))  # type: ignore[arg-type]
+            server._driver.connection_made(failing(server.transport, error))
             broadcast([server, other_server], "x")
             assert "skipped broadcast: failed to write message" in caplog.text
             broadcast([server, other_server], "y", raise_exceptions=True)
@@ -287,7 +291,7 @@ class TestWritingFails:
         # Errors in callbacks are logged as errors, which the runner of the tests looks for.
         async with pair(server={"ping_interval": 0.05}) as (_client, server):
             error = RuntimeError("can't")
-            server._driver.connection_made(Failing(server.transport, error))  # type: ignore[arg-type]
+            server._driver.connection_made(failing(server.transport, error))
             with pytest.raises(ConnectionClosedError) as caught:
                 await server.recv()
             assert caught.value.__cause__ is error
@@ -295,7 +299,7 @@ class TestWritingFails:
     async def test_in_an_answer(self) -> None:
         async with pair() as (client, server):
             error = RuntimeError("can't")
-            server._driver.connection_made(Failing(server.transport, error))  # type: ignore[arg-type]
+            server._driver.connection_made(failing(server.transport, error))
             await client.ping()
             with pytest.raises(ConnectionClosedError) as caught:
                 await server.recv()
@@ -305,7 +309,7 @@ class TestWritingFails:
         error = RuntimeError("can't")
 
         def fail(ws: ServerConnection, _request: Request) -> None:
-            ws._driver.connection_made(Failing(ws.transport, error))  # type: ignore[arg-type]
+            ws._driver.connection_made(failing(ws.transport, error))
 
         async with serving(until_closed, process_request=fail) as server:
             with pytest.raises((InvalidMessage, OSError)):

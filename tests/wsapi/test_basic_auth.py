@@ -39,8 +39,8 @@ def test_right_credentials(pair: tuple[str, str]) -> None:
     assert BasicAuth(credentials=pair)(*received(basic(*pair))) is None
     assert BasicAuth(credentials=iter(PAIRS))(*received(basic(*pair))) is None
     # As read from JSON.
-    assert BasicAuth(credentials=list(pair))(*received(basic(*pair))) is None  # type: ignore[arg-type]
-    assert BasicAuth(credentials=[list(pair)])(*received(basic(*pair))) is None  # type: ignore[list-item]
+    assert BasicAuth(credentials=list(pair))(*received(basic(*pair))) is None  # type: ignore[arg-type] # lists, not tuples
+    assert BasicAuth(credentials=[list(pair)])(*received(basic(*pair))) is None  # type: ignore[list-item] # lists, not tuples
 
 
 MISSING, UNSUPPORTED, INVALID = (

@@ -10,7 +10,7 @@ def test_turns_are_taken_in_order() -> None:
     assert gate.enter("a", lambda: came.append(0))
     assert gate.enter("b", lambda: came.append(9))
     for number in (1, 2):
-        assert not gate.enter("a", lambda number=number: came.append(number))  # type: ignore[misc]
+        assert not gate.enter("a", lambda number=number: came.append(number))  # type: ignore[misc] # mypy can't infer it
     assert came == []
     gate.leave("a")
     assert came == [1]

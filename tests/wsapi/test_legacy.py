@@ -313,7 +313,7 @@ async def test_server_that_is_given() -> None:
         with pytest.raises(InvalidState):
             await connection.ensure_open()
         with pytest.raises(AttributeError, match="no request before the opening handshake"):
-            connection.path  # noqa: B018
+            connection.path  # noqa: B018 # it raises
         headers = Headers(Host="localhost")
         handshake.build_request(headers)
         connection.data_received(b"GET /x HTTP/1.1\r\n" + headers.serialize())

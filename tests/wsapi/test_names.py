@@ -192,4 +192,4 @@ def test_unknown_names() -> None:
     for module in ("", "client", "frames", "asyncio.server"):
         home = importlib.import_module(f"wsapi.{module}".rstrip("."))
         with pytest.raises(AttributeError, match=f"^module '{home.__name__}' has no attribute"):
-            home.no_such_name  # noqa: B018
+            home.no_such_name  # noqa: B018 # it raises

@@ -119,7 +119,7 @@ def test_all_and_dir_are_complete() -> None:
 
 def test_unknown_names() -> None:
     with pytest.raises(AttributeError, match="module 'wsapi' has no attribute 'conect'"):
-        wsapi.conect  # type: ignore[attr-defined] # noqa: B018
+        wsapi.conect  # type: ignore[attr-defined] # noqa: B018 # it raises
     with pytest.raises(ImportError, match="conect"):
         exec("from wsapi import conect")
 
@@ -206,7 +206,7 @@ def test_type_checkers_and_the_interpreter_see_the_same() -> None:
         if alias.asname in (None, alias.name)
     }
     deprecated = {name: home for home, names in DEPRECATED[""].items() for name in names}
-    assert seen == wsapi._LAZY | deprecated  # type: ignore[attr-defined]
+    assert seen == wsapi._LAZY | deprecated  # type: ignore[attr-defined] # it isn't in the stub
 
 
 def test_mypy_sees_every_name(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_exception_in_an_iteration(uri: str, codes: Codes) -> None:
     connections = iter(reconnect(uri))
     next(connections)
     with pytest.raises(LookupError):
-        connections.throw(LookupError)  # type: ignore[attr-defined]
+        connections.throw(LookupError)  # type: ignore[attr-defined] # it is a generator
     assert codes.next() == 1011
 
 
@@ -158,7 +158,7 @@ def test_arguments_are_checked_before_anything_else() -> None:
     with pytest.raises(InvalidURI):
         reconnect("http://localhost/")
     with pytest.raises(TypeError, match="unexpected keyword arguments: \\['adress'\\]"):
-        reconnect("ws://localhost/", adress=("localhost", 80))  # type: ignore[call-arg]
+        reconnect("ws://localhost/", adress=("localhost", 80))  # type: ignore[call-arg] # wrong on purpose
     with pytest.raises(ValueError, match="ssl argument is incompatible with a ws:// URI"):
         reconnect("ws://localhost/", ssl=True)
 

@@ -102,7 +102,7 @@ def test_recv_timeout_must_be_a_number(both_ends: tuple[Connection, RawPeer]) ->
     with pytest.raises(ValueError, match="timeout must be a number"):
         connection.recv(timeout=float("nan"))
     with pytest.raises(TypeError):
-        connection.recv(timeout="soon")  # type: ignore[call-overload]
+        connection.recv(timeout="soon")  # type: ignore[call-overload] # wrong on purpose
     peer.write(TEXT, b"fine")
     assert connection.recv() == "fine"
 
@@ -274,7 +274,7 @@ def test_use_from_within_is_refused(both_ends: tuple[Connection, RawPeer]) -> No
                 except BaseException as exc:
                     errors.append(exc)
 
-    logger = connection.logger.logger  # type: ignore[union-attr]
+    logger = connection.logger.logger  # type: ignore[union-attr] # it is a LoggerAdapter
     handler = Handler()
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
@@ -304,7 +304,7 @@ def test_closing_from_within_comes_later(both_ends: tuple[Connection, RawPeer]) 
             except BaseException as exc:
                 errors.append(exc)
 
-    logger = connection.logger.logger  # type: ignore[union-attr]
+    logger = connection.logger.logger  # type: ignore[union-attr] # it is a LoggerAdapter
     handler = Handler()
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
@@ -699,7 +699,7 @@ def test_addresses_after_the_end() -> None:
 def test_closing_before_the_opening_handshake() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
-        connection = ServerConnection(ours, _connecting(), None)  # type: ignore[arg-type]
+        connection = ServerConnection(ours, _connecting(), None)  # type: ignore[arg-type] # without a server
         with pytest.raises(InvalidState):
             connection.send("hello")
         connection.close()

@@ -72,7 +72,7 @@ def exchange(ws: ClientConnection) -> None:
 
 def break_a_fragmented_message(ws: ClientConnection) -> None:
     with contextlib.suppress(TypeError):
-        ws.send(iter(["a", b"b"]))  # type: ignore[list-item]
+        ws.send(iter(["a", b"b"]))  # type: ignore[list-item] # wrong on purpose
     use_after_the_end(ws)
 
 

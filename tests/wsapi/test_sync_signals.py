@@ -157,7 +157,7 @@ def test_interrupted_recv_of_a_large_message(both_ends: BothEnds, interrupt: Int
             assert sending.wait(PATIENCE)
             sock.sendall(data[500_000:])
 
-    sock, peer.sock = peer.sock, Halting()  # type: ignore[assignment]
+    sock, peer.sock = peer.sock, Halting()  # type: ignore[assignment] # it acts for one
     writing = Spawned(peer.write, BINARY, message)
     with pytest.raises(KeyboardInterrupt):
         connection.recv()

@@ -180,7 +180,7 @@ def test_garbage_behind_a_message(contexts: Contexts) -> None:
     secure.write(frame(TEXT, b"first", masked=True))
     secure.write(frame(CLOSE, close_payload(4000), masked=True))
     ours, theirs = socket.socketpair()
-    connection = Connection(SecureSocket(ours, tls), Protocol(Side.SERVER))  # type: ignore[arg-type]
+    connection = Connection(SecureSocket(ours, tls), Protocol(Side.SERVER))  # type: ignore[arg-type] # it acts for one
     with theirs:
         theirs.sendall(outgoing.read() + b"garbage" * 10)
         assert connection.recv() == "first"

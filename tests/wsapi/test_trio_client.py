@@ -60,11 +60,11 @@ class TestContext:
         async with serving() as (server, uri):
             context = connect(uri)
             with pytest.raises(AttributeError, match="before the context is entered"):
-                context.connection  # noqa: B018
+                context.connection  # noqa: B018 # it raises
             async with context as connection:
                 assert context.connection is connection
             with pytest.raises(AttributeError):
-                context.connection  # noqa: B018
+                context.connection  # noqa: B018 # it raises
             assert server.closing is False
         assert server.closing is True
 
@@ -168,7 +168,7 @@ class TestContext:
                         raise AssertionError
                 assert isinstance(caught.value, OSError)
                 assert type(caught.value).__name__ == "SSLCertVerificationError"
-                assert getattr(caught.value, "verify_code") > 0  # noqa: B009
+                assert getattr(caught.value, "verify_code") > 0  # noqa: B009 # no type has it
         async with serving() as (_server, uri):
             for other in (OSError, trio.BrokenResourceError):
                 with pytest.raises(other):

@@ -189,7 +189,7 @@ class TestAclose:
             server = await nursery.start(functools.partial(serve, echo, listeners=[listener]))
             stream = await listener.connect()
             async with connect("ws://localhost/", stream=stream, ping_interval=None) as connection:
-                connection._transport.receive = trio.sleep_forever  # type: ignore[assignment]
+                connection._transport.receive = trio.sleep_forever  # type: ignore[assignment] # it never returns
                 start = trio.current_time()
                 await server.aclose()
                 assert 10 <= trio.current_time() - start < 11
@@ -298,7 +298,7 @@ class TestListeners:
     @trio_test
     async def test_unknown_options(self) -> None:
         with pytest.raises(TypeError, match="unexpected keyword argument"):
-            await serve(echo, 0, reuse_port=True)  # type: ignore[call-arg]
+            await serve(echo, 0, reuse_port=True)  # type: ignore[call-arg] # wrong on purpose
 
     @trio_test
     async def test_address_in_use(self) -> None:

@@ -223,7 +223,7 @@ class TestAccept:
             events.append(await receive())
 
         async with serving_app(app) as running:
-            async with raw_client(running, b"") as peer:  # type: ignore[arg-type]
+            async with raw_client(running, b"") as peer:
                 peer.writer.write(request())
                 await until(lambda: running.state.tasks)
                 peer.write(TEXT, b"one")
@@ -245,7 +245,7 @@ class TestAccept:
 
         app, seen = recording(app)
         async with serving_app(app) as running:
-            async with raw_client(running, b"") as peer:  # type: ignore[arg-type]
+            async with raw_client(running, b"") as peer:
                 peer.writer.write(request())
                 await connected.wait()
                 peer.abort()
@@ -411,7 +411,7 @@ async def test_events_out_of_order(before: list[str], event: str, message: str) 
 class TestMessages:
     async def test_echo(self) -> None:
         async with serving_app(echo_app) as running:
-            async with raw_client(running) as peer:  # type: ignore[arg-type]
+            async with raw_client(running) as peer:
                 for opcode, payload in [(1, "é".encode()), (2, b"\xff"), (1, b""), (2, b"")]:
                     peer.write(opcode, payload)
                     assert await peer.read() == (0x80 | opcode, payload)
@@ -431,7 +431,7 @@ class TestMessages:
             await send({"type": "websocket.send", **event})
 
         async with serving_app(app) as running:
-            async with raw_client(running) as peer:  # type: ignore[arg-type]
+            async with raw_client(running) as peer:
                 assert await peer.read() == sent
 
     @pytest.mark.parametrize(
@@ -454,7 +454,7 @@ class TestMessages:
             await send({"type": "websocket.send", "text": "next"})
 
         async with serving_app(app) as running:
-            async with raw_client(running) as peer:  # type: ignore[arg-type]
+            async with raw_client(running) as peer:
                 assert await peer.read() == (0x80 | TEXT, b"next")
 
     async def test_cancelled_receive_loses_nothing(self) -> None:
@@ -468,7 +468,7 @@ class TestMessages:
             await send({"type": "websocket.send", "text": event["text"]})
 
         async with serving_app(app) as running:
-            async with raw_client(running) as peer:  # type: ignore[arg-type]
+            async with raw_client(running) as peer:
                 await peer.read()
                 peer.write(TEXT, b"kept")
                 assert await peer.read() == (0x80 | TEXT, b"kept")
@@ -483,7 +483,7 @@ class TestMessages:
             await send({"type": "websocket.send", "text": (await first)["text"]})
 
         async with serving_app(app) as running:
-            async with raw_client(running) as peer:  # type: ignore[arg-type]
+            async with raw_client(running) as peer:
                 peer.write(TEXT, b"for the first one")
                 assert await peer.read() == (0x80 | TEXT, b"for the first one")
 
@@ -523,7 +523,7 @@ class TestEndOfTheApplication:
                 raise ValueError("broken")
 
         async with serving_app(app, ws) as running:
-            async with raw_client(running, b"") as peer:  # type: ignore[arg-type]
+            async with raw_client(running, b"") as peer:
                 peer.writer.write(request())
                 assert await peer.read_to_end() == b""
         logged_errors(
@@ -551,7 +551,7 @@ class TestEndOfTheApplication:
                 raise ValueError("broken")
 
         async with serving_app(app) as running:
-            async with raw_client(running) as peer:  # type: ignore[arg-type]
+            async with raw_client(running) as peer:
                 assert await peer.read() == (0x80 | TEXT, b"last")
                 assert await peer.read() == (0x80 | CLOSE, close_payload(code))
                 peer.write(CLOSE, close_payload(code))
@@ -564,7 +564,7 @@ class TestEndOfTheApplication:
             return 7
 
         async with serving_app(app) as running:
-            async with raw_client(running) as peer:  # type: ignore[arg-type]
+            async with raw_client(running) as peer:
                 assert await peer.read() == (0x80 | CLOSE, close_payload(1011))
         logged_errors("ASGI callable should return None, but returned '7'.")
 
@@ -583,7 +583,7 @@ class TestClosingByTheApplication:
                 }
 
         async with serving_app(app) as running:
-            async with raw_client(running) as peer:  # type: ignore[arg-type]
+            async with raw_client(running) as peer:
                 assert await peer.read() == (0x80 | TEXT, b"last")
                 assert await peer.read() == (0x80 | CLOSE, close_payload(4001, "enough"))
                 # What the client had sent meanwhile is read, and nobody is told.
@@ -597,7 +597,7 @@ class TestClosingByTheApplication:
             await send({"type": "websocket.close", "reason": None})
 
         async with serving_app(app) as running:
-            async with raw_client(running) as peer:  # type: ignore[arg-type]
+            async with raw_client(running) as peer:
                 assert await peer.read() == (0x80 | CLOSE, close_payload(1000))
 
     @pytest.mark.parametrize("code, reason", [(999, ""), (1006, ""), (1000, "x" * 124)])
@@ -609,7 +609,7 @@ class TestClosingByTheApplication:
             await send({"type": "websocket.send", "text": "still open"})
 
         async with serving_app(app) as running:
-            async with raw_client(running) as peer:  # type: ignore[arg-type]
+            async with raw_client(running) as peer:
                 assert await peer.read() == (0x80 | TEXT, b"still open")
 
     async def test_messages_received_before_are_delivered(self) -> None:
@@ -623,7 +623,7 @@ class TestClosingByTheApplication:
                 seen.append(event["text"])
 
         async with serving_app(app) as running:
-            async with raw_client(running) as peer:  # type: ignore[arg-type]
+            async with raw_client(running) as peer:
                 peer.writer.write(b"".join(_masked(text) for text in (b"1", b"2", b"3")))
                 await peer.read()
                 peer.write(CLOSE, close_payload(1000))
@@ -647,7 +647,7 @@ class TestClosingByTheClient:
     async def test_code_and_reason(self, payload: bytes, event: dict[str, Any]) -> None:
         app, seen = recording(echo_app)
         async with serving_app(app) as running:
-            async with raw_client(running) as peer:  # type: ignore[arg-type]
+            async with raw_client(running) as peer:
                 peer.write(CLOSE, payload)
                 assert await peer.read() == (0x80 | CLOSE, payload)
                 assert await peer.read_to_end() == b""
@@ -668,7 +668,7 @@ class TestClosingByTheClient:
 
         app, seen = recording(app)
         async with serving_app(app) as running:
-            async with raw_client(running) as peer:  # type: ignore[arg-type]
+            async with raw_client(running) as peer:
                 peer.write(CLOSE, close_payload(1000))
                 await peer.read()
                 await until(lambda: len(seen) == 3)
@@ -678,7 +678,7 @@ class TestClosingByTheClient:
     async def test_lost_connection(self) -> None:
         app, seen = recording(echo_app)
         async with serving_app(app) as running:
-            async with raw_client(running) as peer:  # type: ignore[arg-type]
+            async with raw_client(running) as peer:
                 peer.abort()
                 await until(lambda: len(seen) == 2)
         assert seen[1] == {"type": "websocket.disconnect", "code": 1006}
@@ -688,7 +688,7 @@ class TestShutdown:
     async def test_open_connection(self) -> None:
         app, seen = recording(echo_app)
         async with serving_app(app) as running:
-            async with raw_client(running) as peer:  # type: ignore[arg-type]
+            async with raw_client(running) as peer:
                 running.connection.shutdown()
                 running.connection.shutdown()
                 assert await peer.read() == (0x80 | CLOSE, close_payload(1012))
@@ -704,7 +704,7 @@ class TestShutdown:
 
         app, seen = recording(app)
         async with serving_app(app) as running:
-            async with raw_client(running, b"") as peer:  # type: ignore[arg-type]
+            async with raw_client(running, b"") as peer:
                 peer.writer.write(request())
                 await until(lambda: seen)
                 running.connection.shutdown()
@@ -733,7 +733,7 @@ class TestShutdown:
                 pass
 
         async with serving_app(app, ws) as running:
-            async with raw_client(running, b"") as peer:  # type: ignore[arg-type]
+            async with raw_client(running, b"") as peer:
                 peer.writer.write(request())
                 await started.wait()
                 for connection in list(running.state.connections):
@@ -746,7 +746,7 @@ class TestShutdown:
             await send({"type": "websocket.close", "code": 4000})
 
         async with serving_app(app) as running:
-            async with raw_client(running) as peer:  # type: ignore[arg-type]
+            async with raw_client(running) as peer:
                 assert await peer.read() == (0x80 | CLOSE, close_payload(4000))
                 running.connection.shutdown()
                 peer.write(CLOSE, close_payload(4000))

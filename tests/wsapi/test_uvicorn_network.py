@@ -55,7 +55,7 @@ class Impatient(WebSocketProtocol):
 
 
 def connected(running: Running) -> Any:
-    return raw_client(running)  # type: ignore[arg-type]
+    return raw_client(running)
 
 
 def is_reading(running: Running) -> bool:
@@ -200,7 +200,7 @@ class TestWriting:
 
         class Counting(WebSocketProtocol):
             def connection_made(self, transport: Any) -> None:
-                super().connection_made(Counted(transport))  # type: ignore[arg-type]
+                super().connection_made(Counted(transport))  # type: ignore[arg-type] # it acts for one
 
         async with serving_app(echo_app, Counting, ws_max_queue=1000) as running:
             async with connected(running) as peer:
@@ -245,7 +245,7 @@ class TestWriting:
             await send({"type": "websocket.http.response.body", "body": body})
 
         async with serving_app(app) as running:
-            async with raw_client(running, b"") as peer:  # type: ignore[arg-type]
+            async with raw_client(running, b"") as peer:
                 peer.writer.write(request())
                 await until(lambda: running.state.tasks)
                 peer.write(TEXT, b"early")

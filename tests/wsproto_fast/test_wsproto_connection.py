@@ -244,7 +244,7 @@ def test_not_bytes_like(data: object) -> None:
     for waiting in (b"", frame(Side.SERVER, TEXT, b"abc")[:-1]):
         connection.receive_data(waiting)
         with pytest.raises(TypeError, match="data must be bytes-like"):
-            connection.receive_data(data)  # type: ignore[arg-type]
+            connection.receive_data(data)  # type: ignore[arg-type] # wrong on purpose
     connection.receive_data(frame(Side.SERVER, TEXT, b"abc")[-1:])
     assert list(connection.events()) == [TextMessage("abc")]
 
@@ -381,7 +381,7 @@ def test_control_frames_do_not_count() -> None:
 @pytest.mark.parametrize("max_size", ["1", -1, 1.5])
 def test_bad_max_size(max_size: object) -> None:
     with pytest.raises((TypeError, ValueError), match="max_size"):
-        Connection(ConnectionType.SERVER, max_size=max_size)  # type: ignore[arg-type]
+        Connection(ConnectionType.SERVER, max_size=max_size)  # type: ignore[arg-type] # wrong on purpose
 
 
 # --- what is sent: events -> frames
@@ -391,9 +391,9 @@ SENT: dict[str, tuple[list[Event], Wires]] = {
     "binary": ([BytesMessage(b"\xff")], [(BINARY, b"\xff", True)]),
     "message of str": ([Message("x")], [(TEXT, b"x", True)]),
     "message of bytes": ([Message(b"x")], [(BINARY, b"x", True)]),
-    "the type of data counts": ([TextMessage(b"x")], [(BINARY, b"x", True)]),  # type: ignore[arg-type]
+    "the type of data counts": ([TextMessage(b"x")], [(BINARY, b"x", True)]),  # type: ignore[arg-type] # wrong on purpose
     "bytearray": ([BytesMessage(bytearray(b"x"))], [(BINARY, b"x", True)]),
-    "memoryview": ([BytesMessage(memoryview(b"xy")[::-1])], [(BINARY, b"yx", True)]),  # type: ignore[arg-type]
+    "memoryview": ([BytesMessage(memoryview(b"xy")[::-1])], [(BINARY, b"yx", True)]),  # type: ignore[arg-type] # wrong on purpose
     "fragments": (
         [
             TextMessage("a", message_finished=False),
@@ -414,7 +414,7 @@ SENT: dict[str, tuple[list[Event], Wires]] = {
     "pong": ([Pong(b"x" * 125)], [(PONG, b"x" * 125, True)]),
     "close": ([CloseConnection(1001, "bye")], [(CLOSE, close(1001, b"bye"), True)]),
     "close without reason": ([CloseConnection(1001)], [(CLOSE, close(1001), True)]),
-    "close without code": ([CloseConnection(None)], [(CLOSE, b"", True)]),  # type: ignore[arg-type]
+    "close without code": ([CloseConnection(None)], [(CLOSE, b"", True)]),  # type: ignore[arg-type] # wrong on purpose
     "close with 1005": ([CloseConnection(CloseReason.NO_STATUS_RCVD)], [(CLOSE, b"", True)]),
     "close with plain 1005": ([CloseConnection(1005)], [(CLOSE, close(1000), True)]),
     "close with 1006": (
@@ -447,15 +447,15 @@ def test_sent(side: Side, case: str) -> None:
 @pytest.mark.parametrize(
     ("event", "error", "text"),
     [
-        (TextMessage(None), TypeError, "Must provide bytes or text"),  # type: ignore[arg-type]
-        (BytesMessage([1]), TypeError, "Must provide bytes or text"),  # type: ignore[arg-type]
+        (TextMessage(None), TypeError, "Must provide bytes or text"),  # type: ignore[arg-type] # wrong on purpose
+        (BytesMessage([1]), TypeError, "Must provide bytes or text"),  # type: ignore[arg-type] # wrong on purpose
         (TextMessage("\ud800"), UnicodeEncodeError, "surrogates"),
         (Ping(b"x" * 126), ValueError, "payload too long for control frame"),
         (Pong(b"x" * 126), ValueError, "payload too long for control frame"),
-        (Ping("x"), TypeError, "payload must be bytes-like"),  # type: ignore[arg-type]
-        (CloseConnection(None, "why"), TypeError, "reason without a code"),  # type: ignore[arg-type]
-        (CloseConnection(1000, b"why"), TypeError, "reason must be str"),  # type: ignore[arg-type]
-        (CloseConnection("1000"), TypeError, "code must be int"),  # type: ignore[arg-type]
+        (Ping("x"), TypeError, "payload must be bytes-like"),  # type: ignore[arg-type] # wrong on purpose
+        (CloseConnection(None, "why"), TypeError, "reason without a code"),  # type: ignore[arg-type] # wrong on purpose
+        (CloseConnection(1000, b"why"), TypeError, "reason must be str"),  # type: ignore[arg-type] # wrong on purpose
+        (CloseConnection("1000"), TypeError, "code must be int"),  # type: ignore[arg-type] # wrong on purpose
         (CloseConnection(65536), ValueError, "code must be between"),
         (CloseConnection(-1), ValueError, "code must be between"),
     ],
@@ -523,7 +523,7 @@ def test_what_may_be_sent(state: ConnectionState, event: Event) -> None:
 
 def test_not_an_event() -> None:
     with pytest.raises(LocalProtocolError, match="Event hello cannot be sent"):
-        Connection(ConnectionType.SERVER).send("hello")  # type: ignore[arg-type]
+        Connection(ConnectionType.SERVER).send("hello")  # type: ignore[arg-type] # wrong on purpose
 
 
 def test_closing_by_the_peer() -> None:

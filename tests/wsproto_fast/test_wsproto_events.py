@@ -120,4 +120,4 @@ def test_subclass_with_attributes() -> None:
     del event.time
     assert event.time == 0.0
     with pytest.raises(dataclasses.FrozenInstanceError):
-        event.data = "y"  # type: ignore[misc]
+        event.data = "y"  # type: ignore[misc] # it is frozen

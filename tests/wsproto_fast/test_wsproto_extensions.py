@@ -68,8 +68,8 @@ def test_supported_extensions() -> None:
 @pytest.mark.parametrize("name", ["client_max_window_bits", "server_max_window_bits"])
 def test_windows(name: str, bits: int) -> None:
     with pytest.raises(ValueError, match="between 9 and 15"):
-        PerMessageDeflate(**{name: bits})  # type: ignore[arg-type]
-    extension = PerMessageDeflate(**{name: 9})  # type: ignore[arg-type]
+        PerMessageDeflate(**{name: bits})  # type: ignore[arg-type] # names aren't literal
+    extension = PerMessageDeflate(**{name: 9})  # type: ignore[arg-type] # names aren't literal
     with pytest.raises(ValueError, match="between 9 and 15"):
         setattr(extension, name, bits)
     assert getattr(extension, name) == 9
@@ -179,7 +179,7 @@ def test_conversation(deflate: type[PerMessageDeflate], takeover: bool) -> None:
         "server_max_window_bits": 11,
     }
     ends = {
-        kind: Connection(kind, [enabled(deflate, **options)])  # type: ignore[arg-type]
+        kind: Connection(kind, [enabled(deflate, **options)])  # type: ignore[arg-type] # names aren't literal
         for kind in (CLIENT, SERVER)
     }
     for sender, receiver in (CLIENT, SERVER), (SERVER, CLIENT):
@@ -534,7 +534,7 @@ def test_base_class() -> None:
             return False
 
     with pytest.raises(TypeError):
-        Extension()  # type: ignore[abstract]
+        Extension()  # type: ignore[abstract] # wrong on purpose
     extension: Any = Plain()
     assert not extension.enabled()
     assert extension.accept("plain") is None

@@ -82,7 +82,7 @@ def test_sent_frames(client: bool) -> None:
         (CLOSE, b"\x03\xe8bye", True),
         (CLOSE, b"", True),
     ]
-    for bad in (lambda: protocol.send_data(5), lambda: protocol.close(None, "why")):  # type: ignore[arg-type]
+    for bad in (lambda: protocol.send_data(5), lambda: protocol.close(None, "why")):  # type: ignore[arg-type] # wrong on purpose
         with pytest.raises(TypeError):
             bad()
     with pytest.raises(ValueError):

@@ -407,7 +407,7 @@ FAULTS = [
 def test_order_of_faults(first: int, version: str | None) -> None:
     changes: dict[str, str | None] = {}
     for change, _, _ in FAULTS[first:]:
-        changes |= change  # type: ignore[arg-type]
+        changes |= change  # type: ignore[arg-type] # values of either kind
     _, status, text = FAULTS[first]
     if "Sec_WebSocket_Version" in changes:
         changes["Sec_WebSocket_Version"] = version

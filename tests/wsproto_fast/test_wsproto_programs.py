@@ -126,7 +126,7 @@ def uri(server: tuple[str, int], path: str = "/") -> str:
 
 
 def test_echo(server: tuple[str, int]) -> None:
-    with connect(uri(server), subprotocols=["chat"], proxy=None) as client:  # type: ignore[list-item]
+    with connect(uri(server), subprotocols=["chat"], proxy=None) as client:  # type: ignore[list-item] # a str for a Subprotocol
         assert client.subprotocol == "chat"
         deflates = server[0] != "trio_websocket"
         assert [e.name for e in client.protocol.extensions] == ["permessage-deflate"] * deflates
@@ -275,7 +275,7 @@ def peer() -> Iterator[str]:
         subprotocols=["chat"],
         process_request=deny,
         select_subprotocol=lambda connection, offered: (offered or [None])[0],
-    ) as server:  # type: ignore[arg-type]
+    ) as server:  # type: ignore[arg-type] # a str for a Subprotocol
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

@@ -53,7 +53,7 @@ def hypercorn() -> None:
     listener = listen()
     config.bind = [f"fd://{listener.detach()}"]
     config.websocket_max_message_size = 100_000
-    asyncio.run(serve(app, config, shutdown_trigger=asyncio.Event().wait))  # type: ignore[arg-type]
+    asyncio.run(serve(app, config, shutdown_trigger=asyncio.Event().wait))  # type: ignore[arg-type] # an application, by its use
 
 
 def uvicorn() -> None:
@@ -139,7 +139,7 @@ MESSAGES: list[str | bytes] = ["", "h€llo", b"\x00\xff", "x" * 70000]
 
 
 def show(message: object) -> None:
-    print(f"{type(message).__name__} {len(message)}", flush=True)  # type: ignore[arg-type]
+    print(f"{type(message).__name__} {len(message)}", flush=True)  # type: ignore[arg-type] # str or bytes
 
 
 def trio_websocket_client(uri: str) -> None:

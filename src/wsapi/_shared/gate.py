@@ -65,4 +65,4 @@ gate = Gate()
 
 if hasattr(os, "register_at_fork"):
     # Those that have passed, and hold the lock, aren't in the child.
-    os.register_at_fork(after_in_child=gate.__init__)  # type: ignore[misc]
+    os.register_at_fork(after_in_child=gate.__init__)  # type: ignore[misc] # it is made anew

@@ -6,7 +6,7 @@ import asyncio
 import warnings
 from collections.abc import Mapping
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from wsproto_fast import Protocol
 from wsproto_fast.datastructures import Headers
@@ -18,6 +18,8 @@ from ..asyncio.connection import Connection
 from ..asyncio.server import broadcast
 
 __all__ = ["WebSocketCommonProtocol", "broadcast"]
+
+MessageT = TypeVar("MessageT")
 
 
 def renamed(options: dict[str, Any], old: str, new: str, value: Any, default: Any = None) -> Any:
@@ -51,6 +53,12 @@ def without_loop(options: dict[str, Any]) -> None:
         warnings.warn("remove loop argument", DeprecationWarning, stacklevel=3)
     if options.pop("legacy_recv", False):
         raise TypeError("legacy_recv isn't supported: catch ConnectionClosed")
+
+
+def _existing(name: str, message: MessageT | None) -> MessageT:
+    if message is None:
+        raise AttributeError(f"there is no {name} before the opening handshake")
+    return message
 
 
 class WebSocketCommonProtocol(Connection):
@@ -187,23 +195,17 @@ class WebSocketCommonProtocol(Connection):
     @property
     def path(self) -> str:
         """Target of the request: path and query."""
-        return self._has("request").path  # type: ignore[no-any-return]
+        return _existing("request", self.request).path
 
     @property
     def request_headers(self) -> Headers:
         """Headers of the request."""
-        return self._has("request").headers  # type: ignore[no-any-return]
+        return _existing("request", self.request).headers
 
     @property
     def response_headers(self) -> Headers:
         """Headers of the response."""
-        return self._has("response").headers  # type: ignore[no-any-return]
-
-    def _has(self, name: str) -> Any:
-        message = getattr(self, name)
-        if message is None:
-            raise AttributeError(f"there is no {name} before the opening handshake")
-        return message
+        return _existing("response", self.response).headers
 
     @property
     def extensions(self) -> list[Any]:

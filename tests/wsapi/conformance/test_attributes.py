@@ -74,7 +74,7 @@ class TestAttributes:
     async def test_how_it_was_closed(self, driver: Driver) -> None:
         async with driver.pair() as (client, _):
             with pytest.raises(AssertionError, match="connection isn't closed yet"):
-                client.raw.close_exc  # noqa: B018
+                client.raw.close_exc  # noqa: B018 # it raises
             await client.close(1001)
             assert isinstance(client.raw.close_exc, ConnectionClosedOK)
             assert client.raw.close_exc.sent.code == 1001
@@ -88,7 +88,7 @@ class TestAttributes:
             caplog.clear()
             server.logger.warning("from the server")
             (record,) = caplog.records
-            assert record.websocket.id == server.id  # type: ignore[attr-defined]
+            assert record.websocket.id == server.id  # type: ignore[attr-defined] # an adapter sets it
             assert record.name == "wsapi.server"
 
     async def test_debug_log(self, driver: Driver, caplog: pytest.LogCaptureFixture) -> None:

@@ -167,7 +167,7 @@ class TestShapes:
                 assert ws.state is State.CLOSED
 
     async def test_create_connection(self, driver: Driver) -> None:
-        class Mine(driver.client.ClientConnection):  # type: ignore[misc, name-defined]
+        class Mine(driver.client.ClientConnection):  # type: ignore[misc, name-defined] # of the front-end at hand
             pass
 
         async with driver.serve() as server:

@@ -415,7 +415,7 @@ class TestStreaming:
             await client.send("next")
             with pytest.raises(ZeroDivisionError):
                 async for _ in server.recv_streaming():
-                    1 / 0  # noqa: B018
+                    1 / 0  # noqa: B018 # it raises
             assert await server.recv() == "next"
 
     async def test_closing_it(self, driver: Driver) -> None:

@@ -195,7 +195,7 @@ async def test_process_request_of_a_wrong_type(driver: Driver) -> None:
 
 
 async def test_subclass(driver: Driver) -> None:
-    class MyRouter(driver.router.Router):  # type: ignore[misc, name-defined]
+    class MyRouter(driver.router.Router):  # type: ignore[misc, name-defined] # of the front-end at hand
         def get_server_name(self, connection: Any, request: Request) -> str:
             return "mine.example"
 

@@ -298,7 +298,7 @@ class TestOpeningHandshake:
                 assert await ws.recv() == "hello"
 
     async def test_create_connection(self, driver: Driver) -> None:
-        class Mine(driver.server.ServerConnection):  # type: ignore[misc, name-defined]
+        class Mine(driver.server.ServerConnection):  # type: ignore[misc, name-defined] # of the front-end at hand
             pass
 
         seen = []

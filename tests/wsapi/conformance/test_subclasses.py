@@ -14,7 +14,7 @@ def recording(base: Any, calls: list[Any]) -> Any:
     """Make a class of connections that tells how their contexts are entered and left."""
     if hasattr(base, "__enter__"):
 
-        class OfThreads(base):  # type: ignore[misc]
+        class OfThreads(base):  # type: ignore[misc] # of the front-end at hand
             def __enter__(self) -> Any:
                 calls.append("enter")
                 return super().__enter__()
@@ -33,7 +33,7 @@ def recording(base: Any, calls: list[Any]) -> Any:
         calls.append(("close", *args))
         await getattr(super(OfTasks, self), name)(*args)
 
-    class OfTasks(base):  # type: ignore[misc]
+    class OfTasks(base):  # type: ignore[misc] # of the front-end at hand
         async def __aenter__(self) -> Any:
             calls.append("enter")
             return await super().__aenter__()
@@ -90,7 +90,7 @@ class TestContexts:
         """The failure of a cleanup is logged, like that of a handler."""
         calls: list[Any] = []
 
-        class Mine(recording(driver.server.ServerConnection, calls)):  # type: ignore[misc]
+        class Mine(recording(driver.server.ServerConnection, calls)):  # type: ignore[misc] # of the front-end at hand
             def __exit__(self, *exc_info: Any) -> Any:
                 super().__exit__(*exc_info)
                 raise KeyError
@@ -115,7 +115,7 @@ class TestContexts:
             else (driver.server, "ServerConnection")
         )
 
-        class Mine(recording(getattr(module, name), calls)):  # type: ignore[misc]
+        class Mine(recording(getattr(module, name), calls)):  # type: ignore[misc] # of the front-end at hand
             def __enter__(self) -> Any:
                 raise KeyError
 
