@@ -40,6 +40,7 @@ ORDER = [
     "_frames",
     "_listener",
     "_queue",
+    "_rates",
     "_compressor",
     "_deflate",
     "_http11",

@@ -29,11 +29,13 @@ from .exceptions import (
     InvalidState,
     PayloadTooBig,
     ProtocolError,
+    RateExceeded,
     TooManyFragments,
     WebSocketException,
 )
 from .frames import Close, CloseCode, Opcode, Side, State
 from .http11 import Request, Response
+from .rates import Rate
 
 __all__ = [
     "ClientProtocol",
@@ -56,6 +58,8 @@ __all__ = [
     "PreparedMessage",
     "Protocol",
     "ProtocolError",
+    "Rate",
+    "RateExceeded",
     "Request",
     "Response",
     "ResponseParser",

@@ -23,11 +23,13 @@ from .exceptions import (
     InvalidState,
     PayloadTooBig,
     ProtocolError,
+    RateExceeded,
     TooManyFragments,
     WebSocketException,
 )
 from .frames import Close, CloseCode, Opcode, Side, State
 from .http11 import Request, Response
+from .rates import Rate, RateLike
 from .typing import (
     BytesLike,
     Data,
@@ -62,6 +64,8 @@ __all__ = [
     "PreparedMessage",
     "Protocol",
     "ProtocolError",
+    "Rate",
+    "RateExceeded",
     "Request",
     "Response",
     "ResponseParser",
@@ -258,6 +262,9 @@ class Protocol:
         now: float | None = None,
     ) -> None: ...
     def attach_to(self, connection: object) -> None: ...
+    def limit_rates(
+        self, messages: RateLike = None, size: RateLike = None, *, now: float | None = None
+    ) -> None: ...
     def use_read_buffer(self, buffer: WriteableBuffer) -> None: ...
 
     # State

@@ -5,6 +5,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from ._frames cimport Header, ws_utf8_state
+from ._rates cimport RateLimiter
 from ._sender cimport Sender
 
 
@@ -42,6 +43,7 @@ cdef class Parser(Sender):
     cdef uint64_t _max_message_size
     cdef uint64_t _max_fragment_size
     cdef uint32_t _max_fragments
+    cdef RateLimiter _rates         # None without limits
 
     # --- for sinks ---
     cdef bint _calling              # a callback runs
@@ -58,6 +60,8 @@ cdef class Parser(Sender):
     cdef Py_ssize_t _receive_frames(self, const unsigned char* data, Py_ssize_t size) except -1
     cdef int _receive_kept(self) except -1
     cdef int _start_frame(self) except -1
+    cdef int _charge(self, double messages) except -1
+    cdef bint _rate_blocked(self) noexcept
     cdef int _reserve_partial(self, Py_ssize_t extra) except -1
     cdef int _store_partial(self, const unsigned char* data, Py_ssize_t size) except -1
     cdef int _extended_partial(self, unsigned char* data, Py_ssize_t size) except -1

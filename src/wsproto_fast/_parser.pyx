@@ -23,6 +23,7 @@ from ._frames cimport (
     MAX_HEADER,
     NEED_MORE,
     OP_CONT,
+    OP_PING,
     OP_TEXT,
     read_header,
     ws_mask_in_place,
@@ -30,10 +31,11 @@ from ._frames cimport (
 )
 from ._output cimport new_bytes, resize_bytes
 from ._queue cimport OUTPUT
+from ._rates cimport Bucket
 from ._sender cimport Sender
 from ._settings cimport size_limits
 
-from .exceptions import PayloadTooBig, ProtocolError, TooManyFragments
+from .exceptions import PayloadTooBig, ProtocolError, RateExceeded, TooManyFragments
 from .frames import CloseCode
 
 
@@ -245,7 +247,7 @@ cdef class Parser(Sender):
                     if self._has_room():
                         self._receive_kept()
                 return 0
-            self._paused = self._deflate is not None and self._is_full()
+            self._paused = (self._deflate is not None and self._is_full()) or self._rate_blocked()
             left = self._receive_frames(data, size)
             if left:
                 self._keep(data + (size - left), left)
@@ -379,7 +381,8 @@ cdef class Parser(Sender):
                 self._fail_receiving(CloseCode.PROTOCOL_ERROR, str(exc), exc)
             return False
         if opcode & 8:
-            return True
+            # Answers to our own Pings are free, as is the end.
+            return True if self._rates is None or opcode != OP_PING else self._charge(1)
         # RFC 6455 section 5.4: fragments of different messages don't interleave. 1002 is for what breaks the
         # protocol, 1009 for what is too big (section 7.4.1; limits are section 10.4's).
         if opcode == OP_CONT:
@@ -417,7 +420,27 @@ cdef class Parser(Sender):
                 exc = PayloadTooBig(length, limit, self._message_size or None)
             self._fail_receiving(CloseCode.MESSAGE_TOO_BIG, str(exc), exc)
             return False
+        return True if self._rates is None else self._charge(opcode != OP_CONT)
+
+    cdef int _charge(self, double messages) except -1:
+        """Count the current frame against the limits on rates; return whether it is welcome.
+
+        What is too much is 1008 (RFC 6455 section 7.4.1), or has the parser pause.
+        """
+        cdef Bucket exceeded
+        if self._late:
+            return True
+        exceeded = self._rates.charge(messages, <double>self._header.length, self._now)
+        if exceeded is not None:
+            exc = RateExceeded(exceeded.unit, exceeded.rate.per_second)
+            self._fail_receiving(CloseCode.POLICY_VIOLATION, str(exc), exc)
+            return False
+        self._paused = self._paused or self._rates.blocked(self._now)
         return True
+
+    cdef bint _rate_blocked(self) noexcept:
+        """Tell whether the limits on rates let nothing in for now."""
+        return self._rates is not None and not self._discarding and self._rates.blocked(self._now)
 
     cdef int _reserve_partial(self, Py_ssize_t extra) except -1:
         """Make room for ``extra`` more bytes of the current frame, at most for all of it."""

@@ -25,11 +25,13 @@ from ._frames cimport OP_CLOSE, OP_PING, OP_PONG, Frame
 from ._keepalive cimport Keepalive
 from ._output cimport OutputBuffer
 from ._queue cimport ATTENTION, OUTPUT
+from ._rates cimport RateLimiter
 from ._settings cimport close_payload, duration, ping_interval_of
 
 from .environment import default_logger
 from .exceptions import ConnectionClosedError, ConnectionClosedOK, ProtocolError
 from .frames import OK_CLOSE_CODES, Close, CloseCode, Side, State
+from .rates import Rate
 
 
 cdef object _INFO = logging.INFO
@@ -113,6 +115,23 @@ cdef class Protocol(Keepalive):
             self._ping_time = self._now + interval
             if self._keepalive_payload is not None:
                 self._keepalive_began()
+
+    def limit_rates(self, messages=None, size=None, *, now: float | None = None) -> None:
+        """Limit what the peer may send in a given time, from now on.
+
+        While it has to wait, ``reading_wanted`` is false, and ``next_timeout()`` tells until when.
+
+        Args:
+            messages: Limit on messages and Pings: a ``Rate``, a number per second, or None for no limit.
+            size: Limit on the bytes of their payloads, as they are received.
+            now: Current time.
+
+        Raises:
+            TypeError, ValueError: If a limit isn't acceptable.
+        """
+        messages, size = Rate.of("messages", messages), Rate.of("size", size)
+        self._now = self._time(now)
+        self._rates = None if messages is None and size is None else RateLimiter(messages, size, self._now)
 
     # ------------------------------------------------------------------ state
 
@@ -238,10 +257,13 @@ cdef class Protocol(Keepalive):
     cdef double next_deadline(self) noexcept:
         if self._kept is not None and not self._discarding and self._has_room():
             return self._now
-        return min(
+        cdef double deadline = min(
             min(min(self._ping_time, self._pong_deadline), min(self._open_deadline, self._close_deadline)),
             self._release_time,
         )
+        if self._rates is not None and not self._discarding:
+            deadline = min(deadline, self._rates.next_time(self._now))
+        return deadline
 
     def handle_timeout(self, now: float | None = None, network_silence: float | None = None) -> int:
         """Do what is due at ``now``; return the activity bits.

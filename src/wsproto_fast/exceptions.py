@@ -42,6 +42,7 @@ __all__ = [
     "PayloadTooBig",
     "ProtocolError",
     "ProxyError",
+    "RateExceeded",
     "RequestLineTooLong",
     "SecurityError",
     "StatusLineTooLong",
@@ -445,6 +446,23 @@ class TooManyFragments(WebSocketException):
 
     def __str__(self) -> str:
         return f"fragmented message exceeds limit of {self.args[0]} frames"
+
+
+class RateExceeded(WebSocketException):
+    """Raised when a peer sends more in a time than allowed.
+
+    Args:
+        unit: What there is too much of, "messages" or "bytes".
+        per_second: Limit on it, per second.
+    """
+
+    def __init__(self, unit: str, per_second: float) -> None:
+        super().__init__(unit, per_second)
+        self.unit = unit
+        self.per_second = per_second
+
+    def __str__(self) -> str:
+        return f"more than {self.per_second} {self.unit} per second"
 
 
 class InvalidState(WebSocketException, AssertionError):

@@ -55,6 +55,7 @@ HOMES = {
         "PayloadTooBig",
         "ProtocolError",
         "ProxyError",
+        "RateExceeded",
         "RequestLineTooLong",
         "SecurityError",
         "StatusLineTooLong",
