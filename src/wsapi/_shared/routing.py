@@ -21,7 +21,7 @@ from .checks import check_callable
 if TYPE_CHECKING:
     from werkzeug.routing import Map
 
-__all__ = ["AsyncRouter", "BaseRouter", "SyncRouter", "prepare_route"]
+__all__ = ["BaseRouter", "prepare_route"]
 
 
 class Routable(Protocol):
@@ -143,52 +143,6 @@ def _bad_host(connection: Routable, request: Request) -> Response:
     return connection.respond(
         http.HTTPStatus.BAD_REQUEST, f"Failed to open a WebSocket connection: {problem}.\n"
     )
-
-
-class AsyncRouter(BaseRouter[ConnectionT]):
-    """Dispatches connections to handlers; subclass it to change how, and see ``create_router``.
-
-    Args:
-        url_map: Map of URLs, whose endpoints are handlers.
-        server_name: Name that URLs are built and hosts are matched with; None for what the
-            ``Host`` header says.
-        url_scheme: Scheme of URLs, "ws" or "wss".
-
-    Raises:
-        ImportError: If werkzeug isn't installed.
-        TypeError: If ``url_map`` isn't a map.
-    """
-
-    async def handler(self, connection: ConnectionT) -> None:
-        """Call the handler of a connection.
-
-        Args:
-            connection: An open connection.
-        """
-        await connection.handler(connection, **connection.handler_kwargs)
-
-
-class SyncRouter(BaseRouter[ConnectionT]):
-    """Dispatches connections to handlers; subclass it to change how, and see ``create_router``.
-
-    Args:
-        url_map: Map of URLs, whose endpoints are handlers.
-        server_name: Name that URLs are built and hosts are matched with; None for what the
-            ``Host`` header says.
-        url_scheme: Scheme of URLs, "ws" or "wss".
-
-    Raises:
-        ImportError: If werkzeug isn't installed.
-        TypeError: If ``url_map`` isn't a map.
-    """
-
-    def handler(self, connection: ConnectionT) -> None:
-        """Call the handler of a connection.
-
-        Args:
-            connection: An open connection.
-        """
-        connection.handler(connection, **connection.handler_kwargs)
 
 
 RouterT = TypeVar("RouterT", bound=BaseRouter[Any])

@@ -11,7 +11,7 @@ from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .._shared.options import AnswerLater, Limits, arguments
-from .._shared.routing import AsyncRouter, prepare_route
+from .._shared.routing import BaseRouter, prepare_route
 from .server import Server, ServerConnection, TransportOptions, serve
 
 if TYPE_CHECKING:
@@ -22,8 +22,27 @@ if TYPE_CHECKING:
 __all__ = ["Router", "route", "unix_route"]
 
 
-class Router(AsyncRouter[ServerConnection]):
-    __doc__ = AsyncRouter.__doc__
+class Router(BaseRouter[ServerConnection]):
+    """Dispatches connections to handlers; subclass it to change how, and see ``create_router``.
+
+    Args:
+        url_map: Map of URLs, whose endpoints are handlers.
+        server_name: Name that URLs are built and hosts are matched with; None for what the
+            ``Host`` header says.
+        url_scheme: Scheme of URLs, "ws" or "wss".
+
+    Raises:
+        ImportError: If werkzeug isn't installed.
+        TypeError: If ``url_map`` isn't a map.
+    """
+
+    async def handler(self, connection: ServerConnection) -> None:
+        """Call the handler of a connection.
+
+        Args:
+            connection: An open connection.
+        """
+        await connection.handler(connection, **connection.handler_kwargs)
 
 
 def route(

@@ -11,7 +11,7 @@ from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .._shared.options import Limits, arguments
-from .._shared.routing import SyncRouter, prepare_route
+from .._shared.routing import BaseRouter, prepare_route
 from .server import Server, ServerConnection, TransportOptions, serve
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Router", "route", "unix_route"]
 
 
-class Router(SyncRouter[ServerConnection]):
+class Router(BaseRouter[ServerConnection]):
     """Dispatches connections to handlers; subclass it to change how, and see ``create_router``.
 
     Args:
@@ -35,6 +35,14 @@ class Router(SyncRouter[ServerConnection]):
         ImportError: If werkzeug isn't installed.
         TypeError: If ``url_map`` isn't a map.
     """
+
+    def handler(self, connection: ServerConnection) -> None:
+        """Call the handler of a connection.
+
+        Args:
+            connection: An open connection.
+        """
+        connection.handler(connection, **connection.handler_kwargs)
 
 
 def route(

@@ -12,7 +12,7 @@ from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .._shared.options import AnswerLater, Limits, arguments
-from .._shared.routing import AsyncRouter, prepare_route
+from .._shared.routing import BaseRouter, prepare_route
 from .server import Server, ServerConnection, serve, unix_serve
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Router", "route", "unix_route"]
 
 
-class Router(AsyncRouter[ServerConnection]):
+class Router(BaseRouter[ServerConnection]):
     """Dispatches connections to handlers; subclass it to change how, and see ``create_router``.
 
     Args:
@@ -36,6 +36,14 @@ class Router(AsyncRouter[ServerConnection]):
         ImportError: If werkzeug isn't installed.
         TypeError: If ``url_map`` isn't a map.
     """
+
+    async def handler(self, connection: ServerConnection) -> None:
+        """Call the handler of a connection.
+
+        Args:
+            connection: An open connection.
+        """
+        await connection.handler(connection, **connection.handler_kwargs)
 
 
 async def route(
