@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import socket
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.wsapi.foreign import node_with_ws
 from tests.wsapi.helpers import LOOPS, run
+from tests.wsapi.sync_helpers import PATIENCE, RawPeer
+from wsapi.protocol import Protocol, Side
+from wsapi.sync.connection import Connection
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +51,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
     run(pyfuncitem.obj(**arguments), LOOPS[pyfuncitem.callspec.params["event_loop_name"]])
     return True
+
+
+@pytest.fixture
+def both_ends() -> Iterator[tuple[Connection, RawPeer]]:
+    """Return a connection, as servers have them, and its peer."""
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours, Protocol(Side.SERVER), close_timeout=PATIENCE)
+    with theirs:
+        yield connection, RawPeer(theirs, masked=True)
+        theirs.close()
+        assert connection.wait_closed(PATIENCE)

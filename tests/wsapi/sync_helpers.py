@@ -254,3 +254,10 @@ def fill(connection: Connection) -> Spawned:
     while thread.running and size != (size := connection.protocol.output_size):
         time.sleep(0.05)
     return thread
+
+
+HOUSEKEEPER = "wsproto_fast-housekeeper"
+
+
+def threads_named(name: str) -> int:
+    return sum(thread.name == name for thread in threading.enumerate())

@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from tests.wsapi.helpers import RawPeer, until
+from tests.wsapi.helpers import RawPeer, request, until
 from wsapi.uvicorn import WebSocketProtocol
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -137,3 +137,14 @@ def lines(caplog: Any) -> list[str]:
         for record in caplog.records
         if record.name == "uvicorn.error" and record.levelno >= logging.INFO
     ]
+
+
+# uvicorn puts a request together again from what each of its two parsers gives.
+HTTP = ["h11", "httptools"]
+
+
+async def answer(app: Any, handshake: bytes | None = None, **options: Any) -> tuple[Head, bytes]:
+    """Return what an application answers to an opening handshake, up to the end of the stream."""
+    async with serving_app(app, **options) as running:
+        async with client(running, handshake or request()) as (peer, head):
+            return head, await peer.read_to_end()

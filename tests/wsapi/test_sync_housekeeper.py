@@ -1,0 +1,167 @@
+"""Connections that nobody reads from: the housekeeper answers, and gives up."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+
+import pytest
+
+from tests.wsapi.helpers import BINARY, CLOSE, PING, PONG, TEXT, close_payload
+from tests.wsapi.sync_helpers import (
+    HOUSEKEEPER,
+    PATIENCE,
+    RawPeer,
+    Spawned,
+    eventually,
+    pair,
+    raw_server,
+    threads_named,
+)
+from wsapi.exceptions import ConnectionClosedError, ConnectionClosedOK
+from wsapi.protocol import Protocol, Side, State
+from wsapi.sync.client import connect
+from wsapi.sync.connection import Connection
+from wsproto_fast.drivers._housekeeper import housekeeper
+from wsproto_fast.drivers._inbox import Inbox, set_inbox
+from wsproto_fast.drivers.threads import SocketDriver
+
+
+def test_idle_connection_answers_pings(both_ends: tuple[Connection, RawPeer]) -> None:
+    connection, peer = both_ends
+    for payload in (b"1", b"2"):
+        peer.write(PING, payload)
+        assert peer.read() == (PONG, payload)
+    peer.write(TEXT, b"kept")
+    assert connection.recv(timeout=PATIENCE) == "kept"
+    # It is watched again after somebody read.
+    peer.write(PING, b"3")
+    assert peer.read() == (PONG, b"3")
+
+
+def test_idle_connection_notices_a_close(both_ends: tuple[Connection, RawPeer]) -> None:
+    connection, peer = both_ends
+    peer.write(CLOSE, close_payload(1001, "bye"))
+    assert peer.read() == (CLOSE, close_payload(1001, "bye"))
+    peer.sock.close()
+    assert connection.wait_closed(PATIENCE)
+    assert (connection.close_code, connection.close_reason) == (1001, "bye")
+
+
+def test_idle_connection_notices_a_loss(both_ends: tuple[Connection, RawPeer]) -> None:
+    connection, peer = both_ends
+    peer.sock.close()
+    eventually(lambda: connection.state is State.CLOSED)
+    with pytest.raises(ConnectionClosedError):
+        connection.send("too late")
+
+
+def test_ping_is_answered_at_once(both_ends: tuple[Connection, RawPeer]) -> None:
+    connection, peer = both_ends
+    event = connection.ping(b"ping")
+    assert peer.read() == (PING, b"ping")
+    assert not event.is_set()
+    peer.write(PONG, b"ping")
+    assert event.wait(PATIENCE)
+    assert connection.latency > 0
+
+
+def test_pings_that_are_not_answered(both_ends: tuple[Connection, RawPeer]) -> None:
+    connection, peer = both_ends
+    event, acknowledged = connection.ping(), connection.ping(ack_on_close=True)
+    peer.sock.close()
+    assert acknowledged.wait(PATIENCE)
+    assert not event.is_set()
+
+
+def test_keepalive() -> None:
+    received = queue.Queue[int]()
+
+    def count_pings(peer: RawPeer) -> None:
+        while True:
+            opcode, payload = peer.read()
+            received.put(opcode)
+            if opcode == PING:
+                peer.write(PONG, payload)
+            elif opcode == CLOSE:
+                peer.write(CLOSE, payload)
+                return
+
+    with raw_server(count_pings) as uri:
+        with connect(uri, ping_interval=0.02) as ws:
+            assert [received.get(timeout=PATIENCE) for _ in range(3)] == [PING] * 3
+            # A thread that blocks in reading doesn't hinder them.
+            receiver = Spawned(ws.recv)
+            assert [received.get(timeout=PATIENCE) for _ in range(3)] == [PING] * 3
+        with pytest.raises(ConnectionClosedOK):
+            receiver.result()
+
+
+@pytest.mark.parametrize("receiving", [True, False])
+def test_keepalive_timeout(receiving: bool) -> None:
+    with raw_server(lambda peer: peer.read_to_end()) as uri:
+        with connect(uri, ping_interval=0.02, ping_timeout=0.02, close_timeout=0.05) as ws:
+            if receiving:
+                with pytest.raises(ConnectionClosedError, match=r"1011 .* keepalive ping timeout"):
+                    ws.recv()
+            else:
+                assert ws.wait_closed(PATIENCE)
+
+
+def test_one_thread_for_all_connections() -> None:
+    release = threading.Event()
+    with raw_server(lambda peer: release.wait(PATIENCE)) as uri:
+        before = threading.active_count()
+        connections = [connect(uri, legacy=True, close_timeout=0.01) for _ in range(50)]
+        servers = len(connections)  # threads of the raw server
+        assert threading.active_count() <= before + servers + 1
+        assert threads_named(HOUSEKEEPER) == 1
+        release.set()
+        for connection in connections:
+            connection.close()
+    eventually(lambda: threads_named(HOUSEKEEPER) == 0)
+
+
+def test_housekeeper_starts_again() -> None:
+    for _ in range(2):
+        with pair() as (client, server):
+            server.send("hello")
+            assert client.recv() == "hello"
+        eventually(lambda: threads_named(HOUSEKEEPER) == 0)
+
+
+def test_housekeeper_stays_while_it_is_woken() -> None:
+    """What wakes it writes to a descriptor, which may be another's as soon as it has ended."""
+    inbox = Inbox(lambda: None)
+    ended = list[bool]()
+    inbox.wake = lambda data: ended.append(inbox.finish())
+    ours, theirs = socket.socketpair()
+    set_inbox(inbox)
+    try:
+        driver = SocketDriver(Protocol(Side.SERVER), ours, None)
+        driver.abort()
+        assert driver.closed
+    finally:
+        set_inbox(housekeeper.inbox)
+        theirs.close()
+    assert ended == [False]
+    assert inbox.finish()
+
+
+def test_flow_control_without_reader() -> None:
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours, Protocol(Side.SERVER), max_queue=(4, 2), close_timeout=0.01)
+    with theirs:
+        peer = RawPeer(theirs, masked=True)
+        theirs.settimeout(0.2)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            while sent < 1000:
+                peer.write(BINARY, bytes(10_000))
+                sent += 1
+        # Some are in the queue and in the system's buffers, not all.
+        assert 4 <= sent < 1000
+        for _ in range(sent):
+            assert connection.recv(timeout=PATIENCE) == bytes(10_000)
+    connection.close()

@@ -1,0 +1,468 @@
+"""A server's side of the opening handshake: requests, and what is answered."""
+
+import itertools
+import re
+import weakref
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsproto_fast import ClientProtocol, ServerProtocol
+from wsproto_fast import exceptions as e
+from wsproto_fast.datastructures import Headers
+from wsproto_fast.frames import Side, State
+from wsproto_fast.http11 import Request, Response
+from wsproto_fast.uri import parse_uri
+
+from .handshake_helpers import (
+    ACCEPT,
+    BASE,
+    KEY,
+    LONG,
+    REFUSED,
+    TEXT_FRAME,
+    Factory,
+    head,
+    output,
+    received,
+)
+
+# Good requests
+
+
+def test_accept():
+    server = ServerProtocol()
+    assert (server.side, server.state) == (Side.SERVER, State.CONNECTING)
+    request = received(server, head())
+    assert request == Request("/", Headers(BASE))
+    response = server.accept(request)
+    assert (response.status_code, response.reason_phrase) == (101, "Switching Protocols")
+    assert [name for name, _ in response.headers.raw_items()] == [
+        "Date",
+        "Upgrade",
+        "Connection",
+        "Sec-WebSocket-Accept",
+    ]
+    date = response.headers["Date"]
+    assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", date)
+    assert server.state is State.CONNECTING
+    assert output(server) == []
+    server.send_response(response)
+    assert server.state is State.OPEN
+    assert server.handshake_exc is None
+    assert not server.close_expected()
+    assert output(server) == [
+        f"HTTP/1.1 101 Switching Protocols\r\nDate: {date}\r\nUpgrade: websocket\r\n"
+        f"Connection: Upgrade\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n".encode()
+    ]
+    for attribute in ("origin", "subprotocol"):
+        assert getattr(server, attribute) is None
+    assert server.extensions == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        head(Connection="upgrade"),
+        head(Connection="keep-alive, Upgrade"),
+        head(Connection="keep-alive", extra=[("connection", "x, UPGRADE")]),
+        head(Upgrade="WebSocket"),
+        head(Upgrade=",websocket"),
+        head(Host=None),
+        head(Host="???"),
+        head("GET /chat?a=b HTTP/1.1"),
+        head(extra=[("Origin", "null"), ("Sec-WebSocket-Protocol", "a, b")]),
+        head(extra=[("Sec-WebSocket-Extensions", "(")]),
+        head(extra=[("Content-Length", "0")]),
+        head(Sec_WebSocket_Key="+/" + KEY[2:]),
+    ],
+)
+def test_acceptable_requests(data):
+    server = ServerProtocol()
+    response = server.accept(received(server, data))
+    assert response.status_code == 101
+    assert server.handshake_exc is None
+
+
+def test_frames_after_the_request():
+    for data in (head() + TEXT_FRAME, head() + TEXT_FRAME[:3]):
+        server = ServerProtocol()
+        request = received(server, data)
+        server.receive_data((head() + TEXT_FRAME)[len(data) :])
+        assert server.events_received() == []
+        server.send_response(server.accept(request))
+        (frame,) = server.events_received()
+        assert bytes(frame.data) == b"hello"
+
+
+@given(st.lists(st.integers(0, 250), max_size=8))
+def test_any_cut_of_the_input(positions):
+    data = head(extra=[("Origin", "o")]) + TEXT_FRAME
+    edges = [0, *sorted(min(position, len(data)) for position in positions), len(data)]
+    server = ServerProtocol()
+    events = []
+    for start, end in itertools.pairwise(edges):
+        if start < end:
+            server.receive_data(data[start:end])
+        for event in server.events_received():
+            events.append(event)
+            if isinstance(event, Request):
+                server.send_response(server.accept(event))
+    events += server.events_received()
+    assert [type(event).__name__ for event in events] == ["Request", "Frame"]
+
+
+@pytest.mark.parametrize(("kwargs", "data", "status", "error", "text"), REFUSED)
+def test_refused_requests(kwargs, data, status, error, text):
+    server = ServerProtocol(**kwargs)
+    response = server.accept(received(server, data))
+    assert response.status_code == status
+    assert type(server.handshake_exc) is error
+    if text is not None:
+        assert response.body == f"Failed to open a WebSocket connection: {text}.\n".encode()
+    names = [name for name, _ in response.headers.raw_items()]
+    assert names[:4] == ["Date", "Connection", "Content-Length", "Content-Type"]
+    assert response.headers["Connection"] == "close"
+    assert response.headers["Content-Length"] == str(len(response.body))
+    assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+    extra = {405: ["Allow"], 426: ["Upgrade"]}.get(status, [])
+    if text is not None and "Sec-WebSocket-Version" in text:
+        extra = ["Sec-WebSocket-Version"]
+        assert response.headers["Sec-WebSocket-Version"] == "13"
+    assert names[4:] == extra
+
+    server.send_response(response)
+    assert server.state is State.CONNECTING
+    assert server.close_expected()
+    sent = output(server)
+    assert b"".join(sent) == response.serialize()
+    assert sent[-1] == b""
+    server.receive_data(TEXT_FRAME)
+    assert server.events_received() == output(server) == []
+    server.receive_eof()
+    assert server.state is State.CLOSED
+    assert type(server.handshake_exc) is error
+
+
+def test_checks_come_in_order():
+    # Each header in turn is repaired; what is still wrong then is reported.
+    broken = dict.fromkeys(BASE, "(") | {"Origin": "x", "Sec-WebSocket-Extensions": "("}
+    broken["Sec-WebSocket-Protocol"] = "("
+    broken["Host"] = "/"
+    fixed = BASE | {"Origin": "o", "Sec-WebSocket-Extensions": "e", "Sec-WebSocket-Protocol": "s"}
+    method, version = "POST", "HTTP/1.0"
+    texts = []
+    for repair in ["method", "version", *fixed, None]:
+        server = ServerProtocol(
+            origins=["o"], extensions=[Factory("e")], subprotocols=["s"], check_host=True
+        )
+        response = server.accept(Request("/", Headers(broken), method, version))
+        texts.append(
+            "" if server.handshake_exc is None else str(server.handshake_exc).split(":")[0]
+        )
+        if repair == "method":
+            method = "GET"
+        elif repair == "version":
+            version = "HTTP/1.1"
+        elif repair is not None:
+            broken[repair] = fixed[repair]
+    assert texts == [
+        "unsupported HTTP method",
+        "unsupported HTTP version",
+        "invalid Host header",
+        "invalid Connection header",
+        "invalid Upgrade header",
+        "invalid Sec-WebSocket-Key header",
+        "invalid Sec-WebSocket-Version header",
+        "invalid Origin header",
+        "invalid Sec-WebSocket-Extensions header",
+        "invalid Sec-WebSocket-Protocol header",
+        "",
+    ]
+    assert response.status_code == 101
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "error"),
+    [
+        (LONG, 414, e.RequestLineTooLong),
+        (b"GET /" + LONG, 414, e.RequestLineTooLong),
+        (b"GET / HTTP/1.1\r\n" + LONG, 431, e.HeaderLineTooLong),
+        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 129, 431, e.TooManyHeaders),
+    ],
+)
+def test_limits_are_answered(data, status, error):
+    server = ServerProtocol(server_header="s")
+    server.receive_data(data)
+    sent = output(server)
+    assert sent[-1] == b""
+    answer = b"".join(sent)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert answer.endswith(f"connection: {server.handshake_exc}.\n".encode())
+    assert b"\r\nServer: s\r\n" in answer
+    assert type(server.handshake_exc) is error
+    assert server.close_expected()
+    server.receive_data(data)
+    assert server.events_received() == output(server) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "cause"),
+    [
+        (b"\x16\x03\x01", ValueError),
+        (b"PRI * HTTP/2.0\r\n\r\n", ValueError),
+        (b"GET / HTTP/1.1\n", ValueError),
+        (b"GET / HTTP/1.1\r\nA b\r\n", ValueError),
+        (head(extra=[("Content-Length", "1")]), ValueError),
+        (head(extra=[("Transfer-Encoding", "chunked")]), NotImplementedError),
+    ],
+)
+def test_garbage_is_not_answered(data, cause):
+    server = ServerProtocol()
+    server.receive_data(data + b"more")
+    assert type(server.handshake_exc) is e.InvalidMessage
+    assert str(server.handshake_exc) == "did not receive a valid HTTP request"
+    assert type(server.handshake_exc.__cause__) is cause
+    assert server.events_received() == []
+    assert output(server) == [b""]
+    assert server.close_expected()
+    server.receive_eof()
+    assert server.state is State.CLOSED
+
+
+@pytest.mark.parametrize("data", [b"", b"GET", head()[:-1]])
+def test_end_of_stream_within_the_request(data):
+    server = ServerProtocol()
+    if data:
+        server.receive_data(data)
+    server.receive_eof()
+    assert server.state is State.CLOSED
+    assert type(server.handshake_exc) is e.InvalidMessage
+    assert type(server.handshake_exc.__cause__) is EOFError
+    assert output(server) == [b""]
+    assert type(server.close_exc) is e.ConnectionClosedError
+
+
+def test_end_of_stream_before_the_answer():
+    server = ServerProtocol()
+    request = received(server, head())
+    server.receive_eof()
+    response = server.accept(request)
+    with pytest.raises(e.InvalidState, match="connection is closed"):
+        server.send_response(response)
+    assert output(server) == [b""]
+
+
+def test_unexpected_error(caplog):
+    server = ServerProtocol(select_subprotocol=lambda protocol, offered: 1 / 0)
+    response = server.accept(received(server, head()))
+    assert response.status_code == 500
+    assert response.body == (
+        b"Failed to open a WebSocket connection.\nSee server log for more information.\n"
+    )
+    assert type(server.handshake_exc) is ZeroDivisionError
+    (record,) = caplog.records
+    assert record.getMessage() == "opening handshake failed"
+    assert record.name == "wsproto_fast.server"
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+def test_reject():
+    server = ServerProtocol()
+    received(server, head())
+    response = server.reject(404, "café\n")
+    assert (response.status_code, response.reason_phrase) == (404, "Not Found")
+    assert response.body == "café\n".encode()
+    assert response.headers["Content-Length"] == "6"
+    assert server.handshake_exc is None
+    server.send_response(response)
+    assert output(server)[-1] == b""
+    assert server.state is State.CONNECTING
+    with pytest.raises(e.InvalidState, match="answered already"):
+        server.send_response(response)
+    assert output(server) == []
+    with pytest.raises(ValueError, match="999"):
+        server.reject(999, "")
+
+
+def test_responses_of_other_makes():
+    server = ServerProtocol()
+    received(server, head())
+    server.send_response(Response(302, "Found", Headers(Location="/x"), b"go"))
+    assert output(server) == [b"HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\ngo", b""]
+
+
+def test_second_answer():
+    server = ServerProtocol()
+    response = server.accept(received(server, head()))
+    server.send_response(response)
+    with pytest.raises(AssertionError, match="connection is open"):
+        server.send_response(response)
+
+
+def test_server_header():
+    server = ServerProtocol(server_header="Server/1", subprotocols=["a"])
+    request = received(server, head(extra=[("Sec-WebSocket-Protocol", "a")]))
+    assert list(server.accept(request).headers.raw_items())[-2:] == [
+        ("Sec-WebSocket-Protocol", "a"),
+        ("Server", "Server/1"),
+    ]
+    assert server.reject(503, "").headers["Server"] == "Server/1"
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "accepted"),
+    [
+        (None, "x", True),
+        (None, None, True),
+        ([None], None, True),
+        ([None], "x", False),
+        (["a", "b"], "b", True),
+        (["a"], "A", False),
+        ([re.compile(r"http://(a|b)\.c")], "http://a.c", True),
+        ([re.compile(r"http://(a|b)\.c")], "http://a.c.d", False),
+        ([re.compile("")], None, False),
+        ([], "a", False),
+    ],
+)
+def test_origins(origins, origin, accepted):
+    server = ServerProtocol(origins=origins)
+    request = received(server, head(extra=[] if origin is None else [("Origin", origin)]))
+    assert server.accept(request).status_code == (101 if accepted else 403)
+    assert server.origin == (origin if accepted else None)
+
+
+@pytest.mark.parametrize(
+    ("supported", "offered", "chosen"),
+    [
+        (None, ["a"], None),
+        (None, [], None),
+        ([], ["a"], None),
+        (["a", "b"], ["b, a"], "a"),
+        (["a", "b"], ["c", "b"], "b"),
+        (["A", "a"], ["a"], "a"),
+    ],
+)
+def test_subprotocols(supported, offered, chosen):
+    server = ServerProtocol(subprotocols=supported)
+    request = received(server, head(extra=[("Sec-WebSocket-Protocol", value) for value in offered]))
+    response = server.accept(request)
+    assert response.status_code == 101
+    assert response.headers.get("Sec-WebSocket-Protocol") == chosen
+    assert server.subprotocol == chosen
+
+
+def test_own_choice_of_subprotocol():
+    calls = []
+
+    def select(protocol, offered):
+        calls.append((protocol, offered))
+        return "not-offered"
+
+    server = ServerProtocol(subprotocols=["a"], select_subprotocol=select)
+    response = server.accept(received(server, head(extra=[("Sec-WebSocket-Protocol", "x, y")])))
+    assert response.headers["Sec-WebSocket-Protocol"] == "not-offered"
+    assert calls == [(server, ["x", "y"])]
+    assert server.select_subprotocol(["z"]) == "not-offered"
+
+
+def test_choice_of_subprotocol_by_the_connection():
+    class Connection:
+        def select(self, offered):
+            return offered[1]
+
+    server = ServerProtocol(select_subprotocol=Connection.select)
+    connection = Connection()
+    server.attach_to(connection)
+    response = server.accept(received(server, head(extra=[("Sec-WebSocket-Protocol", "x, y")])))
+    assert response.headers["Sec-WebSocket-Protocol"] == "y"
+    gone = weakref.ref(connection)
+    del connection
+    assert gone() is None
+
+
+@pytest.mark.parametrize("choice", ["a\r\nB: c", "a b", "a, b", "", "\xe9"])
+def test_choice_of_subprotocol_that_is_no_token(choice):
+    server = ServerProtocol(select_subprotocol=lambda protocol, offered: choice)
+    response = server.accept(received(server, head()))
+    assert response.status_code == 500
+    assert type(server.handshake_exc) is ValueError
+    assert server.subprotocol is None
+    assert choice not in response.serialize().decode("latin-1") or not choice.strip("\xe9")
+
+
+@pytest.mark.parametrize("name", ["a\r\nB: c", "a b", "a, b", "", "\xe9"])
+def test_extensions_that_are_no_tokens(name):
+    for factory in (Factory(name), Factory("a", [(name, None)]), Factory("a", [("x", name)])):
+        client = ClientProtocol(parse_uri("ws://h/"), extensions=[factory])
+        with pytest.raises(ValueError):
+            client.connect()
+        assert output(client) == []
+
+
+@pytest.mark.parametrize(
+    ("factories", "offers", "answer", "names"),
+    [
+        (None, ["a"], None, []),
+        ([], ["a"], None, []),
+        ([Factory("a")], [], None, []),
+        ([Factory("a")], ["b, a; x"], None, []),
+        ([Factory("a")], ["b, a"], "a; answered", ["a"]),
+        (
+            [Factory("a"), Factory("b", [("x", "1")])],
+            ['b; x="1"', "a"],
+            "b; x=1; answered, a; answered",
+            ["b", "a"],
+        ),
+        ([Factory("a", [("x", None)]), Factory("a")], ["a"], "a; answered", ["a"]),
+        ([Factory("a"), Factory("a", [("x", None)])], ["a; y, a; x"], "a; x; answered", ["a"]),
+    ],
+)
+def test_extensions(factories, offers, answer, names):
+    for _ in range(2):  # results of earlier parsing must not be affected by factories
+        server = ServerProtocol(extensions=factories)
+        request = received(
+            server, head(extra=[("Sec-WebSocket-Extensions", offer) for offer in offers])
+        )
+        response = server.accept(request)
+        assert response.headers.get("Sec-WebSocket-Extensions") == answer
+        server.send_response(response)
+        assert [extension.name for extension in server.extensions] == names
+
+
+# Time
+
+
+def test_timeout_within_the_request():
+    server = ServerProtocol()
+    server.set_timeouts(open_timeout=10, now=100.0)
+    server.receive_data(head()[:5], now=101.0)
+    assert server.timeout_response().status_code == 408
+    server.handle_timeout(now=110.0)
+    sent = output(server)
+    assert sent[0].startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert sent[-1] == b""
+    assert type(server.handshake_exc) is TimeoutError
+    assert server.transport_action == 2
+
+
+@pytest.mark.parametrize("data", [b"", head()])
+def test_timeout_outside_the_request(data):
+    server = ServerProtocol()
+    server.set_timeouts(open_timeout=10, now=100.0)
+    if data:
+        server.receive_data(data, now=101.0)
+    assert server.timeout_response() is None
+    server.handle_timeout(now=110.0)
+    assert output(server) == []
+    assert type(server.handshake_exc) is TimeoutError
+    assert server.transport_action == 3
+
+
+def test_time_of_the_answer_starts_the_keepalive():
+    server = ServerProtocol()
+    server.set_timeouts(open_timeout=10, ping_interval=20, now=100.0)
+    request = received(server, head())
+    server.send_response(server.accept(request), now=105)
+    assert server.next_timeout() == 125.0
