@@ -17,6 +17,9 @@ from wsapi.trio.connection import Connection
 from wsapi.trio.server import Server, ServerConnection, serve
 from wsproto_fast import Protocol, Side
 
+# More than sockets and streams take without being read.
+TOO_MUCH = 8 * 2**20
+
 
 def trio_test(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     """Run a test on trio; fail it if it leaves resources behind or logs errors."""
