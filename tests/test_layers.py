@@ -37,6 +37,7 @@ NO_IO = {"wsapi", "asyncio", "threading", "trio", "socket", "selectors", "ssl"}
 ORDER = [
     "_settings",
     "_output",
+    "_backlog",
     "_frames",
     "_listener",
     "_queue",
@@ -50,6 +51,7 @@ ORDER = [
     "_parser",
     "_receiver",
     "_keepalive",
+    "_pacing",
     "_protocol",
     "_handshake",
     "_client",

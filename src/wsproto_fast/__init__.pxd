@@ -27,6 +27,12 @@ Out:
 | `send_message(message, text, compress)` | send a message; return activity bits | `send()` |
 | `send_prepared_message(message, compress)` | the same for a PreparedMessage | `send_prepared()` |
 | `send_memory(opcode, data, size)` | the same for OP_TEXT or OP_BINARY in memory | |
+| `is_obstructed()` | tell whether what goes to many connections needs `offer_message()` | |
+| `offer_message(message, compress, terms, unsent, now)` | send a PreparedMessage on terms; return bits | `offer()` |
+| `sender_waits()` | tell whether who sends is to wait while writing is paused | `waits_to_send` |
+| `last_in_backlog()` | return the number of the message that has begun to wait last | `backlog_mark` |
+| `backlog_holds(number)` | tell whether a message with this number, or an earlier one, waits | `is_waiting()` |
+| `has_dropped()` | tell whether `dropped_messages()` would return something | |
 | `output_left()` | return the number of bytes to send | `output_size` |
 | `pop_output()` | return and forget a piece of them, without a copy; empty if there is none | `take_output()` |
 
@@ -37,11 +43,13 @@ Time:
 | `last_time()` | return the time that was told last | |
 | `next_deadline()` | return when `handle_timeout()` is due; infinite if never | `next_timeout()` |
 | `wants_network_silence()` | tell whether it would look at its second argument | `network_silence_wanted` |
+| `wants_progress()` | tell whether it would look at its third argument | `progress_wanted` |
 
 What raises in Python raises here, and what doesn't doesn't. Other `cdef` members may change with any version. A
 program that is compiled against one version runs with no other.
 """
 
+from ._backlog cimport Backpressure
 from ._client cimport ClientProtocol
 from ._deflate cimport PerMessageDeflate
 from ._frames cimport OP_BINARY, OP_CONT, OP_TEXT, Frame

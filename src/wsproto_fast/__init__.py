@@ -1,6 +1,7 @@
 """WebSocket protocol engine: bytes in, messages out, without sockets, threads, or a clock."""
 
 try:
+    from ._backlog import Backpressure
     from ._client import ClientProtocol
     from ._deflate import Extension, PerMessageDeflate
     from ._frames import Frame, apply_mask
@@ -36,8 +37,10 @@ from .exceptions import (
 from .frames import Close, CloseCode, Opcode, Side, State
 from .http11 import Request, Response
 from .rates import Rate
+from .slow import Slow
 
 __all__ = [
+    "Backpressure",
     "ClientProtocol",
     "Close",
     "CloseCode",
@@ -65,6 +68,7 @@ __all__ = [
     "ResponseParser",
     "ServerProtocol",
     "Side",
+    "Slow",
     "State",
     "TooManyFragments",
     "WebSocketException",

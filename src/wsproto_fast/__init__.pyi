@@ -30,6 +30,7 @@ from .exceptions import (
 from .frames import Close, CloseCode, Opcode, Side, State
 from .http11 import Request, Response
 from .rates import Rate, RateLike
+from .slow import Slow
 from .typing import (
     BytesLike,
     Data,
@@ -44,6 +45,7 @@ from .typing import (
 from .uri import WebSocketURI
 
 __all__ = [
+    "Backpressure",
     "ClientProtocol",
     "Close",
     "CloseCode",
@@ -71,6 +73,7 @@ __all__ = [
     "ResponseParser",
     "ServerProtocol",
     "Side",
+    "Slow",
     "State",
     "TooManyFragments",
     "WebSocketException",
@@ -203,6 +206,20 @@ class PerMessageDeflate(Extension):
     def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame: ...
     def encode(self, frame: Frame) -> Frame: ...
 
+# _backlog
+
+@final
+class Backpressure:
+    @property
+    def slow(self) -> Slow | None: ...
+    @property
+    def max_backlog(self) -> int | None: ...
+    @property
+    def key(self) -> object: ...
+    def __init__(
+        self, slow: Slow | None = None, max_backlog: int | None = 33554432, *, key: object = None
+    ) -> None: ...
+
 # _protocol
 
 @final
@@ -319,8 +336,13 @@ class Protocol:
 
     def next_timeout(self) -> float | None: ...
     def handle_timeout(
-        self, now: float | None = None, network_silence: float | None = None
+        self,
+        now: float | None = None,
+        network_silence: float | None = None,
+        progress: object = None,
     ) -> int: ...
+    @property
+    def progress_wanted(self) -> bool: ...
     @property
     def network_silence_wanted(self) -> bool: ...
 
@@ -393,6 +415,33 @@ class Protocol:
     def take_output(self) -> bytes: ...
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
+
+    # What waits while writing is paused
+
+    def set_backpressure(
+        self, backpressure: Backpressure | None = None, *, write_deadline: float | None = None
+    ) -> None: ...
+    def offer(
+        self,
+        message: PreparedMessage,
+        terms: Backpressure,
+        *,
+        unsent: int = 0,
+        compress: bool | None = None,
+        now: float | None = None,
+    ) -> int: ...
+    @property
+    def backlog_size(self) -> int: ...
+    @property
+    def backlog_messages(self) -> int: ...
+    @property
+    def backlog_mark(self) -> int: ...
+    def is_waiting(self, mark: int) -> bool: ...
+    @property
+    def waits_to_send(self) -> bool: ...
+    @property
+    def dropped(self) -> dict[Slow, int]: ...
+    def dropped_messages(self) -> dict[Slow, int]: ...
 
 # _handshake, _client, _server
 

@@ -1,11 +1,11 @@
 # cython: language_level=3
 """The state machine of one connection; see _protocol.pyx."""
 
-from ._keepalive cimport Keepalive
 from ._endpoint cimport OPEN
+from ._pacing cimport Pacing
 
 
-cdef class Protocol(Keepalive):
+cdef class Protocol(Pacing):
     # --- what programs read ---
     cdef public object handshake_exc
     cdef public object parser_exc
@@ -15,9 +15,7 @@ cdef class Protocol(Keepalive):
     cdef public object subprotocol
 
     # --- time, in seconds ---
-    cdef double _close_timeout
     cdef double _open_deadline
-    cdef double _close_deadline
     cdef bint _message_cut          # a message ended before its last frame, or wasn't valid after the end
     cdef bint _closing_started      # the clock of the closing handshake runs
 
@@ -50,21 +48,13 @@ cdef class Protocol(Keepalive):
         """Tell whether something was kept, compressed, and there is room for it: time for ``process_kept``."""
         return self._kept is not None and self._has_room()
 
-    cdef inline Py_ssize_t output_left(self) noexcept:
-        """Return the number of bytes that wait to be sent."""
-        return self._output.size
-
-    cdef inline bytes pop_output(self):
-        """Return and forget a piece of what is to be sent, without a copy; nothing if nothing waits."""
-        return self._output.take()
-
     # --- for the opening handshake, which subclasses add ---
     cdef int _receive_handshake_eof(self) except -1
     cdef int _opening_timed_out(self) except -1
     cdef int _set_open(self) except -1
     cdef int _set_handshake_failed(self, exc) except -1
 
-    cdef int _handle_timeout(self, double now, double silence) except -1
+    cdef int _handle_timeout(self, double now, double silence, progress) except -1
     cdef int _received_close(self, bytes payload) except -1
     cdef int _start_closing(self) except -1
     cdef int _set_closed(self) except -1

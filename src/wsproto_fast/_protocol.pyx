@@ -12,8 +12,8 @@ for are kept as they are: ``receive_kept()`` after ``next_message()`` goes on wi
 A peer's fault never raises here: it yields the right Close frame and is kept in ``parser_exc``. A caller's
 misuse raises and leaves the state as it was.
 
-Endpoint, Sender, Parser, Receiver, and Keepalive are the layers below: what leaves, what arrives, whether the peer
-is there.
+Endpoint, Sender, Parser, Receiver, Keepalive, and Pacing are the layers below: what leaves, what arrives, whether the
+peer is there, what waits while it doesn't read.
 """
 
 import logging
@@ -22,8 +22,8 @@ from libc.math cimport INFINITY, NAN
 
 from ._endpoint cimport ABORT, CLOSE, CLOSED, CLOSING, CONNECTING, OPEN, state_of
 from ._frames cimport OP_CLOSE, OP_PING, OP_PONG, Frame
-from ._keepalive cimport Keepalive
 from ._output cimport OutputBuffer
+from ._pacing cimport Pacing
 from ._queue cimport ATTENTION, OUTPUT
 from ._rates cimport RateLimiter
 from ._settings cimport close_payload, duration, ping_interval_of
@@ -37,7 +37,7 @@ from .rates import Rate
 cdef object _INFO = logging.INFO
 
 
-cdef class Protocol(Keepalive):
+cdef class Protocol(Pacing):
     """Protocol(side, *, state=State.OPEN, max_size=1048576, logger=None)\n--\n
     A WebSocket connection as a state machine.
 
@@ -58,7 +58,7 @@ cdef class Protocol(Keepalive):
     """
 
     def __cinit__(self, *args, **kwargs):
-        self._close_timeout = self._open_deadline = self._close_deadline = INFINITY
+        self._open_deadline = INFINITY
 
     def __init__(
         self,
@@ -236,6 +236,7 @@ cdef class Protocol(Keepalive):
 
     cdef int _set_closed(self) except -1:
         self._discarding = True
+        self._drop_backlog()
         if self._kept is None:
             self._drop_partial()
         self._early = None
@@ -259,13 +260,15 @@ cdef class Protocol(Keepalive):
             return self._now
         cdef double deadline = min(
             min(min(self._ping_time, self._pong_deadline), min(self._open_deadline, self._close_deadline)),
-            self._release_time,
+            min(self._release_time, self._look_time),
         )
         if self._rates is not None and not self._discarding:
             deadline = min(deadline, self._rates.next_time(self._now))
         return deadline
 
-    def handle_timeout(self, now: float | None = None, network_silence: float | None = None) -> int:
+    def handle_timeout(
+        self, now: float | None = None, network_silence: float | None = None, progress=None
+    ) -> int:
         """Do what is due at ``now``; return the activity bits.
 
         Args:
@@ -273,15 +276,19 @@ cdef class Protocol(Keepalive):
             network_silence: Seconds since the peer's host acknowledged anything, while something that was sent
                 waits for that; 0 if nothing does; None if it isn't known, in which case a peer isn't taken for
                 gone while ``reading_wanted`` is false. Told if ``network_silence_wanted``.
+            progress: What is another value whenever the network has taken something of what is sent, such as the
+                number of bytes that it has taken; None if it isn't known, in which case nothing was taken. Told if
+                ``progress_wanted``.
         """
         cdef double time = self._time(now)
         cdef double silence = NAN if network_silence is None else <double>network_silence
         self._now = time
         self._activity = 0
-        self._handle_timeout(time, silence)
+        self._handle_timeout(time, silence, progress)
         return self._activity | (OUTPUT if self._output.size else 0)
 
-    cdef int _handle_timeout(self, double now, double silence) except -1:
+    cdef int _handle_timeout(self, double now, double silence, progress) except -1:
+        self._handle_pacing(now, progress)
         if self._open_deadline <= now:
             self._open_deadline = INFINITY
             if self._state == CONNECTING:
@@ -319,6 +326,7 @@ cdef class Protocol(Keepalive):
                     self._receive_handshake_eof()
             elif not self._discarding and self.parser_exc is None:
                 self.parser_exc = EOFError("unexpected end of stream")
+            self._drop_backlog()
             self._send_eof()
             self._set_closed()
             self.transport_action = max(self.transport_action, CLOSE)
@@ -393,6 +401,8 @@ cdef class Protocol(Keepalive):
         except UnicodeDecodeError as exc:
             return self._fail_text(exc)
         self.close_rcvd = close
+        # Whoever closes wants no more messages; many drop what comes.
+        self._drop_backlog()
         if self._state == OPEN:
             # What was received of a message is lost, unless we have closed the connection and wanted no more.
             self._message_cut = self._message_opcode != 0
@@ -467,7 +477,7 @@ cdef class Protocol(Keepalive):
         self._require_state(False)
         payload = close_payload(code, reason)
         self._now = time
-        self._write_control(OP_CLOSE, payload)
+        self._write_close(payload)
         self.close_sent = Close(CloseCode.NO_STATUS_RCVD if code is None else code, reason)
         self._set_state(CLOSING)
         self._start_closing()
@@ -512,28 +522,10 @@ cdef class Protocol(Keepalive):
         self.transport_action = max(self.transport_action, ABORT if abort else CLOSE)
         self._activity |= ATTENTION
 
-    def limit_backlog(self, unsent: int, limit: int | None) -> bool:
-        """Give up the connection if the peer is too far behind with reading what is sent.
-
-        Args:
-            unsent: Number of bytes that were taken from the output, and the network hasn't taken yet.
-            limit: Number of bytes that may wait, those in the output included; None for no limit.
-
-        Returns:
-            Whether it was given up.
-        """
-        if limit is None or unsent + self._output.size <= limit:
-            return False
-        self.give_up(
-            ConnectionAbortedError(
-                f"peer doesn't read: more than {limit} bytes wait to be sent"
-            )
-        )
-        return True
-
     cdef int _fail(self, int code, str reason) except -1:
         if self._state == CLOSED:
             return 0
+        self._drop_backlog()
         if self._state == OPEN:
             if code != CloseCode.ABNORMAL_CLOSURE:
                 # Cut at a character's boundary: the reason may quote the peer.

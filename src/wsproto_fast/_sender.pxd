@@ -9,6 +9,13 @@ from ._endpoint cimport Endpoint
 from ._output cimport OutputBuffer
 
 
+# Why a message can't just be written.
+cdef enum:
+    FRAGMENTS = 1                   # a fragmented one is being sent
+    PAUSED = 2                      # the network doesn't take what is sent
+    BACKLOG = 4                     # others wait, and leave first
+
+
 cdef class PreparedMessage:
     cdef int _opcode
     cdef bytes _payload
@@ -39,11 +46,13 @@ cdef class Sender(Endpoint):
     cdef ws_utf8_state _sending_utf8
     cdef bint _discarding           # after a failure or a Close frame nothing more is parsed
     cdef bint _writing_paused
+    cdef int _obstacles
     cdef bytes _delayed_pong
 
     cdef int _refresh_extensions(self) except -1
     cdef int _append_output(self, bytes data) except -1
     cdef int _write_data(self, int opcode, object data, bint fin, object compress) except -1
+    cdef int _write_prepared(self, PreparedMessage message, object compress) except -1
     cdef int _write_deflated(self, int opcode, bytes payload, bint fin, object compress) except -1
     cdef int _use_deflate(self) noexcept
     cdef int _release_contexts(self, bint receiving) except -1
@@ -52,7 +61,28 @@ cdef class Sender(Endpoint):
     cdef int _check_sent_text(self, object data, bint fin) except -1
     cdef int _pending(self) noexcept
 
+    # --- what waits; see _pacing.pyx ---
+    cdef int _send_later(self, message, text, compress) except -1
+    cdef int _send_prepared_later(self, PreparedMessage message, compress) except -1
+    cdef int _refill(self, bint all) except -1
+
     # --- for compiled drivers and programs; see __init__.pxd ---
+
+    cdef inline Py_ssize_t output_left(self) noexcept:
+        """Return the number of bytes that wait to be sent."""
+        return self._output.size
+
+    cdef inline bytes pop_output(self):
+        """Return and forget a piece of what is to be sent, without a copy; nothing if nothing waits."""
+        cdef bytes piece = self._output.take()
+        if self._obstacles == BACKLOG and self._output.size == 0:
+            self._refill(False)
+        return piece
+
+    cdef inline bint is_obstructed(self) noexcept:
+        """Tell whether messages to many connections must be sent by ``offer_message``."""
+        return self._obstacles != 0
+
     cdef int send_message(self, message, text, compress) except -1
     cdef int send_prepared_message(self, PreparedMessage message, compress) except -1
     cdef int send_memory(self, int opcode, const void* data, Py_ssize_t size) except -1

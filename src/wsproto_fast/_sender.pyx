@@ -77,6 +77,42 @@ cdef class PreparedMessage:
         self._compressed_frame = (<char*>header)[:header_size] + data
 
 
+cdef inline int write_prepared(Sender sender, PreparedMessage message, object compress) except -1:
+    """Write a message that goes to many connections, compressed once for all of them."""
+    cdef PerMessageDeflate deflate
+    if sender._extensions is not None:
+        sender._refresh_extensions()
+    if sender._foreign_extensions or sender._debug():
+        return sender._write_data(message._opcode, message._payload, True, compress)
+    deflate = sender._deflate
+    if deflate is not None and compress is not False and (
+        compress or PyBytes_GET_SIZE(message._payload) >= deflate.min_size
+    ):
+        if message._compressed is None:
+            message._compress(deflate)
+        elif message._window_bits > deflate.local_max_window_bits and (
+            # It refers to nothing outside itself, so its own size bounds the window that it needs.
+            PyBytes_GET_SIZE(message._payload) > 1 << deflate.local_max_window_bits
+        ):
+            # All can read what is compressed for the smallest window.
+            message._compress(deflate)
+        if message._compressed:
+            deflate.start_afresh()
+            if sender._is_client:
+                return sender._write_frame(
+                    message._opcode, True, 4,
+                    PyBytes_AS_STRING(message._compressed), PyBytes_GET_SIZE(message._compressed),
+                )
+            return sender._output.append(message._compressed_frame)
+        if compress:
+            return sender._write_deflated(message._opcode, message._payload, True, compress)
+    if sender._is_client:
+        return sender._write_frame(
+            message._opcode, True, 0, PyBytes_AS_STRING(message._payload), PyBytes_GET_SIZE(message._payload)
+        )
+    return sender._output.append(message._frame)
+
+
 cdef class Sender(Endpoint):
     """The outgoing side of a connection: messages into frames, through the extensions, into the output."""
 
@@ -120,7 +156,7 @@ cdef class Sender(Endpoint):
         """Return and forget the bytes to send; an empty one stands for the end of the stream."""
         cdef list data = []
         while self._output.size:
-            data.append(self._output.take())
+            data.append(self.pop_output())
         if self._eof_queued:
             self._eof_queued = False
             data.append(_EOF)
@@ -131,22 +167,25 @@ cdef class Sender(Endpoint):
 
         The end of the stream isn't among them: see ``transport_action``.
         """
-        return self._output.take()
-
-    def pause_writing(self) -> None:
-        """Tell that the network doesn't take what is sent: Pings aren't answered one by one any more."""
-        self._writing_paused = True
-
-    def resume_writing(self) -> None:
-        """Tell that the network takes what is sent again."""
-        self._writing_paused = False
-        if self._delayed_pong is not None:
-            payload, self._delayed_pong = self._delayed_pong, None
-            if not self._discarding:
-                self._write_control(OP_PONG, payload)
+        return self.pop_output()
 
     cdef int _append_output(self, bytes data) except -1:
         self._output.append(data)
+
+    # ------------------------------------------------------------------ what waits
+
+    cdef int _send_later(self, message, text, compress) except -1:
+        """Have a message wait if it must; return activity bits then, or 0."""
+        if self._obstacles & FRAGMENTS:
+            raise ConcurrencyError("a fragmented message is being sent")
+        return 0
+
+    cdef int _send_prepared_later(self, PreparedMessage message, compress) except -1:
+        """Have a message to many connections wait if it must; return activity bits then, or 0."""
+        return self._send_later(None, None, None)
+
+    cdef int _refill(self, bint all) except -1:
+        """Write what waits: all of it, or as much as should leave together."""
 
     # ------------------------------------------------------------------ messages
 
@@ -171,11 +210,13 @@ cdef class Sender(Endpoint):
         return self.send_message(message, text, compress)
 
     cdef int send_message(self, message, text, compress) except -1:
-        cdef int opcode
+        cdef int opcode, activity
         if self._state != OPEN:
             self._require_state(False)
-        if self._sending_opcode:
-            raise ConcurrencyError("a fragmented message is being sent")
+        if self._obstacles:
+            activity = self._send_later(message, text, compress)
+            if activity:
+                return activity
         if text is None:
             opcode = OP_TEXT if PyUnicode_Check(message) else OP_BINARY
         else:
@@ -198,48 +239,18 @@ cdef class Sender(Endpoint):
         return self.send_prepared_message(message, compress)
 
     cdef int send_prepared_message(self, PreparedMessage message, compress) except -1:
-        cdef PerMessageDeflate deflate
+        cdef int activity
         if self._state != OPEN:
             self._require_state(False)
-        if self._sending_opcode:
-            raise ConcurrencyError("a fragmented message is being sent")
-        if self._extensions is not None:
-            self._refresh_extensions()
-        if self._foreign_extensions or self._debug():
-            self._write_data(message._opcode, message._payload, True, compress)
-            return self._pending()
-        deflate = self._deflate
-        if deflate is not None and compress is not False and (
-            compress or PyBytes_GET_SIZE(message._payload) >= deflate.min_size
-        ):
-            if message._compressed is None:
-                message._compress(deflate)
-            elif message._window_bits > deflate.local_max_window_bits and (
-                # It refers to nothing outside itself, so its own size bounds the window that it needs.
-                PyBytes_GET_SIZE(message._payload) > 1 << deflate.local_max_window_bits
-            ):
-                # All can read what is compressed for the smallest window.
-                message._compress(deflate)
-            if message._compressed:
-                deflate.start_afresh()
-                if self._is_client:
-                    self._write_frame(
-                        message._opcode, True, 4,
-                        PyBytes_AS_STRING(message._compressed), PyBytes_GET_SIZE(message._compressed),
-                    )
-                else:
-                    self._output.append(message._compressed_frame)
-                return self._pending()
-            if compress:
-                self._write_deflated(message._opcode, message._payload, True, compress)
-                return self._pending()
-        if self._is_client:
-            self._write_frame(
-                message._opcode, True, 0, PyBytes_AS_STRING(message._payload), PyBytes_GET_SIZE(message._payload)
-            )
-        else:
-            self._output.append(message._frame)
+        if self._obstacles:
+            activity = self._send_prepared_later(message, compress)
+            if activity:
+                return activity
+        write_prepared(self, message, compress)
         return self._pending()
+
+    cdef int _write_prepared(self, PreparedMessage message, object compress) except -1:
+        return write_prepared(self, message, compress)
 
     cdef int send_memory(self, int opcode, const void* data, Py_ssize_t size) except -1:
         """Send a message that lies in memory, from compiled code; return the activity bits.
@@ -252,7 +263,7 @@ cdef class Sender(Endpoint):
         Raises:
             InvalidState, ConcurrencyError: As in ``send``.
         """
-        if self._extensions is None and self._state == OPEN and not self._sending_opcode and not self._debug():
+        if self._extensions is None and self._state == OPEN and not self._obstacles and not self._debug():
             self._write_frame(opcode, True, 0, data, size)
             return self._pending()
         return self.send_message((<const char*>data)[:size], opcode == OP_TEXT, None)
@@ -279,12 +290,16 @@ cdef class Sender(Endpoint):
         self._require_state(False)
         if self._sending_opcode:
             raise ProtocolError("expected a continuation frame")
+        if self._obstacles & BACKLOG:
+            # Of a message in fragments nothing can be dropped: it doesn't join what waits.
+            self._refill(True)
         self._sending_utf8.missing = self._sending_utf8.seen = 0
         if opcode == OP_TEXT and self.validate_text:
             self._check_sent_text(data, fin)
         self._write_data(opcode, data, fin, compress)
         if not fin:
             self._sending_opcode = opcode
+            self._obstacles |= FRAGMENTS
 
     def send_continuation(self, data, fin: bool) -> None:
         """Send a continuation frame.
@@ -305,6 +320,7 @@ cdef class Sender(Endpoint):
         self._write_data(OP_CONT, data, fin, None)
         if fin:
             self._sending_opcode = 0
+            self._obstacles &= ~FRAGMENTS
 
     def send_ping(self, data) -> None:
         """Send a Ping frame; ``ping`` does it and measures the latency.

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from wsproto_fast import ClientProtocol, Protocol, ServerProtocol, Side, State
+from wsproto_fast import (
+    Backpressure,
+    ClientProtocol,
+    PreparedMessage,
+    Protocol,
+    ServerProtocol,
+    Side,
+    State,
+)
 
 from .helpers import BINARY, frame
 
@@ -41,6 +49,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "send_close": lambda protocol, **now: protocol.send_close(**now),
     "fail": lambda protocol, **now: protocol.fail(1011, **now),
     "give_up": lambda protocol, **now: protocol.give_up(**now),
+    "offer": lambda protocol, **now: protocol.offer(PreparedMessage(b""), Backpressure(), **now),
     "send_response": send_response,
 }
 

@@ -1,0 +1,61 @@
+# cython: language_level=3
+"""What waits while the peer doesn't read; see _pacing.pyx."""
+
+from libc.math cimport INFINITY
+from libc.stdint cimport uint64_t
+
+from ._backlog cimport Backlog, Backpressure
+from ._keepalive cimport Keepalive
+from ._sender cimport PreparedMessage
+
+
+cdef class Pacing(Keepalive):
+    cdef Backpressure _backpressure  # None: who sends waits
+    cdef Backlog _backlog           # None if nothing waits
+    cdef bytes _waiting_close       # payload of the Close frame that leaves behind it
+    cdef uint64_t _numbered         # messages that have waited so far
+    cdef dict _dropped              # member of Slow -> number of messages
+    cdef dict _unreported           # the same, since the last time that this was asked
+
+    # --- time, in seconds ---
+    cdef double _write_deadline
+    cdef double _look_time          # when the driver is asked what the network has taken
+    cdef double _stalled_since      # NAN before it was asked
+    cdef object _progress
+    cdef double _close_timeout
+    cdef double _close_deadline
+    cdef bint _close_deadline_due   # it begins when the time is told
+
+    # --- for compiled drivers; see __init__.pxd ---
+    cdef int offer_message(
+        self, PreparedMessage message, compress, Backpressure terms, Py_ssize_t unsent, double now
+    ) except -1
+
+    cdef inline bint sender_waits(self) noexcept:
+        """Tell whether who sends waits for the network while that takes no more."""
+        return self._backpressure is None
+
+    cdef inline uint64_t last_in_backlog(self) noexcept:
+        """Return the number of the message that has begun to wait last."""
+        return self._numbered
+
+    cdef inline bint backlog_holds(self, uint64_t number) except -1:
+        """Tell whether a message with this number, or an earlier one, still waits."""
+        return self._backlog is not None and self._backlog.holds(number)
+
+    cdef inline bint has_dropped(self) noexcept:
+        """Tell whether ``dropped_messages`` would return something."""
+        return self._unreported is not None
+
+    cdef inline bint wants_progress(self) noexcept:
+        """Tell whether ``handle_timeout`` would look at its third argument."""
+        return self._look_time != INFINITY
+
+    cdef int _keep_waiting(
+        self, message, int opcode, compress, int policy, key, Py_ssize_t size, Py_ssize_t limit
+    ) except -1
+    cdef int _count_dropped(self, int policy, Py_ssize_t number) except -1
+    cdef int _close_slow(self, Py_ssize_t limit) except -1
+    cdef int _write_close(self, bytes payload) except -1
+    cdef int _drop_backlog(self) except -1
+    cdef int _handle_pacing(self, double now, object progress) except -1

@@ -1,0 +1,362 @@
+"""What waits while the peer doesn't read, for how long, and what becomes of it.
+
+Messages that may be dropped wait in a backlog, unframed, from the moment in which the driver tells that writing is
+paused; when it tells that writing resumes, or a fragmented message is complete, they leave in order, and what is sent
+meanwhile waits behind them. Pings and Pongs pass them. A Close frame of the application's follows them; any other end
+takes their place.
+"""
+
+from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_Check
+from libc.math cimport INFINITY, NAN, isnan
+
+from ._backlog cimport CLOSE_SLOW, NO_ROOM, WAIT, Backlog, Backpressure, Waiting
+from ._endpoint cimport CLOSED, to_bytes
+from ._frames cimport OP_BINARY, OP_CLOSE, OP_PONG, OP_TEXT
+from ._keepalive cimport Keepalive
+from ._queue cimport ATTENTION, OUTPUT
+from ._sender cimport BACKLOG, FRAGMENTS, PAUSED, PreparedMessage
+from ._settings cimport duration
+
+from .exceptions import ConcurrencyError
+from .frames import CloseCode
+from .slow import Slow
+
+
+cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
+
+
+# What leaves of the backlog together, in bytes.
+cdef Py_ssize_t BURST = 1 << 15
+
+# How often the driver is asked what the network has taken, within the time in which that must be something.
+cdef double LOOKS = 4.0
+
+cdef list _slow = list(Slow)
+
+
+cdef class Pacing(Keepalive):
+    """A connection that knows what to do while its peer doesn't read."""
+
+    def __cinit__(self, *args, **kwargs):
+        self._write_deadline = self._look_time = INFINITY
+        self._close_timeout = self._close_deadline = INFINITY
+        self._stalled_since = NAN
+
+    # ------------------------------------------------------------------ settings
+
+    def set_backpressure(
+        self, Backpressure backpressure=None, *, write_deadline: float | None = None
+    ) -> None:
+        """Set what becomes of messages while writing is paused.
+
+        Args:
+            backpressure: Policy and limit for ``send`` and its kin, and for messages to many connections that have
+                no policy of their own; None or ``Slow.WAIT`` if who sends waits. What waits already stays.
+            write_deadline: Seconds for which the network may take nothing while writing is paused; None for no
+                limit. The driver is asked for its ``progress`` four times in this time, and what is found late
+                isn't held against the peer: it is aborted after at most half as long again.
+
+        Raises:
+            ValueError: If one isn't acceptable.
+        """
+        cdef double deadline = duration("write_deadline", write_deadline)
+        if deadline == 0:
+            raise ValueError("write_deadline must be more than 0, or None")
+        if backpressure is not None and backpressure.policy < 0:
+            raise ValueError("a connection needs a policy: slow mustn't be None")
+        self._write_deadline = deadline
+        self._backpressure = None if backpressure is None or backpressure.policy == WAIT else backpressure
+        self._look_time = self._now if self._writing_paused and deadline != INFINITY else INFINITY
+        self._stalled_since = NAN
+
+    # ------------------------------------------------------------------ the network
+
+    def pause_writing(self) -> None:
+        """Tell that the network doesn't take what is sent.
+
+        Pings aren't answered one by one any more, and messages that may be dropped wait.
+        """
+        self._writing_paused = True
+        self._obstacles |= PAUSED
+        if self._write_deadline != INFINITY:
+            # The time isn't told. What the driver finds is the beginning.
+            self._look_time = self._now
+            self._stalled_since = NAN
+
+    def resume_writing(self) -> None:
+        """Tell that the network takes what is sent again."""
+        self._writing_paused = False
+        self._obstacles &= ~PAUSED
+        self._look_time = INFINITY
+        if self._delayed_pong is not None:
+            payload, self._delayed_pong = self._delayed_pong, None
+            if not self._discarding:
+                self._write_control(OP_PONG, payload)
+        if self._obstacles == BACKLOG:
+            self._refill(False)
+
+    @property
+    def progress_wanted(self) -> bool:
+        """Whether ``progress`` would matter to ``handle_timeout``: writing is paused, and that has a limit."""
+        return self.wants_progress()
+
+    cdef int _handle_pacing(self, double now, object progress) except -1:
+        """Do what is due at ``now``, as ``handle_timeout`` does."""
+        cdef double late = now - self._look_time
+        if self._close_deadline_due:
+            self._close_deadline_due = False
+            self._close_deadline = now + min(self._close_timeout, self._write_deadline)
+        if self._look_time > now:
+            return 0
+        if not self._writing_paused or self._state == CLOSED:
+            self._look_time = INFINITY
+            return 0
+        if isnan(self._stalled_since) or progress != self._progress:
+            self._stalled_since = now
+            self._progress = progress
+        elif late > self._write_deadline / LOOKS:
+            # The caller comes late: it may not have had time to write either.
+            self._stalled_since += late
+        elif now - self._stalled_since >= self._write_deadline:
+            self._look_time = INFINITY
+            self.give_up(
+                TimeoutError(f"peer doesn't read: nothing was taken for {self._write_deadline:g} seconds")
+            )
+            return 0
+        self._look_time = min(now + self._write_deadline / LOOKS, self._stalled_since + self._write_deadline)
+
+    # ------------------------------------------------------------------ what waits
+
+    @property
+    def backlog_size(self) -> int:
+        """Bytes of messages that wait for the network, 160 for each besides its payload."""
+        return 0 if self._backlog is None else self._backlog.size
+
+    @property
+    def backlog_messages(self) -> int:
+        """Number of messages that wait for the network."""
+        return 0 if self._backlog is None else self._backlog.count()
+
+    @property
+    def backlog_mark(self) -> int:
+        """Number of the message that has begun to wait last, for ``is_waiting``."""
+        return self._numbered
+
+    def is_waiting(self, mark: int) -> bool:
+        """Tell whether messages still wait that did when ``backlog_mark`` was read."""
+        return self.backlog_holds(mark)
+
+    @property
+    def dropped(self) -> dict:
+        """Number of messages dropped so far, by policy."""
+        return {} if self._dropped is None else self._dropped.copy()
+
+    def dropped_messages(self) -> dict:
+        """Return and forget the number of messages dropped since the last call, by policy."""
+        dropped, self._unreported = self._unreported, None
+        return {} if dropped is None else dropped
+
+    @property
+    def waits_to_send(self) -> bool:
+        """Whether who sends is to wait while writing is paused: there is no other policy."""
+        return self.sender_waits()
+
+    cdef int _send_later(self, message, text, compress) except -1:
+        cdef Backpressure terms = self._backpressure
+        cdef bytes payload
+        cdef int opcode
+        if terms is None:
+            if self._obstacles & FRAGMENTS:
+                raise ConcurrencyError("a fragmented message is being sent")
+            if not self._obstacles & BACKLOG:
+                return 0
+        if text is None:
+            opcode = OP_TEXT if PyUnicode_Check(message) else OP_BINARY
+        else:
+            opcode = OP_TEXT if text else OP_BINARY
+            if text and self.validate_text and not PyUnicode_Check(message) and not self._obstacles & FRAGMENTS:
+                self._sending_utf8.missing = self._sending_utf8.seen = 0
+                self._check_sent_text(message, True)
+        payload = to_bytes("message", message)
+        if opcode == OP_TEXT and self._obstacles & FRAGMENTS and self.validate_text:
+            payload.decode()  # the check above is in the middle of another message
+        if terms is None:
+            return self._keep_waiting(payload, opcode, compress, WAIT, None, PyBytes_GET_SIZE(payload), PY_SSIZE_T_MAX)
+        return self._keep_waiting(
+            payload, opcode, compress, terms.policy, terms.key, PyBytes_GET_SIZE(payload), terms.limit
+        )
+
+    cdef int _send_prepared_later(self, PreparedMessage message, compress) except -1:
+        cdef Backpressure terms = self._backpressure
+        if terms is None:
+            if self._obstacles & FRAGMENTS:
+                raise ConcurrencyError("a fragmented message is being sent")
+            if not self._obstacles & BACKLOG:
+                return 0
+            return self._keep_waiting(
+                message, 0, compress, WAIT, None, PyBytes_GET_SIZE(message._payload), PY_SSIZE_T_MAX
+            )
+        return self._keep_waiting(
+            message, 0, compress, terms.policy, terms.key, PyBytes_GET_SIZE(message._payload), terms.limit
+        )
+
+    def offer(
+        self,
+        PreparedMessage message not None,
+        Backpressure terms not None,
+        *,
+        unsent: int = 0,
+        compress: bool | None = None,
+        now: float | None = None,
+    ) -> int:
+        """Send a message that goes to many connections, for none of which anybody waits.
+
+        Args:
+            message: Message.
+            terms: What becomes of it, and at whose expense, while the network takes no more. With
+                ``Slow.WAIT``, the connection is given up if more bytes wait already than its limit, ``unsent`` and
+                the output among them.
+            unsent: Number of bytes that were taken from the output, and the network hasn't taken yet.
+            compress: As in ``send``.
+            now: Current time.
+
+        Returns:
+            Activity bits, with ``ATTENTION`` if messages were dropped (``dropped_messages``) or the connection was
+            closed or given up.
+
+        Raises:
+            InvalidState: If the connection isn't open.
+            ConcurrencyError: With ``Slow.WAIT``, if a fragmented message is being sent.
+        """
+        return self.offer_message(message, compress, terms, unsent, self._time(now))
+
+    cdef int offer_message(
+        self, PreparedMessage message, compress, Backpressure terms, Py_ssize_t unsent, double now
+    ) except -1:
+        cdef int policy = terms.policy
+        cdef Py_ssize_t limit = terms.limit
+        self._require_state(False)
+        self._now = now
+        if policy < 0:
+            policy = WAIT
+            if self._backpressure is not None:
+                policy, limit = self._backpressure.policy, self._backpressure.limit
+        if policy == WAIT:
+            if self._obstacles & FRAGMENTS:
+                raise ConcurrencyError("a fragmented message is being sent")
+            if self._obstacles and unsent + self._output.size + self.backlog_size > limit:
+                self._give_up_backlog(limit)
+                return OUTPUT | ATTENTION
+            if self._obstacles & BACKLOG:
+                return self._keep_waiting(
+                    message, 0, compress, WAIT, None, PyBytes_GET_SIZE(message._payload), PY_SSIZE_T_MAX
+                )
+        elif self._obstacles:
+            return self._keep_waiting(
+                message, 0, compress, policy, terms.key, PyBytes_GET_SIZE(message._payload), limit
+            )
+        self._write_prepared(message, compress)
+        return self._pending()
+
+    def limit_backlog(self, unsent: int, limit: int | None) -> bool:
+        """Give up the connection if the peer is too far behind with reading what is sent.
+
+        Args:
+            unsent: Number of bytes that were taken from the output, and the network hasn't taken yet.
+            limit: Number of bytes that may wait, those in the output included; None for no limit.
+
+        Returns:
+            Whether it was given up.
+        """
+        if limit is None or unsent + self._output.size + self.backlog_size <= limit:
+            return False
+        self._give_up_backlog(limit)
+        return True
+
+    def _give_up_backlog(self, limit):
+        self.give_up(
+            ConnectionAbortedError(f"peer doesn't read: more than {limit} bytes wait to be sent")
+        )
+
+    cdef int _keep_waiting(
+        self, message, int opcode, compress, int policy, key, Py_ssize_t size, Py_ssize_t limit
+    ) except -1:
+        """Have a message wait, or drop it, or others; return the activity bits."""
+        cdef Waiting waiting = Waiting.__new__(Waiting)
+        cdef int dropped
+        if self._backlog is None:
+            self._backlog = Backlog.__new__(Backlog)
+        self._numbered += 1
+        waiting.message, waiting.opcode, waiting.compress = message, opcode, compress
+        waiting.policy, waiting.key, waiting.number = policy, key, self._numbered
+        dropped = self._backlog.add(waiting, size, limit)
+        if dropped == NO_ROOM:
+            self._close_slow(limit)
+            return OUTPUT | ATTENTION
+        if self._backlog.count():
+            self._obstacles |= BACKLOG
+        else:
+            self._backlog = None
+        if dropped:
+            self._count_dropped(policy, dropped)
+            return OUTPUT | ATTENTION
+        return OUTPUT
+
+    cdef int _count_dropped(self, int policy, Py_ssize_t number) except -1:
+        slow = _slow[policy]
+        if self._dropped is None:
+            self._dropped = {}
+        self._dropped[slow] = self._dropped.get(slow, 0) + number
+        if self._unreported is None:
+            self._unreported = {}
+        self._unreported[slow] = self._unreported.get(slow, 0) + number
+
+    cdef int _close_slow(self, Py_ssize_t limit) except -1:
+        """Close the connection because of a message that finds no room."""
+        # RFC 6455 section 7.4, and the registry that it founds: 1013 is "try again later".
+        self._count_dropped(CLOSE_SLOW, self._backlog.count() + 1)
+        if self.parser_exc is None:
+            self.parser_exc = ConnectionAbortedError(
+                f"peer doesn't read: more than {limit} bytes wait to be sent"
+            )
+        self._drop_backlog()
+        self.send_close(CloseCode.TRY_AGAIN_LATER, "too far behind with reading")
+        # Who sends doesn't tell the time: it is due at once to be told, and the end begins then.
+        self._close_deadline_due = True
+        self._close_deadline = self._now
+        self._activity |= ATTENTION
+
+    cdef int _refill(self, bint all) except -1:
+        cdef Waiting waiting
+        while self._backlog is not None and self._backlog.count() and (all or self._output.size < BURST):
+            waiting = self._backlog.take()
+            try:
+                if waiting.opcode:
+                    self._write_data(waiting.opcode, waiting.message, True, waiting.compress)
+                else:
+                    self._write_prepared(waiting.message, waiting.compress)
+            except Exception as exc:
+                # Only an extension of the program does that. Nobody is there to be told.
+                if self.parser_exc is None:
+                    self.parser_exc = exc
+                self._fail(CloseCode.INTERNAL_ERROR, "")
+                return 0
+        if self._backlog is not None and not self._backlog.count():
+            self._drop_backlog()
+
+    cdef int _write_close(self, bytes payload) except -1:
+        """Write the Close frame of the application, behind what waits."""
+        if not self._obstacles & BACKLOG:
+            return self._write_control(OP_CLOSE, payload)
+        self._waiting_close = payload
+
+    cdef int _drop_backlog(self) except -1:
+        """Forget what waits, but for a Close frame, which leaves."""
+        cdef bytes payload = self._waiting_close
+        self._backlog = None
+        self._obstacles &= ~BACKLOG
+        if payload is not None:
+            self._waiting_close = None
+            self._write_control(OP_CLOSE, payload)

@@ -1,0 +1,212 @@
+"""Messages that wait for the network, by policy: which leave, in which order, what is counted."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from wsproto_fast import Backpressure, PreparedMessage, Protocol, Side, Slow, State
+from wsproto_fast.activity import ATTENTION
+
+from .helpers import output, parse
+
+OVERHEAD = 160
+
+
+def payloads(protocol: Protocol) -> list[str]:
+    """Take what is to be sent, one message per frame."""
+    return [wire.payload.decode() for wire in parse(output(protocol))]
+
+
+def room(messages: int, size: int = 1) -> int:
+    """Return a limit that leaves room for messages of a size."""
+    return messages * (OVERHEAD + size)
+
+
+def offer(
+    protocol: Protocol, message: str, slow: Slow | None, limit: int | None, key: Any = None
+) -> int:
+    return protocol.offer(PreparedMessage(message), Backpressure(slow, limit, key=key))
+
+
+# Policy, room for so many messages, messages with keys that come while writing is paused, what
+# leaves, and how many were dropped.
+CASES: list[tuple[Slow, int, str, str, int]] = [
+    (Slow.DROP_NEWEST, 3, "a b c d e", "a b c", 2),
+    (Slow.DROP_NEWEST, 9, "a b c", "a b c", 0),
+    (Slow.DROP_NEWEST, 0, "a b c", "", 3),
+    (Slow.DROP_OLDEST, 3, "a b c d e", "c d e", 2),
+    (Slow.DROP_OLDEST, 1, "a b c", "c", 2),
+    (Slow.DROP_OLDEST, 0, "a b c", "", 3),
+    (Slow.LATEST, 9, "a=1 b=2 a=3 b=4 c=5 a=6", "6 4 5", 3),
+    (Slow.LATEST, 2, "a=1 b=2 c=3 b=4 d=5", "3 5", 3),
+    (Slow.LATEST, 2, "1 2 3", "3", 2),
+    (Slow.LATEST, 0, "a=1 a=2", "", 2),
+    (Slow.CLOSE, 3, "a b c", "a b c", 0),
+    (Slow.WAIT, 9, "a b c", "a b c", 0),
+]
+
+
+@pytest.mark.parametrize("side", list(Side))
+@pytest.mark.parametrize(("slow", "messages", "sent", "left", "dropped"), CASES)
+def test_policies(
+    side: Side, slow: Slow, messages: int, sent: str, left: str, dropped: int
+) -> None:
+    protocol = Protocol(side)
+    protocol.pause_writing()
+    told = 0
+    for word in sent.split():
+        key, _, message = word.rpartition("=")
+        bits = offer(protocol, message, slow, room(messages), key)
+        now_dropped = sum(protocol.dropped_messages().values())
+        assert bool(bits & ATTENTION) == (now_dropped > 0)
+        told += now_dropped
+    protocol.resume_writing()
+    assert payloads(protocol) == left.split()
+    assert protocol.dropped == ({slow: dropped} if dropped else {})
+    assert told == dropped
+    assert protocol.backlog_size == protocol.backlog_messages == 0
+
+
+@pytest.mark.parametrize("slow", [slow for slow in Slow if slow is not Slow.WAIT])
+def test_the_policy_of_the_connection(slow: Slow) -> None:
+    """It is that of what is sent to it alone, and of broadcasts that have none of their own."""
+    protocol = Protocol(Side.SERVER)
+    protocol.set_backpressure(Backpressure(slow, room(2)))
+    assert not protocol.waits_to_send
+    protocol.send("first")
+    assert payloads(protocol) == ["first"]
+    protocol.pause_writing()
+    protocol.send("a")
+    protocol.send_prepared(PreparedMessage("b"))
+    offer(protocol, "c", None, None)
+    left = {
+        Slow.DROP_NEWEST: ["a", "b"],
+        Slow.DROP_OLDEST: ["b", "c"],
+        Slow.LATEST: ["c"],
+        Slow.CLOSE: [],
+    }[slow]
+    if slow is Slow.CLOSE:
+        assert protocol.state is State.CLOSING
+        return
+    assert payloads(protocol) == []
+    protocol.resume_writing()
+    assert payloads(protocol) == left
+
+
+def test_who_waits_comes_behind_what_waits() -> None:
+    protocol = Protocol(Side.SERVER)
+    protocol.pause_writing()
+    protocol.send("a")
+    assert payloads(protocol) == ["a"]  # nothing waits before it
+    offer(protocol, "b", Slow.DROP_OLDEST, room(1))
+    protocol.send("c")
+    protocol.send_prepared(PreparedMessage("d"))
+    offer(protocol, "e", Slow.WAIT, None)
+    mark = protocol.backlog_mark
+    offer(protocol, "f", Slow.DROP_OLDEST, room(4))
+    assert payloads(protocol) == []
+    assert protocol.is_waiting(mark)
+    protocol.resume_writing()
+    assert not protocol.is_waiting(mark)
+    assert payloads(protocol) == ["c", "d", "e", "f"]
+    assert protocol.dropped == {Slow.DROP_OLDEST: 1}
+
+
+def test_what_must_not_be_dropped_stays() -> None:
+    """Nor is anything dropped for what finds no room nevertheless."""
+    protocol = Protocol(Side.SERVER)
+    protocol.pause_writing()
+    offer(protocol, "a", Slow.LATEST, room(5), "key")
+    for message in "bcd":
+        protocol.send(message)
+    offer(protocol, "e", Slow.DROP_OLDEST, room(3))
+    offer(protocol, "f", Slow.LATEST, room(3), "key")
+    offer(protocol, "g" * 300, Slow.LATEST, room(4), "key")
+    offer(protocol, "h", Slow.DROP_OLDEST, room(4))
+    assert protocol.dropped == {Slow.DROP_OLDEST: 2, Slow.LATEST: 2}
+    assert protocol.backlog_messages == 4
+    protocol.resume_writing()
+    assert payloads(protocol) == ["b", "c", "d", "h"]
+
+
+def test_the_latest_may_be_larger() -> None:
+    """It makes others give up their room, never itself."""
+    protocol = Protocol(Side.SERVER)
+    protocol.pause_writing()
+    for key in "abcd":
+        offer(protocol, key, Slow.LATEST, room(4), key)
+    offer(protocol, "a" * 100, Slow.LATEST, room(4), "a")
+    assert protocol.backlog_size <= room(4)
+    protocol.resume_writing()
+    assert payloads(protocol) == ["a" * 100, "c", "d"]
+    assert protocol.dropped == {Slow.LATEST: 2}
+
+
+def test_a_key_that_left_begins_anew() -> None:
+    protocol = Protocol(Side.SERVER)
+    for message in "ab":
+        protocol.pause_writing()
+        offer(protocol, message, Slow.LATEST, None, "key")
+        protocol.resume_writing()
+        assert payloads(protocol) == [message]
+    assert protocol.dropped == {}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_bound_and_order(seed: int) -> None:
+    """No more waits than may; what leaves is in order, and what mustn't be dropped is there."""
+    numbers = random.Random(seed)
+    limit = room(20, 50)
+    protocol = Protocol(Side.SERVER)
+    droppable = [Slow.DROP_NEWEST, Slow.DROP_OLDEST]
+    sent: list[str] = []
+    left: list[str] = []
+    kept = []
+    for number in range(2000):
+        step = numbers.random()
+        if step < 0.02:
+            protocol.pause_writing()
+        elif step < 0.03:
+            protocol.resume_writing()
+        message = f"{number} ".ljust(numbers.randrange(8, 100), "x")
+        sent.append(message)
+        if step > 0.99:
+            protocol.send(message)
+            kept.append(message)
+        else:
+            before = protocol.backlog_size
+            offer(protocol, message, numbers.choice(droppable), limit)
+            assert protocol.backlog_size <= max(limit, before)
+        if numbers.random() < 0.5:
+            left += payloads(protocol)
+    protocol.resume_writing()
+    left += payloads(protocol)
+    assert left == [message for message in sent if message in set(left)]
+    assert set(kept) <= set(left)
+    assert len(sent) - len(left) == sum(protocol.dropped.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"slow": "wait"}, TypeError),
+        ({"slow": 1}, TypeError),
+        ({"max_backlog": -1}, ValueError),
+        ({"max_backlog": 1.5}, TypeError),
+        ({"max_backlog": True}, TypeError),
+        ({"key": []}, TypeError),
+    ],
+)
+def test_wrong_terms(arguments: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Backpressure(**arguments)
+
+
+def test_terms() -> None:
+    terms = Backpressure(Slow.LATEST, 5, key="k")
+    assert (terms.slow, terms.max_backlog, terms.key) == (Slow.LATEST, 5, "k")
+    terms = Backpressure()
+    assert (terms.slow, terms.max_backlog, terms.key) == (None, 2**25, None)
