@@ -7,14 +7,11 @@ modules that all front-ends share.
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl as ssl_module
-import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
@@ -25,14 +22,13 @@ from wsproto_fast.http11 import USER_AGENT
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from wsproto_fast.uri import WebSocketURI
 
-from .._shared.client import BaseConnect, ClientSide, TransportNames, unix_arguments
+from .._shared.client import ClientSide, TransportNames, unix_arguments
 from .._shared.connection import FAILURE, closing, forget_frames
-from .._shared.gate import gate
 from .._shared.options import Limits, arguments
 from .._shared.reconnection import backoff, process_exception
 from .._shared.target import MAX_REDIRECTS
-from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy
-from ._channel import Channel, Deadline
+from ._channel import Deadline
+from ._opening import ChannelOpener, turn
 from .connection import Connection
 
 __all__ = [
@@ -44,9 +40,6 @@ __all__ = [
     "unix_connect",
     "unix_reconnect",
 ]
-
-# python-socks takes None for a limit of its own. This is one that isn't reached.
-_NO_TIMEOUT = 1_000_000
 
 
 class TransportOptions(TypedDict, total=False):
@@ -100,24 +93,7 @@ class ClientConnection(ClientSide, Connection):
         driver.watch()
 
 
-@contextmanager
-def _turn(key: str, deadline: Deadline) -> Iterator[None]:
-    """Wait for one's turn at the gate; leave it at the end of the context."""
-    turn = threading.Event()
-    if not gate.enter(key, turn.set):
-        try:
-            if not turn.wait(deadline.time_left()):
-                raise TimeoutError("timed out while waiting for another opening handshake")
-        except BaseException:
-            gate.give_up(key, turn.set)
-            raise
-    try:
-        yield
-    finally:
-        gate.leave(key)
-
-
-class reconnect(BaseConnect[ClientConnection]):
+class reconnect(ChannelOpener[ClientConnection]):
     """Connect to a WebSocket server, once or again and again.
 
     Entered as a context manager, this connects, and closes the connection at the end of the block:
@@ -302,17 +278,9 @@ class reconnect(BaseConnect[ClientConnection]):
         """Open a connection for one request."""
         uri, additional_headers = self._target.request()
         if self.one_connecting:
-            with _turn(self._ip_address(uri), deadline):
+            with turn(self._ip_address(uri), deadline):
                 return self._open_connection(uri, additional_headers, deadline)
         return self._open_connection(uri, additional_headers, deadline)
-
-    def _ip_address(self, uri: WebSocketURI) -> str:
-        """Return the IP address to connect to, or the name if the host isn't for us to look up."""
-        host = self._gate_key(uri)
-        if host is not None:
-            return host
-        host, port = self._address(uri)
-        return str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
 
     def _open_connection(
         self,
@@ -336,89 +304,6 @@ class reconnect(BaseConnect[ClientConnection]):
             raise
         finally:
             del connection  # the traceback mustn't hold what holds the exception
-
-    def _open_channel(self, uri: WebSocketURI, deadline: Deadline) -> Channel:
-        """Connect to the server, through a proxy or not."""
-        tls = self._tls(uri)
-        if self._is_ready():
-            sock: socket.socket = self._options["sock"]
-            if sock.fileno() == -1:
-                raise ValueError("sock is closed; it is good for one connection only")
-            channel = Channel(sock, deadline)
-        elif self._is_unix():
-            channel = self._open_unix(deadline)
-        else:
-            address = self._address(uri)
-            proxy = self._select_proxy(uri)
-            if proxy is None:
-                channel = self._open_tcp(address, deadline)
-            elif proxy.is_socks:
-                channel = self._open_socks(proxy, address, deadline)
-            else:
-                channel = self._open_tunnel(proxy, address, deadline)
-        try:
-            if tls is not None:
-                channel.start_tls(tls["ssl"], server_hostname=tls["server_hostname"])
-        except BaseException:
-            channel.sock.close()
-            raise
-        return channel
-
-    def _open_unix(self, deadline: Deadline) -> Channel:
-        channel = Channel(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), deadline)
-        try:
-            channel.sock.settimeout(deadline.time_left())
-            channel.sock.connect(os.fspath(self._options["path"]))
-        except BaseException:
-            channel.sock.close()
-            raise
-        return channel
-
-    def _open_tcp(self, address: tuple[str, int], deadline: Deadline) -> Channel:
-        options = self._tcp()
-        timeout = deadline.time_left()
-        if options.get("timeout") is not None and timeout is not None:
-            timeout = min(timeout, options["timeout"])
-        options["timeout"] = timeout
-        sock = socket.create_connection(address, **options)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        return Channel(sock, deadline)
-
-    def _open_socks(self, proxy: Proxy, address: tuple[str, int], deadline: Deadline) -> Channel:
-        """Connect to a SOCKS proxy and have it connect to the server."""
-        socks = socks_proxy("sync", proxy)
-        timeout = deadline.time_left()
-        with socks_errors():
-            sock: socket.socket = socks.connect(
-                *address,
-                timeout=_NO_TIMEOUT if timeout is None else timeout,
-                local_addr=self._tcp().get("source_address"),
-            )
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        return Channel(sock, deadline)
-
-    def _open_tunnel(self, proxy: Proxy, address: tuple[str, int], deadline: Deadline) -> Channel:
-        """Connect to an HTTP proxy and have it connect to the server."""
-        tls = self._proxy_tls(proxy)
-        channel = self._open_tcp((proxy.host, proxy.port), deadline)
-        try:
-            if tls is not None:
-                channel.start_tls(tls["ssl"], server_hostname=tls["server_hostname"])
-            protocol = ConnectProtocol(proxy, *address, self.user_agent_header)
-            try:
-                channel.send(protocol.request)
-                while data := channel.recv():
-                    if protocol.receive_data(data):
-                        return channel
-            except TimeoutError:
-                raise
-            except OSError as exc:
-                protocol.receive_eof(exc)
-            protocol.receive_eof()
-            raise AssertionError("an answer that isn't complete was accepted")
-        except BaseException:
-            channel.sock.close()
-            raise
 
 
 def _warn_unentered() -> None:
