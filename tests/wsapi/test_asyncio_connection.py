@@ -30,8 +30,9 @@ from tests.wsapi.helpers import (
     until_closed,
     uri_of,
 )
+from wsapi.asyncio._stand_in import StandIn
 from wsapi.asyncio.client import ClientConnection, connect
-from wsapi.asyncio.connection import Connection, StandIn
+from wsapi.asyncio.connection import Connection
 from wsapi.asyncio.server import ServerConnection
 from wsapi.exceptions import (
     ConnectionClosed,

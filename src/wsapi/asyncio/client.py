@@ -34,7 +34,8 @@ from .._shared.options import Limits, arguments
 from .._shared.reconnection import backoff, process_exception
 from .._shared.target import MAX_REDIRECTS
 from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy
-from .connection import Connection, StandIn
+from ._stand_in import StandIn
+from .connection import Connection
 
 __all__ = ["ClientConnection", "connect", "process_exception", "unix_connect"]
 

@@ -23,7 +23,8 @@ from .._shared.connection import FAILURE
 from .._shared.options import AnswerLater, Limits, arguments
 from .._shared.server import BaseServer, ServerSettings, ServerSide, check_listening
 from .._shared.tls import keep_errors_apart
-from .connection import Connection, StandIn, broadcast
+from ._stand_in import StandIn
+from .connection import Connection, broadcast
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
 

@@ -24,7 +24,7 @@ from wsproto_fast.typing import LoggerLike, Origin, PathLike, StatusLike, Subpro
 
 from .._shared.options import SERVER_OPTIONS, defaults
 from .._shared.server import ServerSettings
-from ..asyncio.connection import StandIn
+from ..asyncio._stand_in import StandIn
 from ..asyncio.server import AcceptedConnection, Server
 from .exceptions import AbortHandshake
 from .protocol import WebSocketCommonProtocol, broadcast, completed, renamed, without_loop
