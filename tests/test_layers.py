@@ -58,7 +58,8 @@ ORDER = [
     "_server",
     "__init__",
     "_events",
-    "_core",
+    "_frame_events",
+    "_connection",
 ]
 
 pytestmark = pytest.mark.skipif(not PURE, reason="the sources are not beside the tests")

@@ -89,7 +89,7 @@ FRAMEWORKS = {
         Framework(
             "hypercorn-starlette",
             f"-m hypercorn --bind 127.0.0.1:{{port}} --websocket-ping-interval 20 {STARLETTE}",
-            "wsproto_fast.wsproto._core",
+            "wsproto_fast.wsproto._connection",
             "wsproto",
             says_why=False,
             knows_codes=False,

@@ -1,6 +1,6 @@
 """A connection after its opening handshake, its roles and states."""
 
-from ._core import Connection
+from ._connection import Connection
 from ._types import DEFAULT_MAX_SIZE, ConnectionState, ConnectionType
 
 __all__ = [

@@ -9,7 +9,7 @@ from .. import PerMessageDeflate as _Deflate
 from ..exceptions import InvalidHeader, NegotiationError, PayloadTooBig, ProtocolError
 from ..extensions.permessage_deflate import DeflateParameters
 from ..headers import parse_extension
-from ._core import FrameEvents, deflate, inflate
+from ._frame_events import FrameEvents, deflate, inflate
 from ._types import CloseReason, Opcode, RsvBits
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from ..exceptions import ProtocolError
 from ..typing import BytesLike, DataLike
-from ._core import FrameEvents, refusal
 from ._events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
+from ._frame_events import FrameEvents, refusal
 from ._types import (
     DEFAULT_MAX_SIZE,
     LOCAL_ONLY_CLOSE_REASONS,

@@ -1,6 +1,6 @@
 # Private: for the modules beside it, which tell where to find the public names.
 
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from _typeshed import ReadableBuffer
@@ -8,7 +8,7 @@ from typing_extensions import disjoint_base
 
 from .. import PerMessageDeflate, Protocol
 from ._events import Event
-from ._types import CloseReason, ConnectionState, ConnectionType, Opcode, RsvBits
+from ._types import CloseReason, Opcode, RsvBits
 from .extensions import Extension
 
 @disjoint_base
@@ -35,28 +35,6 @@ class FrameEvents(Protocol):
     def send_data(self, data: str | bytes | bytearray | memoryview, fin: bool) -> bytes: ...
     def send_control(self, opcode: int, payload: bytes | bytearray | memoryview) -> bytes: ...
     def close_frame(self, code: int | None, reason: str | None) -> bytes: ...
-
-@disjoint_base
-class Connection:
-    def __init__(
-        self,
-        connection_type: ConnectionType,
-        extensions: list[Extension] | None = None,
-        trailing_data: bytes = b"",
-        *,
-        max_size: int | None = 67108864,
-    ) -> None: ...
-    @property
-    def client(self) -> bool: ...
-    @property
-    def state(self) -> ConnectionState: ...
-    @property
-    def failed(self) -> bool: ...
-    @property
-    def max_size(self) -> int | None: ...
-    def send(self, event: Event) -> bytes: ...
-    def receive_data(self, data: ReadableBuffer | None) -> None: ...
-    def events(self) -> Generator[Event]: ...
 
 def refusal(
     extensions: Iterable[Extension],

@@ -4,7 +4,7 @@ The third sink on the engine's parser, beside its list of frames and its queue o
 piece at a time, when it is asked for it: what is received waits as bytes until then. Nothing is answered
 on its own, neither Pings nor Close frames nor faults: each is an event that the program answers, or not.
 
-Which events may be sent in which state is the table in ``Connection.send``; all other rules are the
+Which events may be sent in which state is the business of ``Connection``; all other rules are the
 engine's.
 """
 
@@ -32,14 +32,13 @@ from .._frames cimport (
 )
 from .._protocol cimport Protocol
 from .._endpoint cimport CLOSED, CLOSING, OPEN
-from ._events cimport BytesMessage, CloseConnection, Event, Message, Ping, Pong, TextMessage
+from ._events cimport BytesMessage, CloseConnection, Message, Ping, Pong, TextMessage
 
 from ..exceptions import PayloadTooBig
 from ..exceptions import ProtocolError as InvalidFrame
 from ..frames import Close, Side
-from ._types import DEFAULT_MAX_SIZE as _DEFAULT_MAX_SIZE
 from ._types import LOCAL_ONLY_CLOSE_REASONS as _LOCAL_ONLY_CLOSE_REASONS
-from ._types import CloseReason, ConnectionState, ConnectionType, Opcode, RsvBits
+from ._types import CloseReason, Opcode, RsvBits
 from .utilities import LocalProtocolError
 
 
@@ -105,17 +104,6 @@ cdef class FrameEvents(Protocol):
         max_size: Limit on the size of messages in bytes, inflated; None for no limit.
         raw: Leave payloads as they are: neither text is decoded, nor are Close frames looked into.
     """
-
-    cdef readonly bint client
-    cdef readonly bint failed           # the peer's fault was an event; what follows is ignored
-    cdef readonly int frame_opcode      # of the last event's frame; 0 if it began with an earlier one
-    cdef bint _raw
-    cdef bint _parsing
-    cdef object _input                  # received and not parsed yet: bytes, or bytearray if there is more
-    cdef Py_ssize_t _position
-    cdef object _event
-    cdef bytes _cut                     # beginning of a character that a piece of text ended in
-    cdef list _hooks                    # extensions that see each piece; None if there are none
 
     def __init__(self, client: bool, extensions=(), *, max_size: int | None = None, raw: bool = False):
         cdef list enabled = [extension for extension in extensions if extension.enabled()]
@@ -526,125 +514,6 @@ cdef class FrameEvents(Protocol):
 cdef int _check_control_payload(bytes payload) except -1:
     if PyBytes_GET_SIZE(payload) > MAX_CONTROL_PAYLOAD:
         raise ValueError("payload too long for control frame")
-
-
-# ---------------------------------------------------------------------- connection
-
-
-cdef class Connection:
-    """Connection(connection_type, extensions=None, trailing_data=b"", *, max_size=2**26)
-
-    A WebSocket connection after its opening handshake: frames to events, events to frames.
-
-    Args:
-        connection_type: Role.
-        extensions: Extensions, of which those that are enabled take part.
-        trailing_data: Bytes received so far, behind the opening handshake.
-        max_size: Limit on the size of messages in bytes, inflated; None for no limit. A larger one is a
-            ``CloseConnection`` with code 1009.
-    """
-
-    cdef readonly bint client
-    cdef FrameEvents _proto
-    cdef int _ends                  # ends of the stream that are still to be told
-
-    def __init__(
-        self,
-        connection_type: ConnectionType,
-        extensions: list[Extension] | None = None,
-        trailing_data: bytes = b"",
-        *,
-        max_size: int | None = _DEFAULT_MAX_SIZE,
-    ):
-        self.client = connection_type is ConnectionType.CLIENT
-        self._proto = FrameEvents(self.client, extensions or (), max_size=max_size)
-        self._proto.feed(trailing_data)
-
-    @property
-    def state(self) -> ConnectionState:
-        """State of the connection, as of the events that were taken."""
-        if self._proto._state == OPEN:
-            return _OPEN
-        if self._proto._state == CLOSED:
-            return _CLOSED
-        return _REMOTE_CLOSING if self._proto.close_sent is None else _LOCAL_CLOSING
-
-    @property
-    def failed(self) -> bool:
-        """Whether the peer broke the protocol: what it sends after that is ignored."""
-        return self._proto.failed
-
-    @property
-    def max_size(self) -> int | None:
-        """Limit on the size of received messages in bytes; None for no limit."""
-        return self._proto.max_size
-
-    def send(self, event: Event) -> bytes:
-        """Return the bytes to send for an event.
-
-        In state OPEN, that is a message, Ping, Pong, or CloseConnection; in state REMOTE_CLOSING, only
-        CloseConnection.
-
-        Args:
-            event: Event.
-
-        Raises:
-            LocalProtocolError: If it can't be sent in this state.
-            TypeError: If one of its values is of a type that it can't have.
-            ValueError: If one of its values can't be sent.
-        """
-        cdef FrameEvents proto = self._proto
-        if proto._state == OPEN:
-            if isinstance(event, Message):
-                return proto.send_data((<Message>event).data, (<Message>event).message_finished)
-            if isinstance(event, Ping):
-                return proto.send_control(OP_PING, (<Ping>event).payload)
-            if isinstance(event, Pong):
-                return proto.send_control(OP_PONG, (<Pong>event).payload)
-        if isinstance(event, CloseConnection) and (
-            proto._state == OPEN or proto._state == CLOSING and proto.close_sent is None
-        ):
-            return proto.close_frame((<CloseConnection>event).code, (<CloseConnection>event).reason)
-        raise LocalProtocolError(f"Event {event} cannot be sent in state {self.state}.")
-
-    def receive_data(self, data) -> None:
-        """Take received bytes; ``events()`` tells what they mean.
-
-        Args:
-            data: Bytes-like object; None for the end of the stream.
-
-        Raises:
-            LocalProtocolError: If the connection is closed.
-            TypeError: If it isn't bytes-like.
-        """
-        if data is None:
-            self._ends += 1
-            self._proto._set_ended()
-        elif self._proto._state == CLOSED:
-            raise LocalProtocolError("Connection already closed.")
-        else:
-            self._proto.feed(data)
-
-    def events(self):
-        """Yield the events that were received, each of them once.
-
-        The state changes as they are taken.
-        """
-        cdef object event
-        while True:
-            event = self._proto.next_event()
-            if event is None:
-                if self._ends == 0:
-                    return
-                self._ends -= 1
-                event = CloseConnection(CloseReason.ABNORMAL_CLOSURE)
-            yield event
-
-
-cdef object _OPEN = ConnectionState.OPEN
-cdef object _CLOSED = ConnectionState.CLOSED
-cdef object _REMOTE_CLOSING = ConnectionState.REMOTE_CLOSING
-cdef object _LOCAL_CLOSING = ConnectionState.LOCAL_CLOSING
 
 
 # ---------------------------------------------------------------------- permessage-deflate
