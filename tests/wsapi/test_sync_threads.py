@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import threading
@@ -129,6 +130,18 @@ def test_fragmented_messages_exclude_others(both_ends: tuple[Connection, RawPeer
     connection.send("a message")
 
 
+@contextlib.contextmanager
+def everything_logged(connection: Connection, handler: logging.Handler) -> Iterator[None]:
+    logger = connection.logger.logger  # type: ignore[union-attr] # it is a LoggerAdapter
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.setLevel(logging.NOTSET)
+        logger.removeHandler(handler)
+
+
 def test_use_from_within_is_refused(both_ends: tuple[Connection, RawPeer]) -> None:
     """What runs inside the engine can't use the same connection: it doesn't wait for itself."""
     connection, peer = both_ends
@@ -142,15 +155,8 @@ def test_use_from_within_is_refused(both_ends: tuple[Connection, RawPeer]) -> No
                 except BaseException as exc:
                     errors.append(exc)
 
-    logger = connection.logger.logger  # type: ignore[union-attr] # it is a LoggerAdapter
-    handler = Handler()
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    try:
+    with everything_logged(connection, Handler()):
         connection.send("hello")
-    finally:
-        logger.setLevel(logging.NOTSET)
-        logger.removeHandler(handler)
     assert peer.read() == (TEXT, b"hello")
     assert {type(exc) for exc in errors} == {ConcurrencyError}
     connection.send("bye")
@@ -172,15 +178,8 @@ def test_closing_from_within_comes_later(both_ends: tuple[Connection, RawPeer]) 
             except BaseException as exc:
                 errors.append(exc)
 
-    logger = connection.logger.logger  # type: ignore[union-attr] # it is a LoggerAdapter
-    handler = Handler()
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    try:
+    with everything_logged(connection, Handler()):
         connection.send("hello")
-    finally:
-        logger.setLevel(logging.NOTSET)
-        logger.removeHandler(handler)
     assert errors == []
     assert peer.read() == (TEXT, b"hello")
     assert peer.read() == (CLOSE, close_payload(4000, "from within"))

@@ -190,8 +190,11 @@ def test_garbage_behind_a_message(contexts: Contexts) -> None:
         assert raised.value.rcvd.code == 4000
 
 
-def test_idle_connection_reads_what_came_with_the_tls_handshake(contexts: Contexts) -> None:
-    """Nobody receives, and nothing else comes: the Ping is answered nevertheless."""
+@contextlib.contextmanager
+def handshake_with_data(
+    contexts: Contexts, data: bytes
+) -> Iterator[tuple[Channel, socket.socket, ssl.MemoryBIO, ssl.SSLObject]]:
+    """Return a server's channel, and its client, which sent data with the end of the handshake."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     secure = contexts[1].wrap_bio(incoming, outgoing, server_hostname="localhost")
     ours, theirs = socket.socketpair()
@@ -205,9 +208,16 @@ def test_idle_connection_reads_what_came_with_the_tls_handshake(contexts: Contex
             except ssl.SSLWantReadError:
                 theirs.sendall(outgoing.read())
                 incoming.write(theirs.recv(65536))
-        secure.write(frame(PING, b"early", masked=True))
+        secure.write(data)
         theirs.sendall(outgoing.read())
         handshake.result()
+        yield channel, theirs, incoming, secure
+
+
+def test_idle_connection_reads_what_came_with_the_tls_handshake(contexts: Contexts) -> None:
+    """Nobody receives, and nothing else comes: the Ping is answered nevertheless."""
+    early = frame(PING, b"early", masked=True)
+    with handshake_with_data(contexts, early) as (channel, theirs, incoming, secure):
         connection = Connection(channel.secured(), Protocol(Side.SERVER))
         theirs.settimeout(PATIENCE)
         received = b""
@@ -326,23 +336,8 @@ def test_sending_during_a_renegotiation(tmp_path: Path) -> None:
 
 def test_data_with_the_end_of_the_tls_handshake(contexts: Contexts) -> None:
     """What comes in the same packet isn't forgotten."""
-    server, client = contexts
-    ours, theirs = socket.socketpair()
-    with theirs:
-        channel = Channel(ours, Deadline(PATIENCE))
-        handshake = Spawned(channel.start_tls, server, server_side=True)
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        secure = client.wrap_bio(incoming, outgoing, server_hostname="localhost")
-        while True:
-            try:
-                secure.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                theirs.sendall(outgoing.read())
-                incoming.write(theirs.recv(65536))
-        secure.write(frame(TEXT, b"early", masked=True))
-        theirs.sendall(outgoing.read())
-        handshake.result()
+    early = frame(TEXT, b"early", masked=True)
+    with handshake_with_data(contexts, early) as (channel, *_):
         connection = Connection(channel.secured(), Protocol(Side.SERVER), close_timeout=0.1)
         assert connection.recv(timeout=PATIENCE) == "early"
         connection.close()
