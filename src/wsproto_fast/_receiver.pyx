@@ -453,11 +453,17 @@ cdef class Receiver(Parser):
             self._kept = b"".join(pieces)
             self._kept_position = 0
 
+    @property
+    def can_receive_kept(self) -> bool:
+        """Whether ``receive_kept`` has something to do: compressed input was kept that there is room for now."""
+        return self._kept is not None and self._has_room()
+
     def receive_kept(self, now: float | None = None) -> int:
         """Process what was received and isn't yet; return the activity bits.
 
-        Compressed frames wait as they are while the queue is above its marks. This is for after a message was taken;
-        ``handle_timeout`` does it, too. When nothing more can be received, ``next_message`` and ``next_fragment`` do.
+        Compressed frames wait as they are while the queue is above its marks. This is for after a message was taken,
+        if ``can_receive_kept``; ``handle_timeout`` does it, too. When nothing more can be received, ``next_message``
+        and ``next_fragment`` do.
 
         Args:
             now: Current time.

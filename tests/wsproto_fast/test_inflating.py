@@ -95,7 +95,19 @@ class TestMarks:
     def test_what_is_not_compressed_costs_nothing_to_queue(self) -> None:
         protocol = receiver(Side.SERVER, 1)
         protocol.receive_data(frame(Side.SERVER, TEXT, b"x") * 50)
+        assert not protocol.reading_wanted
+        assert not protocol.can_receive_kept, "nothing was kept"
         assert len(messages(protocol)) == 50
+
+    def test_when_to_go_on(self) -> None:
+        protocol = receiver(Side.SERVER, 4, 1)
+        protocol.receive_data(b"".join(map(small, range(7))))
+        going_on = []
+        for number in range(7):
+            assert protocol.next_message() == str(number)
+            going_on.append(protocol.can_receive_kept)
+            protocol.receive_kept()
+        assert going_on == [False, False, False, True, False, False, False]
 
     def test_memory(self) -> None:
         wire = bombs(200)

@@ -131,7 +131,8 @@ class Link(AsyncConnection):
         finally:
             self._reading = self._ended or self.protocol.transport_action >= CLOSE
             self._neglected = False
-            self._see_to_reading()
+            if not self._watched:  # a call saved for most messages
+                self._see_to_reading()
             others = self._received is not None and len(self._received) > 0
             if others:
                 self._notify()

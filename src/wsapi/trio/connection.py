@@ -153,9 +153,10 @@ class Connection(Link, trio.abc.AsyncResource):
             while (message := protocol.next_message(decode, now=trio.current_time())) is None:
                 self._update()
                 await self._receive("recv")
-        if not protocol.reading_wanted:
+        if protocol.can_receive_kept:
             self._receive_kept()
-        self._see_to_reading()
+        if not self._watched:  # a call saved for most messages
+            self._see_to_reading()
         return message
 
     def _fragments(self, decode: bool | None) -> AsyncFragments:
@@ -344,7 +345,7 @@ class _Fragments(AsyncFragments):
         while (fragment := next_fragment(self.decode, now=trio.current_time())) is None:
             connection._update()
             await connection._receive("recv_streaming")
-        if not connection.protocol.reading_wanted:
+        if connection.protocol.can_receive_kept:
             connection._receive_kept()
         connection._receiver = "recv_streaming"
         connection._see_to_reading()

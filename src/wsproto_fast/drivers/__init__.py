@@ -20,8 +20,8 @@ does to the transport what ``transport_action`` says (KEEP, HALF_CLOSE, CLOSE, o
 ``activity``), and wakes who waits for what there is now, of ``next_message`` or
 ``acknowledged_pings``. The activity bits that these calls return tell what needn't be looked at.
 While ``reading_wanted`` is false it doesn't read; messages that are taken make room, and
-``receive_kept`` or ``handle_timeout`` goes on with what was kept. When the transport is gone it
-calls ``connection_lost``.
+``receive_kept``, if ``can_receive_kept``, or ``handle_timeout`` goes on with what was kept. When
+the transport is gone it calls ``connection_lost``.
 
 A driver over a blocking socket, for one thread, which reads only while it waits for a message::
 
