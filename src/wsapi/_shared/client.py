@@ -264,6 +264,18 @@ class BaseConnect(Generic[ConnectionT]):
         self.logger.info("connect failed; reconnecting in %.1f seconds: %s", delay, text)
         return delay
 
+    def _ended(self, reconnection: Reconnection, connection: ClientSide) -> float:
+        """Return the delay before the next attempt when a connection has ended, in seconds."""
+        protocol = connection.protocol
+        close = protocol.close_rcvd
+        # An answer has the client's code, and says nothing about the server.
+        answers = protocol.close_rcvd_then_sent is False and close == protocol.close_sent
+        code = None if close is None or answers else close.code
+        delay = reconnection.ended(code)
+        if delay:
+            self.logger.info("connection closed with %d; reconnecting in %.1f seconds", code, delay)
+        return delay
+
     # ------------------------------------------------------------------ where
 
     def _is_unix(self) -> bool:

@@ -370,6 +370,8 @@ class connect(BaseConnect[ClientConnection]):
                 raise
             finally:
                 await connection.close(*end)
+            if delay := self._ended(reconnection, connection):
+                await asyncio.sleep(delay)
 
     # ------------------------------------------------------------------ opening
 

@@ -261,6 +261,8 @@ class reconnect(ChannelOpener[ClientConnection]):
                 raise
             finally:
                 connection.close(*end)
+            if delay := self._ended(reconnection, connection):
+                time.sleep(delay)
 
     # ------------------------------------------------------------------ opening
 

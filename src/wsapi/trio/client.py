@@ -402,7 +402,9 @@ class _Connections:
         host = self._host
         if host.connection is not None:
             await host.connection.aclose()
+            delay = self._factory._ended(self._reconnection, host.connection)
             host.connection = None
+            await trio.sleep(delay)
         while True:
             try:
                 connection = await self._factory._connect(await host.nursery())

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.wsapi.conformance.driver import Driver, Served, Ws
+from wsapi._shared import reconnection
 from wsapi.client import process_exception
 from wsapi.exceptions import InvalidStatus
 from wsapi.http11 import Request, Response
@@ -87,6 +88,92 @@ async def test_tries_again(driver: Driver, caplog: pytest.LogCaptureFixture) -> 
         f"server rejected WebSocket connection: HTTP {code}"
         for code in (504, 503, 502, 500)
     ]
+
+
+def reconnections(caplog: pytest.LogCaptureFixture) -> list[str]:
+    messages = [record.getMessage() for record in caplog.records if record.name == "wsapi.client"]
+    return [message for message in messages if "reconnecting" in message]
+
+
+@pytest.mark.parametrize(
+    "codes, delays",
+    [
+        ([1012, 1012], [0.01, 0.01]),
+        ([1013, 1013], [0.01, 0.02]),
+        ([1000, 1001, 1011, 4000], []),
+        # The code is the client's then.
+        ([None], []),
+    ],
+)
+async def test_server_that_leaves(
+    driver: Driver,
+    codes: list[int | None],
+    delays: list[float],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    remaining = list(codes)
+
+    async def handler(ws: Ws) -> None:
+        code = remaining.pop(0) if remaining else None
+        if code is None:
+            await ws.wait_closed()
+        else:
+            await ws.close(code)
+
+    options = {"reconnect_delays": lambda: iter([0.01, 0.02, 0.03])}
+    with caplog.at_level(logging.INFO, "wsapi.client"):
+        async with driver.serve(handler) as server:
+            async with driver.reconnecting(server, **options) as connections:
+                seen = 0
+                async for ws in connections:
+                    seen += 1
+                    if seen > len(codes):
+                        break
+                    if codes[seen - 1] is None:
+                        await ws.close(1012)
+                    await ws.wait_closed()
+    assert reconnections(caplog) == [
+        f"connection closed with {code}; reconnecting in {delay:.1f} seconds"
+        for code, delay in zip(codes, delays, strict=False)
+    ]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_retry_after(
+    driver: Driver,
+    status: int,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = ["100", "Sun, 06 Nov 2094 08:49:37 GMT", "0", "nonsense"]
+
+    def process_request(connection: Ws, request: Request) -> Response | None:
+        if not answers:
+            return None
+        response = connection.respond(status, "later\n")
+        response.headers["Retry-After"] = answers.pop(0)
+        return response
+
+    # How long a server can keep a client away.
+    monkeypatch.setattr(reconnection, "MAX_RETRY_AFTER", 0.2)
+    options = {"reconnect_delays": lambda: itertools.repeat(0.1)}
+    with caplog.at_level(logging.INFO, "wsapi.client"):
+        async with recording(driver, process_request=process_request) as (server, _):
+            async with driver.reconnecting(server, **options) as connections:
+                async for _ws in connections:
+                    break
+    assert [message.split(":")[0] for message in reconnections(caplog)] == [
+        f"connect failed; reconnecting in {delay} seconds" for delay in (0.3, 0.3, 0.1, 0.1)
+    ]
+
+
+async def test_too_many_requests(driver: Driver) -> None:
+    def process_request(connection: Ws, request: Request) -> Response:
+        return connection.respond(429, "no\n")
+
+    async with recording(driver, process_request=process_request) as (server, _):
+        with pytest.raises(InvalidStatus, match="429"):
+            await nothing(driver, server)
 
 
 async def test_server_that_comes_later(driver: Driver) -> None:
