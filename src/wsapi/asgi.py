@@ -28,9 +28,10 @@ from wsproto_fast.typing import Subprotocol
 
 from ._shared.connection import FAILURE
 from ._shared.options import CONNECTION_OPTIONS
+from ._shared.statistics import ServerStats, Statistics
 from .asyncio.server import AcceptedConnection
 
-__all__ = ["ASGIApplication", "ASGIConnection", "ClientDisconnected", "Event", "Scope"]
+__all__ = ["ASGIApplication", "ASGIConnection", "ClientDisconnected", "Event", "Scope", "stats"]
 
 Event: TypeAlias = MutableMapping[str, Any]
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -45,6 +46,18 @@ HeaderPairs: TypeAlias = Iterable[tuple[bytes, bytes]]
 SHUTDOWN_TIMEOUT = 0.05
 
 CLOSED = "Unexpected ASGI message '{}', after sending 'websocket.close' or a complete response."
+
+
+# Of all connections of this process: most often, they are of one server.
+_statistics: Statistics[Any] = Statistics(set())
+
+
+def stats() -> ServerStats:
+    """Return what the connections of ASGI servers in this process have counted so far.
+
+    It can be called at any time, from any thread.
+    """
+    return _statistics.read()
 
 
 class ClientDisconnected(OSError):
@@ -108,6 +121,10 @@ class ASGIConnection(AcceptedConnection):
         self.asgi_version = asgi_version
         self.lifespan_state = lifespan_state
 
+    @property
+    def _statistics(self) -> Statistics[Any]:
+        return _statistics
+
     # ------------------------------------------------------------------ for subclasses
 
     def default_headers(self) -> HeaderPairs:
@@ -123,6 +140,7 @@ class ASGIConnection(AcceptedConnection):
         if not hasattr(transport, "set_write_buffer_limits"):
             transport = cast(asyncio.Transport, _PartialTransport(transport))
         super().connection_made(transport)
+        _statistics.accepted(self)
         self._tell_timeouts()
         # The HTTP side may have paused it, and isn't asked again.
         if not self._transport.is_reading() and not self._transport.is_closing():
@@ -145,6 +163,7 @@ class ASGIConnection(AcceptedConnection):
         # Whoever waits is resumed in there, and must find it.
         self._end()
         super().connection_lost(exc)
+        _statistics.ended(self)
 
     def shutdown(self) -> None:
         """Begin to close the connection because the server stops; safe to be called again."""

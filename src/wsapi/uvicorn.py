@@ -16,9 +16,9 @@ from wsproto_fast import ServerProtocol
 from wsproto_fast.extensions.permessage_deflate import enable_server_permessage_deflate
 
 from ._shared.tls import keep_errors_apart
-from .asgi import ASGIApplication, ASGIConnection, HeaderPairs
+from .asgi import ASGIApplication, ASGIConnection, HeaderPairs, stats
 
-__all__ = ["WebSocketProtocol"]
+__all__ = ["WebSocketProtocol", "stats"]
 
 # Factories hold settings, no state of connections.
 _DEFLATE = enable_server_permessage_deflate(None)

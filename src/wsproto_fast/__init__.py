@@ -7,7 +7,7 @@ try:
     from ._frames import Frame, apply_mask
     from ._http11_response import ResponseParser
     from ._listener import Listener
-    from ._protocol import Protocol
+    from ._protocol import Protocol, Totals
     from ._sender import PreparedMessage
     from ._server import ServerProtocol
     from ._settings import check_close, check_settings
@@ -38,6 +38,7 @@ from .frames import Close, CloseCode, Opcode, Side, State
 from .http11 import Request, Response
 from .rates import Rate
 from .slow import Slow
+from .statistics import ConnectionStats, Traffic
 
 __all__ = [
     "Backpressure",
@@ -48,6 +49,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "ConnectionStats",
     "Extension",
     "Frame",
     "Headers",
@@ -71,6 +73,8 @@ __all__ = [
     "Slow",
     "State",
     "TooManyFragments",
+    "Totals",
+    "Traffic",
     "WebSocketException",
     "__version__",
     "apply_mask",

@@ -1,6 +1,10 @@
 # cython: language_level=3
 """What all layers of a connection share; see _endpoint.pyx."""
 
+from libc.stdint cimport int64_t, uint64_t
+
+from ._frames cimport OP_PING, OP_PONG
+
 
 # The values of frames.State.
 cdef enum:
@@ -16,6 +20,28 @@ cdef enum:
     HALF_CLOSE = 1
     CLOSE = 2
     ABORT = 3
+
+
+# What passed in one direction.
+cdef struct Traffic:
+    uint64_t wire       # bytes, whatever they were
+    uint64_t frames
+    uint64_t messages   # frames that ended one
+    uint64_t payload    # bytes in frames of messages, as extensions made them
+    int64_t change      # bytes that these have more before extensions transform them
+    uint64_t pings
+    uint64_t pongs
+
+
+cdef inline void count_frame(Traffic* traffic, int opcode, bint fin, Py_ssize_t size) noexcept nogil:
+    """Count a frame. `fin` must be 0 or 1."""
+    traffic.frames += 1
+    if opcode & 8:
+        traffic.pings += opcode == OP_PING
+        traffic.pongs += opcode == OP_PONG
+    else:
+        traffic.messages += <uint64_t>fin
+        traffic.payload += <uint64_t>size
 
 
 cdef bytes to_bytes(str name, data)

@@ -2,6 +2,7 @@
 """Bytes waiting to be sent; see _output.pyx."""
 
 from cpython.ref cimport PyObject
+from libc.stdint cimport uint64_t
 
 
 cdef class OutputBuffer:
@@ -10,11 +11,14 @@ cdef class OutputBuffer:
     cdef Py_ssize_t _tail_capacity
     cdef list _pieces                  # finished pieces before the tail
     cdef Py_ssize_t size               # bytes waiting, in all
+    cdef Py_ssize_t most               # the most that waited when some were taken
+    cdef uint64_t taken                # bytes that were taken so far
 
     cdef unsigned char* reserve(self, Py_ssize_t size) except NULL
     cdef int append(self, bytes piece) except -1
     cdef int _finish_tail(self) except -1
     cdef bytes take(self)
+    cdef int clear(self) except -1
 
 
 cdef extern from "Python.h":

@@ -64,11 +64,14 @@ cdef class OutputBuffer:
         """Remove and return the next piece; empty when nothing waits."""
         cdef PyObject* tail = self._tail
         cdef bytes piece
+        if self.size > self.most:
+            self.most = self.size
         if self._pieces is not None:
             piece = self._pieces.pop(0)
             if not self._pieces:
                 self._pieces = None
             self.size -= PyBytes_GET_SIZE(piece)
+            self.taken += PyBytes_GET_SIZE(piece)
             return piece
         if tail == NULL:
             return b""
@@ -76,7 +79,16 @@ cdef class OutputBuffer:
         if self._tail_capacity != self._tail_size:
             resize_bytes(&tail, self._tail_size)
         self._tail_size = 0
+        self.taken += self.size
         self.size = 0
         piece = <bytes>tail
         Py_XDECREF(tail)
         return piece
+
+    cdef int clear(self) except -1:
+        """Forget what waits."""
+        self.most = max(self.most, self.size)
+        self._pieces = None
+        Py_XDECREF(self._tail)
+        self._tail = NULL
+        self._tail_size = self.size = 0

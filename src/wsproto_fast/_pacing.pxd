@@ -51,6 +51,7 @@ cdef class Pacing(Keepalive):
         """Tell whether ``handle_timeout`` would look at its third argument."""
         return self._look_time != INFINITY
 
+    cdef Py_ssize_t _note_waiting(self, Py_ssize_t unsent) except -1
     cdef int _keep_waiting(
         self, message, int opcode, compress, int policy, key, Py_ssize_t size, Py_ssize_t limit
     ) except -1

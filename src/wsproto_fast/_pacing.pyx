@@ -73,12 +73,16 @@ cdef class Pacing(Keepalive):
 
     # ------------------------------------------------------------------ the network
 
-    def pause_writing(self) -> None:
+    def pause_writing(self, Py_ssize_t unsent = 0) -> None:
         """Tell that the network doesn't take what is sent.
 
         Pings aren't answered one by one any more, and messages that may be dropped wait.
+
+        Args:
+            unsent: Number of bytes that were taken from the output, and wait; for ``stats``.
         """
         self._writing_paused = True
+        self._note_waiting(unsent)
         self._obstacles |= PAUSED
         if self._write_deadline != INFINITY:
             # The time isn't told. What the driver finds is the beginning.
@@ -126,6 +130,18 @@ cdef class Pacing(Keepalive):
             )
             return 0
         self._look_time = min(now + self._write_deadline / LOOKS, self._stalled_since + self._write_deadline)
+
+    cdef Py_ssize_t _note_waiting(self, Py_ssize_t unsent) except -1:
+        """Return how many bytes wait for the network, and remember the most.
+
+        Args:
+            unsent: Number of bytes that were taken from the output, and the network hasn't taken yet.
+        """
+        cdef Py_ssize_t waiting = unsent + self._output.size
+        if self._backlog is not None:
+            waiting += self._backlog.size
+        self._output.most = max(self._output.most, waiting)
+        return waiting
 
     # ------------------------------------------------------------------ what waits
 
@@ -246,7 +262,7 @@ cdef class Pacing(Keepalive):
         if policy == WAIT:
             if self._obstacles & FRAGMENTS:
                 raise ConcurrencyError("a fragmented message is being sent")
-            if self._obstacles and unsent + self._output.size + self.backlog_size > limit:
+            if self._obstacles and self._note_waiting(unsent) > limit:
                 self._give_up_backlog(limit)
                 return OUTPUT | ATTENTION
             if self._obstacles & BACKLOG:
@@ -270,7 +286,8 @@ cdef class Pacing(Keepalive):
         Returns:
             Whether it was given up.
         """
-        if limit is None or unsent + self._output.size + self.backlog_size <= limit:
+        cdef Py_ssize_t waiting = self._note_waiting(unsent)
+        if limit is None or waiting <= limit:
             return False
         self._give_up_backlog(limit)
         return True

@@ -4,6 +4,7 @@
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from ._endpoint cimport Traffic
 from ._frames cimport Header, ws_utf8_state
 from ._rates cimport RateLimiter
 from ._sender cimport Sender
@@ -38,6 +39,7 @@ cdef class Parser(Sender):
     cdef bint _late                 # it is being parsed, and nothing follows it any more
     cdef bytearray _early           # bytes that came before the opening handshake was answered
     cdef double _last_received
+    cdef Traffic _received
 
     # --- limits, in bytes and frames ---
     cdef uint64_t _max_message_size

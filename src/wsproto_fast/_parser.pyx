@@ -11,7 +11,7 @@ from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from ._endpoint cimport CONNECTING
+from ._endpoint cimport CONNECTING, count_frame
 from ._frames cimport (
     BAD_MASKING,
     BAD_OPCODE,
@@ -183,6 +183,7 @@ cdef class Parser(Sender):
         self._activity = 0
         self._rest_size = 0
         self._now = self._last_received = now
+        self._received.wire += <uint64_t>size
         if self._reading_direct:
             self._reading_direct = False
             self._receive_direct(size)
@@ -216,9 +217,11 @@ cdef class Parser(Sender):
         self._unmask_in_place = False
         self._now = self._last_received = time
         if PyBytes_CheckExact(data):
+            self._received.wire += <uint64_t>PyBytes_GET_SIZE(data)
             self._receive(<const unsigned char*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         else:
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+            self._received.wire += <uint64_t>view.len
             try:
                 self._receive(<const unsigned char*>view.buf, view.len)
             finally:
@@ -354,6 +357,7 @@ cdef class Parser(Sender):
                 take = <Py_ssize_t>self._frame_left
                 self._in_frame = False
                 self._rest, self._rest_size = data + take, size - take
+                count_frame(&self._received, self._header.opcode, self._header.fin, take)
                 self._whole_frame(data, take)
             else:
                 if size == 0:
@@ -486,6 +490,7 @@ cdef class Parser(Sender):
         if PyBytes_GET_SIZE(<object>self._partial) != self._partial_size:
             resize_bytes(&self._partial, self._partial_size)
         payload = <bytes>self._partial
+        count_frame(&self._received, self._header.opcode, self._header.fin, self._partial_size)
         Py_XDECREF(self._partial)
         self._partial = NULL
         self._partial_size = 0

@@ -18,11 +18,12 @@ peer is there, what waits while it doesn't read.
 
 import logging
 
-from libc.math cimport INFINITY, NAN
+cimport cython
+from libc.math cimport INFINITY, NAN, isnan
+from libc.stdint cimport int64_t, uint64_t
 
-from ._endpoint cimport ABORT, CLOSE, CLOSED, CLOSING, CONNECTING, OPEN, state_of
+from ._endpoint cimport ABORT, CLOSE, CLOSED, CLOSING, CONNECTING, OPEN, Traffic, state_of
 from ._frames cimport OP_CLOSE, OP_PING, OP_PONG, Frame
-from ._output cimport OutputBuffer
 from ._pacing cimport Pacing
 from ._queue cimport ATTENTION, OUTPUT
 from ._rates cimport RateLimiter
@@ -32,6 +33,7 @@ from .environment import default_logger
 from .exceptions import ConnectionClosedError, ConnectionClosedOK, ProtocolError
 from .frames import OK_CLOSE_CODES, Close, CloseCode, Side, State
 from .rates import Rate
+from .statistics import ConnectionStats
 
 
 cdef object _INFO = logging.INFO
@@ -59,6 +61,7 @@ cdef class Protocol(Pacing):
 
     def __cinit__(self, *args, **kwargs):
         self._open_deadline = INFINITY
+        self._begin_time = self._open_time = self._end_time = NAN
 
     def __init__(
         self,
@@ -109,9 +112,13 @@ cdef class Protocol(Pacing):
         self._ping_timeout = pong
         self._close_timeout = closing
         if self._state == CONNECTING:
+            if isnan(self._begin_time):
+                self._begin_time = self._now
             if open_timeout is not ... and not self._closing_started:
                 self._open_deadline = self._now + opening
         elif self._state == OPEN:
+            if isnan(self._open_time):
+                self._open_time = self._now
             self._ping_time = self._now + interval
             if self._keepalive_payload is not None:
                 self._keepalive_began()
@@ -210,6 +217,7 @@ cdef class Protocol(Pacing):
     cdef int _set_open(self) except -1:
         """Enter OPEN after the opening handshake; read the frames that came early."""
         self._open_deadline = INFINITY
+        self._open_time = self._now
         self._set_state(OPEN)
         self._ping_time = self._now + self._ping_interval
         if self._early is not None:
@@ -243,10 +251,48 @@ cdef class Protocol(Pacing):
         self._release_time = INFINITY
         self._start_closing()
         if self._state != CLOSED:
+            self._end_time = self._now
             opened = self._state != CONNECTING
             self._set_state(CLOSED)
             if opened and not self._is_client and self._enabled(_INFO):
                 self.logger.info("connection closed")
+
+    # ------------------------------------------------------------------ statistics
+
+    def stats(self, *, unsent: int = 0, now: float | None = None) -> ConnectionStats:
+        """Return what was counted so far: at any time, from any thread, also after the end.
+
+        Args:
+            unsent: Number of bytes that were taken from the output, and the network hasn't taken yet.
+            now: Current time.
+        """
+        cdef Totals totals = Totals()
+        cdef double end = self._time(now) if isnan(self._end_time) else self._end_time
+        totals.add(self, unsent)
+        return ConnectionStats(
+            **totals.counts(),
+            latency=self.latency,
+            handshake_seconds=self.handshake_seconds,
+            open_seconds=0.0 if isnan(self._open_time) else max(0.0, end - self._open_time),
+        )
+
+    @property
+    def handshake_seconds(self) -> float | None:
+        """Duration of the opening handshake in seconds; None before its end, or without one.
+
+        It begins with the first ``set_timeouts``.
+        """
+        if isnan(self._begin_time) or isnan(self._open_time):
+            return None
+        return self._open_time - self._begin_time
+
+    cdef uint64_t _queued_bytes(self) noexcept:
+        """Return the number of received bytes that wait."""
+        cdef bytes kept = self._kept
+        cdef uint64_t size = 0 if self._queue is None else self._queue.size
+        if kept is not None:
+            size += <uint64_t>(len(kept) - self._kept_position)
+        return size
 
     # ------------------------------------------------------------------ time
 
@@ -332,21 +378,23 @@ cdef class Protocol(Pacing):
             self.transport_action = max(self.transport_action, CLOSE)
         return self._activity | (OUTPUT if self._output.size else 0)
 
-    def connection_lost(self, exc=None) -> None:
+    def connection_lost(self, exc=None, *, now: float | None = None) -> None:
         """Record that the TCP connection is gone; no time limit is left.
 
         Until then ``handle_timeout`` may ask for ``transport_action`` ABORT.
 
         Args:
             exc: What broke it, if it was broken; becomes the cause of ``ConnectionClosed``.
+            now: Current time.
         """
+        self._now = self._time(now)
         self._activity = 0
         if exc is not None and self.parser_exc is None:
             self.parser_exc = exc
         self._deliver_kept(True)
         self.receive_eof()
         self._close_deadline = INFINITY
-        self._output = OutputBuffer.__new__(OutputBuffer)
+        self._output.clear()
         self._eof_sent = True
 
     cdef int _deliver_kept(self, bint lost) except -1:
@@ -354,7 +402,7 @@ cdef class Protocol(Pacing):
         while self._kept is not None and self._listener is not None and not self._calling and not self._discarding:
             self._receive_kept()
             if lost:
-                self._output = OutputBuffer.__new__(OutputBuffer)
+                self._output.clear()
 
     cdef int _set_early_data_refused(self) except -1:
         self._set_handshake_failed(ProtocolError("too much data before the handshake is complete"))
@@ -517,7 +565,7 @@ cdef class Protocol(Pacing):
             if self.parser_exc is None:
                 self.parser_exc = exc
             self._fail(CloseCode.ABNORMAL_CLOSURE, "")
-        self._output = OutputBuffer.__new__(OutputBuffer)
+        self._output.clear()
         self._eof_sent = True
         self.transport_action = max(self.transport_action, ABORT if abort else CLOSE)
         self._activity |= ATTENTION
@@ -542,3 +590,116 @@ cdef class Protocol(Pacing):
         self._start_closing()
         if not self._is_client:
             self._send_eof()
+
+
+@cython.final
+cdef class Totals:
+    """Sum of what several connections have counted.
+
+    Attributes:
+        opening: Number of connections, of those that were added, in their opening handshake.
+        open: Number of those that are open.
+        closing: Number of those whose end has begun; they may be closed, too.
+    """
+
+    def add(self, Protocol protocol not None, Py_ssize_t unsent = 0) -> bool:
+        """Add what a connection has counted so far, and what there is on it now.
+
+        Args:
+            protocol: Engine of the connection.
+            unsent: Number of bytes that were taken from its output, and the network hasn't taken yet.
+
+        Returns:
+            Whether the network doesn't take what is sent on it at the moment.
+        """
+        cdef uint64_t unwritten = <uint64_t>protocol._note_waiting(unsent)
+        self._add_past(protocol)
+        if protocol._queue is not None:
+            self._queued_frames += protocol._queue.frames
+        self._queued_bytes += protocol._queued_bytes()
+        self._write_buffer += unwritten
+        if protocol._state == OPEN:
+            self.open += 1
+        elif protocol._state == CONNECTING and not protocol._closing_started:
+            self.opening += 1
+        else:
+            self.closing += 1
+        return protocol._writing_paused
+
+    def add_unsent(self, Py_ssize_t unsent) -> None:
+        """Add what the network hasn't taken on a connection that was added without it.
+
+        Args:
+            unsent: Number of bytes that were taken from its output.
+        """
+        self._write_buffer += <uint64_t>unsent
+        self._max_write_buffer = max(self._max_write_buffer, <uint64_t>unsent)
+
+    def add_past(self, Protocol protocol not None) -> None:
+        """Add what a connection has counted, when it has ended.
+
+        Args:
+            protocol: Engine of the connection.
+        """
+        self._add_past(protocol)
+
+    cdef int _add_past(self, Protocol protocol) except -1:
+        _add_traffic(&self._sent, &protocol._sent)
+        _add_traffic(&self._received, &protocol._received)
+        self._sent.wire += protocol._output.taken
+        if protocol._queue is not None:
+            self._max_queued_frames = max(self._max_queued_frames, protocol._queue.most_frames)
+            self._max_queued_bytes = max(self._max_queued_bytes, protocol._queue.most_bytes)
+        self._max_write_buffer = max(self._max_write_buffer, <uint64_t>protocol._output.most)
+        if protocol._dropped is not None:
+            self._dropped += <uint64_t>sum(protocol._dropped.values())
+
+    def copy(self) -> Totals:
+        """Return another one with the same numbers."""
+        cdef Totals other = Totals.__new__(Totals)
+        other._sent, other._received = self._sent, self._received
+        other._dropped = self._dropped
+        other._max_queued_frames = self._max_queued_frames
+        other._max_queued_bytes = self._max_queued_bytes
+        other._max_write_buffer = self._max_write_buffer
+        other._queued_frames, other._queued_bytes = self._queued_frames, self._queued_bytes
+        other._write_buffer = self._write_buffer
+        other.opening, other.open, other.closing = self.opening, self.open, self.closing
+        return other
+
+    def counts(self) -> dict:
+        """Return the numbers by the names that they have in ``statistics.Traffic``."""
+        return {
+            "messages_sent": self._sent.messages,
+            "messages_received": self._received.messages,
+            "message_bytes_sent": <int64_t>self._sent.payload + self._sent.change,
+            "message_bytes_received": <int64_t>self._received.payload + self._received.change,
+            "payload_bytes_sent": self._sent.payload,
+            "payload_bytes_received": self._received.payload,
+            "frames_sent": self._sent.frames,
+            "frames_received": self._received.frames,
+            "wire_bytes_sent": self._sent.wire,
+            "wire_bytes_received": self._received.wire,
+            "pings_sent": self._sent.pings,
+            "pings_received": self._received.pings,
+            "pongs_sent": self._sent.pongs,
+            "pongs_received": self._received.pongs,
+            "messages_dropped": self._dropped,
+            "queued_frames": self._queued_frames,
+            "queued_bytes": self._queued_bytes,
+            "max_queued_frames": self._max_queued_frames,
+            "max_queued_bytes": self._max_queued_bytes,
+            "write_buffer_bytes": self._write_buffer,
+            "max_write_buffer_bytes": self._max_write_buffer,
+        }
+
+
+cdef int _add_traffic(Traffic* total, const Traffic* one) noexcept:
+    total.wire += one.wire
+    total.frames += one.frames
+    total.messages += one.messages
+    total.payload += one.payload
+    total.change += one.change
+    total.pings += one.pings
+    total.pongs += one.pongs
+    return 0

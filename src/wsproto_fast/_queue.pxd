@@ -28,6 +28,8 @@ cdef class MessageQueue:
     cdef readonly uint32_t frames      # frames in the queue
     cdef readonly uint32_t messages    # of these, last frames of a message
     cdef readonly uint64_t size        # bytes in the queue, overhead included
+    cdef uint32_t most_frames          # the most that there were
+    cdef uint64_t most_bytes
     cdef readonly uint32_t high        # frames above which reading pauses
     cdef readonly uint32_t low         # frames at or below which it resumes
     cdef readonly uint64_t max_bytes   # bytes above which reading pauses

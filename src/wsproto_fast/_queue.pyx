@@ -126,6 +126,10 @@ cdef class MessageQueue:
             add_inflated(_size(payload))
         self.frames += 1
         self.size += _size(payload)
+        if self.frames > self.most_frames:
+            self.most_frames = self.frames
+        if self.size > self.most_bytes:
+            self.most_bytes = self.size
         if fin:
             self.messages += 1
             self.reader_waiting = False

@@ -9,7 +9,7 @@ from libc.stdint cimport UINT32_MAX, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from ._deflate cimport NO_LIMIT
-from ._endpoint cimport OPEN
+from ._endpoint cimport OPEN, count_frame
 from ._frames cimport (
     BAD_RSV,
     OP_BINARY,
@@ -227,21 +227,26 @@ cdef class Receiver(Parser):
         cdef int rsv = self._header.rsv
         cdef bint fin = self._header.fin
         cdef Frame frame
+        cdef Py_ssize_t size
         cdef int message_opcode
         if self._message_compressed:
             if self._is_unwanted():
                 if fin:
                     self._message_opcode = 0
                 return 0
+            size = PyBytes_GET_SIZE(payload)
             payload = self._decompress(payload, fin)
             if payload is None:
                 return 0
+            self._received.change += PyBytes_GET_SIZE(payload) - size
             checked = False
         if self._foreign_extensions:
+            size = PyBytes_GET_SIZE(payload)
             frame = self._decode(Frame.make(opcode, payload, fin, rsv))
             if frame is None:
                 return 0
             payload = frame.data if type(frame.data) is bytes else bytes(frame.data)
+            self._received.change += PyBytes_GET_SIZE(payload) - size
             checked = False
         if self._debug():
             self.logger.debug("< %s", Frame.make(opcode, payload, fin, 0))
@@ -437,6 +442,7 @@ cdef class Receiver(Parser):
                     pieces.append(data[begin:position])
                 begin = end
                 self._header = header
+                count_frame(&self._received, header.opcode, header.fin, <Py_ssize_t>header.length)
                 self._whole_frame(data + position + used, <Py_ssize_t>header.length)
                 if self._discarding:
                     begin = size

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t
 
 from ._deflate cimport PerMessageDeflate
 from ._frames cimport ws_utf8_state
-from ._endpoint cimport Endpoint
+from ._endpoint cimport Endpoint, Traffic
 from ._output cimport OutputBuffer
 
 
@@ -40,6 +40,7 @@ cdef class Sender(Endpoint):
     cdef bint _deflate_used         # since the last time that this was asked
 
     # --- output ---
+    cdef Traffic _sent              # but for what the output counts
     cdef OutputBuffer _output
     cdef uint8_t _sending_opcode    # of the fragmented message being sent; 0 if none
     cdef bint _sending_compressed

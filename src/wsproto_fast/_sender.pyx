@@ -11,7 +11,7 @@ from libc.math cimport INFINITY
 from libc.string cimport memcpy
 
 from ._deflate cimport PerMessageDeflate
-from ._endpoint cimport OPEN, Endpoint, to_bytes
+from ._endpoint cimport OPEN, Endpoint, count_frame, to_bytes
 from ._frames cimport (
     OP_BINARY,
     OP_CONT,
@@ -98,11 +98,13 @@ cdef inline int write_prepared(Sender sender, PreparedMessage message, object co
             message._compress(deflate)
         if message._compressed:
             deflate.start_afresh()
+            sender._sent.change += PyBytes_GET_SIZE(message._payload) - PyBytes_GET_SIZE(message._compressed)
             if sender._is_client:
                 return sender._write_frame(
                     message._opcode, True, 4,
                     PyBytes_AS_STRING(message._compressed), PyBytes_GET_SIZE(message._compressed),
                 )
+            count_frame(&sender._sent, message._opcode, True, PyBytes_GET_SIZE(message._compressed))
             return sender._output.append(message._compressed_frame)
         if compress:
             return sender._write_deflated(message._opcode, message._payload, True, compress)
@@ -110,6 +112,7 @@ cdef inline int write_prepared(Sender sender, PreparedMessage message, object co
         return sender._write_frame(
             message._opcode, True, 0, PyBytes_AS_STRING(message._payload), PyBytes_GET_SIZE(message._payload)
         )
+    count_frame(&sender._sent, message._opcode, True, PyBytes_GET_SIZE(message._payload))
     return sender._output.append(message._frame)
 
 
@@ -393,6 +396,7 @@ cdef class Sender(Endpoint):
         if data is None:
             return self._write_frame(opcode, fin, 0, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
         self._use_deflate()
+        self._sent.change += PyBytes_GET_SIZE(payload) - PyBytes_GET_SIZE(data)
         self._write_frame(
             opcode, fin, 0 if opcode == OP_CONT else 4, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
         )
@@ -424,6 +428,8 @@ cdef class Sender(Endpoint):
         for extension in self._extensions:
             frame = extension.encode(frame)
         payload = bytes(frame.data)
+        if not opcode & 8:
+            self._sent.change += len(data) - len(payload)
         self._write_frame(
             frame.opcode, frame.fin, frame.rsv1 << 2 | frame.rsv2 << 1 | frame.rsv3,
             PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload),
@@ -455,6 +461,7 @@ cdef class Sender(Endpoint):
             ws_mask_copy(out + header_size, <const unsigned char*>payload, size, key, 0)
         else:
             memcpy(out + header_size, payload, size)
+        count_frame(&self._sent, opcode, fin, size)
 
     cdef int _check_sent_text(self, object data, bint fin) except -1:
         """Check the next bytes of a text message before they are sent; nothing changes if they are bad."""

@@ -96,6 +96,9 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         logger: Logger, ``wsproto_fast.server`` by default; see ``environment``.
         check_host: Refuse requests whose ``Host`` header is missing, repeated or malformed.
         server_header: Value of the ``Server`` header in the responses built here.
+
+    Attributes:
+        response_status: Status code of the response that was sent; 0 before.
     """
 
     def __init__(
@@ -410,6 +413,7 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         if self._debug():
             self._log_response(">", response)
         self._append_output(data)
+        self.response_status = response.status_code
         if response.status_code == 101:
             self._set_open()
             if self._enabled(_INFO):

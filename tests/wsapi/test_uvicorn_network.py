@@ -41,7 +41,7 @@ from tests.wsapi.uvicorn_helpers import (
     serving_app,
 )
 from wsapi.asgi import ClientDisconnected
-from wsapi.uvicorn import WebSocketProtocol
+from wsapi.uvicorn import WebSocketProtocol, stats
 
 CHUNK = bytes(range(256)) * 256  # 64 KiB
 
@@ -666,3 +666,31 @@ async def test_browser(tmp_path: Path) -> None:
         assert close == [3000, "done", True]
         await until(lambda: events)
     assert events == [{"type": "websocket.disconnect", "code": 3000, "reason": "done"}]
+
+
+# ---------------------------------------------------------------------- statistics
+
+
+async def test_statistics() -> None:
+    """They are those of all connections of the process."""
+    before = stats()
+    async with serving_app(echo_app) as running:
+        async with client(running, request()) as (peer, head):
+            assert head.status == 101
+            peer.write(TEXT, b"four")
+            assert await peer.read() == (TEXT | 0x80, b"four")
+            now = stats()
+            assert (now.accepted, now.open) == (before.accepted + 1, before.open + 1)
+            assert now.messages_received == before.messages_received + 1
+            assert now.message_bytes_sent == before.message_bytes_sent + 4
+            assert now.handshakes.count == before.handshakes.count + 1
+            connection = running.connection.stats()
+            assert (connection.messages_sent, connection.frames_received) == (1, 1)
+        async with client(running, request(Sec_WebSocket_Version="12")) as (_, head):
+            assert head.status == 400
+        await until(lambda: stats().closing + stats().opening + stats().open == 0)
+    after = stats()
+    assert after.message_bytes_sent == now.message_bytes_sent
+    assert after.refused.get("400", 0) == before.refused.get("400", 0) + 1
+    assert after.closed[1006] == before.closed.get(1006, 0) + 1
+    assert after.accepted == before.accepted + 2

@@ -16,6 +16,7 @@ from wsproto_fast import Protocol
 from wsproto_fast.exceptions import ConcurrencyError, ConnectionClosed
 from wsproto_fast.frames import MAX_FRAGMENTS, CloseCode, State
 from wsproto_fast.http11 import Request, Response
+from wsproto_fast.statistics import ConnectionStats
 from wsproto_fast.typing import DataLike, LoggerLike, Subprotocol
 
 from ..limits import given_up
@@ -258,6 +259,28 @@ class BaseConnection:
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__qualname__} {self.state.name} id={self.id}>"
+
+    def stats(self) -> ConnectionStats:
+        """Return what was counted and measured so far.
+
+        It can be called at any time, from any thread, and also when the connection is closed.
+        """
+        try:
+            now = self._now()
+        except RuntimeError:
+            now = None  # there is no clock of trio's in other threads
+        return self.protocol.stats(unsent=self._waiting_bytes(), now=now)
+
+    def _waiting_bytes(self) -> int:
+        """Return how much of what was taken from the engine the network hasn't taken."""
+        try:
+            return self._unsent()
+        except (AttributeError, RuntimeError):
+            return 0  # what moves bytes is gone, or changes in another thread
+
+    def _unsent(self) -> int:
+        """Ask what moves bytes for that."""
+        raise NotImplementedError
 
     def _now(self) -> float:
         """Return the current time, in seconds."""

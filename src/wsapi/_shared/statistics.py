@@ -7,15 +7,95 @@ counted per message above the engine, whose numbers are added when a connection 
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import Counter
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from wsproto_fast import Totals
+from wsproto_fast.frames import CloseCode
+from wsproto_fast.statistics import Traffic
 
 if TYPE_CHECKING:
     from .server import ServerSide
 
-__all__ = ["Statistics"]
+__all__ = ["HANDSHAKE_BOUNDS", "Histogram", "ServerStats", "Statistics"]
+
+HANDSHAKE_BOUNDS: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    inf,
+)
+"""Upper bounds of the histogram of opening handshakes, in seconds."""
 
 ConnectionT = TypeVar("ConnectionT", bound="ServerSide")
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How often something took how long.
+
+    Attributes:
+        buckets: Pairs of an upper bound in seconds, which is included, and of how often it took at
+            most that; the last bound is infinite.
+        sum: Seconds in all.
+    """
+
+    buckets: tuple[tuple[float, int], ...]
+    sum: float
+
+    @property
+    def count(self) -> int:
+        """How often it happened."""
+        return self.buckets[-1][1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStats(Traffic):
+    """What a server has counted.
+
+    The numbers of ``Traffic`` are sums over its connections: over all that there have been, or, of
+    what there is now, over those that there are. ``accepted`` is the sum of ``opening``, ``open``,
+    ``closing``, and what is in ``refused`` and ``closed``.
+
+    Attributes:
+        accepted: Connections that came in. With TLS on asyncio, they are counted when their TLS
+            handshake is complete.
+        opening: Connections that are in their opening handshake, now.
+        open: Connections that are open, now.
+        closing: Connections whose end has begun and isn't complete, now; on threads, their handlers
+            may also still run.
+        refused: How many didn't become WebSocket connections, by reason: the status code of the
+            response, or the name of the limit; ``"timeout"``, ``"malformed"`` (no request), or
+            ``"gone"`` (the client left) without a response; ``"tls"`` and ``"error"`` before there
+            was a connection.
+        closed: How many WebSocket connections have ended, by close code: the one received, or 1006.
+        dropped: How many messages weren't sent because their receiver is slow, by policy.
+        handshakes: Durations of opening handshakes that succeeded, without that of TLS.
+    """
+
+    accepted: int = 0
+    opening: int = 0
+    open: int = 0
+    closing: int = 0
+    refused: Mapping[str, int] = field(default_factory=dict)
+    closed: Mapping[int, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    handshakes: Histogram = Histogram(tuple((bound, 0) for bound in HANDSHAKE_BOUNDS), 0.0)
 
 
 class Statistics(Generic[ConnectionT]):
@@ -30,7 +110,11 @@ class Statistics(Generic[ConnectionT]):
         self._lock = threading.RLock()  # a signal handler may read while this thread counts
         self._accepted = 0
         self._refused: Counter[str] = Counter()
+        self._closed: Counter[int] = Counter()
         self._dropped: Counter[str] = Counter()
+        self._ended = Totals()
+        self._handshakes = [0] * len(HANDSHAKE_BOUNDS)
+        self._handshake_seconds = 0.0
 
     def accepted(self, connection: ConnectionT) -> None:
         """Count a connection that was accepted, and keep it among those of the server.
@@ -42,14 +126,34 @@ class Statistics(Generic[ConnectionT]):
             self._accepted += 1
             self._connections.add(connection)
 
+    def opened(self, connection: ConnectionT) -> None:
+        """Count an opening handshake that succeeded.
+
+        Args:
+            connection: Connection that is open.
+        """
+        seconds = connection.protocol.handshake_seconds
+        if seconds is not None:
+            with self._lock:
+                self._handshakes[bisect_left(HANDSHAKE_BOUNDS, seconds)] += 1
+                self._handshake_seconds += seconds
+
     def ended(self, connection: ConnectionT) -> None:
-        """Note that the TCP connection is gone; again does nothing.
+        """Add what a connection has counted, once, when the TCP connection is gone.
 
         Args:
             connection: What ``accepted`` was told of.
         """
+        protocol = connection.protocol
         with self._lock:
-            self._connections.discard(connection)
+            if connection not in self._connections:
+                return
+            self._connections.remove(connection)
+            self._ended.add_past(protocol)
+            if protocol.handshake_seconds is None:
+                self._refused[_refusal(connection)] += 1
+            else:
+                self._closed[int(protocol.close_code or CloseCode.ABNORMAL_CLOSURE)] += 1
 
     def refused(self, reason: str, connection: ConnectionT | None = None) -> None:
         """Count a connection that was refused for a reason other than what it asked for.
@@ -75,3 +179,47 @@ class Statistics(Generic[ConnectionT]):
         """
         with self._lock:
             self._dropped[policy] += number
+
+    def read(self) -> ServerStats:
+        """Return what was counted so far."""
+        with self._lock:
+            connections = list(self._connections)
+            totals = self._ended.copy()
+            own: dict[str, Any] = {
+                "accepted": self._accepted,
+                "refused": dict(self._refused),
+                "closed": dict(self._closed),
+                "dropped": dict(self._dropped),
+            }
+            counts = accumulate(self._handshakes)
+            own["handshakes"] = Histogram(
+                tuple(zip(HANDSHAKE_BOUNDS, counts, strict=True)), self._handshake_seconds
+            )
+        # One that ends meanwhile isn't among the others yet.
+        for connection in connections:
+            # Most have nothing to write, and needn't be asked.
+            if totals.add(connection.protocol):
+                totals.add_unsent(connection._waiting_bytes())
+        own |= totals.counts()
+        return ServerStats(
+            **own,
+            opening=totals.opening,
+            open=totals.open,
+            closing=totals.closing,
+        )
+
+
+def _refusal(connection: ServerSide) -> str:
+    """Return why a connection didn't become a WebSocket connection."""
+    protocol = connection.protocol
+    if connection._refusal is not None:
+        return connection._refusal
+    if protocol.response_status:
+        return str(protocol.response_status)
+    exc = protocol.handshake_exc
+    if isinstance(exc, TimeoutError):
+        return "timeout"
+    # Whoever leaves in the middle of its request sent no valid one, because it left.
+    if exc is None or isinstance(exc, OSError) or isinstance(exc.__cause__, EOFError):
+        return "gone"
+    return "malformed"

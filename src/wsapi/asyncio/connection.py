@@ -425,7 +425,7 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         self._lost = True
         forget_frames(exc)
         forget_frames(self.protocol.parser_exc)
-        self.protocol.connection_lost(exc)
+        self.protocol.connection_lost(exc, now=monotonic())
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -443,7 +443,7 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self._driver.writing_paused = True
-        self.protocol.pause_writing()
+        self.protocol.pause_writing(self._transport.get_write_buffer_size())
         self._update_reading()
 
     def resume_writing(self) -> None:
@@ -460,6 +460,9 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
 
     def _update(self) -> None:
         self._driver.update()
+
+    def _unsent(self) -> int:
+        return 0 if self._lost else self._transport.get_write_buffer_size()
 
     def _act(self, action: int) -> None:
         """Do to the transport what the engine wants."""

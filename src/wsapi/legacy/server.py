@@ -24,6 +24,7 @@ from wsproto_fast.typing import LoggerLike, Origin, PathLike, StatusLike, Subpro
 
 from .._shared.options import SERVER_OPTIONS, defaults
 from .._shared.server import ServerSettings
+from .._shared.statistics import Statistics
 from ..asyncio._stand_in import StandIn
 from ..asyncio.server import AcceptedConnection, Server
 from .exceptions import AbortHandshake
@@ -121,6 +122,12 @@ class WebSocketServerProtocol(WebSocketCommonProtocol, AcceptedConnection):
         self.open_timeout = open_timeout
         self._process_request = process_request
         self._select_subprotocol = select_subprotocol
+
+    @property
+    def _statistics(self) -> Statistics[Any] | None:
+        # Others have what they need of its interface.
+        statistics: Statistics[Any] | None = getattr(self.ws_server, "_statistics", None)
+        return statistics
 
     def _new_engine(self, max_size: int | None, logger: LoggerLike | None) -> ServerProtocol:
         return _Engine(

@@ -301,6 +301,9 @@ class Connection(BaseConnection):
     def _change(self, function: Callable[[], None]) -> None:
         self._driver.call(function)
 
+    def _unsent(self) -> int:
+        return self._driver.unsent
+
     def _send_pong(self, data: DataLike) -> None:
         if self.protocol.state is not State.OPEN:
             raise InvalidState

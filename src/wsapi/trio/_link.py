@@ -178,7 +178,7 @@ class Link(AsyncConnection):
         if transport.pending and not self._ended:
             if transport.blocked and not self._paused:
                 self._paused = True
-                protocol.pause_writing()
+                protocol.pause_writing(transport.unsent)
             if not self._writing and (transport.detached or not waits):
                 self._start(self._write_behind)
 
@@ -305,7 +305,7 @@ class Link(AsyncConnection):
         deadline = protocol.next_timeout()  # of the end, which has begun if this is graceful
         forget_frames(exc)
         refused = protocol.handshake_exc is not None
-        protocol.connection_lost(exc)
+        protocol.connection_lost(exc, now=trio.current_time())
         if not refused:
             forget_frames(protocol.handshake_exc)
         for event, ack_on_close in protocol.abandoned_pings():
@@ -349,6 +349,9 @@ class Link(AsyncConnection):
 
     def _now(self) -> float:
         return trio.current_time()
+
+    def _unsent(self) -> int:
+        return self._transport.unsent
 
     def _update(self) -> None:
         """Do what follows from a change in the engine."""

@@ -394,7 +394,7 @@ cdef class Wire:
             return 0
         self._lost = True
         try:
-            self._protocol.connection_lost(exc)
+            self._protocol.connection_lost(exc, now=monotonic())
         finally:
             # Whatever the program's logging handlers raise.
             for event, acknowledge in self._protocol.abandoned_pings():
@@ -494,7 +494,7 @@ cdef class Wire:
 
     cdef int _keep_piece(self, bytes data) except -1:
         if self._piece is None:
-            self._protocol.pause_writing()
+            self._protocol.pause_writing(PyBytes_GET_SIZE(data) - self._piece_sent)
         self._piece = data
 
     cdef int _hold(self) except -1:

@@ -370,6 +370,12 @@ cdef class SocketDriver(Wire):
         """Whether the TCP connection is gone."""
         return self._lost
 
+    @property
+    def unsent(self) -> int:
+        """Number of bytes that were taken from the engine, and the network hasn't taken; read without a lock."""
+        cdef bytes piece = self._piece
+        return 0 if piece is None else max(0, PyBytes_GET_SIZE(piece) - self._piece_sent)
+
     def close(self, code, reason) -> bool:
         """Start the closing handshake; ``finish`` waits for its end.
 
