@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
+import socket
 import ssl
 import subprocess
 import sys
@@ -16,10 +17,10 @@ from unittest import mock
 
 import pytest
 
-from tests.wsapi.helpers import logged_errors, port_of, raw_client, until, uri_of
+from tests.wsapi.helpers import TEXT, frame, logged_errors, port_of, raw_client, until, uri_of
 from wsapi.datastructures import Headers
 from wsapi.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidState
-from wsapi.protocol import State
+from wsapi.protocol import Side, State
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -119,7 +120,53 @@ async def test_handler_that_fails() -> None:
     logged_errors("connection handler failed")
 
 
-@pytest.mark.parametrize("how", ["argument", "method", "raised", "plain"])
+async def test_handler_that_takes_something_else() -> None:
+    async def handler() -> None: ...
+
+    async with serve(handler, "127.0.0.1", 0) as server:  # type: ignore[arg-type] # the fault
+        async with connect(uri_of(server)) as ws:
+            with pytest.raises(ConnectionClosedError, match="1011"):
+                await ws.recv()
+    [record] = logged_errors("connection handler failed")
+    assert record.exc_info is not None
+    assert "takes 0 positional arguments" in str(record.exc_info[1])
+
+
+async def test_handshake_that_is_cancelled() -> None:
+    asked: list[WebSocketServerProtocol] = []
+
+    class Deliberating(WebSocketServerProtocol):
+        async def process_request(self, path: str, headers: Headers) -> HTTPResponse | None:
+            asked.append(self)
+            return await asyncio.Future()
+
+    async with serve(nothing, "127.0.0.1", 0, create_protocol=Deliberating) as server:
+        opening = asyncio.ensure_future(raw_client(server).__aenter__())
+        await until(lambda: bool(asked))
+        assert asked[0].handler_task is not None
+        asked[0].handler_task.cancel()
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await opening
+        await until(lambda: asked[0].closed)
+        assert not server.websockets
+
+
+async def test_server_that_nothing_starts() -> None:
+    with pytest.raises(RuntimeError, match=r"^a WebSocketServer is started by serve\(\)$"):
+        await WebSocketServer()
+
+
+async def test_compression() -> None:
+    async with serve(echo, "127.0.0.1", 0, compression=None) as server:
+        async with connect(uri_of(server)) as ws:
+            await ws.send("plain")
+            assert await ws.recv() == "plain"
+            assert ws.extensions == []
+    with pytest.raises(ValueError, match=r"^unsupported compression: br$"):
+        serve(echo, "127.0.0.1", 0, compression="br")
+
+
+@pytest.mark.parametrize("how", ["argument", "method", "plain method", "raised", "plain"])
 async def test_response_of_the_application(how: str) -> None:
     response: HTTPResponse = (http.HTTPStatus.NOT_FOUND, [("X-A", "b")], b"no\n")
 
@@ -135,6 +182,15 @@ async def test_response_of_the_application(how: str) -> None:
     options: dict[str, Any] = {"process_request": process_request}
     if how == "method":
         options = {"create_protocol": Refusing}
+
+    class Plain(WebSocketServerProtocol):
+        def process_request(  # type: ignore[override] # as before it was a coroutine function
+            self, path: str, headers: Headers
+        ) -> HTTPResponse | None:
+            return response
+
+    if how == "plain method":
+        options = {"create_protocol": Plain}
     if how == "plain":
         options = {"process_request": lambda path, headers: response}
     async with serve(nothing, "127.0.0.1", 0, **options) as server:
@@ -142,7 +198,7 @@ async def test_response_of_the_application(how: str) -> None:
             warnings.simplefilter("always")
             with pytest.raises(InvalidStatusCode) as caught:
                 await connect(uri_of(server, "/no"), extra_headers=[("X-C", "d")])
-        texts = ["declare process_request as a coroutine"] if how == "plain" else []
+        texts = ["declare process_request as a coroutine"] if how.startswith("plain") else []
         assert [str(warning.message) for warning in caught_warnings] == texts
         assert caught.value.status_code == 404
         assert str(caught.value) == "server rejected WebSocket connection: HTTP 404"
@@ -151,6 +207,34 @@ async def test_response_of_the_application(how: str) -> None:
         assert headers["Connection"] == "close"
         assert headers["Content-Type"] == "text/plain"
         assert "Server" in headers
+
+
+async def test_response_with_headers_of_its_own() -> None:
+    async def process_request(path: str, headers: Headers) -> HTTPResponse:
+        return http.HTTPStatus.OK, {"Content-Type": "application/json", "X-A": "b"}, b"{}"
+
+    async with serve(nothing, "127.0.0.1", 0, process_request=process_request) as server:
+        with pytest.raises(InvalidStatusCode) as caught:
+            await connect(uri_of(server))
+    assert caught.value.headers.get_all("Content-Type") == ["application/json"]
+    assert caught.value.headers.get_all("Content-Length") == ["2"]
+
+
+async def test_connection_that_is_open_already() -> None:
+    class Bare(WebSocketCommonProtocol):
+        is_client = False
+        side = Side.SERVER
+
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(10)
+    with theirs:
+        loop = asyncio.get_running_loop()
+        _, ws = await loop.connect_accepted_socket(lambda: Bare(max_size=2), ours)
+        theirs.sendall(frame(TEXT, b"hi", masked=True) + frame(TEXT, b"long", masked=True))
+        theirs.shutdown(socket.SHUT_WR)
+        assert await ws.recv() == "hi"
+        with pytest.raises(ConnectionClosedError, match="1009"):
+            await ws.recv()
 
 
 async def test_refusals_by_the_rules() -> None:

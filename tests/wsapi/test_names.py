@@ -193,3 +193,11 @@ def test_unknown_names() -> None:
         home = importlib.import_module(f"wsapi.{module}".rstrip("."))
         with pytest.raises(AttributeError, match=f"^module '{home.__name__}' has no attribute"):
             home.no_such_name  # noqa: B018 # it raises
+
+
+def test_names_that_are_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is promised of another module, but gone there, is missing as any other name."""
+    monkeypatch.setitem(_names.LENT, "uri", "Gone")
+    home = importlib.import_module("wsapi.uri")
+    with pytest.raises(AttributeError, match=r"^module 'wsapi.uri' has no attribute 'Gone'$"):
+        home.Gone  # noqa: B018 # it raises

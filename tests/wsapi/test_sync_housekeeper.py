@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import socket
+import sys
 import threading
 
 import pytest
@@ -23,7 +25,8 @@ from wsapi.exceptions import ConnectionClosedError, ConnectionClosedOK
 from wsapi.protocol import Protocol, Side, State
 from wsapi.sync.client import connect
 from wsapi.sync.connection import Connection
-from wsproto_fast.drivers._housekeeper import housekeeper
+from wsproto_fast.drivers import _housekeeper
+from wsproto_fast.drivers._housekeeper import Housekeeper, housekeeper
 from wsproto_fast.drivers._inbox import Inbox, set_inbox
 from wsproto_fast.drivers.threads import SocketDriver
 
@@ -147,6 +150,69 @@ def test_housekeeper_stays_while_it_is_woken() -> None:
         theirs.close()
     assert ended == [False]
     assert inbox.finish()
+
+
+def test_what_comes_before_it_sleeps_is_not_left_behind(
+    both_ends: tuple[Connection, RawPeer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread has something for it when it has just looked."""
+    ours, theirs = socket.socketpair()
+    late = queue.SimpleQueue[Connection]()
+    work = _housekeeper._Round.work
+
+    def work_then_get_more(round_: _housekeeper._Round) -> float:
+        until = work(round_)
+        if late.empty():
+            late.put(Connection(ours, Protocol(Side.SERVER), close_timeout=0.01))
+        return until
+
+    monkeypatch.setattr(_housekeeper._Round, "work", work_then_get_more)
+    _, waker = both_ends
+    waker.write(PING, b"wake up")
+    assert waker.read() == (PONG, b"wake up")
+    with theirs:
+        peer = RawPeer(theirs, masked=True)
+        peer.write(PING, b"late")
+        assert peer.read() == (PONG, b"late")
+        late.get(timeout=PATIENCE).close()
+
+
+def test_one_connection_that_fails_does_not_concern_others(
+    both_ends: tuple[Connection, RawPeer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "> PING" in record.getMessage():
+                raise ZeroDivisionError
+
+    told = queue.SimpleQueue[object]()
+    monkeypatch.setattr(sys, "excepthook", lambda kind, exc, traceback: told.put(kind))
+    logger = logging.Logger("broken", logging.DEBUG)
+    logger.addHandler(Broken())
+    ours, theirs = socket.socketpair()
+    failing = Connection(
+        ours, Protocol(Side.SERVER, logger=logger), ping_interval=0.02, close_timeout=0.01
+    )
+    with theirs:
+        assert told.get(timeout=PATIENCE) is ZeroDivisionError
+        _, peer = both_ends
+        peer.write(PING, b"answered")
+        assert peer.read() == (PONG, b"answered")
+        failing.close()
+
+
+def test_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    starting = Housekeeper()
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        starting._start()
+    assert starting._resources is not None
+    selector, *sockets = starting._resources
+    assert selector.get_map() is None, "closed"
+    assert [sock.fileno() for sock in sockets] == [-1, -1]
 
 
 def test_flow_control_without_reader() -> None:

@@ -144,6 +144,13 @@ CASES = {
         import famous
         assert {module.name for module in pkgutil.iter_modules(famous.__path__)} > {"inner"}
     """,
+    "source": """
+        import inspect, pathlib, importlib.util
+        install("famous", "ours")
+        loader = importlib.util.find_spec("famous.inner.leaf").loader
+        import ours.inner.leaf
+        assert loader.get_source("famous.inner.leaf") == inspect.getsource(ours.inner.leaf)
+    """,
     "pickles": """
         import pickle
         install("famous", "ours")

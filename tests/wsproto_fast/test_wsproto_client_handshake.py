@@ -134,6 +134,14 @@ BAD_RESPONSES: dict[str, tuple[dict[str, str | None], str]] = {
         "Unsupported extension: name = permessage-deflate, "
         "params = [('server_max_window_bits', '99')]",
     ),
+    "extension's parameter, with a subprotocol": (
+        {
+            "Sec_WebSocket_Extensions": "permessage-deflate; server_max_window_bits=99",
+            "Sec_WebSocket_Protocol": "chat",
+        },
+        "Unsupported extension: name = permessage-deflate, "
+        "params = [('server_max_window_bits', '99')]",
+    ),
 }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from wsproto_fast import Side
+from wsproto_fast.wsproto.connection import DEFAULT_MAX_SIZE
 from wsproto_fast.wsproto.extensions import Extension, PerMessageDeflate
 from wsproto_fast.wsproto.frame_protocol import (
     LOCAL_ONLY_CLOSE_REASONS,
@@ -111,6 +112,7 @@ def test_max_size() -> None:
 def test_decoder() -> None:
     decoder = FrameDecoder(client=False)
     assert decoder.process_buffer() is None
+    assert decoder.remaining_size == FrameProtocol(False, []).remaining_size == DEFAULT_MAX_SIZE
     wire = frame(SERVER, TEXT, b"\xe2\x82\xac", fin=False) + frame(SERVER, CONT, b"\xff")
     decoder.receive_bytes(wire[:7])
     assert decoder.process_buffer() == Frame(Opcode.TEXT, b"\xe2", False, False)

@@ -40,6 +40,9 @@ def test_handshake_object() -> None:
         handshake.send(AcceptConnection())
     handshake.receive_data(frame(Side.SERVER, TEXT, b"x"))
     assert list(handshake.connection.events()) == [TextMessage("x")]
+    handshake.receive_data(None)  # the end of the stream is for the connection to be told
+    assert list(handshake.events()) == list(handshake.connection.events()) == []
+    assert handshake.connection.state is OPEN
 
 
 def test_max_size() -> None:

@@ -101,6 +101,7 @@ BAD_REQUESTS = {
     "body": (request(Content_Length="5"), "Bad HTTP message", 400, []),
     "no Host": (request(Host=None), "Bad HTTP message", 400, []),
     "bad Host": (request(Host="a b"), "Bad HTTP message", 400, []),
+    "Host without meaning": (request(Host="xn--0"), "Bad HTTP message", 400, []),
     "POST": (request("POST / HTTP/1.1"), "Request method must be GET", 400, []),
     "HTTP/1.0": (request("GET / HTTP/1.0"), "unsupported HTTP version: HTTP/1.0", 505, []),
     "no Connection": (

@@ -470,7 +470,8 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
             self._transport.abort()
         elif action == CLOSE or not self._transport.can_write_eof():
             self._close_transport()
-        elif action == HALF_CLOSE and not self._transport.is_closing():
+        elif action == HALF_CLOSE and not self._transport.is_closing():  # pragma: no branch: rare
+            # An application hardly ever closes a transport between what the driver looks at.
             try:
                 self._transport.write_eof()
             except Exception:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from wsproto_fast import ClientProtocol
 from wsproto_fast.datastructures import HeadersLike
@@ -140,8 +140,7 @@ class Connect(present.connect):
                 secure=engine.uri.secure,
                 **options,
             )
-            if isinstance(connection.protocol, ClientProtocol):
-                connection.protocol.uri = engine.uri
+            cast(ClientProtocol, connection.protocol).uri = engine.uri
             return connection
 
         super().__init__(

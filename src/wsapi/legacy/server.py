@@ -294,7 +294,7 @@ async def _no_server(server: Server) -> asyncio.Server:
 
 
 def _no_handler(connection: Any) -> Any:
-    raise RuntimeError("connections of a WebSocketServer have handlers of their own")
+    raise AssertionError("connections of a WebSocketServer have handlers of their own")
 
 
 # How all these connections are answered: each decides by itself.

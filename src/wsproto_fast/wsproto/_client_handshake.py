@@ -55,7 +55,7 @@ class _Offered:
         self._extension = extension
 
     def get_request_params(self) -> Sequence[ExtensionParameter]:
-        raise NotImplementedError("what is offered is up to Extension.offer()")
+        raise AssertionError("what is offered is up to Extension.offer()")
 
     def process_response_params(
         self, params: list[ExtensionParameter], accepted_extensions: list[Any]

@@ -81,7 +81,7 @@ def complaint(exc: InvalidHandshake) -> RemoteProtocolError:
     if isinstance(exc, InvalidUpgrade):
         expected = "websocket" if exc.name == "Upgrade" else "Upgrade"
         return refuse(f"Missing header, '{exc.name}: {expected}'")
-    if isinstance(exc, InvalidHeader):
+    if isinstance(exc, InvalidHeader):  # pragma: no branch: nothing else is found wrong
         if exc.name == "Host":
             return refuse("Bad HTTP message")
         if exc.name == "Sec-WebSocket-Version":

@@ -123,7 +123,7 @@ class FrameProtocol:
                     yield Frame(Opcode.PING, payload, True, True)
                 case Pong(payload):
                     yield Frame(Opcode.PONG, payload, True, True)
-                case CloseConnection(code, reason):
+                case CloseConnection(code, reason):  # pragma: no branch: the last kind there is
                     if sink.failed:
                         _raise_failure(sink, event)
                     yield Frame(Opcode.CLOSE, (code, reason or ""), True, True)
