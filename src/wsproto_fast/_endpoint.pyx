@@ -71,8 +71,10 @@ cdef class Endpoint:
         self._logger_cache = cache if type(cache) is dict else None
 
     def attach_to(self, connection) -> None:
-        """Make this the engine of a connection: log records carry it as their attribute ``websocket``, and callables
-        get it that a program has given to the engine of a server.
+        """Say whose engine this is.
+
+        Log records carry the connection as their attribute ``websocket``, and ``select_subprotocol`` of a server is
+        called with it.
 
         A LoggerAdapter takes the place of the logger when there is something to log: most connections never
         need it.
@@ -84,7 +86,7 @@ cdef class Endpoint:
         self._adapter_due = True
 
     cdef object _subject(self):
-        """Return what callables of a program are about: the connection, or else this object."""
+        """Return what callables of a program are called with: the connection, or else this object."""
         connection = None if self._connection is None else self._connection()
         return self if connection is None else connection
 
