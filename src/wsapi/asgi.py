@@ -24,9 +24,12 @@ from wsproto_fast.exceptions import ConnectionClosed
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.headers import parse_subprotocol
 from wsproto_fast.http11 import Request, Response
+from wsproto_fast.rates import RateLike
 from wsproto_fast.typing import Subprotocol
 
+from ._shared import checks
 from ._shared.connection import FAILURE
+from ._shared.door import Door, Refusal
 from ._shared.options import CONNECTION_OPTIONS
 from ._shared.statistics import ServerStats, Statistics
 from .asyncio.server import AcceptedConnection
@@ -84,6 +87,15 @@ class ASGIConnection(AcceptedConnection):
         write_limit: Size of the write buffer in bytes above which ``send`` waits.
     """
 
+    door: Door | None = None
+    """Limits on the number of connections; a subclass may have one, without the PROXY protocol."""
+
+    message_rate: RateLike = None
+    """Limit on what a client sends, in messages and Pings per second; a subclass may set it."""
+
+    byte_rate: RateLike = None
+    """Limit on the bytes of their payloads per second; a subclass may set it."""
+
     scope: Scope
     _task: asyncio.Task[None] | None = None
     _connected = False  # the application knows about the connection
@@ -127,6 +139,13 @@ class ASGIConnection(AcceptedConnection):
 
     # ------------------------------------------------------------------ for subclasses
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        checks.check_instance("door", cls.door, Door, "a Door")
+        if cls.door is not None and cls.door.proxy_protocol:
+            raise ValueError("proxy_protocol isn't possible here: the server has read the request")
+        checks.check_rates({"message_rate": cls.message_rate, "byte_rate": cls.byte_rate})
+
     def default_headers(self) -> HeaderPairs:
         """Return headers, such as Server and Date, that the server adds to each response."""
         return ()
@@ -141,6 +160,14 @@ class ASGIConnection(AcceptedConnection):
             transport = cast(asyncio.Transport, _PartialTransport(transport))
         super().connection_made(transport)
         _statistics.accepted(self)
+        self.protocol.limit_rates(self.message_rate, self.byte_rate, now=monotonic())
+        if self.door is not None:
+            visit = self.door.arrive(self.remote_address)
+            if isinstance(visit, Refusal):
+                _statistics.refused(visit.reason, self)
+                self._transport.abort()
+                return
+            self._visit = visit
         self._tell_timeouts()
         # The HTTP side may have paused it, and isn't asked again.
         if not self._transport.is_reading() and not self._transport.is_closing():
@@ -164,6 +191,8 @@ class ASGIConnection(AcceptedConnection):
         self._end()
         super().connection_lost(exc)
         _statistics.ended(self)
+        if self._visit is not None:
+            self._visit.leave()
 
     def shutdown(self) -> None:
         """Begin to close the connection because the server stops; safe to be called again."""
@@ -184,7 +213,7 @@ class ASGIConnection(AcceptedConnection):
     def _start(self) -> None:
         request = self.request
         assert request is not None
-        self.response = response = self.protocol.accept(request)
+        self.response = response = self._refused_at_door(request) or self.protocol.accept(request)
         if response.status_code != 101:
             self._reject(response)
             return

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from time import monotonic
 
+from wsproto_fast.rates import Rate
 from wsproto_fast.typing import LoggerLike
 
 from ._shared.door import Door, forwarded_for
 
-__all__ = ["MAX_BACKLOG", "MAX_STALL", "Door", "connections_given_up", "forwarded_for"]
+__all__ = ["MAX_BACKLOG", "MAX_STALL", "Door", "Rate", "connections_given_up", "forwarded_for"]
 
 MAX_BACKLOG = 2**25
 """Bytes that may wait for being sent on a connection when ``broadcast`` adds to them."""

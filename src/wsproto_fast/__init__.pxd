@@ -10,6 +10,7 @@ In:
 |---|---|---|
 | `process_buffer(size, now)` | process what `get_buffer()` was filled with; return activity bits | `buffer_updated()` |
 | `wants_reading()` | tell whether to go on reading | `reading_wanted` |
+| `peer_has_to_wait()` | tell whether nothing is to be read, whoever waits for it, because of limits on rates | |
 | `has_ended()` | tell whether the end of the stream was received | |
 | `has_fragment()` | tell whether `pop_fragment()` would return something | |
 | `pop_message(decode, now)` | return the next message, or None | `next_message()` |

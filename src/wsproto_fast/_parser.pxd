@@ -56,6 +56,10 @@ cdef class Parser(Sender):
     # --- for compiled drivers; see __init__.pxd ---
     cdef int process_buffer(self, Py_ssize_t size, double now) except -1
 
+    cdef inline bint peer_has_to_wait(self) noexcept:
+        """Tell whether the limits on rates let no other frame in for now."""
+        return self._rates is not None and self._rates_block()
+
     cdef int _set_max_size(self, max_size) except -1
     cdef int _receive_direct(self, Py_ssize_t size) except -1
     cdef int _receive(self, const unsigned char* data, Py_ssize_t size) except -1
@@ -63,7 +67,7 @@ cdef class Parser(Sender):
     cdef int _receive_kept(self) except -1
     cdef int _start_frame(self) except -1
     cdef int _charge(self, double messages) except -1
-    cdef bint _rate_blocked(self) noexcept
+    cdef bint _rates_block(self) noexcept
     cdef int _reserve_partial(self, Py_ssize_t extra) except -1
     cdef int _store_partial(self, const unsigned char* data, Py_ssize_t size) except -1
     cdef int _extended_partial(self, unsigned char* data, Py_ssize_t size) except -1

@@ -11,7 +11,7 @@ from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from ._endpoint cimport CONNECTING, count_frame
+from ._endpoint cimport CONNECTING, OPEN, count_frame
 from ._frames cimport (
     BAD_MASKING,
     BAD_OPCODE,
@@ -30,7 +30,7 @@ from ._frames cimport (
     ws_utf8_check,
 )
 from ._output cimport new_bytes, resize_bytes
-from ._queue cimport OUTPUT
+from ._queue cimport ATTENTION, OUTPUT
 from ._rates cimport Bucket
 from ._sender cimport Sender
 from ._settings cimport size_limits
@@ -250,7 +250,7 @@ cdef class Parser(Sender):
                     if self._has_room():
                         self._receive_kept()
                 return 0
-            self._paused = (self._deflate is not None and self._is_full()) or self._rate_blocked()
+            self._paused = self._deflate is not None and self._is_full()
             left = self._receive_frames(data, size)
             if left:
                 self._keep(data + (size - left), left)
@@ -325,6 +325,8 @@ cdef class Parser(Sender):
             if not self._in_frame:
                 if size == 0:
                     return 0
+                if self.peer_has_to_wait():
+                    break
                 if self._header_size == 0:
                     used = read_header(&self._header, data, size, not self._is_client, allowed_rsv)
                     if used == NEED_MORE:
@@ -429,7 +431,7 @@ cdef class Parser(Sender):
     cdef int _charge(self, double messages) except -1:
         """Count the current frame against the limits on rates; return whether it is welcome.
 
-        What is too much is 1008 (RFC 6455 section 7.4.1), or has the parser pause.
+        What is too much is 1008 (RFC 6455 section 7.4.1), or nothing is read behind this frame.
         """
         cdef Bucket exceeded
         if self._late:
@@ -439,12 +441,18 @@ cdef class Parser(Sender):
             exc = RateExceeded(exceeded.unit, exceeded.rate.per_second)
             self._fail_receiving(CloseCode.POLICY_VIOLATION, str(exc), exc)
             return False
-        self._paused = self._paused or self._rates.blocked(self._now)
+        if self._rates.blocked(self._now):
+            self._activity |= ATTENTION
         return True
 
-    cdef bint _rate_blocked(self) noexcept:
-        """Tell whether the limits on rates let nothing in for now."""
-        return self._rates is not None and not self._discarding and self._rates.blocked(self._now)
+    cdef bint _rates_block(self) noexcept:
+        return (
+            self._state == OPEN
+            and not self._in_frame
+            and not self._discarding
+            and not self._late
+            and self._rates.blocked(self._now)
+        )
 
     cdef int _reserve_partial(self, Py_ssize_t extra) except -1:
         """Make room for ``extra`` more bytes of the current frame, at most for all of it."""

@@ -308,7 +308,7 @@ cdef class Protocol(Pacing):
             min(min(self._ping_time, self._pong_deadline), min(self._open_deadline, self._close_deadline)),
             min(self._release_time, self._look_time),
         )
-        if self._rates is not None and not self._discarding:
+        if self.peer_has_to_wait():
             deadline = min(deadline, self._rates.next_time(self._now))
         return deadline
 

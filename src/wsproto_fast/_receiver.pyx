@@ -376,7 +376,7 @@ cdef class Receiver(Parser):
 
     cdef bint _is_full(self) noexcept:
         """Tell whether what comes next must wait if it may be compressed."""
-        if self._rate_blocked():
+        if self.peer_has_to_wait():
             return True
         if self._listener is not None:
             return self._state == OPEN and (self._writing_paused or self._output.size > MAX_BURST)
@@ -384,7 +384,7 @@ cdef class Receiver(Parser):
 
     cdef bint _has_room(self) noexcept:
         """Tell whether what waits needn't wait any longer."""
-        if self._rate_blocked():
+        if self.peer_has_to_wait():
             return False
         if self._listener is not None:
             return not self._is_full()
@@ -503,7 +503,7 @@ cdef class Receiver(Parser):
         return self.wants_reading()
 
     cdef bint wants_reading(self) noexcept:
-        if (self._kept is not None and not self._discarding) or self._rate_blocked():
+        if (self._kept is not None and not self._discarding) or self.peer_has_to_wait():
             return False
         if self._listener is not None:
             # Callbacks take what comes. What they send isn't to grow while the peer doesn't read.

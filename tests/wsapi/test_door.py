@@ -130,10 +130,11 @@ def test_prefixes(prefix, one, other, same):
 def test_few_wait_for_refusal():
     door = Door(max_connections=0)
     visits = [door.arrive(ALICE) for _ in range(door_module.MAX_REFUSALS)]
-    assert door.arrive(ALICE) is None
+    assert door.arrive(ALICE).reason == "max_connections"
     visits.pop().leave()
     visits.append(door.arrive(ALICE))
-    assert door.arrive(ALICE) is None
+    assert isinstance(visits[-1], door_module.Visit)
+    assert door.arrive(ALICE).reason == "max_connections"
     for visit in visits:
         visit.leave()
     assert is_empty(door)
@@ -247,7 +248,7 @@ def test_counts_of_random_visits():
         step = choice.random()
         if step < 0.3 or not visits:
             visit = door.arrive(ALICE)
-            assert visit is not None
+            assert isinstance(visit, door_module.Visit)
             visits.append([visit, None, True])
         elif step < 0.5:
             entry = choice.choice(visits)
@@ -277,7 +278,7 @@ def test_threads():
     def run(address):
         for _ in range(2000):
             visit = door.arrive((address, 1))
-            assert visit is not None
+            assert isinstance(visit, door_module.Visit)
             visit.opened()
             visit.leave()
 

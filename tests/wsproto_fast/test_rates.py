@@ -89,14 +89,17 @@ class TestWaiting:
         protocol = limited(size=Rate(100, burst=1))
         data = frame(Side.SERVER, BINARY, bytes(1000))
         protocol.receive_data(data[:500], 0.0)
-        assert not protocol.reading_wanted
-        protocol.receive_data(data[500:700], 0.1)
-        deadline = protocol.next_timeout()
-        assert deadline == 10.0
-        protocol.handle_timeout(deadline)
+        # What has begun is read to its end.
         assert protocol.reading_wanted
-        protocol.receive_data(data[700:], deadline)
+        protocol.receive_data(data[500:700], 0.1)
+        assert protocol.reading_wanted
+        assert protocol.next_timeout() is None
+        protocol.receive_data(data[700:], 0.2)
         assert messages(protocol) == [bytes(1000)]
+        assert not protocol.reading_wanted
+        assert protocol.next_timeout() == 10.0
+        protocol.handle_timeout(10.0)
+        assert protocol.reading_wanted
 
     def test_fragments_are_one_message(self):
         protocol = limited(Rate(1, burst=2))

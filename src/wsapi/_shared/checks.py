@@ -14,6 +14,7 @@ from typing import Any
 from wsproto_fast import check_settings
 from wsproto_fast.datastructures import Headers
 from wsproto_fast.headers import validate_subprotocols
+from wsproto_fast.rates import Rate
 
 from .options import CONNECTION_OPTIONS
 
@@ -31,6 +32,7 @@ __all__ = [
     "check_origins",
     "check_overrides",
     "check_port",
+    "check_rates",
     "check_subprotocols",
     "check_write_limit",
     "port_number",
@@ -236,6 +238,24 @@ def check_connection_options(options: Mapping[str, Any]) -> dict[str, Any]:
     chosen = {name: options[name] for name in CONNECTION_OPTIONS}
     check_settings(max_size=options["max_size"], open_timeout=options["open_timeout"], **chosen)
     return chosen
+
+
+def check_rates(options: Mapping[str, Any]) -> tuple[Rate | None, Rate | None]:
+    """Check limits on what a peer sends in a given time.
+
+    Args:
+        options: Options of ``connect`` or ``serve``, complete.
+
+    Returns:
+        The limits on messages and on bytes, for ``Protocol.limit_rates``.
+
+    Raises:
+        TypeError, ValueError: If one isn't acceptable.
+    """
+    return (
+        Rate.of("message_rate", options["message_rate"]),
+        Rate.of("byte_rate", options["byte_rate"]),
+    )
 
 
 def check_header(name: str, value: object) -> None:

@@ -121,6 +121,7 @@ class BaseConnect(Generic[ConnectionT]):
         checks.check_callable("reconnect_delays", self.reconnect_delays, optional=False)
         self.open_timeout = options["open_timeout"]
         self._connection_options = checks.check_connection_options(options)
+        self._rates = checks.check_rates(options)
         logger = options["logger"]
         checks.check_logger(logger)
         self.logger: LoggerLike = default_logger("client") if logger is None else logger
@@ -245,6 +246,7 @@ class BaseConnect(Generic[ConnectionT]):
             carrier: What moves bytes for connections of this front-end.
         """
         protocol = ClientProtocol(uri, **self._engine_options)
+        protocol.limit_rates(*self._rates)
         return self._connection_class(*carrier, protocol, **self._connection_options)
 
     def _reconnection(self) -> Reconnection:

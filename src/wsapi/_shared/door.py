@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from wsproto_fast import ServerProtocol
 from wsproto_fast.http11 import Request, Response
+from wsproto_fast.proxy_protocol import ProxyHeader
 
 if TYPE_CHECKING:
     from .server import ServerSide
@@ -64,8 +65,9 @@ class Door:
     Args:
         max_connections: Number of connections at a time, those in their opening handshake included;
             None for no limit.
-        max_opening: Number of connections at a time that are in their opening handshake, TLS
-            included; None for no limit.
+        max_opening: Number of connections at a time that are in their opening handshake; None for
+            no limit. The TLS handshake counts unless the event loop of asyncio does it, which is so
+            without ``proxy_protocol``.
         max_per_address: Number of connections at a time from one client address; None for no limit.
         ipv6_prefix: Length in bits of the prefix of IPv6 addresses that stands for one client,
             since a host can have any address in its network.
@@ -129,14 +131,15 @@ class Door:
         """Number of them that are in their opening handshake."""
         return self._opening
 
-    def arrive(self, address: object) -> Visit | None:
+    def arrive(self, address: object) -> Visit | Refusal:
         """Let a connection in, or refuse it.
 
         Args:
             address: Address of its peer, as a socket gives it.
 
         Returns:
-            Its visit, which says so if it is refused; None if it must be closed at once.
+            Its visit, which says so if it is refused; just the refusal if there are too many of
+            them, so that it must be closed at once.
         """
         host = address[0] if isinstance(address, tuple) and address else None
         with self.lock:
@@ -149,7 +152,7 @@ class Door:
                 self._connections += 1
                 self._opening += 1
             elif self._refusing >= MAX_REFUSALS:
-                return None
+                return refusal
             else:
                 self._refusing += 1
         visit = Visit(self, refusal)
@@ -225,6 +228,24 @@ class Visit:
             elif key is not None:
                 self._key = key
                 door._per_address[key] = count + 1
+
+    @property
+    def proxied(self) -> bool:
+        """Whether a header of the PROXY protocol comes first."""
+        return self._door.proxy_protocol
+
+    def identify_header(self, header: ProxyHeader) -> None:
+        """Count the connection for the address in a header of the PROXY protocol.
+
+        Args:
+            header: The header.
+        """
+        source = header.source
+        address = source[0] if isinstance(source, tuple) else None
+        if self._door.client_address is None:
+            self.identify(address)
+        else:
+            self.client_address = address  # until the request says more
 
     def identify_request(self, connection: ServerSide, request: Request) -> None:
         """Do the same with what the request says, if the door has a callable that knows.

@@ -65,6 +65,15 @@ _COMMON_OPTIONS: Final = {
         "Limit on incoming messages in bytes, or a pair of limits on messages and on "
         "fragments; None for no limit.",
     ),
+    "message_rate": Option(
+        None,
+        "Limit on what the peer sends, in messages and Pings: a ``Rate`` of ``wsapi.limits``, "
+        "or a number per second, above which it waits; None for no limit.",
+    ),
+    "byte_rate": Option(
+        None,
+        "Limit on the bytes of their payloads, as they are received, in the same form.",
+    ),
     "create_connection": Option(None, "Class of connections, or factory called like it."),
 }
 
@@ -131,6 +140,11 @@ SERVER_OPTIONS: Final = {
     "check_host": Option(
         True,
         "Refuse requests whose Host header is missing, repeated or malformed.",
+    ),
+    "door": Option(
+        None,
+        "Limits on the number of connections, and where their clients' addresses come from: a "
+        "``Door`` of ``wsapi.limits``; None for none.",
     ),
     "open_timeout": Option(10, "Seconds that the opening handshake may last; None for no limit."),
     "logger": Option(None, "Logger; ``wsapi.server`` by default."),

@@ -12,7 +12,7 @@ import os
 import socket
 import ssl as ssl_module
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from wsproto_fast import ServerProtocol
 from wsproto_fast.environment import default_logger
@@ -24,6 +24,7 @@ from wsproto_fast.typing import LoggerLike, StatusLike
 
 from . import checks
 from .connection import BaseConnection, forget_frames
+from .door import Door, Visit
 from .statistics import ServerStats, Statistics
 
 __all__ = [
@@ -97,6 +98,9 @@ class ServerSettings:
         self.open_timeout = options["open_timeout"]
         self.close_timeout = options["close_timeout"]
         self.connection_options = checks.check_connection_options(options)
+        self._rates = checks.check_rates(options)
+        self.door: Door | None = options["door"]
+        checks.check_instance("door", self.door, Door, "a Door")
         logger = options["logger"]
         checks.check_logger(logger)
         self.logger: LoggerLike = default_logger("server") if logger is None else logger
@@ -114,7 +118,9 @@ class ServerSettings:
 
     def new_protocol(self) -> ServerProtocol:
         """Return an engine for a connection."""
-        return ServerProtocol(**self._engine_options)
+        protocol = ServerProtocol(**self._engine_options)
+        protocol.limit_rates(*self._rates)
+        return protocol
 
 
 class ServerSide(BaseConnection):
@@ -126,6 +132,24 @@ class ServerSide(BaseConnection):
     handler: Callable[..., Any]  # these two are set by route()
     handler_kwargs: Mapping[str, Any]
     _refusal: str | None = None  # why it was refused, if for what it costs
+    _visit: Visit | None = None  # what the server's door knows of it
+
+    if TYPE_CHECKING:
+
+        @property
+        def remote_address(self) -> Any: ...
+
+    @property
+    def client_address(self) -> str | None:
+        """IP address of the client, as far as it is known.
+
+        That is what the server's door was told, by a header or by the PROXY protocol, or else the
+        address of the peer; None on Unix sockets.
+        """
+        if self._visit is not None and self._visit.client_address is not None:
+            return self._visit.client_address
+        address: object = self.remote_address
+        return str(address[0]) if isinstance(address, tuple) and address else None
 
     def respond(self, status: StatusLike, text: str) -> Response:
         """Return a plain text response, for ``process_request`` and ``process_response``.
@@ -157,8 +181,8 @@ class ServerSide(BaseConnection):
         """
         protocol, request = self.protocol, self.request
         assert request is not None
-        response: Response | None = None
-        if settings.process_request is not None:
+        response = self._refused_at_door(request)
+        if response is None and settings.process_request is not None:
             response = await self._call("process_request", settings, request)
         if response is None:
             response = self._shutting_down() if self._is_late() else protocol.accept(request)
@@ -169,6 +193,33 @@ class ServerSide(BaseConnection):
         if response.status_code == 101 and self._is_late():
             response = self._shutting_down()
         return response
+
+    def _refused_at_door(self, request: Request) -> Response | None:
+        """Return the response if the server's door doesn't let this connection in."""
+        visit = self._visit
+        if visit is None:
+            return None
+        try:
+            visit.identify_request(self, request)
+        except Exception as exc:
+            return self._callback_failed("client_address", exc)
+        if visit.refusal is None:
+            return None
+        self._note_refusal(visit.refusal.reason)
+        return visit.refusal.response(self.protocol)
+
+    def _note_refusal(self, reason: str) -> None:
+        """Have it counted that this connection is refused.
+
+        Args:
+            reason: Name of the limit.
+        """
+        if self._statistics is not None:
+            self._statistics.refused(reason, self)
+
+    def _open_timeout(self, open_timeout: float | None) -> float | None:
+        """Return the seconds that the opening handshake of this connection may last."""
+        return open_timeout if self._visit is None else self._visit.bounded(open_timeout)
 
     async def _call(self, name: str, settings: ServerSettings, *args: object) -> Response | None:
         """Call a callback, and complete the response that it returns."""
@@ -183,14 +234,17 @@ class ServerSide(BaseConnection):
                     f"{name} must return a Response or None, not {type(response).__name__}"
                 )
         except Exception as exc:
-            self.protocol.handshake_exc = exc
-            self.logger.error("%s failed", name, exc_info=True)
-            forget_frames(exc)
-            return self._internal_error()
+            return self._callback_failed(name, exc)
         # Responses that the engine makes have the header.
         if response is not None and settings.server_header and "Server" not in response.headers:
             response.headers["Server"] = settings.server_header
         return response
+
+    def _callback_failed(self, name: str, exc: Exception) -> Response:
+        self.protocol.handshake_exc = exc
+        self.logger.error("%s failed", name, exc_info=exc)
+        forget_frames(exc)
+        return self._internal_error()
 
     def _invoke(self, callback: Callable[..., Any], *args: object) -> Any:
         """Call a callback; it may take its time."""
@@ -221,6 +275,8 @@ class ServerSide(BaseConnection):
         self.response = response
         if response.status_code == 101 and (statistics := self._statistics) is not None:
             statistics.opened(self)
+        if self._visit is not None:
+            self._visit.opened()
         return True
 
     @property

@@ -23,6 +23,7 @@ from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.exceptions import InvalidHandshake, ProxyError
 from wsproto_fast.frames import State
 from wsproto_fast.http11 import USER_AGENT
+from wsproto_fast.rates import RateLike
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from wsproto_fast.uri import WebSocketURI
 
@@ -240,6 +241,9 @@ class connect(BaseConnect[ClientConnection]):
         close_timeout: Seconds that closing may last; None for no limit.
         max_size: Limit on incoming messages in bytes, or a pair of limits on messages and on
             fragments; None for no limit.
+        message_rate: Limit on what the peer sends, in messages and Pings: a ``Rate`` of
+            ``wsapi.limits``, or a number per second, above which it waits; None for no limit.
+        byte_rate: Limit on the bytes of their payloads, as they are received, in the same form.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
         write_limit: Size of the write buffer in bytes above which ``send`` waits, or a pair of this
@@ -303,6 +307,8 @@ class connect(BaseConnect[ClientConnection]):
         ping_timeout: float | None = 20,
         close_timeout: float | None = 10,
         max_size: Limits = 2**20,
+        message_rate: RateLike = None,
+        byte_rate: RateLike = None,
         max_queue: Limits = 16,
         write_limit: int | tuple[int, int | None] = 2**15,
         logger: LoggerLike | None = None,
@@ -549,6 +555,8 @@ def unix_connect(
     ping_timeout: float | None = 20,
     close_timeout: float | None = 10,
     max_size: Limits = 2**20,
+    message_rate: RateLike = None,
+    byte_rate: RateLike = None,
     max_queue: Limits = 16,
     write_limit: int | tuple[int, int | None] = 2**15,
     logger: LoggerLike | None = None,

@@ -23,7 +23,7 @@ from typing import (
 )
 
 from wsproto_fast import Listener, PreparedMessage, Protocol
-from wsproto_fast.activity import ABORT, CLOSE, HALF_CLOSE
+from wsproto_fast.activity import ABORT, CLOSE, FRAGMENT, HALF_CLOSE, MESSAGE
 from wsproto_fast.aliases import fallback
 from wsproto_fast.drivers.asyncio import DRAIN, SLOW_PATH, TransportDriver
 from wsproto_fast.drivers.liveness import network_silence
@@ -517,8 +517,10 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         silence = None
         if self.protocol.network_silence_wanted:
             silence = network_silence(self._transport.get_extra_info("socket"))
-        self.protocol.handle_timeout(monotonic(), silence)
+        activity = self.protocol.handle_timeout(monotonic(), silence)
         self._driver.update()
+        if activity & (MESSAGE | FRAGMENT):
+            self._driver.wake()  # what waited because of a limit on the rate
 
 
 class _Fragments(AsyncFragments):

@@ -15,14 +15,17 @@ from wsproto_fast import ServerProtocol, check_close
 from wsproto_fast.aliases import fallback
 from wsproto_fast.frames import CloseCode
 from wsproto_fast.http11 import SERVER, Request, Response
+from wsproto_fast.rates import RateLike
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .._shared import checks
 from .._shared.basic_auth import basic_auth
 from .._shared.connection import FAILURE
+from .._shared.door import Door
 from .._shared.options import AnswerLater, Limits, arguments
 from .._shared.server import BaseServer, ServerSettings, ServerSide, check_listening
 from .._shared.tls import keep_errors_apart
+from ._reception import Reception
 from ._stand_in import StandIn
 from .connection import Connection, broadcast
 
@@ -123,7 +126,7 @@ class ServerConnection(AcceptedConnection):
         super().connection_made(transport)
         server = self.server
         server._statistics.accepted(self)
-        self._set_timeouts(monotonic(), server._settings.open_timeout)
+        self._set_timeouts(monotonic(), self._open_timeout(server._settings.open_timeout))
         self._driver.update()
         if server._closing:
             self._refuse()  # its TLS handshake ended after the server was closed
@@ -131,6 +134,8 @@ class ServerConnection(AcceptedConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.server._statistics.ended(self)
+        if self._visit is not None:
+            self._visit.leave()
 
     def _start(self) -> None:
         self.server._start_handler(self)
@@ -165,6 +170,7 @@ class Server(BaseServer[ServerConnection]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handlers: set[asyncio.Task[None]] = set()
         self._settings: ServerSettings  # set by serve()
+        self._receptions: set[Reception] = set()
         self._close_task: asyncio.Task[None] | None = None
         self._close_waiter: asyncio.Future[None] | None = None
 
@@ -316,6 +322,8 @@ class Server(BaseServer[ServerConnection]):
         server.close()
         # Connections that were accepted in this turn of the loop get their connection_made() first.
         await asyncio.sleep(0)
+        for reception in list(self._receptions):
+            reception.abort()
         for connection in list(self._connections):
             connection._refuse()
         if close_connections:
@@ -363,11 +371,14 @@ def serve(
     process_response: Callable[[ServerConnection, Request, Response], AnswerLater] | None = None,
     server_header: str | None = SERVER,
     check_host: bool = True,
+    door: Door | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
     close_timeout: float | None = 10,
     max_size: Limits = 2**20,
+    message_rate: RateLike = None,
+    byte_rate: RateLike = None,
     max_queue: Limits = 16,
     write_limit: int | tuple[int, int | None] = 2**15,
     logger: LoggerLike | None = None,
@@ -398,6 +409,8 @@ def serve(
             response or return another one.
         server_header: Value of the Server header; None for none.
         check_host: Refuse requests whose Host header is missing, repeated or malformed.
+        door: Limits on the number of connections, and where their clients' addresses come from: a
+            ``Door`` of ``wsapi.limits``; None for none.
         open_timeout: Seconds that the opening handshake may last; None for no limit.
         ping_interval: Seconds between keepalive pings; None for none.
         ping_timeout: Seconds after a keepalive ping in which something must be received, and in
@@ -407,6 +420,9 @@ def serve(
         close_timeout: Seconds that closing may last; None for no limit.
         max_size: Limit on incoming messages in bytes, or a pair of limits on messages and on
             fragments; None for no limit.
+        message_rate: Limit on what the peer sends, in messages and Pings: a ``Rate`` of
+            ``wsapi.limits``, or a number per second, above which it waits; None for no limit.
+        byte_rate: Limit on the bytes of their payloads, as they are received, in the same form.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
         write_limit: Size of the write buffer in bytes above which ``send`` waits, or a pair of this
@@ -434,6 +450,14 @@ def serve(
         if settings.close_timeout:
             transport.setdefault("ssl_shutdown_timeout", settings.close_timeout)
 
+    door = settings.door
+    tls: dict[str, Any] | None = None
+    if door is not None and door.proxy_protocol and transport.get("ssl") is not None:
+        # TLS begins behind the header of the PROXY protocol.
+        tls = {"sslcontext": transport.pop("ssl")}
+        for name in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
+            tls[name] = transport.pop(name, None)
+
     async def create_server(server: Server) -> asyncio.Server:
         loop = asyncio.get_running_loop()
 
@@ -442,6 +466,8 @@ def serve(
             return create(settings.new_protocol(), server, **settings.connection_options)
 
         def factory() -> asyncio.BufferedProtocol:
+            if door is not None:
+                return Reception(server, door, new, tls)
             return new() if transport.get("ssl") is None else StandIn(new)
 
         if "path" in transport or _is_unix(transport.get("sock")):
@@ -473,11 +499,14 @@ def unix_serve(
     process_response: Callable[[ServerConnection, Request, Response], AnswerLater] | None = None,
     server_header: str | None = SERVER,
     check_host: bool = True,
+    door: Door | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
     close_timeout: float | None = 10,
     max_size: Limits = 2**20,
+    message_rate: RateLike = None,
+    byte_rate: RateLike = None,
     max_queue: Limits = 16,
     write_limit: int | tuple[int, int | None] = 2**15,
     logger: LoggerLike | None = None,

@@ -8,6 +8,7 @@ from math import inf
 from time import monotonic
 
 from wsproto_fast.drivers.tls import TLS, SecureSocket
+from wsproto_fast.proxy_protocol import ProxyHeader, ProxyHeaderParser
 
 __all__ = ["Channel", "Deadline"]
 
@@ -85,6 +86,21 @@ class Channel:
             if output:
                 self._send(output)
         self.tls = tls
+
+    def read_proxy_header(self) -> ProxyHeader:
+        """Receive a header of the PROXY protocol, and nothing behind it.
+
+        Raises:
+            InvalidMessage: If there isn't a valid one.
+            OSError: If receiving fails.
+            TimeoutError: If it lasts too long.
+        """
+        parser = ProxyHeaderParser()
+        while parser.wanted:
+            self.sock.settimeout(self.deadline.time_left())
+            parser.receive(self.sock.recv(parser.wanted))
+        assert parser.header is not None
+        return parser.header
 
     def send(self, data: bytes) -> None:
         """Send all of ``data``.

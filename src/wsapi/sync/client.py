@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 from wsproto_fast.aliases import fallback
 from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.http11 import USER_AGENT
+from wsproto_fast.rates import RateLike
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from wsproto_fast.uri import WebSocketURI
 
@@ -134,6 +135,9 @@ class reconnect(ChannelOpener[ClientConnection]):
         close_timeout: Seconds that closing may last; None for no limit.
         max_size: Limit on incoming messages in bytes, or a pair of limits on messages and on
             fragments; None for no limit.
+        message_rate: Limit on what the peer sends, in messages and Pings: a ``Rate`` of
+            ``wsapi.limits``, or a number per second, above which it waits; None for no limit.
+        byte_rate: Limit on the bytes of their payloads, as they are received, in the same form.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
         logger: Logger; ``wsapi.client`` by default.
@@ -197,6 +201,8 @@ class reconnect(ChannelOpener[ClientConnection]):
         ping_timeout: float | None = 20,
         close_timeout: float | None = 10,
         max_size: Limits = 2**20,
+        message_rate: RateLike = None,
+        byte_rate: RateLike = None,
         max_queue: Limits = 16,
         logger: LoggerLike | None = None,
         create_connection: Callable[..., ClientConnection] | None = None,
@@ -340,6 +346,8 @@ def connect(
     ping_timeout: float | None = 20,
     close_timeout: float | None = 10,
     max_size: Limits = 2**20,
+    message_rate: RateLike = None,
+    byte_rate: RateLike = None,
     max_queue: Limits = 16,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ClientConnection] | None = None,
@@ -373,6 +381,8 @@ def connect(
     ping_timeout: float | None = 20,
     close_timeout: float | None = 10,
     max_size: Limits = 2**20,
+    message_rate: RateLike = None,
+    byte_rate: RateLike = None,
     max_queue: Limits = 16,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ClientConnection] | None = None,
@@ -418,6 +428,9 @@ def connect(
         close_timeout: Seconds that closing may last; None for no limit.
         max_size: Limit on incoming messages in bytes, or a pair of limits on messages and on
             fragments; None for no limit.
+        message_rate: Limit on what the peer sends, in messages and Pings: a ``Rate`` of
+            ``wsapi.limits``, or a number per second, above which it waits; None for no limit.
+        byte_rate: Limit on the bytes of their payloads, as they are received, in the same form.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
         logger: Logger; ``wsapi.client`` by default.
@@ -471,6 +484,8 @@ def unix_connect(
     ping_timeout: float | None = 20,
     close_timeout: float | None = 10,
     max_size: Limits = 2**20,
+    message_rate: RateLike = None,
+    byte_rate: RateLike = None,
     max_queue: Limits = 16,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ClientConnection] | None = None,
@@ -507,6 +522,8 @@ def unix_connect(
     ping_timeout: float | None = 20,
     close_timeout: float | None = 10,
     max_size: Limits = 2**20,
+    message_rate: RateLike = None,
+    byte_rate: RateLike = None,
     max_queue: Limits = 16,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ClientConnection] | None = None,
@@ -553,6 +570,8 @@ def unix_reconnect(
     ping_timeout: float | None = 20,
     close_timeout: float | None = 10,
     max_size: Limits = 2**20,
+    message_rate: RateLike = None,
+    byte_rate: RateLike = None,
     max_queue: Limits = 16,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ClientConnection] | None = None,

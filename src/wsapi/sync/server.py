@@ -18,13 +18,16 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypedDict, Unpack
 
 from wsproto_fast import ServerProtocol, check_close
 from wsproto_fast.aliases import fallback
+from wsproto_fast.exceptions import InvalidMessage
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.http11 import SERVER, Request, Response
+from wsproto_fast.rates import RateLike
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .._shared import checks
 from .._shared.basic_auth import basic_auth_sync
 from .._shared.connection import FAILURE
+from .._shared.door import Door, Refusal, Visit
 from .._shared.options import Limits, arguments
 from .._shared.server import BaseServer, ServerSettings, ServerSide, check_listening, finish
 from ._channel import Channel, Deadline
@@ -149,7 +152,8 @@ class Server(BaseServer[ServerConnection]):
         self._lock = threading.RLock()  # a signal handler may call shutdown()
         self._threads: set[threading.Thread] = set()
         self._shutting: set[threading.Thread] = set()  # those that wait for the others
-        self._opening: set[socket.socket] = set()  # in their TLS handshake
+        self._opening: set[socket.socket] = set()  # in their TLS handshake, or before it
+        self._door: Door | None = None
         self._stopped = threading.Event()  # nothing is accepted any more
         self._serving: threading.Thread | None = None
         self._ringer: socket.socket | None = None  # ends its sleep
@@ -242,9 +246,18 @@ class Server(BaseServer[ServerConnection]):
         sleep(ACCEPT_PAUSE)
 
     def _start(self, sock: socket.socket, address: Any) -> None:
+        known: tuple[Visit, ...] = ()
+        if self._door is not None:
+            visit = self._door.arrive(address)
+            if isinstance(visit, Refusal):
+                self._statistics.refused(visit.reason)
+                sock.close()
+                return
+            known = (visit,)
+
         def run() -> None:
             try:
-                self.handler(sock, address)  # type: ignore[call-arg,arg-type] # see __init__
+                self.handler(sock, address, *known)  # type: ignore[call-arg,arg-type] # see __init__
             finally:
                 with self._lock:
                     self._threads.discard(thread)
@@ -258,6 +271,8 @@ class Server(BaseServer[ServerConnection]):
             # Not if a signal handler's exception interrupts it: the thread may run.
             with self._lock:
                 self._threads.discard(thread)
+            for visit in known:
+                visit.leave()
             raise
 
     # ------------------------------------------------------------------ connections
@@ -268,10 +283,34 @@ class Server(BaseServer[ServerConnection]):
         handler: Handler,
         ssl: ssl_module.SSLContext | None,
         sock: socket.socket,
+        visit: Visit | None,
     ) -> None:
-        """Open a connection, run the handler, close the connection."""
-        deadline = Deadline(settings.open_timeout)
-        connection = self._open(settings, ssl, sock, deadline)
+        """Open a connection, run the handler, close the connection.
+
+        Args:
+            settings: How the server answers.
+            handler: The handler.
+            ssl: Configuration of TLS; None for no TLS.
+            sock: Socket of the connection.
+            visit: What the server's door knows of it.
+        """
+        try:
+            self._serve(settings, handler, ssl, sock, visit)
+        finally:
+            if visit is not None:
+                visit.leave()
+
+    def _serve(
+        self,
+        settings: ServerSettings,
+        handler: Handler,
+        ssl: ssl_module.SSLContext | None,
+        sock: socket.socket,
+        visit: Visit | None,
+    ) -> None:
+        open_timeout = settings.open_timeout
+        deadline = Deadline(open_timeout if visit is None else visit.bounded(open_timeout))
+        connection = self._open(settings, ssl, sock, visit, deadline)
         if connection is None:
             return
         entered = False
@@ -298,18 +337,26 @@ class Server(BaseServer[ServerConnection]):
         settings: ServerSettings,
         ssl: ssl_module.SSLContext | None,
         sock: socket.socket,
+        visit: Visit | None,
         deadline: Deadline,
     ) -> ServerConnection | None:
         """Return a connection after the TLS handshake, None if there won't be one."""
         channel = Channel(sock, deadline)
+        refusal = "tls"
         try:
             if sock.family in (socket.AF_INET, socket.AF_INET6):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-            if ssl is not None:
+            proxied = visit is not None and visit.proxied
+            if ssl is not None or proxied:
                 with self._lock:
                     self._opening.add(sock)
                 try:
-                    channel.start_tls(ssl, server_side=True)
+                    if visit is not None and proxied:
+                        refusal = "proxy_protocol"
+                        visit.identify_header(channel.read_proxy_header())
+                        refusal = "tls"
+                    if ssl is not None:
+                        channel.start_tls(ssl, server_side=True)
                 finally:
                     with self._lock:
                         self._opening.discard(sock)
@@ -317,10 +364,12 @@ class Server(BaseServer[ServerConnection]):
             connection: ServerConnection = create(
                 channel.secured(), settings.new_protocol(), self, **settings.connection_options
             )
+            connection._visit = visit
         except Exception as exc:
-            level = logging.DEBUG if isinstance(exc, OSError) else logging.ERROR
+            expected = isinstance(exc, (OSError, InvalidMessage))
+            level = logging.DEBUG if expected else logging.ERROR
             self.logger.log(level, "opening handshake failed", exc_info=True)
-            self._statistics.refused("tls" if isinstance(exc, OSError) else "error")
+            self._statistics.refused(refusal if expected else "error")
             sock.close()
             return None
         with self._lock:
@@ -436,11 +485,14 @@ def serve(
     | None = None,
     server_header: str | None = SERVER,
     check_host: bool = True,
+    door: Door | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
     close_timeout: float | None = 10,
     max_size: Limits = 2**20,
+    message_rate: RateLike = None,
+    byte_rate: RateLike = None,
     max_queue: Limits = 16,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,
@@ -468,6 +520,8 @@ def serve(
             response or return another one.
         server_header: Value of the Server header; None for none.
         check_host: Refuse requests whose Host header is missing, repeated or malformed.
+        door: Limits on the number of connections, and where their clients' addresses come from: a
+            ``Door`` of ``wsapi.limits``; None for none.
         open_timeout: Seconds that the opening handshake may last; None for no limit.
         ping_interval: Seconds between keepalive pings; None for none.
         ping_timeout: Seconds after a keepalive ping in which something must be received, and in
@@ -477,6 +531,9 @@ def serve(
         close_timeout: Seconds that closing may last; None for no limit.
         max_size: Limit on incoming messages in bytes, or a pair of limits on messages and on
             fragments; None for no limit.
+        message_rate: Limit on what the peer sends, in messages and Pings: a ``Rate`` of
+            ``wsapi.limits``, or a number per second, above which it waits; None for no limit.
+        byte_rate: Limit on the bytes of their payloads, as they are received, in the same form.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
         logger: Logger; ``wsapi.server`` by default.
@@ -502,12 +559,13 @@ def serve(
     if sock is None:
         sock = _listen(host, port, transport)
 
-    def handle(sock: socket.socket, address: Any) -> None:
+    def handle(sock: socket.socket, address: Any, visit: Visit | None = None) -> None:
         server = reference()
         assert server is not None
-        server._handle(settings, handler, ssl, sock)
+        server._handle(settings, handler, ssl, sock, visit)
 
     server = Server(sock, handle, settings.logger)
+    server._door = settings.door
     reference = weakref.ref(server)  # the server has the function
     server._log_listening(sock)
     return server
@@ -546,11 +604,14 @@ def unix_serve(
     | None = None,
     server_header: str | None = SERVER,
     check_host: bool = True,
+    door: Door | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
     close_timeout: float | None = 10,
     max_size: Limits = 2**20,
+    message_rate: RateLike = None,
+    byte_rate: RateLike = None,
     max_queue: Limits = 16,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,

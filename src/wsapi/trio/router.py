@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import trio
 
 from wsproto_fast.http11 import SERVER, Request, Response
+from wsproto_fast.rates import RateLike
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
+from .._shared.door import Door
 from .._shared.options import AnswerLater, Limits, arguments
 from .._shared.routing import BaseRouter, prepare_route
 from .server import Server, ServerConnection, serve, unix_serve
@@ -66,11 +68,14 @@ async def route(
     process_response: Callable[[ServerConnection, Request, Response], AnswerLater] | None = None,
     server_header: str | None = SERVER,
     check_host: bool = True,
+    door: Door | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
     close_timeout: float | None = 10,
     max_size: Limits = 2**20,
+    message_rate: RateLike = None,
+    byte_rate: RateLike = None,
     max_queue: Limits = 16,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,
@@ -125,11 +130,14 @@ async def unix_route(
     process_response: Callable[[ServerConnection, Request, Response], AnswerLater] | None = None,
     server_header: str | None = SERVER,
     check_host: bool = True,
+    door: Door | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
     close_timeout: float | None = 10,
     max_size: Limits = 2**20,
+    message_rate: RateLike = None,
+    byte_rate: RateLike = None,
     max_queue: Limits = 16,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,

@@ -14,12 +14,16 @@ import trio
 
 from wsproto_fast import ServerProtocol, check_close
 from wsproto_fast.aliases import fallback
+from wsproto_fast.exceptions import InvalidMessage
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.http11 import SERVER, Request, Response
+from wsproto_fast.proxy_protocol import ProxyHeader, ProxyHeaderParser
+from wsproto_fast.rates import RateLike
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .._shared.basic_auth import basic_auth
 from .._shared.connection import FAILURE
+from .._shared.door import Door, Refusal, Visit
 from .._shared.options import SERVER_OPTIONS, AnswerLater, Limits, arguments, defaults
 from .._shared.server import BaseServer, ServerSettings, ServerSide, check_listening
 from .._shared.tls import keep_errors_apart
@@ -134,7 +138,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
         self._nursery: trio.Nursery | None = None  # of connections, and what serves them
         self._accepting = trio.CancelScope()
         self._tasks: set[trio.lowlevel.Task] = set()
-        self._tls_handshakes: set[trio.CancelScope] = set()
+        self._preparing: set[trio.CancelScope] = set()  # what comes before opening handshakes
         self._idle = trio.lowlevel.ParkingLot()  # for the end of tasks
         self._closed = trio.Event()
 
@@ -177,34 +181,33 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
         """Serve a connection, in a task of its own."""
         task = trio.lowlevel.current_task()
         self._tasks.add(task)
+        visit: Visit | Refusal | None = None
         try:
-            await self._serve(stream)
+            door = self._settings.door
+            if door is not None:
+                visit = door.arrive(_peer_address(stream))
+            if isinstance(visit, Refusal):
+                self._statistics.refused(visit.reason)
+            else:
+                await self._serve(stream, visit)
         finally:
+            if isinstance(visit, Visit):
+                visit.leave()
             self._tasks.discard(task)
             self._idle.unpark_all()
 
-    async def _serve(self, stream: trio.abc.Stream) -> None:
+    async def _serve(self, stream: trio.abc.Stream, visit: Visit | None) -> None:
         settings, nursery = self._settings, self._nursery
         assert nursery is not None
         open_timeout = settings.open_timeout
-        if self._ssl is not None:
+        if visit is not None:
+            open_timeout = visit.bounded(open_timeout)
+        if self._ssl is not None or (visit is not None and visit.proxied):
             deadline = trio.current_time() + (inf if open_timeout is None else open_timeout)
-            with trio.CancelScope(deadline=deadline) as handshake:
-                self._tls_handshakes.add(handshake)
-                if self._closing:
-                    handshake.cancel()
-                try:
-                    stream = await start_tls(stream, self._ssl, server_side=True)
-                except OSError:
-                    self.logger.debug("TLS handshake failed", exc_info=True)
-                    self._statistics.refused("tls")
-                    return
-                finally:
-                    self._tls_handshakes.discard(handshake)
-            if handshake.cancelled_caught:
-                self.logger.debug("TLS handshake given up")
-                self._statistics.refused("tls")
+            secured = await self._prepare(stream, visit, deadline)
+            if secured is None:
                 return
+            stream = secured
             if open_timeout is not None:
                 open_timeout = max(0.0, deadline - trio.current_time())
 
@@ -212,8 +215,35 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
         connection: ServerConnection = create(
             nursery, stream, settings.new_protocol(), self, **settings.connection_options
         )
+        connection._visit = visit
         self._statistics.accepted(connection)
         await self._handle(connection, open_timeout)
+
+    async def _prepare(
+        self, stream: trio.abc.Stream, visit: Visit | None, deadline: float
+    ) -> trio.abc.Stream | None:
+        """Return the stream for the opening handshake; None if what comes before it failed."""
+        refusal = "tls"
+        with trio.CancelScope(deadline=deadline) as scope:
+            self._preparing.add(scope)
+            if self._closing:
+                scope.cancel()
+            try:
+                if visit is not None and visit.proxied:
+                    refusal = "proxy_protocol"
+                    visit.identify_header(await _read_proxy_header(stream))
+                    refusal = "tls"
+                if self._ssl is not None:
+                    stream = await start_tls(stream, self._ssl, server_side=True)
+                return stream
+            except (OSError, InvalidMessage, trio.BrokenResourceError):
+                self.logger.debug("opening handshake failed", exc_info=True)
+            finally:
+                self._preparing.discard(scope)
+        if scope.cancelled_caught:
+            self.logger.debug("opening handshake given up")
+        self._statistics.refused(refusal)
+        return None
 
     async def _handle(self, connection: ServerConnection, open_timeout: float | None) -> None:
         """Answer the opening handshake, then run the handler."""
@@ -292,13 +322,30 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
         self._accepting.cancel()
         for listener in self.listeners:
             await listener.aclose()
-        for handshake in self._tls_handshakes:
-            handshake.cancel()
+        for scope in self._preparing:
+            scope.cancel()
         for connection in list(self._connections):
             connection._refuse()
         if close_connections and self._nursery is not None:
             for connection in self.connections:
                 self._nursery.start_soon(connection.aclose, code, reason)
+
+
+def _peer_address(stream: trio.abc.Stream) -> object:
+    sock = getattr(stream, "socket", None)
+    try:
+        return None if sock is None else sock.getpeername()
+    except OSError:
+        return None  # it is gone already
+
+
+async def _read_proxy_header(stream: trio.abc.Stream) -> ProxyHeader:
+    """Receive a header of the PROXY protocol, and nothing behind it."""
+    parser = ProxyHeaderParser()
+    while parser.wanted:
+        parser.receive(await stream.receive_some(parser.wanted))
+    assert parser.header is not None
+    return parser.header
 
 
 async def serve(
@@ -319,11 +366,14 @@ async def serve(
     process_response: Callable[[ServerConnection, Request, Response], AnswerLater] | None = None,
     server_header: str | None = SERVER,
     check_host: bool = True,
+    door: Door | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
     close_timeout: float | None = 10,
     max_size: Limits = 2**20,
+    message_rate: RateLike = None,
+    byte_rate: RateLike = None,
     max_queue: Limits = 16,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,
@@ -357,6 +407,8 @@ async def serve(
             response or return another one.
         server_header: Value of the Server header; None for none.
         check_host: Refuse requests whose Host header is missing, repeated or malformed.
+        door: Limits on the number of connections, and where their clients' addresses come from: a
+            ``Door`` of ``wsapi.limits``; None for none.
         open_timeout: Seconds that the opening handshake may last; None for no limit.
         ping_interval: Seconds between keepalive pings; None for none.
         ping_timeout: Seconds after a keepalive ping in which something must be received, and in
@@ -366,6 +418,9 @@ async def serve(
         close_timeout: Seconds that closing may last; None for no limit.
         max_size: Limit on incoming messages in bytes, or a pair of limits on messages and on
             fragments; None for no limit.
+        message_rate: Limit on what the peer sends, in messages and Pings: a ``Rate`` of
+            ``wsapi.limits``, or a number per second, above which it waits; None for no limit.
+        byte_rate: Limit on the bytes of their payloads, as they are received, in the same form.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
         logger: Logger; ``wsapi.server`` by default.
@@ -410,11 +465,14 @@ async def unix_serve(
     process_response: Callable[[ServerConnection, Request, Response], AnswerLater] | None = None,
     server_header: str | None = SERVER,
     check_host: bool = True,
+    door: Door | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
     close_timeout: float | None = 10,
     max_size: Limits = 2**20,
+    message_rate: RateLike = None,
+    byte_rate: RateLike = None,
     max_queue: Limits = 16,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,

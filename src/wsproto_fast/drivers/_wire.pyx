@@ -231,7 +231,13 @@ cdef class Wire:
         cdef Py_ssize_t size = NOTHING_THERE
         cdef object failure = None
         cdef object buffer
-        if self._reading or self._lost or self._chores or self._protocol.has_ended():
+        if (
+            self._reading
+            or self._lost
+            or self._chores
+            or self._protocol.has_ended()
+            or self._protocol.peer_has_to_wait()
+        ):
             return self._wait(deadline)
         if self._early is not None:
             self._take_early()
