@@ -1,0 +1,94 @@
+"""Limits of the class for uvicorn: its door, and rates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.wsapi.helpers import CLOSE, TEXT, close_payload, frame, request, until
+from tests.wsapi.uvicorn_helpers import client, echo_app, serving_app
+from wsapi._shared import door as door_module
+from wsapi.limits import Door, Rate, forwarded_for
+from wsapi.uvicorn import WebSocketProtocol
+
+
+def limited(**attributes: Any) -> Any:
+    return type("Limited", (WebSocketProtocol,), attributes)
+
+
+async def refused(running: Any, handshake: bytes) -> Any:
+    async with client(running, handshake) as (_, head):
+        return head
+
+
+async def test_max_connections() -> None:
+    door = Door(max_connections=1, retry_after=7)
+    async with serving_app(echo_app, limited(door=door)) as running:
+        async with client(running, request()) as (peer, head):
+            assert head.status == 101
+            await until(lambda: not door.opening)
+            head = await refused(running, request())
+            assert head.status == 503
+            assert head.get("Retry-After") == ["7"]
+            assert head.get("Server") == ["uvicorn"]
+            peer.write(TEXT, b"still here")
+            assert await peer.read_message() == (TEXT, b"still here")
+        await until(lambda: door.connections == 0)
+
+
+async def test_address_from_a_header() -> None:
+    door = Door(max_per_address=1, client_address=forwarded_for())
+    async with serving_app(echo_app, limited(door=door)) as running:
+        async with client(running, request(X_Forwarded_For="192.0.2.1")) as (_, head):
+            assert head.status == 101
+            head = await refused(running, request(X_Forwarded_For="192.0.2.1"))
+            assert head.status == 429
+            head = await refused(running, request(X_Forwarded_For="192.0.2.2"))
+            assert head.status == 101
+        await until(lambda: door.connections == 0)
+        assert not door._per_address
+
+
+async def test_too_many_to_be_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door_module, "MAX_REFUSALS", 0)
+    door = Door(max_connections=0)
+    async with serving_app(echo_app, limited(door=door)) as running:
+        with pytest.raises((EOFError, ConnectionError)):
+            await refused(running, request())
+
+
+async def test_messages_wait() -> None:
+    ws = limited(message_rate=Rate(200, burst=2))
+    async with serving_app(echo_app, ws) as running:
+        async with client(running, request()) as (peer, _):
+            messages = [b"%d" % number for number in range(20)]
+            for message in messages:
+                peer.write(TEXT, message)
+            assert [await peer.read_message() for _ in messages] == [
+                (TEXT, message) for message in messages
+            ]
+
+
+async def test_too_many_messages_close() -> None:
+    ws = limited(message_rate=Rate(0.001, burst=1, exceeded="close"))
+    async with serving_app(echo_app, ws) as running:
+        async with client(running, request()) as (peer, _):
+            peer.writer.write(2 * frame(TEXT, b"0", masked=True))
+            while (message := await peer.read_message())[0] != CLOSE:
+                pass
+            assert message[1][:2] == close_payload(1008)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "error", "text"),
+    [
+        ({"door": 1}, TypeError, "door must be a Door or None, not int"),
+        ({"door": Door(proxy_protocol=True)}, ValueError, "proxy_protocol isn't possible here"),
+        ({"message_rate": "1"}, TypeError, "message_rate must be a Rate, a number, or None"),
+        ({"byte_rate": 0}, ValueError, "byte_rate must be more than 0 per second"),
+    ],
+)
+def test_attributes(attributes: dict[str, Any], error: Any, text: str) -> None:
+    with pytest.raises(error, match=text):
+        limited(**attributes)
