@@ -17,9 +17,9 @@ from http import HTTPStatus
 from time import monotonic
 from typing import Any, TypeAlias, cast
 
-from wsproto_fast import ServerProtocol
+from wsproto_fast import ServerProtocol, Slow, check_settings
 from wsproto_fast.datastructures import Headers
-from wsproto_fast.drivers.asyncio import DRAIN, SLOW_PATH
+from wsproto_fast.drivers.asyncio import DRAIN, SLOW_PATH, YIELD
 from wsproto_fast.exceptions import ConnectionClosed
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.headers import parse_subprotocol
@@ -30,9 +30,10 @@ from wsproto_fast.typing import Subprotocol
 from ._shared import checks
 from ._shared.connection import FAILURE
 from ._shared.door import Door, Refusal
-from ._shared.options import CONNECTION_OPTIONS
+from ._shared.options import CONNECTION_OPTIONS, OnDrop
 from ._shared.statistics import ServerStats, Statistics
 from .asyncio.server import AcceptedConnection
+from .limits import MAX_BACKLOG
 
 __all__ = ["ASGIApplication", "ASGIConnection", "ClientDisconnected", "Event", "Scope", "stats"]
 
@@ -96,6 +97,20 @@ class ASGIConnection(AcceptedConnection):
     byte_rate: RateLike = None
     """Limit on the bytes of their payloads per second; a subclass may set it."""
 
+    slow: Slow = Slow.WAIT
+    """What becomes of messages while the client doesn't read as fast as they come; a subclass may
+    set it. By default, the application's ``send`` waits."""
+
+    max_backlog: int | None = MAX_BACKLOG
+    """Bytes of messages that may wait then, unless ``slow`` is ``Slow.WAIT``; None for no limit."""
+
+    write_deadline: float | None = None
+    """Seconds for which the client may take nothing of what waits to be sent; None for no limit."""
+
+    on_drop: OnDrop | None = None
+    """Called with the connection and a number of messages when ``slow`` has them dropped; a
+    subclass may define it as a method."""
+
     scope: Scope
     _task: asyncio.Task[None] | None = None
     _connected = False  # the application knows about the connection
@@ -125,6 +140,10 @@ class ASGIConnection(AcceptedConnection):
             ping_timeout=ping_timeout,
             close_timeout=close_timeout,
             max_queue=max_queue,
+            slow=self.slow,
+            max_backlog=self.max_backlog,
+            write_deadline=self.write_deadline,
+            on_drop=type(self).on_drop,
             write_limit=write_limit,
         )
         self.app = app
@@ -145,6 +164,8 @@ class ASGIConnection(AcceptedConnection):
         if cls.door is not None and cls.door.proxy_protocol:
             raise ValueError("proxy_protocol isn't possible here: the server has read the request")
         checks.check_rates({"message_rate": cls.message_rate, "byte_rate": cls.byte_rate})
+        checks.check_slow(cls.slow, cls.max_backlog, cls.on_drop)
+        check_settings(write_deadline=cls.write_deadline)
 
     def default_headers(self) -> HeaderPairs:
         """Return headers, such as Server and Date, that the server adds to each response."""
@@ -333,6 +354,8 @@ class ASGIConnection(AcceptedConnection):
                 obstacle = self._driver.send(message, False, None)
             if obstacle == DRAIN:
                 await self._drained()
+            elif obstacle == YIELD:
+                await asyncio.sleep(0)
             elif obstacle == SLOW_PATH:
                 self._check_message(message)
         else:

@@ -2,7 +2,13 @@
 
 Its limits, keepalive and compression are uvicorn's settings ``--ws-max-size``, ``--ws-max-queue``,
 ``--ws-ping-interval``, ``--ws-ping-timeout`` and ``--ws-per-message-deflate``; its log lines go
-where those of uvicorn's own classes go.
+where those of uvicorn's own classes go. For clients that don't read, uvicorn has no settings: they
+are attributes of the class, which a subclass changes::
+
+    class WebSocketProtocol(wsapi.uvicorn.WebSocketProtocol):
+        slow = wsapi.limits.Slow.DROP_OLDEST
+        max_backlog = 2**20
+        write_deadline = 30
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ Out:
 | `send_memory(opcode, data, size)` | the same for OP_TEXT or OP_BINARY in memory | |
 | `is_obstructed()` | tell whether what goes to many connections needs `offer_message()` | |
 | `offer_message(message, compress, terms, unsent, now)` | send a PreparedMessage on terms; return bits | `offer()` |
+| `has_to_wait(terms)` | tell whether that would look at `unsent` | |
 | `sender_waits()` | tell whether who sends is to wait while writing is paused | `waits_to_send` |
 | `last_in_backlog()` | return the number of the message that has begun to wait last | `backlog_mark` |
 | `backlog_holds(number)` | tell whether a message with this number, or an earlier one, waits | `is_waiting()` |

@@ -124,6 +124,7 @@ def check_settings(
     ping_interval: float | None = None,
     ping_timeout: float | None = None,
     close_timeout: float | None = None,
+    write_deadline: float | None = None,
 ) -> None: ...
 def apply_mask(data: ReadableBuffer, mask: ReadableBuffer) -> bytes: ...
 

@@ -4,7 +4,7 @@
 from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
 
-from ._backlog cimport Backlog, Backpressure
+from ._backlog cimport WAIT, Backlog, Backpressure
 from ._keepalive cimport Keepalive
 from ._sender cimport PreparedMessage
 
@@ -34,6 +34,10 @@ cdef class Pacing(Keepalive):
     cdef inline bint sender_waits(self) noexcept:
         """Tell whether who sends waits for the network while that takes no more."""
         return self._backpressure is None
+
+    cdef inline bint has_to_wait(self, Backpressure terms) noexcept:
+        """Tell whether ``offer_message`` would look at ``unsent``: what finds no room ends the connection."""
+        return terms.policy == WAIT or (terms.policy < 0 and self._backpressure is None)
 
     cdef inline uint64_t last_in_backlog(self) noexcept:
         """Return the number of the message that has begun to wait last."""

@@ -16,7 +16,7 @@ from ._frames cimport OP_BINARY, OP_CLOSE, OP_PONG, OP_TEXT
 from ._keepalive cimport Keepalive
 from ._queue cimport ATTENTION, OUTPUT
 from ._sender cimport BACKLOG, FRAGMENTS, PAUSED, PreparedMessage
-from ._settings cimport duration
+from ._settings cimport write_deadline_of
 
 from .exceptions import ConcurrencyError
 from .frames import CloseCode
@@ -61,9 +61,7 @@ cdef class Pacing(Keepalive):
         Raises:
             ValueError: If one isn't acceptable.
         """
-        cdef double deadline = duration("write_deadline", write_deadline)
-        if deadline == 0:
-            raise ValueError("write_deadline must be more than 0, or None")
+        cdef double deadline = write_deadline_of(write_deadline)
         if backpressure is not None and backpressure.policy < 0:
             raise ValueError("a connection needs a policy: slow mustn't be None")
         self._write_deadline = deadline

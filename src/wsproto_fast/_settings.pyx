@@ -27,6 +27,14 @@ cdef double ping_interval_of(value) except? -1.0:
     return interval
 
 
+cdef double write_deadline_of(value) except? -1.0:
+    """Return the seconds for which the network may take nothing."""
+    cdef double deadline = duration("write_deadline", value)
+    if deadline == 0:
+        raise ValueError("write_deadline must be more than 0, or None")
+    return deadline
+
+
 cdef uint64_t _size(value) except? 0:
     if value is None:
         return UINT64_MAX
@@ -115,6 +123,7 @@ def check_settings(
     ping_interval: float | None = None,
     ping_timeout: float | None = None,
     close_timeout: float | None = None,
+    write_deadline: float | None = None,
 ) -> None:
     """Check settings before there is an engine that is given them.
 
@@ -125,6 +134,7 @@ def check_settings(
         ping_interval: As for ``Protocol.set_timeouts``.
         ping_timeout: As for ``Protocol.set_timeouts``.
         close_timeout: As for ``Protocol.set_timeouts``.
+        write_deadline: As for ``Protocol.set_backpressure``.
 
     Raises:
         TypeError, ValueError: If one isn't acceptable; the engine would raise the same.
@@ -135,3 +145,4 @@ def check_settings(
     ping_interval_of(ping_interval)
     duration("ping_timeout", ping_timeout)
     duration("close_timeout", close_timeout)
+    write_deadline_of(write_deadline)

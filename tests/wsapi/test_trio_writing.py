@@ -23,7 +23,7 @@ from tests.wsapi.trio_helpers import (
     virtual_time_test,
 )
 from wsapi.exceptions import ConnectionClosedError
-from wsapi.limits import MAX_BACKLOG, MAX_STALL, connections_given_up
+from wsapi.limits import MAX_BACKLOG
 from wsapi.trio._transports import SocketTransport
 from wsapi.trio.connection import Connection
 from wsapi.trio.server import broadcast
@@ -178,49 +178,43 @@ class TestWriting:
                 assert server._alarm < trio.current_time() + 10
                 await client.recv()
 
+
+class TestSlowBroadcast:
+    """A peer that doesn't read holds up nobody, nor does it have everything kept."""
+
     @trio_test
-    async def test_broadcast_waits_for_the_slow(self) -> None:
+    async def test_broadcast_waits_for_nobody(self) -> None:
         async with (
             connections(max_queue=None) as (client, server),
             raw_peer() as (slow, peer),
         ):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(broadcast, [slow, server], bytes(TOO_MUCH // 10))
-                assert len(await client.recv()) == TOO_MUCH // 10
-                await trio.testing.wait_all_tasks_blocked(0.005)
-                assert nursery.child_tasks
-                left = TOO_MUCH // 10 + 10
-                while left:
-                    left -= len(await peer.receive_some(left))
+            await broadcast([slow, server], bytes(TOO_MUCH // 10))
             await broadcast([slow, server], "x")
+            assert len(await client.recv()) == TOO_MUCH // 10
             assert await client.recv() == "x"
-
-
-class TestSlowBroadcast:
-    """A peer that doesn't read can't hold up a broadcast for ever, nor make it keep everything."""
+            left = TOO_MUCH // 10 + 10 + 3
+            while left:
+                left -= len(await peer.receive_some(left))
 
     @pytest.mark.parametrize("kind", ["sockets", "plain"])
     @virtual_time_test
     async def test_peer_takes_nothing(self, kind: str) -> None:
-        before = connections_given_up()
         async with trio.open_nursery() as nursery:
             stuck: list[Connection] = []
             others: list[trio.abc.Stream] = []
             for _ in range(3):
                 one, other = STREAMS[kind]()
                 others.append(other)
-                options: Any = {"ping_interval": None}
+                options: Any = {"ping_interval": None, "write_deadline": 20}
                 stuck.append(Connection(nursery, one, Protocol(Side.CLIENT), **options))
             start = trio.current_time()
-            with pytest.raises(ExceptionGroup) as caught:
-                await broadcast(stuck, bytes(TOO_MUCH), raise_exceptions=True)
-            # For all at the same time.
-            assert trio.current_time() - start < 3 * MAX_STALL
-            assert len(caught.value.exceptions) == 3
+            await broadcast(stuck, bytes(TOO_MUCH), raise_exceptions=True)
+            assert trio.current_time() == start
             for connection in stuck:
                 await connection.wait_closed()
-                assert isinstance(connection.protocol.close_exc.__cause__, ConnectionAbortedError)
-            assert connections_given_up() == before + 3
+                assert isinstance(connection.protocol.close_exc.__cause__, TimeoutError)
+            # For all at the same time.
+            assert 20 <= trio.current_time() - start <= 30
             for other in others:
                 await other.aclose()
 
@@ -228,20 +222,22 @@ class TestSlowBroadcast:
     @virtual_time_test
     async def test_peer_takes_little(self, kind: str) -> None:
         one, other = STREAMS[kind]()
-
-        async def read_slowly() -> None:
-            while True:
-                for _ in range(16):
-                    await other.receive_some(65536)
-                await trio.sleep(MAX_STALL * 0.8)
-
         async with trio.open_nursery() as nursery:
-            options: Any = {"ping_interval": None}
+            options: Any = {"ping_interval": None, "write_deadline": 20}
             connection = Connection(nursery, one, Protocol(Side.CLIENT), **options)
-            nursery.start_soon(read_slowly)
+
+            @nursery.start_soon
+            async def read_slowly() -> None:
+                while True:
+                    for _ in range(16):
+                        await other.receive_some(65536)
+                    await trio.sleep(16)
+
             await broadcast([connection], bytes(TOO_MUCH), raise_exceptions=True)
+            while connection._transport.pending:
+                await trio.sleep(1)
             assert connection.state is State.OPEN
-            assert trio.current_time() > MAX_STALL
+            assert trio.current_time() > 20
             connection._abort()
             nursery.cancel_scope.cancel()
         await other.aclose()
@@ -253,8 +249,7 @@ class TestSlowBroadcast:
         async with trio.open_nursery() as nursery:
             connection = Connection(nursery, one, Protocol(Side.CLIENT))
             for _ in range(2 * MAX_BACKLOG // 2**20):
-                with trio.move_on_after(0.01):
-                    await broadcast([connection], bytes(2**20))
+                await broadcast([connection], bytes(2**20))
                 assert connection._transport.unsent <= MAX_BACKLOG + 2**21
             assert connection.state is State.CLOSED
             assert connection._transport.unsent == 0

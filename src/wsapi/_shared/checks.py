@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from wsproto_fast import check_settings
+from wsproto_fast import Backpressure, Slow, check_settings
 from wsproto_fast.datastructures import Headers
 from wsproto_fast.headers import validate_subprotocols
 from wsproto_fast.rates import Rate
@@ -20,7 +20,6 @@ from .options import CONNECTION_OPTIONS
 
 __all__ = [
     "check_address",
-    "check_backlog",
     "check_callable",
     "check_compression",
     "check_connection_options",
@@ -33,6 +32,7 @@ __all__ = [
     "check_overrides",
     "check_port",
     "check_rates",
+    "check_slow",
     "check_subprotocols",
     "check_write_limit",
     "port_number",
@@ -53,20 +53,6 @@ def check_callable(name: str, value: object, *, optional: bool = True) -> None:
     if not (callable(value) or (optional and value is None)):
         wanted = "a callable or None" if optional else "a callable"
         raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
-
-
-def check_backlog(value: object) -> None:
-    """Refuse what isn't a limit on the bytes that wait on a connection.
-
-    Raises:
-        TypeError, ValueError: If it isn't acceptable.
-    """
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"max_backlog must be an int or None, not {type(value).__name__}")
-    if value < 0:
-        raise ValueError(f"max_backlog must be 0 or more; got {value}")
 
 
 def check_names(function: str, options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
@@ -223,6 +209,18 @@ def check_logger(logger: object) -> None:
     )
 
 
+def check_slow(slow: object, max_backlog: Any, on_drop: object) -> None:
+    """Check what becomes of messages for a peer that doesn't read.
+
+    Raises:
+        TypeError, ValueError: If one isn't acceptable.
+    """
+    if not isinstance(slow, Slow):
+        raise TypeError(f"slow must be a member of Slow, not {slow!r}")
+    Backpressure(slow, max_backlog)
+    check_callable("on_drop", on_drop)
+
+
 def check_connection_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Check options of connections before there are any.
 
@@ -236,7 +234,17 @@ def check_connection_options(options: Mapping[str, Any]) -> dict[str, Any]:
         TypeError, ValueError: If one isn't acceptable.
     """
     chosen = {name: options[name] for name in CONNECTION_OPTIONS}
+    slow, max_backlog, on_drop = (chosen.pop(name) for name in ("slow", "max_backlog", "on_drop"))
+    check_slow(slow, max_backlog, on_drop)
     check_settings(max_size=options["max_size"], open_timeout=options["open_timeout"], **chosen)
+    write_deadline = chosen.pop("write_deadline")
+    # Classes of programs that were made for the others needn't know these.
+    if slow is not Slow.WAIT:
+        chosen |= {"slow": slow, "max_backlog": max_backlog}
+    if write_deadline is not None:
+        chosen["write_deadline"] = write_deadline
+    if on_drop is not None:
+        chosen["on_drop"] = on_drop
     return chosen
 
 

@@ -1,27 +1,28 @@
 """What connections of all front-ends have in common, without I/O.
 
-Owns the attributes of connections, the frames of a message given as an iterable, and what a
-broadcast does with a connection that it skips. Front-ends own how bytes are moved, and how one
-waits.
+Owns the attributes of connections, the frames of a message given as an iterable, what a broadcast
+does with a connection that it skips, and who is told of messages that were dropped. Front-ends own
+how bytes are moved, and how one waits.
 """
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from time import monotonic
 from typing import Any, ClassVar, Final, Self, cast, overload
 
-from wsproto_fast import Protocol
+from wsproto_fast import Backpressure, Protocol, Slow
 from wsproto_fast.exceptions import ConcurrencyError, ConnectionClosed
 from wsproto_fast.frames import MAX_FRAGMENTS, CloseCode, State
 from wsproto_fast.http11 import Request, Response
 from wsproto_fast.statistics import ConnectionStats
 from wsproto_fast.typing import DataLike, LoggerLike, Subprotocol
 
-from ..limits import given_up
-from .checks import check_backlog, check_overrides
-from .options import CONNECTION_OPTIONS, Limits
+from .. import limits
+from .checks import check_overrides
+from .options import CONNECTION_OPTIONS, Limits, OnDrop
 
 __all__ = [
     "FAILURE",
@@ -172,6 +173,10 @@ class BaseConnection:
     ping_timeout = _Timeout()
     close_timeout = _Timeout()
 
+    on_drop: OnDrop | None = None
+    _reporting = False  # on_drop is running
+    _untold = 0  # messages that were dropped meanwhile
+
     # What it has besides inside those of one front-end; in another one, these names are free.
     _foreign_methods: ClassVar[frozenset[str]] = frozenset()
 
@@ -187,6 +192,10 @@ class BaseConnection:
         ping_timeout: float | None = CONNECTION_OPTIONS["ping_timeout"].default,
         close_timeout: float | None = CONNECTION_OPTIONS["close_timeout"].default,
         max_queue: Limits = CONNECTION_OPTIONS["max_queue"].default,
+        slow: Slow = CONNECTION_OPTIONS["slow"].default,
+        max_backlog: int | None = CONNECTION_OPTIONS["max_backlog"].default,
+        write_deadline: float | None = CONNECTION_OPTIONS["write_deadline"].default,
+        on_drop: OnDrop | None = CONNECTION_OPTIONS["on_drop"].default,
     ) -> None:
         high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
         protocol.queue_messages(high, low, max_fragments=MAX_FRAGMENTS)
@@ -194,6 +203,12 @@ class BaseConnection:
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
         self._close_timeout = close_timeout
+        if slow is not Slow.WAIT or write_deadline is not None:
+            protocol.set_backpressure(
+                Backpressure(slow, max_backlog), write_deadline=write_deadline
+            )
+        if on_drop is not None:
+            self.on_drop = on_drop
         protocol.attach_to(self)
 
     @property
@@ -289,6 +304,37 @@ class BaseConnection:
     def _change(self, function: Callable[[], None]) -> None:
         """Call what uses the engine, and do what follows from it; threads and tasks override it."""
         raise NotImplementedError
+
+    def _take_dropped(self) -> dict[Slow, int]:
+        """Return how many messages were dropped since the last call, by policy."""
+        return self.protocol.dropped_messages()
+
+    def _count_dropped(self, slow: Slow, number: int) -> None:
+        """Count messages that a policy has dropped where connections are counted."""
+
+    def _report_drops(self) -> None:
+        """Tell of the messages that were dropped by the calls of this connection."""
+        drops = Drops()
+        if drops.note(self):
+            limits.given_up.add(1, self.logger)
+        drops.tell()
+
+    def _call_on_drop(self, number: int) -> None:
+        """Call back with a number of messages that were dropped."""
+        if self.on_drop is None:
+            return
+        if self._reporting:
+            # What it does may have more of them dropped.
+            self._untold += number
+            return
+        self._reporting = True
+        number, self._untold = number + self._untold, 0
+        try:
+            self.on_drop(self, number)
+        except Exception:
+            self.logger.error("on_drop failed", exc_info=True)
+        finally:
+            self._reporting = False
 
     def _set_timeouts(self, now: float, open_timeout: float | None = None) -> None:
         """Tell the engine how long things may last."""
@@ -426,23 +472,52 @@ class _AsyncIterator:
             raise StopAsyncIteration from None
 
 
+class Drops:
+    """Messages that were dropped, until the log and those who count them are told."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Slow, int] = {}
+        self._logger: LoggerLike | None = None
+
+    def note(self, connection: BaseConnection) -> bool:
+        """Note what was dropped on a connection, and call back.
+
+        Args:
+            connection: The connection.
+
+        Returns:
+            Whether the connection was closed because of that.
+        """
+        dropped = connection._take_dropped()
+        if not dropped:
+            return False
+        for slow, number in dropped.items():
+            self._numbers[slow] = self._numbers.get(slow, 0) + number
+            connection._count_dropped(slow, number)
+        self._logger = connection.logger
+        connection._call_on_drop(sum(dropped.values()))
+        return Slow.CLOSE in dropped
+
+    def tell(self) -> None:
+        """Tell the log."""
+        if self._logger is not None:
+            # That there is something newer is what whoever asked for the latest wants.
+            level = logging.INFO if self._numbers.keys() == {Slow.LATEST} else logging.WARNING
+            limits.dropped.add(sum(self._numbers.values()), self._logger, level)
+
+
 class SkippedBroadcasts:
-    """Connections that a broadcast skips, and those that it gives up.
+    """Connections that a broadcast skips, and those that it gives up, or drops messages of.
 
     Args:
         raise_exceptions: Raise an ``ExceptionGroup`` at the end instead of logging warnings.
-        max_backlog: Limit on the bytes that wait on a connection, which is for the front-end to
-            apply (``Protocol.limit_backlog``).
-
-    Raises:
-        TypeError, ValueError: If ``max_backlog`` isn't acceptable.
     """
 
-    def __init__(self, raise_exceptions: bool, max_backlog: int | None = None) -> None:
-        check_backlog(max_backlog)
+    def __init__(self, raise_exceptions: bool) -> None:
         self._raise_exceptions = raise_exceptions
         self._given_up: list[BaseConnection] = []
         self._exceptions: list[Exception] = []
+        self._drops: Drops | None = None
 
     def add(self, connection: BaseConnection, exc: Exception) -> None:
         """Skip a connection.
@@ -460,15 +535,19 @@ class SkippedBroadcasts:
         else:
             connection.logger.warning("skipped broadcast: %s", problem)
 
-    def give_up(self, connection: BaseConnection) -> None:
-        """Note a connection whose backlog was over the limit; the engine has given it up.
+    def refused(self, connection: BaseConnection) -> None:
+        """Note a connection for which too much waits: its policy was applied.
 
         Args:
             connection: The connection.
         """
-        self._given_up.append(connection)
-        if self._raise_exceptions:
-            self.add(connection, cast(Exception, connection.protocol.parser_exc))
+        if self._drops is None:
+            self._drops = Drops()
+        closed = self._drops.note(connection)
+        if closed or connection.state is not State.OPEN:
+            self._given_up.append(connection)
+            if self._raise_exceptions:
+                self.add(connection, cast(Exception, connection.protocol.parser_exc))
 
     def finish(self) -> None:
         """End the broadcast.
@@ -476,7 +555,9 @@ class SkippedBroadcasts:
         Raises:
             ExceptionGroup: If there are exceptions to be raised.
         """
+        if self._drops is not None:
+            self._drops.tell()
         if self._given_up:
-            given_up.add(len(self._given_up), self._given_up[0].logger)
+            limits.given_up.add(len(self._given_up), self._given_up[0].logger)
         if self._exceptions:
             raise ExceptionGroup("skipped broadcast", self._exceptions)

@@ -7,11 +7,13 @@ front-end has stands in its own signatures.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from wsproto_fast import Slow
 from wsproto_fast.http11 import SERVER, USER_AGENT, Response
 
+from ..limits import MAX_BACKLOG
 from .reconnection import backoff, process_exception
 
 __all__ = [
@@ -20,12 +22,16 @@ __all__ = [
     "SERVER_OPTIONS",
     "AnswerLater",
     "Limits",
+    "OnDrop",
     "Option",
     "arguments",
     "defaults",
 ]
 
 Limits: TypeAlias = int | tuple[int | None, int | None] | None
+
+OnDrop: TypeAlias = Callable[[Any, int], object]
+"""What is called with a connection and the number of messages that were dropped."""
 
 AnswerLater: TypeAlias = Awaitable[Response | None] | Response | None
 """What ``process_request`` and ``process_response`` may return where coroutines are awaited."""
@@ -52,6 +58,24 @@ CONNECTION_OPTIONS: Final = {
         16,
         "Number of received frames in the queue above which reading pauses, or a pair "
         "of this and of the number at which it resumes; None for no limit.",
+    ),
+    "slow": Option(
+        Slow.WAIT,
+        "What becomes of messages while the peer doesn't read as fast as they come; by default, "
+        "who sends waits.",
+    ),
+    "max_backlog": Option(
+        MAX_BACKLOG,
+        "Bytes of messages that may wait then, unless ``slow`` is ``Slow.WAIT``; None for no "
+        "limit.",
+    ),
+    "write_deadline": Option(
+        None,
+        "Seconds for which the peer may take nothing of what waits to be sent; None for no limit.",
+    ),
+    "on_drop": Option(
+        None,
+        "Called with the connection and a number of messages when ``slow`` has them dropped.",
     ),
 }
 

@@ -14,7 +14,7 @@ import ssl as ssl_module
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from wsproto_fast import ServerProtocol
+from wsproto_fast import ServerProtocol, Slow
 from wsproto_fast.environment import default_logger
 from wsproto_fast.exceptions import ConnectionClosed, InvalidState
 from wsproto_fast.extensions.permessage_deflate import enable_server_permessage_deflate
@@ -167,6 +167,10 @@ class ServerSide(BaseConnection):
                 assert isinstance(event, Request)  # frames go to the queue
                 self.request = event
         return self.request is not None
+
+    def _count_dropped(self, slow: Slow, number: int) -> None:
+        if (statistics := self._statistics) is not None:
+            statistics.dropped(slow.value, number)
 
     def _is_late(self) -> bool:
         """Tell whether the server is closing by now."""

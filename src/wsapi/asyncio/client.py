@@ -31,9 +31,10 @@ from .._shared import checks
 from .._shared.client import BaseConnect, ClientSide, TransportNames, unix_arguments
 from .._shared.connection import FAILURE, closing, forget_frames
 from .._shared.gate import gate
-from .._shared.options import Limits, arguments
+from .._shared.options import Limits, OnDrop, arguments
 from .._shared.reconnection import backoff, process_exception
 from .._shared.target import MAX_REDIRECTS
+from ..limits import MAX_BACKLOG, Slow
 from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy
 from ._stand_in import StandIn
 from .connection import Connection
@@ -246,6 +247,13 @@ class connect(BaseConnect[ClientConnection]):
         byte_rate: Limit on the bytes of their payloads, as they are received, in the same form.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
+        slow: What becomes of messages while the peer doesn't read as fast as they come; by default,
+            who sends waits.
+        max_backlog: Bytes of messages that may wait then, unless ``slow`` is ``Slow.WAIT``; None
+            for no limit.
+        write_deadline: Seconds for which the peer may take nothing of what waits to be sent; None
+            for no limit.
+        on_drop: Called with the connection and a number of messages when ``slow`` has them dropped.
         write_limit: Size of the write buffer in bytes above which ``send`` waits, or a pair of this
             and of the size at which it goes on.
         logger: Logger; ``wsapi.client`` by default.
@@ -310,6 +318,10 @@ class connect(BaseConnect[ClientConnection]):
         message_rate: RateLike = None,
         byte_rate: RateLike = None,
         max_queue: Limits = 16,
+        slow: Slow = Slow.WAIT,
+        max_backlog: int | None = MAX_BACKLOG,
+        write_deadline: float | None = None,
+        on_drop: OnDrop | None = None,
         write_limit: int | tuple[int, int | None] = 2**15,
         logger: LoggerLike | None = None,
         create_connection: Callable[..., ClientConnection] | None = None,
@@ -558,6 +570,10 @@ def unix_connect(
     message_rate: RateLike = None,
     byte_rate: RateLike = None,
     max_queue: Limits = 16,
+    slow: Slow = Slow.WAIT,
+    max_backlog: int | None = MAX_BACKLOG,
+    write_deadline: float | None = None,
+    on_drop: OnDrop | None = None,
     write_limit: int | tuple[int, int | None] = 2**15,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ClientConnection] | None = None,

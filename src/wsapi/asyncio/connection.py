@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable
 from math import inf
 from time import monotonic
 from types import TracebackType
@@ -22,10 +22,10 @@ from typing import (
     overload,
 )
 
-from wsproto_fast import Listener, PreparedMessage, Protocol
+from wsproto_fast import Backpressure, Listener, PreparedMessage, Protocol
 from wsproto_fast.activity import ABORT, CLOSE, FRAGMENT, HALF_CLOSE, MESSAGE
 from wsproto_fast.aliases import fallback
-from wsproto_fast.drivers.asyncio import DRAIN, SLOW_PATH, TransportDriver
+from wsproto_fast.drivers.asyncio import DRAIN, SLOW_PATH, YIELD, TransportDriver
 from wsproto_fast.drivers.liveness import network_silence
 from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState
 from wsproto_fast.frames import State
@@ -33,8 +33,8 @@ from wsproto_fast.typing import Data, DataLike
 
 from .._shared.connection import SkippedBroadcasts, closing, forget_frames
 from .._shared.coroutines import AsyncConnection, AsyncFragments
-from .._shared.options import Limits
-from ..limits import MAX_BACKLOG
+from .._shared.options import Limits, OnDrop
+from ..limits import MAX_BACKLOG, Slow
 
 __all__ = ["Connection"]
 
@@ -82,6 +82,13 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         close_timeout: Seconds that closing may last; None for no limit.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
+        slow: What becomes of messages while the peer doesn't read as fast as they come; by default,
+            who sends waits.
+        max_backlog: Bytes of messages that may wait then, unless ``slow`` is ``Slow.WAIT``; None
+            for no limit.
+        write_deadline: Seconds for which the peer may take nothing of what waits to be sent; None
+            for no limit.
+        on_drop: Called with the connection and a number of messages when ``slow`` has them dropped.
     """
 
     _foreign_methods = frozenset({"data_received", "terminate_pending_pings"})
@@ -104,6 +111,10 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         ping_timeout: float | None = 20,
         close_timeout: float | None = 10,
         max_queue: Limits = 16,
+        slow: Slow = Slow.WAIT,
+        max_backlog: int | None = MAX_BACKLOG,
+        write_deadline: float | None = None,
+        on_drop: OnDrop | None = None,
     ) -> None:
         super().__init__(
             protocol,
@@ -111,6 +122,10 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
             ping_timeout=ping_timeout,
             close_timeout=close_timeout,
             max_queue=max_queue,
+            slow=slow,
+            max_backlog=max_backlog,
+            write_deadline=write_deadline,
+            on_drop=on_drop,
         )
         self.write_limit = write_limit
         self.loop = asyncio.get_running_loop()
@@ -319,6 +334,8 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
             obstacle = self._driver.send(message, text, compress)
         if obstacle == DRAIN:
             await self._drain()
+        elif obstacle == YIELD:
+            await asyncio.sleep(0)
 
     async def _begin_fragments(self) -> None:
         while self._fragmented is not None:
@@ -341,11 +358,14 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
             await self._drain()
 
     async def _drain(self) -> None:
-        """Wait until the transport's write buffer is below its high mark."""
-        if not self._lost:
+        """Wait until the transport has what was sent, and takes more."""
+        mark = self.protocol.backlog_mark
+        while not self._lost:
             if self._drain_waiter is None:
                 self._drain_waiter = self.loop.create_future()
             await asyncio.shield(self._drain_waiter)
+            if not self.protocol.is_waiting(mark):
+                break
         if self._lost:
             raise self.protocol.close_exc
 
@@ -445,6 +465,9 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         self._driver.writing_paused = True
         self.protocol.pause_writing(self._transport.get_write_buffer_size())
         self._update_reading()
+        deadline = self.protocol.next_timeout()
+        if deadline is not None and deadline < self._driver.timer_time:
+            self._set_timer(deadline)  # for how long may the peer take nothing?
 
     def resume_writing(self) -> None:
         if self._driver.given_up:
@@ -514,10 +537,12 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
     def _timer_expired(self) -> None:
         self._timer = None
         self._driver.timer_time = inf
-        silence = None
+        silence = progress = None
         if self.protocol.network_silence_wanted:
             silence = network_silence(self._transport.get_extra_info("socket"))
-        activity = self.protocol.handle_timeout(monotonic(), silence)
+        if self.protocol.progress_wanted:
+            progress = self._driver.progress()
+        activity = self.protocol.handle_timeout(monotonic(), silence, progress)
         self._driver.update()
         if activity & (MESSAGE | FRAGMENT):
             self._driver.wake()  # what waited because of a limit on the rate
@@ -553,6 +578,8 @@ def broadcast(
     text: bool | None = None,
     compress: bool | None = None,
     raise_exceptions: bool = False,
+    slow: Slow | None = None,
+    key: Hashable = None,
     max_backlog: int | None = MAX_BACKLOG,
 ) -> None:
     """Send a message to several connections without waiting for any of them.
@@ -560,9 +587,10 @@ def broadcast(
     Connections that aren't open are skipped, as are those that are sending a fragmented message or
     can't be written to; the latter two with a warning in the log.
 
-    A connection whose peer doesn't read is given up, with a warning, if more than
-    ``max_backlog`` bytes wait for it already: its end is a ``ConnectionClosedError``.
-    ``wsapi.limits`` counts them.
+    While a peer doesn't read as fast as messages come, ``slow`` says what becomes of them. Without
+    any other policy, a connection is given up, with a warning, if more than ``max_backlog`` bytes
+    wait for it already: its end is a ``ConnectionClosedError``. ``wsapi.limits`` counts them, and
+    the messages that are dropped.
 
     Args:
         connections: Connections, clients or servers.
@@ -571,22 +599,28 @@ def broadcast(
         compress: Whether to compress it, once for all, where permessage-deflate was negotiated;
             None if it pays.
         raise_exceptions: Raise an ``ExceptionGroup`` at the end instead of logging warnings.
-        max_backlog: Bytes that may wait for being sent on a connection before this message; None
-            for no limit.
+        slow: What becomes of the message where the peer doesn't read as fast as they come; None
+            for the policy of the connection, with its limit if it isn't ``Slow.WAIT``. With any
+            other than that, the message also waits for the end of one in fragments.
+        key: With ``Slow.LATEST``, what the message is the latest of; hashable. None is a key like
+            any other.
+        max_backlog: Bytes that may wait for being sent on a connection; before this message, with
+            ``Slow.WAIT``; None for no limit.
 
     Raises:
-        TypeError: If ``message`` isn't str or bytes-like.
+        TypeError, ValueError: If an argument isn't acceptable.
         ExceptionGroup: With ``raise_exceptions``, what kept connections from getting the message.
     """
     prepared = PreparedMessage(message, text)
-    skipped = SkippedBroadcasts(raise_exceptions, max_backlog)
+    terms = Backpressure(slow, max_backlog, key=key)
+    skipped = SkippedBroadcasts(raise_exceptions)
     for connection in connections:
         try:
-            if connection._driver.broadcast(prepared, compress, max_backlog):
+            if connection._driver.broadcast(prepared, compress, terms):
                 continue
             failure = connection._driver.failure
             if failure is None:
-                skipped.give_up(connection)
+                skipped.refused(connection)
             else:
                 skipped.add(connection, failure)
         except Exception as exc:

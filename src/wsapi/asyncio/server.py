@@ -22,9 +22,10 @@ from .._shared import checks
 from .._shared.basic_auth import basic_auth
 from .._shared.connection import FAILURE
 from .._shared.door import Door
-from .._shared.options import AnswerLater, Limits, arguments
+from .._shared.options import AnswerLater, Limits, OnDrop, arguments
 from .._shared.server import BaseServer, ServerSettings, ServerSide, check_listening
 from .._shared.tls import keep_errors_apart
+from ..limits import MAX_BACKLOG, Slow
 from ._reception import Reception
 from ._stand_in import StandIn
 from .connection import Connection, broadcast
@@ -94,6 +95,13 @@ class ServerConnection(AcceptedConnection):
         close_timeout: Seconds that closing may last; None for no limit.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
+        slow: What becomes of messages while the peer doesn't read as fast as they come; by default,
+            who sends waits.
+        max_backlog: Bytes of messages that may wait then, unless ``slow`` is ``Slow.WAIT``; None
+            for no limit.
+        write_deadline: Seconds for which the peer may take nothing of what waits to be sent; None
+            for no limit.
+        on_drop: Called with the connection and a number of messages when ``slow`` has them dropped.
         write_limit: Size of the write buffer in bytes above which ``send`` waits, or a pair of this
             and of the size at which it goes on.
     """
@@ -110,6 +118,10 @@ class ServerConnection(AcceptedConnection):
         ping_timeout: float | None = 20,
         close_timeout: float | None = 10,
         max_queue: Limits = 16,
+        slow: Slow = Slow.WAIT,
+        max_backlog: int | None = MAX_BACKLOG,
+        write_deadline: float | None = None,
+        on_drop: OnDrop | None = None,
         write_limit: int | tuple[int, int | None] = 2**15,
     ) -> None:
         super().__init__(
@@ -118,6 +130,10 @@ class ServerConnection(AcceptedConnection):
             ping_timeout=ping_timeout,
             close_timeout=close_timeout,
             max_queue=max_queue,
+            slow=slow,
+            max_backlog=max_backlog,
+            write_deadline=write_deadline,
+            on_drop=on_drop,
             write_limit=write_limit,
         )
         self.server = server
@@ -380,6 +396,10 @@ def serve(
     message_rate: RateLike = None,
     byte_rate: RateLike = None,
     max_queue: Limits = 16,
+    slow: Slow = Slow.WAIT,
+    max_backlog: int | None = MAX_BACKLOG,
+    write_deadline: float | None = None,
+    on_drop: OnDrop | None = None,
     write_limit: int | tuple[int, int | None] = 2**15,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,
@@ -425,6 +445,13 @@ def serve(
         byte_rate: Limit on the bytes of their payloads, as they are received, in the same form.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
+        slow: What becomes of messages while the peer doesn't read as fast as they come; by default,
+            who sends waits.
+        max_backlog: Bytes of messages that may wait then, unless ``slow`` is ``Slow.WAIT``; None
+            for no limit.
+        write_deadline: Seconds for which the peer may take nothing of what waits to be sent; None
+            for no limit.
+        on_drop: Called with the connection and a number of messages when ``slow`` has them dropped.
         write_limit: Size of the write buffer in bytes above which ``send`` waits, or a pair of this
             and of the size at which it goes on.
         logger: Logger; ``wsapi.server`` by default.
@@ -508,6 +535,10 @@ def unix_serve(
     message_rate: RateLike = None,
     byte_rate: RateLike = None,
     max_queue: Limits = 16,
+    slow: Slow = Slow.WAIT,
+    max_backlog: int | None = MAX_BACKLOG,
+    write_deadline: float | None = None,
+    on_drop: OnDrop | None = None,
     write_limit: int | tuple[int, int | None] = 2**15,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,

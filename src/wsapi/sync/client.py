@@ -25,9 +25,10 @@ from wsproto_fast.uri import WebSocketURI
 
 from .._shared.client import ClientSide, TransportNames, unix_arguments
 from .._shared.connection import FAILURE, closing, forget_frames
-from .._shared.options import Limits, arguments
+from .._shared.options import Limits, OnDrop, arguments
 from .._shared.reconnection import backoff, process_exception
 from .._shared.target import MAX_REDIRECTS
+from ..limits import MAX_BACKLOG, Slow
 from ._channel import Deadline
 from ._opening import ChannelOpener, turn
 from .connection import Connection
@@ -140,6 +141,13 @@ class reconnect(ChannelOpener[ClientConnection]):
         byte_rate: Limit on the bytes of their payloads, as they are received, in the same form.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
+        slow: What becomes of messages while the peer doesn't read as fast as they come; by default,
+            who sends waits.
+        max_backlog: Bytes of messages that may wait then, unless ``slow`` is ``Slow.WAIT``; None
+            for no limit.
+        write_deadline: Seconds for which the peer may take nothing of what waits to be sent; None
+            for no limit.
+        on_drop: Called with the connection and a number of messages when ``slow`` has them dropped.
         logger: Logger; ``wsapi.client`` by default.
         create_connection: Class of connections, or factory called like it.
         one_connecting: Wait while another connection of this process, made with this option too, is
@@ -204,6 +212,10 @@ class reconnect(ChannelOpener[ClientConnection]):
         message_rate: RateLike = None,
         byte_rate: RateLike = None,
         max_queue: Limits = 16,
+        slow: Slow = Slow.WAIT,
+        max_backlog: int | None = MAX_BACKLOG,
+        write_deadline: float | None = None,
+        on_drop: OnDrop | None = None,
         logger: LoggerLike | None = None,
         create_connection: Callable[..., ClientConnection] | None = None,
         one_connecting: bool = False,
@@ -349,6 +361,10 @@ def connect(
     message_rate: RateLike = None,
     byte_rate: RateLike = None,
     max_queue: Limits = 16,
+    slow: Slow = Slow.WAIT,
+    max_backlog: int | None = MAX_BACKLOG,
+    write_deadline: float | None = None,
+    on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ClientConnection] | None = None,
     one_connecting: bool = False,
@@ -384,6 +400,10 @@ def connect(
     message_rate: RateLike = None,
     byte_rate: RateLike = None,
     max_queue: Limits = 16,
+    slow: Slow = Slow.WAIT,
+    max_backlog: int | None = MAX_BACKLOG,
+    write_deadline: float | None = None,
+    on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ClientConnection] | None = None,
     one_connecting: bool = False,
@@ -433,6 +453,13 @@ def connect(
         byte_rate: Limit on the bytes of their payloads, as they are received, in the same form.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
+        slow: What becomes of messages while the peer doesn't read as fast as they come; by default,
+            who sends waits.
+        max_backlog: Bytes of messages that may wait then, unless ``slow`` is ``Slow.WAIT``; None
+            for no limit.
+        write_deadline: Seconds for which the peer may take nothing of what waits to be sent; None
+            for no limit.
+        on_drop: Called with the connection and a number of messages when ``slow`` has them dropped.
         logger: Logger; ``wsapi.client`` by default.
         create_connection: Class of connections, or factory called like it.
         one_connecting: Wait while another connection of this process, made with this option too, is
@@ -487,6 +514,10 @@ def unix_connect(
     message_rate: RateLike = None,
     byte_rate: RateLike = None,
     max_queue: Limits = 16,
+    slow: Slow = Slow.WAIT,
+    max_backlog: int | None = MAX_BACKLOG,
+    write_deadline: float | None = None,
+    on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ClientConnection] | None = None,
     one_connecting: bool = False,
@@ -525,6 +556,10 @@ def unix_connect(
     message_rate: RateLike = None,
     byte_rate: RateLike = None,
     max_queue: Limits = 16,
+    slow: Slow = Slow.WAIT,
+    max_backlog: int | None = MAX_BACKLOG,
+    write_deadline: float | None = None,
+    on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ClientConnection] | None = None,
     one_connecting: bool = False,
@@ -573,6 +608,10 @@ def unix_reconnect(
     message_rate: RateLike = None,
     byte_rate: RateLike = None,
     max_queue: Limits = 16,
+    slow: Slow = Slow.WAIT,
+    max_backlog: int | None = MAX_BACKLOG,
+    write_deadline: float | None = None,
+    on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ClientConnection] | None = None,
     one_connecting: bool = False,

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
 
-from wsproto_fast import PreparedMessage, Protocol
+from wsproto_fast import Backpressure, PreparedMessage, Protocol
 from wsproto_fast.aliases import fallback
 from wsproto_fast.drivers.threads import SocketDriver
 from wsproto_fast.drivers.tls import SecureSocket
@@ -23,8 +24,8 @@ from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike
 
 from .._shared.connection import BaseConnection, FragmentedMessage, SkippedBroadcasts, closing
-from .._shared.options import Limits
-from ..limits import MAX_BACKLOG
+from .._shared.options import Limits, OnDrop
+from ..limits import MAX_BACKLOG, Slow
 
 __all__ = ["Connection"]
 
@@ -46,6 +47,13 @@ class Connection(BaseConnection):
         close_timeout: Seconds that closing may last; None for no limit.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
+        slow: What becomes of messages while the peer doesn't read as fast as they come; by default,
+            who sends waits.
+        max_backlog: Bytes of messages that may wait then, unless ``slow`` is ``Slow.WAIT``; None
+            for no limit.
+        write_deadline: Seconds for which the peer may take nothing of what waits to be sent; None
+            for no limit.
+        on_drop: Called with the connection and a number of messages when ``slow`` has them dropped.
     """
 
     _foreign_methods = frozenset({"close_socket", "recv_events", "terminate_pending_pings"})
@@ -61,6 +69,10 @@ class Connection(BaseConnection):
         ping_timeout: float | None = 20,
         close_timeout: float | None = 10,
         max_queue: Limits = 16,
+        slow: Slow = Slow.WAIT,
+        max_backlog: int | None = MAX_BACKLOG,
+        write_deadline: float | None = None,
+        on_drop: OnDrop | None = None,
     ) -> None:
         super().__init__(
             protocol,
@@ -68,12 +80,18 @@ class Connection(BaseConnection):
             ping_timeout=ping_timeout,
             close_timeout=close_timeout,
             max_queue=max_queue,
+            slow=slow,
+            max_backlog=max_backlog,
+            write_deadline=write_deadline,
+            on_drop=on_drop,
         )
         self.socket = sock
         if isinstance(sock, SecureSocket):
             self._driver = SocketDriver(protocol, sock.sock, sock.tls)
         else:
             self._driver = SocketDriver(protocol, sock, None)
+        if slow is not Slow.WAIT:
+            self._driver.reporter = weakref.WeakMethod(self._report_drops)
         if not self._opening:
             self._driver.call(self._set_timeouts, monotonic())
             self._driver.watch()
@@ -298,6 +316,9 @@ class Connection(BaseConnection):
             self._raise_closed()
         self._driver.drain()
 
+    def _take_dropped(self) -> dict[Slow, int]:
+        return self._driver.dropped_messages()
+
     def _change(self, function: Callable[[], None]) -> None:
         self._driver.call(function)
 
@@ -380,6 +401,8 @@ def broadcast(
     text: bool | None = None,
     compress: bool | None = None,
     raise_exceptions: bool = False,
+    slow: Slow | None = None,
+    key: Hashable = None,
     max_backlog: int | None = MAX_BACKLOG,
     **kwargs: Any,
 ) -> None:
@@ -388,9 +411,10 @@ def broadcast(
     Connections that aren't open are skipped, as are those that are sending a fragmented message or
     can't be written to; the latter two with a warning in the log.
 
-    A connection whose peer doesn't read is given up, with a warning, if more than
-    ``max_backlog`` bytes wait for it already: its end is a ``ConnectionClosedError``.
-    ``wsapi.limits`` counts them.
+    While a peer doesn't read as fast as messages come, ``slow`` says what becomes of them. Without
+    any other policy, a connection is given up, with a warning, if more than ``max_backlog`` bytes
+    wait for it already: its end is a ``ConnectionClosedError``. ``wsapi.limits`` counts them, and
+    the messages that are dropped.
 
     Args:
         connections: Connections, clients or servers.
@@ -399,23 +423,29 @@ def broadcast(
         compress: Whether to compress it, once for all, where permessage-deflate was negotiated;
             None if it pays.
         raise_exceptions: Raise an ``ExceptionGroup`` at the end instead of logging warnings.
-        max_backlog: Bytes that may wait for being sent on a connection before this message; None
-            for no limit.
+        slow: What becomes of the message where the peer doesn't read as fast as they come; None
+            for the policy of the connection, with its limit if it isn't ``Slow.WAIT``. With any
+            other than that, the message also waits for the end of one in fragments.
+        key: With ``Slow.LATEST``, what the message is the latest of; hashable. None is a key like
+            any other.
+        max_backlog: Bytes that may wait for being sent on a connection; before this message, with
+            ``Slow.WAIT``; None for no limit.
         **kwargs: Those of ``ThreadPoolExecutor``; no threads are needed, so they don't matter.
 
     Raises:
-        TypeError: If ``message`` isn't str or bytes-like.
+        TypeError, ValueError: If an argument isn't acceptable.
         ExceptionGroup: With ``raise_exceptions``, what kept connections from getting the message.
     """
     unknown = kwargs.keys() - _EXECUTOR_OPTIONS
     if unknown:
         raise TypeError(f"broadcast() got unexpected keyword arguments: {sorted(unknown)}")
     prepared = PreparedMessage(message, text)
-    skipped = SkippedBroadcasts(raise_exceptions, max_backlog)
+    terms = Backpressure(slow, max_backlog, key=key)
+    skipped = SkippedBroadcasts(raise_exceptions)
     for connection in connections:
         try:
-            if not connection._driver.broadcast(prepared, compress, max_backlog):
-                skipped.give_up(connection)
+            if not connection._driver.broadcast(prepared, compress, terms):
+                skipped.refused(connection)
         except Exception as exc:
             skipped.add(connection, exc)
     skipped.finish()

@@ -12,8 +12,9 @@ from wsproto_fast.rates import RateLike
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .._shared.door import Door
-from .._shared.options import Limits, arguments
+from .._shared.options import Limits, OnDrop, arguments
 from .._shared.routing import BaseRouter, prepare_route
+from ..limits import MAX_BACKLOG, Slow
 from .server import Server, ServerConnection, TransportOptions, serve
 
 if TYPE_CHECKING:
@@ -76,6 +77,10 @@ def route(
     message_rate: RateLike = None,
     byte_rate: RateLike = None,
     max_queue: Limits = 16,
+    slow: Slow = Slow.WAIT,
+    max_backlog: int | None = MAX_BACKLOG,
+    write_deadline: float | None = None,
+    on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,
     **kwargs: Unpack[TransportOptions],
@@ -134,6 +139,10 @@ def unix_route(
     message_rate: RateLike = None,
     byte_rate: RateLike = None,
     max_queue: Limits = 16,
+    slow: Slow = Slow.WAIT,
+    max_backlog: int | None = MAX_BACKLOG,
+    write_deadline: float | None = None,
+    on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,
     **kwargs: Unpack[TransportOptions],

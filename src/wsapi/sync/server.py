@@ -28,8 +28,9 @@ from .._shared import checks
 from .._shared.basic_auth import basic_auth_sync
 from .._shared.connection import FAILURE
 from .._shared.door import Door, Refusal, Visit
-from .._shared.options import Limits, arguments
+from .._shared.options import Limits, OnDrop, arguments
 from .._shared.server import BaseServer, ServerSettings, ServerSide, check_listening, finish
+from ..limits import MAX_BACKLOG, Slow
 from ._channel import Channel, Deadline
 from .connection import Connection, broadcast
 
@@ -79,6 +80,13 @@ class ServerConnection(ServerSide, Connection):
         close_timeout: Seconds that closing may last; None for no limit.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
+        slow: What becomes of messages while the peer doesn't read as fast as they come; by default,
+            who sends waits.
+        max_backlog: Bytes of messages that may wait then, unless ``slow`` is ``Slow.WAIT``; None
+            for no limit.
+        write_deadline: Seconds for which the peer may take nothing of what waits to be sent; None
+            for no limit.
+        on_drop: Called with the connection and a number of messages when ``slow`` has them dropped.
     """
 
     _opening = True
@@ -93,6 +101,10 @@ class ServerConnection(ServerSide, Connection):
         ping_timeout: float | None = 20,
         close_timeout: float | None = 10,
         max_queue: Limits = 16,
+        slow: Slow = Slow.WAIT,
+        max_backlog: int | None = MAX_BACKLOG,
+        write_deadline: float | None = None,
+        on_drop: OnDrop | None = None,
     ) -> None:
         super().__init__(
             sock,
@@ -101,6 +113,10 @@ class ServerConnection(ServerSide, Connection):
             ping_timeout=ping_timeout,
             close_timeout=close_timeout,
             max_queue=max_queue,
+            slow=slow,
+            max_backlog=max_backlog,
+            write_deadline=write_deadline,
+            on_drop=on_drop,
         )
         self.server = server
 
@@ -494,6 +510,10 @@ def serve(
     message_rate: RateLike = None,
     byte_rate: RateLike = None,
     max_queue: Limits = 16,
+    slow: Slow = Slow.WAIT,
+    max_backlog: int | None = MAX_BACKLOG,
+    write_deadline: float | None = None,
+    on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,
     **kwargs: Unpack[_TransportOptions],
@@ -536,6 +556,13 @@ def serve(
         byte_rate: Limit on the bytes of their payloads, as they are received, in the same form.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
+        slow: What becomes of messages while the peer doesn't read as fast as they come; by default,
+            who sends waits.
+        max_backlog: Bytes of messages that may wait then, unless ``slow`` is ``Slow.WAIT``; None
+            for no limit.
+        write_deadline: Seconds for which the peer may take nothing of what waits to be sent; None
+            for no limit.
+        on_drop: Called with the connection and a number of messages when ``slow`` has them dropped.
         logger: Logger; ``wsapi.server`` by default.
         create_connection: Class of connections, or factory called like it.
         **kwargs: Passed on to ``socket.create_server``.
@@ -613,6 +640,10 @@ def unix_serve(
     message_rate: RateLike = None,
     byte_rate: RateLike = None,
     max_queue: Limits = 16,
+    slow: Slow = Slow.WAIT,
+    max_backlog: int | None = MAX_BACKLOG,
+    write_deadline: float | None = None,
+    on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,
     **kwargs: Unpack[TransportOptions],

@@ -16,9 +16,9 @@ from typing import Any
 
 import trio
 
-from wsproto_fast import Protocol
+from wsproto_fast import Backpressure, PreparedMessage, Protocol
 from wsproto_fast.activity import ATTENTION, CLOSE, HALF_CLOSE, KEEP
-from wsproto_fast.drivers.liveness import network_silence
+from wsproto_fast.drivers.liveness import bytes_acknowledged, network_silence
 from wsproto_fast.frames import State
 
 from .._shared.connection import forget_frames
@@ -173,20 +173,48 @@ class Link(AsyncConnection):
                 data = protocol.take_output()
                 if not self._broken:
                     transport.write(data)
+                if protocol.output_size:
+                    # More of what waits has become this.
+                    self._pause_if_blocked()
         except Exception as exc:
             self._fail_writing(exc)
         if transport.pending and not self._ended:
-            if transport.blocked and not self._paused:
-                self._paused = True
-                protocol.pause_writing(transport.unsent)
+            self._pause_if_blocked()
             if not self._writing and (transport.detached or not waits):
                 self._start(self._write_behind)
 
-    async def _flush_and_drain(self) -> None:
-        self._flush(waits=True)
-        if not self._transport.blocked:
+    def _pause_if_blocked(self) -> None:
+        """Tell the engine when the network begins to take no more."""
+        if self._transport.blocked and not self._paused:
+            self._paused = True
+            self.protocol.pause_writing(self._transport.unsent)
+            deadline = self.protocol.next_timeout()
+            if deadline is not None and deadline < self._alarm:
+                # For how long may the peer take nothing?
+                self._housekeeper.set_alarm(self, deadline)
+
+    async def _flush_and_drain(self, *, waits: bool = True) -> None:
+        self._flush(waits=waits)
+        if not waits or not self._transport.blocked:
             await trio.lowlevel.checkpoint()
-        await self._drain()
+        if waits:
+            await self._drain()
+
+    def _offer(self, message: PreparedMessage, compress: bool | None, terms: Backpressure) -> bool:
+        """Send a message that goes to many connections; return whether nothing else came of it."""
+        transport = self._transport
+        activity = self.protocol.offer(
+            message,
+            terms,
+            unsent=transport.unsent if transport.blocked else 0,
+            compress=compress,
+            now=trio.current_time(),
+        )
+        if activity & ATTENTION:
+            self._update()
+            return False
+        self._flush()
+        return True
 
     async def _drain(self) -> None:
         """Wait until the network takes more.
@@ -195,7 +223,12 @@ class Link(AsyncConnection):
             ConnectionClosed: If it won't take any more.
         """
         transport = self._transport
-        while transport.blocked and not self._ended:
+        mark = None
+        while not self._ended:
+            if not transport.blocked and (mark is None or not self.protocol.is_waiting(mark)):
+                break
+            if mark is None:
+                mark = self.protocol.backlog_mark
             if self._writing or transport.detached:
                 if self._written is None:
                     self._written = trio.lowlevel.ParkingLot()
@@ -410,11 +443,14 @@ class Link(AsyncConnection):
 
     def _handle_timeout(self, now: float) -> None:
         """Have the engine do what is due."""
-        silence = None
+        silence = progress = sock = None
+        with contextlib.suppress(OSError):  # there may be no socket
+            sock = find_socket(self.stream)
         if self.protocol.network_silence_wanted:
-            with contextlib.suppress(OSError):  # there may be no socket
-                silence = network_silence(find_socket(self.stream))
-        self.protocol.handle_timeout(now, silence)
+            silence = network_silence(sock)
+        if self.protocol.progress_wanted:
+            progress = self._transport.taken, bytes_acknowledged(sock)
+        self.protocol.handle_timeout(now, silence, progress)
         self._update()
         self._read_now()
 

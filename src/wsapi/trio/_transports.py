@@ -42,12 +42,14 @@ class Transport(Protocol):
         blocked: Whether senders should wait until it has moved more.
         pending: Whether it has bytes to move.
         unsent: How many these are.
+        taken: How many of those that waited were moved so far.
         detached: Whether bytes are moved by a task that nobody may cancel without breaking the
             connection.
     """
 
     blocked: bool
     detached: bool
+    taken: int
 
     @property
     def pending(self) -> bool: ...
@@ -85,6 +87,7 @@ class SocketTransport:
     available = hasattr(os, "readv")
     detached = False
     blocked = False
+    taken = 0
 
     def __init__(self, stream: trio.SocketStream, protocol: wsproto_fast.Protocol) -> None:
         self._socket = stream.socket
@@ -142,6 +145,7 @@ class SocketTransport:
                 sent = os.write(fd, data)
             except BlockingIOError:
                 continue
+            self.taken += sent
             if sent < len(data):
                 self._backlog[0] = memoryview(data)[sent:]
             else:
@@ -167,6 +171,7 @@ class StreamTransport:
 
     detached = True
     blocked = False
+    taken = 0
 
     def __init__(self, stream: trio.abc.Stream, protocol: wsproto_fast.Protocol) -> None:
         self._stream = stream
@@ -215,6 +220,7 @@ class StreamTransport:
                 if self._carrier is not None and self._carrier.failure is not None:
                     raise self._carrier.failure
                 self._size -= len(piece)
+                self.taken += len(piece)
             self.blocked = self._size > STREAM_BACKLOG
 
     def discard(self) -> None:

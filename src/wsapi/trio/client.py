@@ -28,9 +28,10 @@ from wsproto_fast.uri import WebSocketURI
 from .._shared.client import BaseConnect, ClientSide, TransportNames, unix_arguments
 from .._shared.connection import FAILURE
 from .._shared.gate import gate
-from .._shared.options import Limits, arguments
+from .._shared.options import Limits, OnDrop, arguments
 from .._shared.reconnection import backoff, process_exception
 from .._shared.target import MAX_REDIRECTS
+from ..limits import MAX_BACKLOG, Slow
 from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy
 from ._transports import start_tls, tls_errors
 from .connection import Connection
@@ -153,6 +154,13 @@ class connect(BaseConnect[ClientConnection]):
         byte_rate: Limit on the bytes of their payloads, as they are received, in the same form.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
+        slow: What becomes of messages while the peer doesn't read as fast as they come; by default,
+            who sends waits.
+        max_backlog: Bytes of messages that may wait then, unless ``slow`` is ``Slow.WAIT``; None
+            for no limit.
+        write_deadline: Seconds for which the peer may take nothing of what waits to be sent; None
+            for no limit.
+        on_drop: Called with the connection and a number of messages when ``slow`` has them dropped.
         logger: Logger; ``wsapi.client`` by default.
         create_connection: Class of connections, or factory called like it.
         one_connecting: Wait while another connection of this process, made with this option too, is
@@ -217,6 +225,10 @@ class connect(BaseConnect[ClientConnection]):
         message_rate: RateLike = None,
         byte_rate: RateLike = None,
         max_queue: Limits = 16,
+        slow: Slow = Slow.WAIT,
+        max_backlog: int | None = MAX_BACKLOG,
+        write_deadline: float | None = None,
+        on_drop: OnDrop | None = None,
         logger: LoggerLike | None = None,
         create_connection: Callable[..., ClientConnection] | None = None,
         one_connecting: bool = False,
@@ -509,6 +521,10 @@ def unix_connect(
     message_rate: RateLike = None,
     byte_rate: RateLike = None,
     max_queue: Limits = 16,
+    slow: Slow = Slow.WAIT,
+    max_backlog: int | None = MAX_BACKLOG,
+    write_deadline: float | None = None,
+    on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ClientConnection] | None = None,
     one_connecting: bool = False,

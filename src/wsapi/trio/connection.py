@@ -6,24 +6,23 @@ mean is the engine's business; how bytes are moved is that of `_link`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Hashable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import trio
 
-from wsproto_fast import PreparedMessage, Protocol
+from wsproto_fast import Backpressure, PreparedMessage, Protocol
 from wsproto_fast.activity import ATTENTION, FLUSH, MESSAGE
 from wsproto_fast.aliases import fallback
-from wsproto_fast.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidState
+from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState
 from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike
 
-from .. import limits
 from .._shared.connection import SkippedBroadcasts, closing, concurrent_receiver
 from .._shared.coroutines import AsyncFragments
-from .._shared.options import Limits
-from ..limits import MAX_BACKLOG
+from .._shared.options import Limits, OnDrop
+from ..limits import MAX_BACKLOG, Slow
 from ._link import Link, Turns
 from ._transports import find_socket
 
@@ -46,6 +45,13 @@ class Connection(Link, trio.abc.AsyncResource):
         close_timeout: Seconds that closing may last; None for no limit.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
+        slow: What becomes of messages while the peer doesn't read as fast as they come; by default,
+            who sends waits.
+        max_backlog: Bytes of messages that may wait then, unless ``slow`` is ``Slow.WAIT``; None
+            for no limit.
+        write_deadline: Seconds for which the peer may take nothing of what waits to be sent; None
+            for no limit.
+        on_drop: Called with the connection and a number of messages when ``slow`` has them dropped.
     """
 
     _foreign_methods = frozenset(
@@ -70,6 +76,10 @@ class Connection(Link, trio.abc.AsyncResource):
         ping_timeout: float | None = 20,
         close_timeout: float | None = 10,
         max_queue: Limits = 16,
+        slow: Slow = Slow.WAIT,
+        max_backlog: int | None = MAX_BACKLOG,
+        write_deadline: float | None = None,
+        on_drop: OnDrop | None = None,
     ) -> None:
         super().__init__(
             nursery,
@@ -79,6 +89,10 @@ class Connection(Link, trio.abc.AsyncResource):
             ping_timeout=ping_timeout,
             close_timeout=close_timeout,
             max_queue=max_queue,
+            slow=slow,
+            max_backlog=max_backlog,
+            write_deadline=write_deadline,
+            on_drop=on_drop,
         )
 
     # ------------------------------------------------------------------ attributes
@@ -228,8 +242,10 @@ class Connection(Link, trio.abc.AsyncResource):
             await self._raise_closed()
         if activity & ATTENTION:
             self._update()
+            if not self.protocol.waits_to_send:
+                self._report_drops()
         if activity & FLUSH:
-            await self._flush_and_drain()
+            await self._flush_and_drain(waits=self.protocol.waits_to_send)
             return
         if self._wrote or activity & MESSAGE:
             # More is likely to follow.
@@ -240,7 +256,11 @@ class Connection(Link, trio.abc.AsyncResource):
             self._wrote = True
             self._flush(waits=True)
         if self._transport.blocked or self._ended:
-            await self._drain()
+            if self._ended or self.protocol.waits_to_send:
+                await self._drain()
+            else:
+                self._flush()  # a task of its own writes the rest
+                await trio.lowlevel.checkpoint()
 
     async def _begin_fragments(self) -> None:
         if self._turns is None:
@@ -362,17 +382,21 @@ async def broadcast(
     text: bool | None = None,
     compress: bool | None = None,
     raise_exceptions: bool = False,
+    slow: Slow | None = None,
+    key: Hashable = None,
     max_backlog: int | None = MAX_BACKLOG,
 ) -> None:
-    """Send a message to several connections, and wait until the network has taken it.
+    """Send a message to several connections without waiting for any of them.
+
+    Other tasks get their turn at the end, once.
 
     Connections that aren't open are skipped, as are those that are sending a fragmented message
     or can't be written to; the latter two with a warning in the log.
 
-    A connection whose peer doesn't read is given up, with a warning, if more than
-    ``max_backlog`` bytes wait for it already: its end is a ``ConnectionClosedError``.
-    ``wsapi.limits`` counts them. So is one whose peer takes nothing for ``wsapi.limits.MAX_STALL``
-    seconds.
+    While a peer doesn't read as fast as messages come, ``slow`` says what becomes of them. Without
+    any other policy, a connection is given up, with a warning, if more than ``max_backlog`` bytes
+    wait for it already: its end is a ``ConnectionClosedError``. ``wsapi.limits`` counts them, and
+    the messages that are dropped.
 
     Args:
         connections: Connections, clients or servers.
@@ -381,26 +405,31 @@ async def broadcast(
         compress: Whether to compress it, once for all, where permessage-deflate was negotiated;
             None if it pays.
         raise_exceptions: Raise an ``ExceptionGroup`` at the end instead of logging warnings.
-        max_backlog: Bytes that may wait for being sent on a connection before this message; None
-            for no limit.
+        slow: What becomes of the message where the peer doesn't read as fast as they come; None
+            for the policy of the connection, with its limit if it isn't ``Slow.WAIT``. With any
+            other than that, the message also waits for the end of one in fragments.
+        key: With ``Slow.LATEST``, what the message is the latest of; hashable. None is a key like
+            any other.
+        max_backlog: Bytes that may wait for being sent on a connection; before this message, with
+            ``Slow.WAIT``; None for no limit.
 
     Raises:
-        TypeError: If ``message`` isn't str or bytes-like.
+        TypeError, ValueError: If an argument isn't acceptable.
         ExceptionGroup: With ``raise_exceptions``, what kept connections from getting the message.
     """
     prepared = PreparedMessage(message, text)
-    skipped = SkippedBroadcasts(raise_exceptions, max_backlog)
-    slow: list[Connection] = []
+    terms = Backpressure(slow, max_backlog, key=key)
+    skipped = SkippedBroadcasts(raise_exceptions)
     for connection in connections:
         if connection.protocol.state is not State.OPEN:
             continue
         protocol, transport = connection.protocol, connection._transport
         try:
-            if transport.blocked and protocol.limit_backlog(transport.unsent, max_backlog):
-                connection._update()
-                skipped.give_up(connection)
-                continue
-            if protocol.send_prepared(prepared, compress=compress) & ATTENTION:
+            if transport.blocked or slow is not None:
+                if not connection._offer(prepared, compress, terms):
+                    skipped.refused(connection)
+                    continue
+            elif protocol.send_prepared(prepared, compress=compress) & ATTENTION:
                 connection._update()
             else:
                 connection._flush()
@@ -408,34 +437,8 @@ async def broadcast(
                 raise protocol.close_exc
         except Exception as exc:
             skipped.add(connection, exc)
-        else:
-            if transport.pending:
-                slow.append(connection)
-    await trio.lowlevel.checkpoint()
-    if slow:
-        async with trio.open_nursery() as nursery:
-            for connection in slow:
-                nursery.start_soon(_wait_for_slow, connection, skipped)
     skipped.finish()
-
-
-async def _wait_for_slow(connection: Connection, skipped: SkippedBroadcasts) -> None:
-    """Wait until the network has taken a broadcast, as long as it takes something."""
-    transport = connection._transport
-    unsent = -1
-    try:
-        while unsent != transport.unsent:
-            unsent = transport.unsent
-            with trio.move_on_after(limits.MAX_STALL):
-                await connection._drain()
-                return
-    except ConnectionClosed as exc:
-        skipped.add(connection, exc)
-    else:
-        stalled = ConnectionAbortedError(f"peer doesn't read: {unsent} bytes wait to be sent")
-        connection.protocol.give_up(stalled, now=trio.current_time())
-        connection._update()
-        skipped.give_up(connection)
+    await trio.lowlevel.checkpoint()
 
 
 if not TYPE_CHECKING:

@@ -13,8 +13,9 @@ from wsproto_fast.rates import RateLike
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .._shared.door import Door
-from .._shared.options import AnswerLater, Limits, arguments
+from .._shared.options import AnswerLater, Limits, OnDrop, arguments
 from .._shared.routing import BaseRouter, prepare_route
+from ..limits import MAX_BACKLOG, Slow
 from .server import Server, ServerConnection, serve, unix_serve
 
 if TYPE_CHECKING:
@@ -77,6 +78,10 @@ async def route(
     message_rate: RateLike = None,
     byte_rate: RateLike = None,
     max_queue: Limits = 16,
+    slow: Slow = Slow.WAIT,
+    max_backlog: int | None = MAX_BACKLOG,
+    write_deadline: float | None = None,
+    on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,
     backlog: int | None = None,
@@ -139,6 +144,10 @@ async def unix_route(
     message_rate: RateLike = None,
     byte_rate: RateLike = None,
     max_queue: Limits = 16,
+    slow: Slow = Slow.WAIT,
+    max_backlog: int | None = MAX_BACKLOG,
+    write_deadline: float | None = None,
+    on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,
     backlog: int | None = None,

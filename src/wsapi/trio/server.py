@@ -24,9 +24,10 @@ from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from .._shared.basic_auth import basic_auth
 from .._shared.connection import FAILURE
 from .._shared.door import Door, Refusal, Visit
-from .._shared.options import SERVER_OPTIONS, AnswerLater, Limits, arguments, defaults
+from .._shared.options import SERVER_OPTIONS, AnswerLater, Limits, OnDrop, arguments, defaults
 from .._shared.server import BaseServer, ServerSettings, ServerSide, check_listening
 from .._shared.tls import keep_errors_apart
+from ..limits import MAX_BACKLOG, Slow
 from ._transports import start_tls
 from .connection import Connection, broadcast
 
@@ -54,6 +55,13 @@ class ServerConnection(ServerSide, Connection):
         close_timeout: Seconds that closing may last; None for no limit.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
+        slow: What becomes of messages while the peer doesn't read as fast as they come; by default,
+            who sends waits.
+        max_backlog: Bytes of messages that may wait then, unless ``slow`` is ``Slow.WAIT``; None
+            for no limit.
+        write_deadline: Seconds for which the peer may take nothing of what waits to be sent; None
+            for no limit.
+        on_drop: Called with the connection and a number of messages when ``slow`` has them dropped.
     """
 
     server: Server
@@ -70,6 +78,10 @@ class ServerConnection(ServerSide, Connection):
         ping_timeout: float | None = 20,
         close_timeout: float | None = 10,
         max_queue: Limits = 16,
+        slow: Slow = Slow.WAIT,
+        max_backlog: int | None = MAX_BACKLOG,
+        write_deadline: float | None = None,
+        on_drop: OnDrop | None = None,
     ) -> None:
         super().__init__(
             nursery,
@@ -79,6 +91,10 @@ class ServerConnection(ServerSide, Connection):
             ping_timeout=ping_timeout,
             close_timeout=close_timeout,
             max_queue=max_queue,
+            slow=slow,
+            max_backlog=max_backlog,
+            write_deadline=write_deadline,
+            on_drop=on_drop,
         )
         self.server = server
 
@@ -375,6 +391,10 @@ async def serve(
     message_rate: RateLike = None,
     byte_rate: RateLike = None,
     max_queue: Limits = 16,
+    slow: Slow = Slow.WAIT,
+    max_backlog: int | None = MAX_BACKLOG,
+    write_deadline: float | None = None,
+    on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,
     backlog: int | None = None,
@@ -423,6 +443,13 @@ async def serve(
         byte_rate: Limit on the bytes of their payloads, as they are received, in the same form.
         max_queue: Number of received frames in the queue above which reading pauses, or a pair of
             this and of the number at which it resumes; None for no limit.
+        slow: What becomes of messages while the peer doesn't read as fast as they come; by default,
+            who sends waits.
+        max_backlog: Bytes of messages that may wait then, unless ``slow`` is ``Slow.WAIT``; None
+            for no limit.
+        write_deadline: Seconds for which the peer may take nothing of what waits to be sent; None
+            for no limit.
+        on_drop: Called with the connection and a number of messages when ``slow`` has them dropped.
         logger: Logger; ``wsapi.server`` by default.
         create_connection: Class of connections, or factory called like it.
         backlog: Number of connections that may wait to be accepted.
@@ -474,6 +501,10 @@ async def unix_serve(
     message_rate: RateLike = None,
     byte_rate: RateLike = None,
     max_queue: Limits = 16,
+    slow: Slow = Slow.WAIT,
+    max_backlog: int | None = MAX_BACKLOG,
+    write_deadline: float | None = None,
+    on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,
     backlog: int | None = None,

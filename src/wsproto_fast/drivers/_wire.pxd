@@ -52,6 +52,8 @@ cdef class Wire:
     cdef bint _chores
     cdef list _events
     cdef bint _close_due
+    cdef bint _report_due
+    cdef public object reporter         # weak reference to what is called when messages were dropped, or None
     cdef tuple _close_request           # of somebody whom the thread below kept from closing
 
     cdef int _lock(self) except -1
@@ -72,6 +74,7 @@ cdef class Wire:
     cdef int _take_early(self) except -1
     cdef int _decrypted(self, bytes data, double now) except -1
     cdef int _update(self) except -1
+    cdef int _note_dropped(self) except -1
     cdef int _act(self) except -1
     cdef int _lose(self, exc) except -1
     cdef int _end(self) except -1
@@ -79,6 +82,7 @@ cdef class Wire:
     cdef int _close_when_unused(self) except -1
     cdef int _flush(self, bint waiting) except -1
     cdef int _keep_piece(self, bytes data) except -1
+    cdef int _keep_writing(self) except -1
     cdef int _hold(self) except -1
     cdef bint _blocked(self) noexcept
     cdef bytes _next_piece(self)

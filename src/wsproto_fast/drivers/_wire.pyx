@@ -114,6 +114,8 @@ cdef class Wire:
         """Do what can't be done with the mutex held: it runs Python code, hence signal handlers."""
         cdef list events
         cdef bint closing = self._close_due
+        cdef bint reporting = self._report_due
+        self._report_due = False
         events, self._events = self._events, []
         # Until it is closed, whoever comes here closes the socket: a signal handler that interrupts
         # this may wait for it.
@@ -136,6 +138,16 @@ cdef class Wire:
                 self._mutex.release()
                 self._inbox.post(self, -INFINITY)
                 raise
+        if reporting:
+            report = self.reporter()
+            if report is not None:
+                report()
+
+    cdef int _note_dropped(self) except -1:
+        """Have the messages that were dropped reported."""
+        if self.reporter is not None and self._protocol.has_dropped():
+            self._report_due = True
+            self._chores = True
 
     cdef int _close_as_requested(self) except -1:
         code, reason = self._close_request
@@ -476,9 +488,8 @@ cdef class Wire:
                 raise
             if self._piece_sent < size:
                 self._keep_piece(data)
-                if not waiting and self._senders == 0 and not self._watched & WRITE:
-                    # The housekeeper writes the rest.
-                    self._inbox.post(self, -INFINITY)
+                if not waiting:
+                    self._keep_writing()
                 return 0
             if self._piece is not None:
                 self._piece = None
@@ -501,7 +512,16 @@ cdef class Wire:
     cdef int _keep_piece(self, bytes data) except -1:
         if self._piece is None:
             self._protocol.pause_writing(PyBytes_GET_SIZE(data) - self._piece_sent)
+            if self._protocol.next_deadline() < self._timer_time:
+                # For how long may the peer take nothing?
+                self._timer_time = self._protocol.next_deadline()
+                self._inbox.post(self, self._timer_time)
         self._piece = data
+
+    cdef int _keep_writing(self) except -1:
+        """Have the housekeeper write the rest: nobody waits for that."""
+        if self._senders == 0 and not self._watched & WRITE:
+            self._inbox.post(self, -INFINITY)
 
     cdef int _hold(self) except -1:
         """Have the housekeeper write what there is, a bit later."""
@@ -554,13 +574,18 @@ cdef class Wire:
     cdef int _wait_sent(self) except -1:
         """Wait until what there is to send now was written; the mutex is released meanwhile."""
         cdef uint64_t mark = self._taken + self._protocol.output_left()
-        while self._sent < mark and not self._lost:
+        cdef uint64_t number = self._protocol.last_in_backlog()
+        cdef bint behind = self._protocol.backlog_holds(number)
+        while (behind or self._sent < mark) and not self._lost:
             if self._failure is not None or not self._blocked():
                 self._wait(INFINITY)  # for the thread that reads
                 continue
             if not self._wait_writable():
                 self._handle_signals()
             self._flush(True)
+            if behind and not self._protocol.backlog_holds(number):
+                behind = False
+                mark = self._taken + self._protocol.output_left()
         self._raise_if_lost()
 
     cdef bint _wait_writable(self) except -1:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Final, Literal, Self, final, overload
 from typing import Protocol as _Interface
 
-from wsproto_fast import Listener, PreparedMessage, Protocol
+from wsproto_fast import Backpressure, Listener, PreparedMessage, Protocol
 from wsproto_fast.exceptions import ConcurrencyError
 from wsproto_fast.typing import Data
 
@@ -21,10 +21,12 @@ class _Owner(_Interface):
     def _act(self, action: int) -> None: ...
     def _update_reading(self) -> None: ...
     def _set_timer(self, deadline: float) -> None: ...
+    def _report_drops(self) -> None: ...
 
 NOTHING: Final[int]
 DRAIN: Final[int]
 SLOW_PATH: Final[int]
+YIELD: Final[int]
 
 @final
 class TransportDriver:
@@ -109,5 +111,6 @@ class TransportDriver:
     def send_nowait(self, message: object, text: bool | None, compress: bool | None) -> bool: ...
     def flush(self) -> None: ...
     def broadcast(
-        self, message: PreparedMessage, compress: bool | None, limit: int | None
+        self, message: PreparedMessage, compress: bool | None, terms: Backpressure
     ) -> bool: ...
+    def progress(self) -> tuple[int, int | None]: ...

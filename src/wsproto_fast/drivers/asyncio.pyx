@@ -20,10 +20,22 @@ cimport cython
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.math cimport INFINITY
+from libc.stdint cimport uint64_t
 
-from wsproto_fast cimport ATTENTION, CLOSE, FLUSH, FRAGMENT, MESSAGE, PreparedMessage, Protocol
+from wsproto_fast cimport (
+    ATTENTION,
+    CLOSE,
+    FLUSH,
+    FRAGMENT,
+    MESSAGE,
+    Backpressure,
+    PreparedMessage,
+    Protocol,
+)
 
 from wsproto_fast.exceptions import ConcurrencyError
+
+from .liveness import bytes_acknowledged
 
 
 # asyncio.current_task(); what is compiled in later versions is this dictionary's method in 3.11.
@@ -37,6 +49,7 @@ cpdef enum:
     NOTHING = 0
     DRAIN = 1
     SLOW_PATH = 2
+    YIELD = 3
 
 
 cdef extern from "Python.h":
@@ -93,8 +106,8 @@ cdef class TransportDriver:
             ``_acknowledge_pings()`` for ``protocol.acknowledged_pings()``; ``_act(action)`` to obey a new
             ``protocol.transport_action``; ``_update_reading()`` to pause or resume reading as
             ``protocol.reading_wanted`` says, and to tell ``reading_paused``; ``_set_timer(deadline)`` to call
-            ``protocol.handle_timeout``, then ``update``, at a time, and to tell ``timer_time``. ``_transport`` is
-            its transport.
+            ``protocol.handle_timeout``, then ``update``, at a time, and to tell ``timer_time``; ``_report_drops()``
+            for ``protocol.dropped_messages()``. ``_transport`` is its transport.
         protocol: Engine of the connection; it queues messages.
         loop: Event loop of the connection.
         done: A future that is done.
@@ -121,6 +134,7 @@ cdef class TransportDriver:
     cdef object _write
     cdef readonly int descriptor        # of the socket, to write past the transport; -1 where only that can
     cdef bint _buffering                # when last asked, that had something to write
+    cdef uint64_t _handed_over          # bytes that it was given, which is all that it takes while it has
 
     # The task that waits for something to be received.
     cdef object _callback
@@ -441,9 +455,9 @@ cdef class TransportDriver:
             compress: As for ``Protocol.send``.
 
         Returns:
-            What the caller must do: NOTHING, DRAIN (wait until the network takes more), or SLOW_PATH if
-            the message wasn't sent because it isn't str or bytes-like, a fragmented one is being sent,
-            or the connection isn't open.
+            What the caller must do: NOTHING, DRAIN (wait until the network takes more), YIELD (let others
+            run, among them what writes), or SLOW_PATH if the message wasn't sent because it isn't str or
+            bytes-like, a fragmented one is being sent, or the connection isn't open.
         """
         if not self._protocol.is_open() or self.sending_fragments or not isinstance(
             message, (bytes, str, bytearray, memoryview)
@@ -452,7 +466,9 @@ cdef class TransportDriver:
         if self.exposed and self.is_gone():
             return SLOW_PATH
         self._sent(self._protocol.send_message(message, text, compress))
-        return DRAIN if self.writing_paused else NOTHING
+        if self.writing_paused:
+            return DRAIN if self._protocol.sender_waits() else YIELD
+        return NOTHING
 
     def send_nowait(self, message, text, compress) -> bool:
         """Send a message in the same way; return whether the network takes more.
@@ -476,7 +492,10 @@ cdef class TransportDriver:
     cdef int _sent(self, int activity) except -1:
         """Write what was sent: now, soon, or at the end of this turn."""
         if activity & ATTENTION:
+            connection = self._connection
             self._update()
+            if self._protocol.has_dropped():
+                connection._report_drops()
         elif activity & FLUSH or self.exposed:
             self._flush()
         elif not self._in_turn and not self._flush_scheduled:
@@ -488,35 +507,56 @@ cdef class TransportDriver:
                 self._wrote = True
                 self._flush()
 
-    def broadcast(self, PreparedMessage message not None, compress, limit) -> bool:
+    def broadcast(self, PreparedMessage message not None, compress, Backpressure terms not None) -> bool:
         """Send a message that goes to many connections at once; skip a connection that isn't open.
 
         Args:
             message: Message.
             compress: As for ``Protocol.send``.
-            limit: Number of bytes that may wait, or None.
+            terms: What becomes of it while the network takes no more.
 
         Returns:
-            False if the connection was given up, because writing fails, which is in ``failure`` then, or
-            because more than ``limit`` bytes wait already.
+            False if the connection was given up, because writing fails, which is in ``failure`` then, or by
+            ``terms``, or if ``protocol.dropped_messages()`` has something to tell.
 
         Raises:
-            ConcurrencyError: If a fragmented message is being sent.
+            ConcurrencyError: If a fragmented message is being sent, and it can't wait for its end.
         """
         if self.exposed:
             self.is_gone()
         if self._protocol.is_open() and not self._lost:
-            if self.writing_paused and self._protocol.limit_backlog(
-                self._connection._transport.get_write_buffer_size(), limit
-            ):
-                self._update()
-                return False
+            if self._protocol.is_obstructed():
+                return self._offer(message, compress, terms)
             if self._protocol.send_prepared_message(message, compress) & ATTENTION:
                 self._update()
             else:
                 self._flush()
             return self.failure is None
         return True
+
+    cdef bint _offer(self, PreparedMessage message, compress, Backpressure terms) except -1:
+        cdef Py_ssize_t unsent = 0
+        cdef bint refused
+        if self.writing_paused and self._protocol.has_to_wait(terms):
+            unsent = self._connection._transport.get_write_buffer_size()
+        if self._protocol.offer_message(message, compress, terms, unsent, monotonic()) & ATTENTION:
+            refused = not self._protocol.is_open() or self._protocol.has_dropped()
+            self._update()
+        else:
+            refused = False
+            self._flush()
+        return not refused and self.failure is None
+
+    def progress(self):
+        """Return what is another value whenever the network has taken something.
+
+        For ``Protocol.handle_timeout`` while writing is paused.
+        """
+        transport = self._connection._transport
+        return (
+            self._handed_over - transport.get_write_buffer_size(),
+            bytes_acknowledged(transport.get_extra_info("socket")),
+        )
 
     def _end_turn(self):
         self._flush_scheduled = False
@@ -556,6 +596,7 @@ cdef class TransportDriver:
 
     cdef int _hand_over(self, data) except -1:
         """Have the transport write; if it can't, such as after write_eof(), the connection ends."""
+        self._handed_over += len(data)
         try:
             self._write(data)
         except Exception as exc:

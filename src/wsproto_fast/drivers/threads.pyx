@@ -14,7 +14,7 @@ from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.math cimport INFINITY
 
-from wsproto_fast cimport ATTENTION, FLUSH, MESSAGE, PreparedMessage, Protocol
+from wsproto_fast cimport ATTENTION, FLUSH, MESSAGE, Backpressure, PreparedMessage, Protocol
 
 from ._inbox cimport NOTHING, READ, WRITE
 from ._wire cimport Wire
@@ -22,7 +22,7 @@ from ._wire cimport Wire
 from wsproto_fast import check_close
 from wsproto_fast.exceptions import ConcurrencyError
 
-from .liveness import network_silence
+from .liveness import bytes_acknowledged, network_silence
 
 
 # When the housekeeper comes again to a connection whose engine a callback of the program keeps busy, in seconds.
@@ -52,6 +52,7 @@ cdef class SocketDriver(Wire):
 
     Attributes:
         before_use: Called once, before the connection is used; or None.
+        reporter: Weak reference to what is called after ``send`` has had messages dropped; or None.
         socket: The socket.
         closed: Whether it is closed.
     """
@@ -216,6 +217,7 @@ cdef class SocketDriver(Wire):
             activity = self._protocol.send_message(message, text, compress)
             if activity & ATTENTION:
                 self._update()
+                self._note_dropped()
             if (
                 activity & (MESSAGE | FLUSH) == MESSAGE
                 and self._piece is None
@@ -227,7 +229,10 @@ cdef class SocketDriver(Wire):
                 return True
             self._flush(True)
             if self._piece is not None:
-                self._wait_sent()
+                if self._protocol.sender_waits():
+                    self._wait_sent()
+                else:
+                    self._keep_writing()
             elif self._lost or self._failure is not None:
                 self._raise_if_lost()
             return True
@@ -301,36 +306,56 @@ cdef class SocketDriver(Wire):
         finally:
             self._unlock()
 
-    def broadcast(self, PreparedMessage message not None, compress, limit) -> bool:
+    def broadcast(self, PreparedMessage message not None, compress, Backpressure terms not None) -> bool:
         """Send a message that goes to many connections; skip a connection that isn't open.
 
         Args:
             message: Message.
             compress: As for ``Protocol.send``.
-            limit: Number of bytes that may wait, or None.
+            terms: What becomes of it while the network takes no more.
 
         Returns:
-            False if more than ``limit`` bytes wait already: the connection was given up.
+            False if the connection was given up by ``terms``, or ``dropped_messages`` has something to tell.
 
         Raises:
-            ConcurrencyError: If a fragmented message is being sent.
+            ConcurrencyError: If a fragmented message is being sent, and it can't wait for its end.
             OSError: If writing fails.
         """
+        cdef bint refused = False
         self._lock()
         try:
             if self._protocol.is_open() and not self._lost:
-                if self._piece is not None and self._protocol.limit_backlog(
-                    PyBytes_GET_SIZE(self._piece) - self._piece_sent, limit
-                ):
-                    self._update()
-                    return False
-                self._protocol.send_prepared_message(message, compress)
+                if self._protocol.is_obstructed():
+                    refused = self._offer(message, compress, terms)
+                else:
+                    self._protocol.send_prepared_message(message, compress)
                 self._update()
                 if self._failure is not None:
                     raise self._failure
         finally:
             self._unlock()
-        return True
+        return not refused
+
+    cdef bint _offer(self, PreparedMessage message, compress, Backpressure terms) except -1:
+        """Send a message that goes to many connections, in whose way something is; return whether it was refused."""
+        cdef Py_ssize_t unsent = 0
+        cdef int activity
+        if self._piece is not None:
+            unsent = PyBytes_GET_SIZE(self._piece) - self._piece_sent
+        activity = self._protocol.offer_message(message, compress, terms, unsent, monotonic())
+        return activity & ATTENTION and (not self._protocol.is_open() or self._protocol.has_dropped())
+
+    def dropped_messages(self):
+        """Return and forget the number of messages dropped since the last call, by policy."""
+        self._lock()
+        try:
+            return self._protocol.dropped_messages()
+        finally:
+            self._unlock()
+
+    cdef object _progress(self):
+        """Return what is another value whenever the network has taken something."""
+        return self._sent, self._piece_sent, bytes_acknowledged(self.socket)
 
     def ping(self, data, event, acknowledge) -> None:
         """Send a Ping.
@@ -484,7 +509,8 @@ cdef class SocketDriver(Wire):
                 if not self._lost:
                     if protocol.next_deadline() <= now:
                         silence = network_silence(self.socket) if protocol.wants_network_silence() else None
-                        protocol.handle_timeout(now, silence)
+                        progress = self._progress() if protocol.wants_progress() else None
+                        protocol.handle_timeout(now, silence, progress)
                     self._update()
                     self._notify()
             if writable or (self._piece is not None and self._senders == 0):

@@ -161,6 +161,10 @@ class TrioDriver(base.Driver):
     def lose(self, raw: Any) -> None:
         raw._abort()
 
+    def unwritten(self, raw: Any) -> int:
+        unsent: int = raw._transport.unsent
+        return unsent
+
     def client_options(self, options: dict[str, Any]) -> dict[str, Any]:
         if (address := options.pop("address", None)) is not None:
             options["host"], options["port"] = address
