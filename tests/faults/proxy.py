@@ -13,6 +13,7 @@ import random
 import selectors
 import socket
 import struct
+import sys
 import threading
 import time
 import traceback
@@ -44,6 +45,8 @@ BUFFER_SIZE = 64 * 1024
 SMALL_WINDOW = 8 * 1024  # of a connection that is going to stall, so that buffers fill
 SINGLE_BYTES = 700  # after which the rest passes as it comes
 PIECES = 400
+# Seconds in which what an end sent before it reset the connection must have reached the other end.
+GRACE = 1
 
 
 # ---------------------------------------------------------------------- places
@@ -224,6 +227,7 @@ class Half:
     pieces: Any = None  # sizes in which the next bytes are passed on
     ended: bool = False  # nothing more is read
     passed_on: bool = False  # the target knows about the end
+    broken: bool = False  # the end is a reset
     dropping: bool = False
     stalled: bool = False
 
@@ -293,6 +297,8 @@ class Flow:
             return
         up, down = self.halves
         for sock, out, into in ((up.source, up, down), (down.source, down, up)):
+            if sock not in self.sockets:
+                continue
             mask = selectors.EVENT_READ if out.wants_to_read() else 0
             mask |= selectors.EVENT_WRITE if into.buffer else 0
             before = self.masks.get(sock, 0)
@@ -317,27 +323,43 @@ class Flow:
         except BlockingIOError:
             pass
         except OSError:
-            # One end has reset the connection. The other doesn't learn it from a network that
-            # has fallen silent.
-            if self.fault.fired and self.fault.kind == "drop":
-                up.ended = down.ended = up.passed_on = down.passed_on = True
-                up.buffer.clear()
-                down.buffer.clear()
-                self._release(sock)
-            else:
-                self.reset()
+            self._lose(out, into)
         self._go_on()
 
+    def _lose(self, out: Half, into: Half) -> None:
+        """Do what follows when an end has reset the connection.
+
+        Args:
+            out: The direction that begins there.
+            into: The one that ends there.
+        """
+        if self.fault.fired and self.fault.kind == "drop":
+            # The other end doesn't learn it from a network that has fallen silent. That one is
+            # closed when the connection is forgotten.
+            self._release(out.source)
+            if self.masks.pop(out.target, 0):
+                self.proxy.selector.unregister(out.target)
+            self.halves = []
+            return
+        # What was sent before is on its way to the other end; the reset comes behind it.
+        try:
+            while not (out.ended or out.stalled):
+                self._read(out)
+        except OSError:  # there is no more
+            pass
+        out.ended = out.broken = True
+        into.ended = into.passed_on = True
+        into.buffer.clear()
+        into.held = None
+        self._release(out.source)
+        self.proxy.later(GRACE, self.reset)
+
     def _release(self, sock: socket.socket) -> None:
-        """Close one end only; the other is closed when the connection is forgotten."""
+        """Close one end only."""
         if self.masks.pop(sock, 0):
             self.proxy.selector.unregister(sock)
         sock.close()
         self.sockets.remove(sock)
-        other = self.halves[0].source if sock is self.halves[1].source else self.halves[1].source
-        if self.masks.pop(other, 0):
-            self.proxy.selector.unregister(other)
-        self.halves = []
 
     def _go_on(self) -> None:
         if self.over or not self.halves:
@@ -350,10 +372,17 @@ class Flow:
         for half in self.halves:
             if half.ended and not half.buffer and half.held is None and not half.passed_on:
                 half.passed_on = True
-                if not half.dropping:
+                if not half.dropping and not half.broken:
                     self._shut(half.target)
         if all(half.passed_on for half in self.halves):
-            self._close()
+            broken = [half for half in self.halves if half.broken]
+            if not broken:
+                self._close()
+            elif unsent(broken[0].target):
+                self.watch()
+                self.proxy.later(0.01, self._go_on)  # a reset would overtake it
+            else:
+                self.reset()
             return
         self.watch()
 
@@ -363,6 +392,8 @@ class Flow:
             half.ended = True
         elif half.dropping:
             pass
+        elif half.held is not None:
+            half.held += data
         elif half.fault is not None and half.fault.place is not None:
             position = half.fault.place.find(data)
             if position is None:
@@ -445,6 +476,16 @@ class Flow:
             sock.close()
         self.sockets, self.halves = [], []
         self.over = True
+
+
+def unsent(sock: socket.socket) -> int:
+    """Return how many bytes the system has that the other end hasn't got, where it tells."""
+    if sys.platform != "linux":
+        return 0
+    import fcntl
+    import termios
+
+    return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]
 
 
 class FaultProxy:
