@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -71,6 +72,7 @@ class Noise(logging.Handler):
             logging.getLogger(name).addHandler(self)
         # What the other library says about its own connections isn't looked at.
         logging.getLogger("websockets").addHandler(logging.NullHandler())
+        self._hooks = sys.unraisablehook, threading.excepthook
         sys.unraisablehook = self._unraisable
         threading.excepthook = self._uncaught
         return self
@@ -78,13 +80,15 @@ class Noise(logging.Handler):
     def __exit__(self, *exc_info: object) -> None:
         for name in LOGGERS:
             logging.getLogger(name).removeHandler(self)
-        sys.unraisablehook = sys.__unraisablehook__
-        threading.excepthook = threading.__excepthook__
+        sys.unraisablehook, threading.excepthook = self._hooks
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
-        # Of the other library's peers.
-        if "site-packages/websockets" not in text and not text.startswith(DEBUGGING):
+        if (
+            "site-packages/websockets" not in text  # of the other library's peers
+            and not text.startswith(DEBUGGING)
+            and not is_forgotten_by_uvloop(record)
+        ):
             self.lines.append(f"{record.name}: {text}")
 
     def _unraisable(self, unraisable: Any) -> None:
@@ -96,6 +100,22 @@ class Noise(logging.Handler):
     def take(self) -> list[str]:
         lines, self.lines = self.lines, []
         return lines
+
+
+def is_forgotten_by_uvloop(record: logging.LogRecord) -> bool:
+    """Tell whether a record is about a future with which uvloop waited for a TLS handshake.
+
+    When ``create_connection()`` is cancelled as soon as the socket is connected, nobody awaits that
+    future any more, but it gets the exception that ends the connection: an error of a socket or of
+    OpenSSL, of which no frame is ours.
+    """
+    exc = record.exc_info and record.exc_info[1]
+    if not isinstance(exc, OSError) or "uvloop" not in sys.modules:
+        return False
+    if not record.getMessage().startswith("Future exception was never retrieved"):
+        return False
+    frames = traceback.extract_tb(exc.__traceback__)
+    return not frames or frames[0].filename.startswith("uvloop/")
 
 
 class Matrix:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import importlib.util
+import logging
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.faults.cases import SUBJECTS, Case, make, number_of
+from tests.faults.matrix import Noise
 from tests.faults.proxy import HARMLESS, KINDS, AtByte, InFrame, InRecord, Place
 from tests.faults.workload import Account, judge
 from tests.wsapi.helpers import CLOSE, PING, TEXT, frame
@@ -203,3 +208,41 @@ def test_messages_tell_their_numbers() -> None:
         assert number_of(message.data, "server") == -1
         if message.fragments is not None:
             assert message.data[:0].join(message.fragments) == message.data
+
+
+# ---------------------------------------------------------------------- what is logged
+
+
+def forget(exc: BaseException) -> list[str]:
+    """Return what is judged after nobody has awaited a future of uvloop that got an exception."""
+    uvloop = pytest.importorskip("uvloop", reason="the line is about its futures")
+
+    async def main() -> None:
+        asyncio.get_running_loop().create_future().set_exception(exc)
+        gc.collect()
+
+    with Noise() as noise:
+        uvloop.run(main())
+        return noise.take()
+
+
+@pytest.mark.parametrize("exc", [ConnectionResetError(104, "reset"), ssl.SSLError(1, "failed")])
+def test_futures_that_uvloop_forgets(exc: OSError) -> None:
+    assert forget(exc) == []
+
+
+def test_futures_that_we_forget() -> None:
+    try:
+        raise ConnectionResetError(104, "raised here")
+    except ConnectionResetError as exc:
+        ours = exc
+    for error in (ValueError("no"), ours):
+        [line] = forget(error)
+        assert line.startswith("asyncio: Future exception was never retrieved")
+
+
+def test_errors_that_we_log() -> None:
+    with Noise() as noise:
+        logging.getLogger("wsapi").error("it failed", exc_info=ConnectionResetError())
+        [line] = noise.take()
+    assert line.startswith("wsapi: it failed")
