@@ -21,6 +21,7 @@ import pytest
 from tests.wsapi.helpers import CLOSE, TEXT, close_payload, request
 from tests.wsapi.sync_helpers import (
     PATIENCE,
+    RawPeer,
     Spawned,
     echo,
     eventually,
@@ -31,8 +32,15 @@ from tests.wsapi.sync_helpers import (
     until_closed,
     uri_of,
 )
-from wsapi.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus, ProtocolError
+from wsapi.exceptions import (
+    ConnectionClosed,
+    ConnectionClosedOK,
+    InvalidStatus,
+    InvalidUpgrade,
+    ProtocolError,
+)
 from wsapi.http11 import Request, Response
+from wsapi.server import ServerProtocol
 from wsapi.sync.client import connect, unix_connect
 from wsapi.sync.server import Server, ServerConnection, basic_auth, serve, unix_serve
 
@@ -44,6 +52,57 @@ def code_of(server: Server) -> Any:
             ws.recv()
     assert raised.value.rcvd is not None
     return raised.value.rcvd.code
+
+
+# ---------------------------------------------------------------------- servers of another kind
+
+
+@contextlib.contextmanager
+def accepted(handshake: bytes) -> Iterator[tuple[ServerConnection, RawPeer]]:
+    """Make a connection for a socket that no server of ours has accepted, and its client."""
+    sock, ours = socket.socketpair()
+    sock.sendall(handshake)
+    server: Any = object()
+    # The client, in the same thread, doesn't close the connection when it should.
+    connection = ServerConnection(ours, ServerProtocol(), server, close_timeout=0.05)
+    try:
+        yield connection, RawPeer(sock, masked=True)
+    finally:
+        sock.close()
+        connection.close()
+
+
+def test_handshake_for_a_server_of_another_kind() -> None:
+    with accepted(request()) as (connection, peer):
+        connection.handshake(server_header="other", timeout=PATIENCE)
+        assert b"\r\nServer: other" in peer.read_head()
+        peer.write(TEXT, b"hello")
+        assert connection.recv() == "hello"
+        connection.send("world")
+        assert peer.read() == (TEXT, b"world")
+        peer.write(CLOSE, close_payload(1000))
+        assert list(connection) == []
+
+
+@pytest.mark.parametrize("callback", ["process_request", "process_response"])
+def test_handshake_that_a_callback_refuses(callback: str) -> None:
+    def refuse(connection: ServerConnection, *_: object) -> Response:
+        return connection.respond(403, "no")
+
+    with accepted(request()) as (connection, peer):
+        with pytest.raises(InvalidStatus, match="HTTP 403"):
+            connection.handshake(server_header=None, **{callback: refuse})  # type: ignore[arg-type]
+        assert peer.read_to_end().startswith(b"HTTP/1.1 403 Forbidden\r\n")
+
+
+def test_handshake_that_fails() -> None:
+    with accepted(request(without="Upgrade")) as (connection, peer):
+        with pytest.raises(InvalidUpgrade):
+            connection.handshake()
+        assert peer.read_to_end().startswith(b"HTTP/1.1 426 ")
+    with accepted(b"GET / HT") as (connection, _):
+        with pytest.raises(TimeoutError):
+            connection.handshake(timeout=0.05)
 
 
 # ---------------------------------------------------------------------- serve_forever

@@ -173,8 +173,8 @@ class ServerSide(BaseConnection):
             statistics.dropped(slow.value, number)
 
     def _is_late(self) -> bool:
-        """Tell whether the server is closing by now."""
-        closing: bool = self.server._closing
+        """Tell whether the server is closing by now, unless it is of another kind."""
+        closing: bool = getattr(self.server, "_closing", False)
         return closing
 
     async def _answer(self, settings: ServerSettings) -> Response:

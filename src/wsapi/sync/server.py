@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypedDict, Unpack
 
 from wsproto_fast import ServerProtocol, check_close
 from wsproto_fast.aliases import fallback
-from wsproto_fast.exceptions import InvalidMessage
+from wsproto_fast.exceptions import InvalidMessage, InvalidStatus
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.rates import RateLike
@@ -28,7 +28,7 @@ from .._shared import checks
 from .._shared.basic_auth import basic_auth_sync
 from .._shared.connection import FAILURE
 from .._shared.door import Door, Refusal, Visit
-from .._shared.options import Limits, OnDrop, arguments
+from .._shared.options import SERVER_OPTIONS, Limits, OnDrop, arguments, defaults
 from .._shared.server import BaseServer, ServerSettings, ServerSide, check_listening, finish
 from ..limits import MAX_BACKLOG, Slow
 from ._channel import Channel, Deadline
@@ -119,6 +119,48 @@ class ServerConnection(ServerSide, Connection):
             on_drop=on_drop,
         )
         self.server = server
+
+    def handshake(
+        self,
+        process_request: Callable[[ServerConnection, Request], Response | None] | None = None,
+        process_response: Callable[[ServerConnection, Request, Response], Response | None]
+        | None = None,
+        server_header: str | None = SERVER,
+        timeout: float | None = None,
+    ) -> None:
+        """Perform the opening handshake, of a connection that ``serve`` hasn't made.
+
+        Such a connection belongs to a server of another kind, which has accepted the socket.
+
+        Args:
+            process_request: Called with the connection and the request; returns a response to be
+                sent instead of the usual one, or None.
+            process_response: Called with the connection, the request, and the response; returns a
+                response to be sent instead, or None.
+            server_header: Value of the Server header of responses; None for none.
+            timeout: Seconds that it may last, None for no limit.
+
+        Raises:
+            InvalidHandshake: If the request isn't accepted; or what a callback raised.
+            TimeoutError: If there is no request in time.
+        """
+        options = defaults(SERVER_OPTIONS)
+        options |= {"process_request": process_request, "process_response": process_response}
+        options |= {"server_header": server_header, "compression": None}
+        settings = ServerSettings(ServerConnection.handshake, options, awaitables=False)
+        self.protocol.server_header = settings.server_header
+        self._handshake(settings, Deadline(timeout))
+        if self.response is None or self.response.status_code != 101:
+            self._driver.finish()
+            exc = self.protocol.handshake_exc
+            if exc is None:
+                assert self.response is not None  # a callback chose it
+                exc = InvalidStatus(self.response)
+            try:
+                raise exc
+            finally:
+                del self, exc  # the traceback mustn't hold what holds the exception
+        self._driver.watch()
 
     def _handshake(self, settings: ServerSettings, deadline: Deadline) -> None:
         """Receive the request and answer it; the engine does the latter if it isn't a sound one."""
