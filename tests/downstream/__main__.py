@@ -4,19 +4,23 @@
 
 For each project in ``projects.toml`` this makes an environment, takes the tests from its source
 distribution, and runs them twice: with ``websockets`` and ``wsproto``, and with ours under their
-names. A table tells how many pass; what fails with ours only has to have a reason in
-``reasons.toml``. Nothing of others is kept but in the directory, ``build/downstream`` by default.
+names. Programs of our own that use a project's API, in ``programs/``, are run the same way; one
+passes if it prints the same with both. A table tells how many pass; what fails with ours only has
+to have a reason in ``reasons.toml``. Nothing of others is kept but in the directory,
+``build/downstream`` by default.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import fnmatch
 import os
 import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
@@ -24,12 +28,16 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+PROGRAMS = HERE / "programs"
 SRC = HERE.parents[1] / "src"
 # What each run may take, in seconds.
 INSTALLING = 900
-TESTING = 300
+TESTING = 900
+PROGRAM = 60
 # Of the tests that pass with the others' packages, so many must pass with ours.
 WANTED = 0.998
+# How a program is run with ours.
+ALIAS = ["-m", "wsapi", "run", "--as", "websockets,wsproto", "--"]
 
 
 @dataclass
@@ -40,6 +48,7 @@ class Project:
         name: Name in this list.
         version: Version of the project.
         tests: Files or directories with the tests, in its source distribution.
+        programs: Programs of our own that use it: patterns of names in ``programs/``.
         distribution: Name of the project, if it is another one.
         requires: What its tests need besides.
         options: Options of pytest.
@@ -50,7 +59,8 @@ class Project:
 
     name: str
     version: str
-    tests: list[str]
+    tests: list[str] = field(default_factory=list)
+    programs: list[str] = field(default_factory=list)
     distribution: str = ""
     requires: list[str] = field(default_factory=list)
     options: list[str] = field(default_factory=list)
@@ -68,10 +78,9 @@ def call(command: list[str], seconds: float, **options: Any) -> tuple[bool, str]
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        **options,
+        **{"stderr": subprocess.STDOUT, **options},
     )
     try:
         output, _ = process.communicate(timeout=seconds)
@@ -97,23 +106,24 @@ def prepare(project: Project, directory: Path) -> tuple[Path, Path]:
     if not (home / "ready").exists():
         home.mkdir(parents=True, exist_ok=True)
         pip = [str(python), "-m", "pip"]
-        download = ["download", "-q", "--no-deps", "--no-binary", ":all:", "-d", str(home)]
+        name = requirement.split("=")[0].split("[")[0]
+        download = ["download", "-q", "--no-deps", "--no-binary", name, "-d", str(home)]
         needed = ["pytest", "pytest-timeout", requirement, *project.requires]
-        for command in (
+        commands = [
             [sys.executable, "-m", "venv", str(home / "venv")],
             [*pip, "install", "-q", *needed],
-            [*pip, *download, requirement.split("[")[0] + f"=={project.version}"]
-            if "[" in requirement
-            else [*pip, *download, requirement],
-        ):
+            [*pip, *download, f"{name}=={project.version}"],
+        ]
+        for command in commands if project.tests else commands[:2]:
             done, output = call(command, INSTALLING)
             if not done:
                 raise RuntimeError(f"{' '.join(command)}:\n{output[-2000:]}")
-        (archive,) = home.glob("*.tar.gz")
-        with tarfile.open(archive) as tar:
-            tar.extractall(home, filter="data")
-        (unpacked,) = [path for path in home.iterdir() if path.is_dir() and path.name != "venv"]
-        unpacked.rename(source)
+        if project.tests:
+            (archive,) = home.glob("*.tar.gz")
+            with tarfile.open(archive) as tar:
+                tar.extractall(home, filter="data")
+            (unpacked,) = [path for path in home.iterdir() if path.is_dir() and path.name != "venv"]
+            unpacked.rename(source)
         (home / "ready").touch()
     return python, source
 
@@ -134,14 +144,39 @@ def outcomes(report: Path) -> dict[str, str]:
     return found
 
 
+def programs_of(project: Project) -> list[Path]:
+    """Return the programs of a project."""
+    return sorted(path for pattern in project.programs for path in PROGRAMS.glob(pattern))
+
+
+def compare(python: Path, program: Path) -> tuple[str, str, str]:
+    """Run a program with theirs and with ours; return what became of both, and what differs.
+
+    What it writes on standard error is shown if it fails, and not compared.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    results, told = [], []
+    for alias in ([], ALIAS):
+        with tempfile.TemporaryFile("w+") as errors:
+            command = [str(python), *alias, str(program)]
+            done, output = call(command, PROGRAM, env=environment, stderr=errors)
+            errors.seek(0)
+            results.append((done, output))
+            told.append(output if done else f"{output}\n{errors.read()[-1000:]}")
+    theirs = "passed" if results[0][0] else "failed"
+    ours = "passed" if results[0] == results[1] else "failed"
+    lines = difflib.unified_diff(*(text.splitlines() for text in told), n=0, lineterm="")
+    return theirs, ours, "\n".join(lines)
+
+
 def run(
     project: Project, python: Path, source: Path, *, ours: bool, again: bool = False
 ) -> tuple[dict[str, str], str]:
     """Run the tests of a project, or those that failed; return their outcomes, and the output."""
     report = source.parent / f"{'ours' if ours else 'theirs'}.xml"
     report.unlink(missing_ok=True)
-    alias = ["-m", "wsapi", "run", "--as", "websockets,wsproto", "--"] if ours else []
-    options = ["-o", "addopts=", "-q", "--timeout=20", "--rootdir=."]
+    alias = ALIAS if ours else []
+    options = ["-o", "addopts=", "-q", "--timeout=60", "--rootdir=."]
     options += ["-o", f"cache_dir={source.parent / report.stem}", *(["--lf"] if again else [])]
     command = [str(python), *alias, "-m", "pytest", *options, f"--junitxml={report}"]
     command += [*project.options, *project.tests]
@@ -161,6 +196,27 @@ def run(
     return (outcomes(report) if report.exists() else {}), output
 
 
+def run_both(
+    project: Project, python: Path, source: Path
+) -> tuple[dict[str, str], dict[str, str], str]:
+    """Run the tests of a project with theirs and with ours; return the outcomes, and the output.
+
+    Raises:
+        RuntimeError: If no test runs with theirs.
+    """
+    if not project.tests:
+        return {}, {}, ""
+    theirs, output = run(project, python, source, ours=False)
+    if not theirs:
+        raise RuntimeError(f"no test ran:\n{output[-2000:]}")
+    ours, output = run(project, python, source, ours=True)
+    if "failed" in ours.values():
+        # Some tests of others depend on how busy the machine is.
+        again, _ = run(project, python, source, ours=True, again=True)
+        ours |= {name: outcome for name, outcome in again.items() if outcome == "passed"}
+    return theirs, ours, output
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.downstream", description=__doc__)
     parser.add_argument("--only", action="append", help="run the tests of this project")
@@ -177,18 +233,22 @@ def main() -> int:
             continue
         try:
             python, source = prepare(project, arguments.directory.resolve())
-            theirs, output = run(project, python, source, ours=False)
-            if not theirs:
-                raise RuntimeError(f"no test ran:\n{output[-2000:]}")
-            ours, output = run(project, python, source, ours=True)
-            if "failed" in ours.values():
-                # Some tests of others depend on how busy the machine is.
-                again, _ = run(project, python, source, ours=True, again=True)
-                ours |= {name: outcome for name, outcome in again.items() if outcome == "passed"}
+            theirs, ours, output = run_both(project, python, source)
         except (RuntimeError, OSError) as exc:
             complaints.append(f"{project.name}: {exc}")
             unexplained += 1
             continue
+        for path in programs_of(project):
+            name = f"programs::{path.name}"
+            theirs[name], ours[name], difference = compare(python, path)
+            if "failed" in (theirs[name], ours[name]):
+                # Once more, if the machine was busy.
+                theirs[name], ours[name], difference = compare(python, path)
+            if theirs[name] == "failed":
+                complaints.append(f"{project.name}: {name} fails with theirs:\n{difference}")
+                unexplained += 1
+            elif ours[name] == "failed":
+                complaints.append(f"{project.name}: {name} differs:\n{difference}")
         passed = {name for name, outcome in theirs.items() if outcome == "passed"}
         kept = {name for name in passed if ours.get(name) == "passed"}
         row = (f"{project.name} {project.version}", len(theirs), len(passed), len(kept))

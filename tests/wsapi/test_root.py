@@ -145,12 +145,23 @@ print("wsapi.asyncio" in sys.modules)
 
 
 def test_import_takes_few_modules() -> None:
-    code = """
+    code = f"""
 import sys
+before = set(sys.modules)
 import wsapi
 print(*sorted(name for name in sys.modules if name.startswith("wsapi.")))
+imported = set(sys.modules)
+wsapi.install_as_websockets()
+print(*sorted(set(sys.modules) - imported))
+imported = set(sys.modules)
+import websockets
+print(*sorted(set(sys.modules) - imported))
+websockets.exceptions.ConnectionClosed, websockets.Headers
+print(*sorted(({HEAVY!r} - before) & set(sys.modules)))
+print("end")
 """
-    assert python(code, "-I").split() == [
+    imported, installed, again, heavy, _ = python(code, "-I").split("\n")
+    assert imported.split() == [
         f"wsapi.{name}"
         for name in (
             "_identity",
@@ -167,6 +178,8 @@ print(*sorted(name for name in sys.modules if name.startswith("wsapi.")))
             "typing",
         )
     ]
+    assert installed.split() == ["websockets", "wsapi._install", "wsapi._names", "wsapi.version"]
+    assert again == heavy == ""
 
 
 @pytest.mark.parametrize("name", ["route", "basic_auth"])
