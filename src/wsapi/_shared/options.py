@@ -172,6 +172,11 @@ SERVER_OPTIONS: Final = {
     ),
     "open_timeout": Option(10, "Seconds that the opening handshake may last; None for no limit."),
     "logger": Option(None, "Logger; ``wsapi.server`` by default."),
+    "log_connections": Option(
+        False,
+        "Log a line with level INFO at the end of each connection: address, path, code, reason, "
+        "duration, messages and bytes.",
+    ),
 }
 
 

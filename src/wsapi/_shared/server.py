@@ -104,6 +104,7 @@ class ServerSettings:
         logger = options["logger"]
         checks.check_logger(logger)
         self.logger: LoggerLike = default_logger("server") if logger is None else logger
+        self.log_connections = bool(options["log_connections"])
         self.create_connection: Callable[..., Any] | None = options["create_connection"]
         self._engine_options: dict[str, Any] = {
             "origins": options["origins"],
@@ -132,6 +133,7 @@ class ServerSide(BaseConnection):
     handler: Callable[..., Any]  # these two are set by route()
     handler_kwargs: Mapping[str, Any]
     _refusal: str | None = None  # why it was refused, if for what it costs
+    _peer: Any = None  # its remote address, if that is logged
     _visit: Visit | None = None  # what the server's door knows of it
 
     if TYPE_CHECKING:

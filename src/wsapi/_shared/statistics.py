@@ -10,12 +10,13 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from wsproto_fast import Totals
+from wsproto_fast import ServerProtocol, Totals
 from wsproto_fast.frames import CloseCode
 from wsproto_fast.statistics import Traffic
 
@@ -83,7 +84,8 @@ class ServerStats(Traffic):
             response, or the name of the limit; ``"timeout"``, ``"malformed"`` (no request), or
             ``"gone"`` (the client left) without a response; ``"tls"`` and ``"error"`` before there
             was a connection.
-        closed: How many WebSocket connections have ended, by close code: the one received, or 1006.
+        closed: How many WebSocket connections have ended, by close code: the one received, or else
+            the one sent; 1006 without either.
         dropped: How many messages weren't sent because their receiver is slow, by policy.
         handshakes: Durations of opening handshakes that succeeded, without that of TLS.
     """
@@ -103,7 +105,12 @@ class Statistics(Generic[ConnectionT]):
 
     Args:
         connections: Set that holds the server's connections from ``accepted`` to ``ended``.
+
+    Attributes:
+        log_connections: Whether to log a line about each connection that was open, when it ends.
     """
+
+    log_connections = False
 
     def __init__(self, connections: set[ConnectionT]) -> None:
         self._connections = connections
@@ -122,6 +129,9 @@ class Statistics(Generic[ConnectionT]):
         Args:
             connection: Connection whose opening handshake begins.
         """
+        if self.log_connections:
+            with suppress(OSError):  # it may be gone already
+                connection._peer = connection.remote_address
         with self._lock:
             self._accepted += 1
             self._connections.add(connection)
@@ -150,10 +160,14 @@ class Statistics(Generic[ConnectionT]):
                 return
             self._connections.remove(connection)
             self._ended.add_past(protocol)
-            if protocol.handshake_seconds is None:
+            opened = protocol.handshake_seconds is not None
+            if not opened:
                 self._refused[_refusal(connection)] += 1
             else:
-                self._closed[int(protocol.close_code or CloseCode.ABNORMAL_CLOSURE)] += 1
+                self._closed[_end(protocol)[0]] += 1
+
+        if self.log_connections and opened:
+            _log_end(connection)
 
     def refused(self, reason: str, connection: ConnectionT | None = None) -> None:
         """Count a connection that was refused for a reason other than what it asked for.
@@ -223,3 +237,46 @@ def _refusal(connection: ServerSide) -> str:
     if exc is None or isinstance(exc, OSError) or isinstance(exc.__cause__, EOFError):
         return "gone"
     return "malformed"
+
+
+def _end(protocol: ServerProtocol) -> tuple[int, str]:
+    """Return code and reason of the end of a WebSocket connection, as they tell people most."""
+    for close in (protocol.close_rcvd, protocol.close_sent):
+        if close is not None:
+            return int(close.code), close.reason
+    exc = protocol.parser_exc
+    return int(CloseCode.ABNORMAL_CLOSURE), "" if exc is None else str(exc)
+
+
+def _log_end(connection: ServerSide) -> None:
+    """Log what a connection was, for people and for tools that look for ``name=value``."""
+    protocol, request = connection.protocol, connection.request
+    stats = protocol.stats()
+    code, reason = _end(protocol)
+    connection.logger.info(
+        # What the peer chose may hold anything: it is quoted.
+        "connection ended: address=%s path=%a code=%d reason=%a seconds=%.3f "
+        "messages_received=%d bytes_received=%d messages_sent=%d bytes_sent=%d",
+        _address(connection),
+        # There may be secrets in the query.
+        "" if request is None else request.path.partition("?")[0],
+        code,
+        reason,
+        stats.open_seconds,
+        stats.messages_received,
+        stats.message_bytes_received,
+        stats.messages_sent,
+        stats.message_bytes_sent,
+    )
+
+
+def _address(connection: ServerSide) -> str:
+    """Return the address of the client: that of the peer, unless it is known to be a proxy."""
+    peer, visit = connection._peer, connection._visit
+    host = peer[0] if isinstance(peer, tuple) and peer else None
+    client = None if visit is None else visit.client_address
+    if client is not None and client != host:
+        return ascii(client)[1:-1]  # an application may take it from a header
+    if host is None:
+        return "unix" if isinstance(peer, (str, bytes)) else "unknown"
+    return f"[{host}]:{peer[1]}" if ":" in host else f"{host}:{peer[1]}"

@@ -82,6 +82,7 @@ def route(
     on_drop: OnDrop | None = None,
     write_limit: int | tuple[int, int | None] = 2**15,
     logger: LoggerLike | None = None,
+    log_connections: bool = False,
     create_connection: Callable[..., ServerConnection] | None = None,
     **kwargs: Unpack[TransportOptions],
 ) -> Server:
@@ -144,6 +145,7 @@ def unix_route(
     on_drop: OnDrop | None = None,
     write_limit: int | tuple[int, int | None] = 2**15,
     logger: LoggerLike | None = None,
+    log_connections: bool = False,
     create_connection: Callable[..., ServerConnection] | None = None,
     **kwargs: Unpack[TransportOptions],
 ) -> Server:

@@ -402,6 +402,7 @@ def serve(
     on_drop: OnDrop | None = None,
     write_limit: int | tuple[int, int | None] = 2**15,
     logger: LoggerLike | None = None,
+    log_connections: bool = False,
     create_connection: Callable[..., ServerConnection] | None = None,
     **kwargs: Unpack[_TransportOptions],
 ) -> Server:
@@ -455,6 +456,8 @@ def serve(
         write_limit: Size of the write buffer in bytes above which ``send`` waits, or a pair of this
             and of the size at which it goes on.
         logger: Logger; ``wsapi.server`` by default.
+        log_connections: Log a line with level INFO at the end of each connection: address, path,
+            code, reason, duration, messages and bytes.
         create_connection: Class of connections, or factory called like it.
         **kwargs: Passed on to ``loop.create_server``; a ``path`` to ``loop.create_unix_server``.
 
@@ -503,6 +506,7 @@ def serve(
 
     server = Server(create_server, handler, settings.logger)
     server._settings = settings
+    server._statistics.log_connections = settings.log_connections
     return server
 
 
@@ -541,6 +545,7 @@ def unix_serve(
     on_drop: OnDrop | None = None,
     write_limit: int | tuple[int, int | None] = 2**15,
     logger: LoggerLike | None = None,
+    log_connections: bool = False,
     create_connection: Callable[..., ServerConnection] | None = None,
     **kwargs: Unpack[TransportOptions],
 ) -> Server:

@@ -82,6 +82,7 @@ def route(
     write_deadline: float | None = None,
     on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
+    log_connections: bool = False,
     create_connection: Callable[..., ServerConnection] | None = None,
     **kwargs: Unpack[TransportOptions],
 ) -> Server:
@@ -144,6 +145,7 @@ def unix_route(
     write_deadline: float | None = None,
     on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
+    log_connections: bool = False,
     create_connection: Callable[..., ServerConnection] | None = None,
     **kwargs: Unpack[TransportOptions],
 ) -> Server:

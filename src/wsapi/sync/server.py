@@ -557,6 +557,7 @@ def serve(
     write_deadline: float | None = None,
     on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
+    log_connections: bool = False,
     create_connection: Callable[..., ServerConnection] | None = None,
     **kwargs: Unpack[_TransportOptions],
 ) -> Server:
@@ -606,6 +607,8 @@ def serve(
             for no limit.
         on_drop: Called with the connection and a number of messages when ``slow`` has them dropped.
         logger: Logger; ``wsapi.server`` by default.
+        log_connections: Log a line with level INFO at the end of each connection: address, path,
+            code, reason, duration, messages and bytes.
         create_connection: Class of connections, or factory called like it.
         **kwargs: Passed on to ``socket.create_server``.
 
@@ -634,6 +637,7 @@ def serve(
         server._handle(settings, handler, ssl, sock, visit)
 
     server = Server(sock, handle, settings.logger)
+    server._statistics.log_connections = settings.log_connections
     server._door = settings.door
     reference = weakref.ref(server)  # the server has the function
     server._log_listening(sock)
@@ -687,6 +691,7 @@ def unix_serve(
     write_deadline: float | None = None,
     on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
+    log_connections: bool = False,
     create_connection: Callable[..., ServerConnection] | None = None,
     **kwargs: Unpack[TransportOptions],
 ) -> Server:

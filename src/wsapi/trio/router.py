@@ -83,6 +83,7 @@ async def route(
     write_deadline: float | None = None,
     on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
+    log_connections: bool = False,
     create_connection: Callable[..., ServerConnection] | None = None,
     backlog: int | None = None,
     **kwargs: Any,
@@ -149,6 +150,7 @@ async def unix_route(
     write_deadline: float | None = None,
     on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
+    log_connections: bool = False,
     create_connection: Callable[..., ServerConnection] | None = None,
     backlog: int | None = None,
 ) -> None:

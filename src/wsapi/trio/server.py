@@ -396,6 +396,7 @@ async def serve(
     write_deadline: float | None = None,
     on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
+    log_connections: bool = False,
     create_connection: Callable[..., ServerConnection] | None = None,
     backlog: int | None = None,
 ) -> None:
@@ -451,6 +452,8 @@ async def serve(
             for no limit.
         on_drop: Called with the connection and a number of messages when ``slow`` has them dropped.
         logger: Logger; ``wsapi.server`` by default.
+        log_connections: Log a line with level INFO at the end of each connection: address, path,
+            code, reason, duration, messages and bytes.
         create_connection: Class of connections, or factory called like it.
         backlog: Number of connections that may wait to be accepted.
 
@@ -468,6 +471,7 @@ async def serve(
         raise ValueError("port, host and backlog must be None when there are listeners")
     server = Server(listeners, handler, settings.logger)
     server._settings = settings
+    server._statistics.log_connections = settings.log_connections
     server._ssl = ssl
     if ssl is not None:
         keep_errors_apart(ssl)
@@ -506,6 +510,7 @@ async def unix_serve(
     write_deadline: float | None = None,
     on_drop: OnDrop | None = None,
     logger: LoggerLike | None = None,
+    log_connections: bool = False,
     create_connection: Callable[..., ServerConnection] | None = None,
     backlog: int | None = None,
 ) -> None:
