@@ -299,10 +299,11 @@ class ASGIConnection(AcceptedConnection):
             await asyncio.sleep(0)
         try:
             result: object = await self.app(self.scope, self.asgi_receive, self.asgi_send)
-        except ClientDisconnected:
-            pass
-        except BaseException:
-            self.log.exception("Exception in ASGI application\n")
+        except BaseException as exc:
+            if self._is_disconnect(exc):
+                self.log.info("connection ended its application: %s", self._end_text())
+            else:
+                self.log.exception("Exception in ASGI application\n")
         else:
             if self._opening and self._disconnect is None:
                 self.log.error("ASGI callable returned without completing handshake.")
@@ -320,6 +321,21 @@ class ASGIConnection(AcceptedConnection):
             self._driver.update()
         else:
             self._reject(self.respond(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error"))
+
+    def _is_disconnect(self, exc: BaseException) -> bool:
+        """Tell whether an exception says no more than that this connection has ended."""
+        if isinstance(exc, BaseExceptionGroup):
+            return all(map(self._is_disconnect, exc.exceptions))
+        # Frameworks have exceptions of their own for the event of that name, which applications
+        # need not handle: what the client did isn't their fault.
+        named = type(exc).__name__ == "WebSocketDisconnect"
+        return isinstance(exc, ClientDisconnected) or (named and self._disconnect is not None)
+
+    def _end_text(self) -> str:
+        """Return what tells how the connection has ended, or is ending."""
+        if self.protocol.state is State.CLOSED:
+            return str(self.protocol.close_exc)
+        return f"code {(self._disconnect or {}).get('code')}"
 
     async def asgi_receive(self) -> Event:
         """Return the next event for the application; the last one again if it goes on asking."""

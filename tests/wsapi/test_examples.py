@@ -415,6 +415,27 @@ async def look_at_the_dashboard(directory: Path) -> None:
             await asyncio.sleep(0.05)
 
 
+async def test_statistics_on_a_page() -> None:
+    async with running("server_statistics.py", "0") as server:
+        url = await server.line()
+        port = int(url.removesuffix("/statistics").rpartition(":")[2])
+        page = await http_get(port, "/statistics")
+        assert page.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"\r\nContent-Type: text/html; charset=utf-8\r\n" in page
+        assert b'fetch("/statistics.json")' in page
+        async with connect(f"ws://127.0.0.1:{port}/") as connection:
+            await connection.send("four")
+            assert await connection.recv() == "four"
+            response = await http_get(port, "/statistics.json")
+        head, _, body = response.partition(b"\r\n\r\n")
+        assert b"\r\nContent-Type: application/json\r\n" in head + b"\r\n"
+        stats = json.loads(body)
+        assert (stats["open"], stats["opening"]) == (1, 1)  # the latter is this very request
+        assert (stats["messages_received"], stats["message_bytes_sent"]) == (1, 4)
+        assert stats["handshakes"]["inf"] == 1
+        await server.end()
+
+
 def test_each_example_is_run_here() -> None:
     tested = set(re.findall(r'running\(\s*"(\w+\.py)"', Path(__file__).read_text("utf-8")))
     assert tested == {path.name for path in EXAMPLES.glob("*.py")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import os
 import socket
 import ssl
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import starlette.websockets
 import trustme
 
 from tests.wsapi.foreign import running_chromium
@@ -27,6 +29,7 @@ from tests.wsapi.helpers import (
     RawPeer,
     close_payload,
     frame,
+    logged_errors,
     raw_client,
     request,
     turns,
@@ -694,3 +697,70 @@ async def test_statistics() -> None:
     assert after.refused.get("400", 0) == before.refused.get("400", 0) + 1
     assert after.closed[1006] == before.closed.get(1006, 0) + 1
     assert after.accepted == before.accepted + 2
+
+
+# ---------------------------------------------------------------------- the end in the log
+
+
+async def sends_until_nobody_is_there(scope: Any, receive: Any, send: Any) -> None:
+    await accepted(receive, send)
+    while True:
+        await send({"type": "websocket.send", "text": "x"})
+        await asyncio.sleep(0)
+
+
+async def sends_in_a_task_group(scope: Any, receive: Any, send: Any) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(sends_until_nobody_is_there(scope, receive, send))
+
+
+async def receives_with_starlette(scope: Any, receive: Any, send: Any) -> None:
+    websocket = starlette.websockets.WebSocket(scope, receive, send)
+    await websocket.accept()
+    while True:
+        await websocket.receive_text()
+
+
+async def fails_in_the_end(scope: Any, receive: Any, send: Any) -> None:
+    await accepted(receive, send)
+    await receive()
+    raise ExceptionGroup("more than the end", [ClientDisconnected(), ZeroDivisionError()])
+
+
+async def pretends(scope: Any, receive: Any, send: Any) -> None:
+    await accepted(receive, send)
+    raise starlette.websockets.WebSocketDisconnect
+
+
+@pytest.mark.parametrize("ending", ["closes", "leaves", "resets", "bad frame"])
+@pytest.mark.parametrize(
+    "app", [sends_until_nobody_is_there, sends_in_a_task_group, receives_with_starlette]
+)
+async def test_no_traceback_for_what_a_client_does(
+    app: Any, ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="uvicorn.error")
+    async with serving_app(app) as running:
+        async with client(running, request()) as (peer, _):
+            if ending == "closes":
+                peer.write(CLOSE, b"\x03\xe8")
+            elif ending == "bad frame":
+                peer.write(3)
+            elif ending == "resets":
+                peer.writer.transport.abort()
+        await until(lambda: not running.state.tasks)
+    (line,) = [record for record in caplog.records if "application" in record.getMessage()]
+    assert line.getMessage().startswith("connection ended its application: ")
+    assert (line.levelname, line.exc_info) == ("INFO", None)
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+@pytest.mark.parametrize("app", [fails_in_the_end, pretends])
+async def test_failures_of_applications_have_a_traceback(app: Any) -> None:
+    async with serving_app(app) as running:
+        async with client(running, request()) as (peer, _):
+            if app is fails_in_the_end:
+                peer.write(CLOSE, b"\x03\xe8")
+            await until(lambda: not running.state.tasks)
+    (record,) = logged_errors("Exception in ASGI application\n")
+    assert record.exc_info
