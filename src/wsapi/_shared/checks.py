@@ -70,7 +70,9 @@ def check_names(function: str, options: Mapping[str, Any], names: Iterable[str])
         TypeError: If there is no such option.
     """
     if unknown := options.keys() - set(names):
-        raise TypeError(f"{function}() got unexpected keyword arguments: {sorted(unknown)}")
+        # In Python's words, by which programs tell what a version doesn't have.
+        listed = ", ".join(map(repr, sorted(unknown)))
+        raise TypeError(f"{function}() got an unexpected keyword argument {listed}")
     return dict(options)
 
 

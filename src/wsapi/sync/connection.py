@@ -23,6 +23,7 @@ from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState
 from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike
 
+from .._shared.checks import check_names
 from .._shared.connection import BaseConnection, FragmentedMessage, SkippedBroadcasts, closing
 from .._shared.options import Limits, OnDrop
 from ..limits import MAX_BACKLOG, Slow
@@ -436,9 +437,7 @@ def broadcast(
         TypeError, ValueError: If an argument isn't acceptable.
         ExceptionGroup: With ``raise_exceptions``, what kept connections from getting the message.
     """
-    unknown = kwargs.keys() - _EXECUTOR_OPTIONS
-    if unknown:
-        raise TypeError(f"broadcast() got unexpected keyword arguments: {sorted(unknown)}")
+    check_names("broadcast", kwargs, _EXECUTOR_OPTIONS)
     prepared = PreparedMessage(message, text)
     terms = Backpressure(slow, max_backlog, key=key)
     skipped = SkippedBroadcasts(raise_exceptions)
