@@ -102,7 +102,9 @@ class TestPolicies:
                 assert ws.protocol.dropped == {slow: dropped.number}
                 assert dropped.connections == {ws.raw}
                 assert messages_dropped() == before + dropped.number
-                assert served.raw._statistics._dropped[slow.value] == dropped.number
+                assert served.raw.stats().dropped == {slow.value: dropped.number}
+                assert served.raw.stats().messages_dropped == dropped.number
+                assert ws.stats().messages_dropped == dropped.number
                 records = [r for r in caplog.records if r.getMessage().startswith("dropped ")]
                 level = logging.INFO if slow is Slow.LATEST else logging.WARNING
                 assert [record.levelno for record in records] == [level]
