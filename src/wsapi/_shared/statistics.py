@@ -74,8 +74,8 @@ class ServerStats(Traffic):
     ``closing``, and what is in ``refused`` and ``closed``.
 
     Attributes:
-        accepted: Connections that came in. With TLS on asyncio, they are counted when their TLS
-            handshake is complete.
+        accepted: Connections that came in. With TLS on asyncio, and no ``door``, they are counted
+            when their TLS handshake is complete.
         opening: Connections that are in their opening handshake, now.
         open: Connections that are open, now.
         closing: Connections whose end has begun and isn't complete, now; on threads, their handlers
