@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import urllib.parse
+import weakref
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http import HTTPStatus
 from time import monotonic
@@ -28,10 +29,13 @@ from wsproto_fast.rates import RateLike
 from wsproto_fast.typing import Subprotocol
 
 from ._shared import checks
+from ._shared.budget import BufferBudget
 from ._shared.connection import FAILURE
 from ._shared.door import Door, Refusal
 from ._shared.options import CONNECTION_OPTIONS, OnDrop
 from ._shared.statistics import ServerStats, Statistics
+from ._shared.sweep import Sweep
+from .asyncio._timer import Timer
 from .asyncio.server import AcceptedConnection
 from .limits import MAX_BACKLOG
 
@@ -54,6 +58,45 @@ CLOSED = "Unexpected ASGI message '{}', after sending 'websocket.close' or a com
 
 # Of all connections of this process: most often, they are of one server.
 _statistics: Statistics[Any] = Statistics(set())
+
+
+# Event loops of this process -> budgets -> who looks at the connections there that share one.
+_budgets: weakref.WeakKeyDictionary[
+    asyncio.AbstractEventLoop, dict[BufferBudget, tuple[set[Any], Timer]]
+] = weakref.WeakKeyDictionary()
+
+
+def _keep(budget: BufferBudget, connection: ASGIConnection) -> None:
+    """Have it looked at what a connection holds.
+
+    Args:
+        budget: What it and others may hold.
+        connection: The connection.
+    """
+    budgets = _budgets.setdefault(connection.loop, {})
+    if budget not in budgets:
+        connections: set[Any] = set()
+        sweep = Sweep(budget, connections, _statistics, connection.log)
+        budgets[budget] = connections, Timer(connection.loop, sweep)
+        budgets[budget][1].start()
+    budgets[budget][0].add(connection)
+
+
+def _forget(budget: BufferBudget, connection: ASGIConnection) -> None:
+    """Forget a connection that has ended, and with the last one all else.
+
+    Args:
+        budget: As for ``_keep``.
+        connection: The connection.
+    """
+    budgets = _budgets[connection.loop]
+    connections, timer = budgets[budget]
+    connections.discard(connection)
+    if not connections:
+        timer.stop()
+        del budgets[budget]
+        if not budgets:
+            del _budgets[connection.loop]
 
 
 def stats() -> ServerStats:
@@ -90,6 +133,10 @@ class ASGIConnection(AcceptedConnection):
 
     door: Door | None = None
     """Limits on the number of connections; a subclass may have one, without the PROXY protocol."""
+
+    buffer_budget: BufferBudget | None = None
+    """Limit on what connections hold in memory together, above which those with most are closed; a
+    subclass may have one, and share it with others."""
 
     message_rate: RateLike = None
     """Limit on what a client sends, in messages and Pings per second; a subclass may set it."""
@@ -161,6 +208,7 @@ class ASGIConnection(AcceptedConnection):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         checks.check_instance("door", cls.door, Door, "a Door")
+        checks.check_instance("buffer_budget", cls.buffer_budget, BufferBudget, "a BufferBudget")
         if cls.door is not None and cls.door.proxy_protocol:
             raise ValueError("proxy_protocol isn't possible here: the server has read the request")
         checks.check_rates({"message_rate": cls.message_rate, "byte_rate": cls.byte_rate})
@@ -181,6 +229,8 @@ class ASGIConnection(AcceptedConnection):
             transport = cast(asyncio.Transport, _PartialTransport(transport))
         super().connection_made(transport)
         _statistics.accepted(self)
+        if self.buffer_budget is not None:
+            _keep(self.buffer_budget, self)
         self.protocol.limit_rates(self.message_rate, self.byte_rate, now=monotonic())
         if self.door is not None:
             visit = self.door.arrive(self.remote_address)
@@ -212,6 +262,8 @@ class ASGIConnection(AcceptedConnection):
         self._end()
         super().connection_lost(exc)
         _statistics.ended(self)
+        if self.buffer_budget is not None:
+            _forget(self.buffer_budget, self)
         if self._visit is not None:
             self._visit.leave()
 

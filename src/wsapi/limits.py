@@ -1,4 +1,4 @@
-"""Who may come in, what a peer that doesn't read may cost, and how often it was too much."""
+"""Who may come in, what connections may cost, and how often it was too much."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from wsproto_fast import Slow
 from wsproto_fast.rates import Rate
 from wsproto_fast.typing import LoggerLike
 
+from ._shared.budget import BufferBudget
 from ._shared.door import Door, forwarded_for
 
 __all__ = [
     "MAX_BACKLOG",
+    "BufferBudget",
     "Door",
     "Rate",
     "Slow",
@@ -67,6 +69,9 @@ given_up = _Count("gave up %d connection%s: peer doesn't read what is sent")
 
 dropped = _Count("dropped %d message%s: peer doesn't read as fast as they come")
 """The messages of this process."""
+
+over_budget = _Count("closed %d connection%s: too much waits for the application or the network")
+"""The connections of this process that exceeded a budget."""
 
 
 def connections_given_up() -> int:

@@ -60,6 +60,7 @@ cdef class Protocol(Pacing):
     cdef int _set_handshake_failed(self, exc) except -1
 
     cdef uint64_t _queued_bytes(self) noexcept
+    cdef uint64_t _buffered_bytes(self, Py_ssize_t unsent) except? 0
     cdef int _handle_timeout(self, double now, double silence, progress) except -1
     cdef int _received_close(self, bytes payload) except -1
     cdef int _start_closing(self) except -1

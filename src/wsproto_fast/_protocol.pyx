@@ -19,6 +19,7 @@ peer is there, what waits while it doesn't read.
 import logging
 
 cimport cython
+from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.math cimport INFINITY, NAN, isnan
 from libc.stdint cimport int64_t, uint64_t
 
@@ -292,6 +293,24 @@ cdef class Protocol(Pacing):
         cdef uint64_t size = 0 if self._queue is None else self._queue.size
         if kept is not None:
             size += <uint64_t>(len(kept) - self._kept_position)
+        return size
+
+    def buffered_bytes(self, Py_ssize_t unsent = 0) -> int:
+        """Return how many bytes wait here for somebody: for the application, for the network, for the rest of a frame.
+
+        It can be called at any time, from any thread.
+
+        Args:
+            unsent: Number of bytes that were taken from the output, and the network hasn't taken yet.
+        """
+        return self._buffered_bytes(unsent)
+
+    cdef uint64_t _buffered_bytes(self, Py_ssize_t unsent) except? 0:
+        cdef uint64_t size = self._queued_bytes() + <uint64_t>self._note_waiting(unsent)
+        if self._partial != NULL:
+            size += <uint64_t>PyBytes_GET_SIZE(<object>self._partial)
+        if self._early is not None:
+            size += <uint64_t>len(self._early)
         return size
 
     # ------------------------------------------------------------------ time
@@ -569,6 +588,33 @@ cdef class Protocol(Pacing):
         self._eof_sent = True
         self.transport_action = max(self.transport_action, ABORT if abort else CLOSE)
         self._activity |= ATTENTION
+
+    def shed(self, exc, *, Py_ssize_t unsent = 0, now: float | None = None) -> None:
+        """Close the connection because too much waits here; what was received and nobody has taken is forgotten.
+
+        A peer that reads is told so, with 1013 (try again later). Nothing is sent any more, and the transport is to
+        be aborted, if it doesn't, which is so when most of what waits is for the network; or when it was told before.
+
+        Args:
+            exc: Why; becomes the cause of ``ConnectionClosed``.
+            unsent: Number of bytes that were taken from the output, and the network hasn't taken yet.
+            now: Current time.
+        """
+        cdef uint64_t waiting = <uint64_t>self._note_waiting(unsent)
+        cdef bint reads = not self._writing_paused and 2 * waiting <= self._buffered_bytes(unsent)
+        self._now = self._time(now)
+        self._kept = None
+        if self._queue is not None:
+            self._queue.forget()
+        if self._state == OPEN and reads:
+            if self.parser_exc is None:
+                self.parser_exc = exc
+            # The registry that RFC 6455 section 7.4 founds: 1013 is "try again later".
+            self._fail(CloseCode.TRY_AGAIN_LATER, "too much waits for this connection")
+            return
+        if self._state == CLOSED:
+            self._drop_partial()
+        self.give_up(exc)
 
     cdef int _fail(self, int code, str reason) except -1:
         if self._state == CLOSED:

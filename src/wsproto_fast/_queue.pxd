@@ -50,6 +50,7 @@ cdef class MessageQueue:
     cdef Item* _front(self) noexcept
     cdef object _pop(self)
     cdef int _clear(self) except -1
+    cdef int forget(self) except -1
     cdef int _resume(self) noexcept
     cdef int _skip_streamed(self) except -1
     cdef object next_message(self, object decode)

@@ -164,6 +164,14 @@ cdef class MessageQueue:
         while self.frames:
             self._pop()
 
+    cdef int forget(self) except -1:
+        """Forget all frames, and those that may follow: who reads finds no more."""
+        self._clear()
+        self._streaming = False
+        self._decoder = None
+        self._resume()
+        self.closing = self._may_drop = self._dropping = True
+
     cdef int _resume(self) noexcept:
         if not self.reading_wanted and self.frames <= self.low and self.size <= self.max_bytes:
             self.reading_wanted = True

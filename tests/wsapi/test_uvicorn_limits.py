@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 
-from tests.wsapi.helpers import CLOSE, TEXT, close_payload, frame, request, until
-from tests.wsapi.uvicorn_helpers import client, echo_app, serving_app
+from tests.wsapi.helpers import BINARY, CLOSE, TEXT, close_payload, frame, request, until
+from tests.wsapi.uvicorn_helpers import accepted, client, echo_app, recording, serving_app
+from wsapi import asgi
 from wsapi._shared import door as door_module
-from wsapi.limits import Door, Rate, forwarded_for
-from wsapi.uvicorn import WebSocketProtocol
+from wsapi.asgi import ClientDisconnected
+from wsapi.limits import BufferBudget, Door, Rate, forwarded_for
+from wsapi.uvicorn import WebSocketProtocol, stats
 
 
 def limited(**attributes: Any) -> Any:
@@ -92,3 +96,56 @@ async def test_too_many_messages_close() -> None:
 def test_attributes(attributes: dict[str, Any], error: Any, text: str) -> None:
     with pytest.raises(error, match=text):
         limited(**attributes)
+
+
+async def test_buffer_budget() -> None:
+    """Messages that the application doesn't take; those of another connection stay."""
+    over = asyncio.Event()
+
+    async def never_receives(scope: Any, receive: Any, send: Any) -> None:
+        await accepted(receive, send)
+        await over.wait()
+
+    budget = BufferBudget(3 * 2**18, interval=0.01)
+    before = stats().given_up.get("buffer_budget", 0)
+    async with serving_app(never_receives, limited(buffer_budget=budget)) as running:
+        async with (
+            client(running, request()) as (modest, _),
+            client(running, request()) as (peer, _),
+        ):
+            modest.write(BINARY, bytes(2**18))
+            await until(lambda: budget.buffered_bytes > 2**18)
+            for _ in range(3):
+                peer.write(BINARY, bytes(2**18))
+            opcode, payload = await peer.read_message()
+            assert (opcode, payload[:2]) == (CLOSE, close_payload(1013))
+            peer.write(CLOSE, payload)
+            assert stats().given_up["buffer_budget"] == before + 1
+            assert budget.buffered_bytes > 2**18
+            over.set()
+    assert not budget._seen
+    await until(lambda: not asgi._budgets)
+
+
+async def test_a_budget_and_echoes_that_are_not_read() -> None:
+    budget = BufferBudget(2**20, interval=0.01)
+    app, seen = recording(echo_app)
+    before = stats().given_up.get("buffer_budget", 0)
+    async with serving_app(app, limited(buffer_budget=budget)) as running:
+        async with client(running, request()) as (peer, _):
+            with contextlib.suppress(RuntimeError):  # uvloop, when the server has closed it
+                while stats().given_up.get("buffer_budget", 0) == before:
+                    peer.write(BINARY, bytes(2**18))
+                    await asyncio.sleep(0)
+            await until(lambda: not running.state.tasks)
+            assert isinstance(seen[-1], ClientDisconnected) or (
+                seen[-1]["type"] == "websocket.disconnect" and seen[-1]["code"] in (1006, 1013)
+            )
+        assert stats().given_up["buffer_budget"] == before + 1
+    assert not budget._seen
+    assert not asgi._budgets
+
+
+def test_buffer_budget_is_checked() -> None:
+    with pytest.raises(TypeError, match="buffer_budget must be a BufferBudget"):
+        limited(buffer_budget=1)

@@ -293,6 +293,10 @@ class BaseConnection:
         except (AttributeError, RuntimeError):
             return 0  # what moves bytes is gone, or changes in another thread
 
+    def _buffered_bytes(self) -> int:
+        """Return how much waits on this connection, in either direction."""
+        return self.protocol.buffered_bytes(self._waiting_bytes())
+
     def _unsent(self) -> int:
         """Ask what moves bytes for that."""
         raise NotImplementedError

@@ -170,6 +170,11 @@ SERVER_OPTIONS: Final = {
         "Limits on the number of connections, and where their clients' addresses come from: a "
         "``Door`` of ``wsapi.limits``; None for none.",
     ),
+    "buffer_budget": Option(
+        None,
+        "Limit on what connections hold in memory together, above which those with most are "
+        "closed: a ``BufferBudget`` of ``wsapi.limits``; None for no limit.",
+    ),
     "open_timeout": Option(10, "Seconds that the opening handshake may last; None for no limit."),
     "logger": Option(None, "Logger; ``wsapi.server`` by default."),
     "log_connections": Option(

@@ -23,9 +23,11 @@ from wsproto_fast.http11 import Request, Response
 from wsproto_fast.typing import LoggerLike, StatusLike
 
 from . import checks
+from .budget import BufferBudget
 from .connection import BaseConnection, forget_frames
 from .door import Door, Visit
 from .statistics import ServerStats, Statistics
+from .sweep import Sweep
 
 __all__ = [
     "BaseServer",
@@ -101,6 +103,8 @@ class ServerSettings:
         self._rates = checks.check_rates(options)
         self.door: Door | None = options["door"]
         checks.check_instance("door", self.door, Door, "a Door")
+        self.buffer_budget: BufferBudget | None = options["buffer_budget"]
+        checks.check_instance("buffer_budget", self.buffer_budget, BufferBudget, "a BufferBudget")
         logger = options["logger"]
         checks.check_logger(logger)
         self.logger: LoggerLike = default_logger("server") if logger is None else logger
@@ -134,6 +138,7 @@ class ServerSide(BaseConnection):
     handler_kwargs: Mapping[str, Any]
     _refusal: str | None = None  # why it was refused, if for what it costs
     _peer: Any = None  # its remote address, if that is logged
+    _shed = False  # it was closed for what it held
     _visit: Visit | None = None  # what the server's door knows of it
 
     if TYPE_CHECKING:
@@ -333,6 +338,7 @@ class BaseServer(Generic[ConnectionT]):
         self.logger: LoggerLike = default_logger("server") if logger is None else logger
         self._connections: set[ConnectionT] = set()
         self._statistics = Statistics(self._connections)
+        self._sweep: Sweep | None = None
         self._closing = False  # what isn't answered yet is refused
 
     @property
@@ -351,6 +357,15 @@ class BaseServer(Generic[ConnectionT]):
         a few microseconds per hundred connections.
         """
         return self._statistics.read()
+
+    def _keep(self, budget: BufferBudget | None) -> None:
+        """Have a look taken, by the front-end, at what connections hold.
+
+        Args:
+            budget: What they may hold; None for no limit.
+        """
+        if budget is not None:
+            self._sweep = Sweep(budget, self._connections, self._statistics, self.logger)
 
     def _log_listening(self, sock: Any) -> None:
         self.logger.info("server listening on %s", format_address(sock))

@@ -86,6 +86,8 @@ class ServerStats(Traffic):
             was a connection.
         closed: How many WebSocket connections have ended, by close code: the one received, or else
             the one sent; 1006 without either.
+        given_up: How many WebSocket connections the server has closed for what they cost, by name
+            of the limit: ``"buffer_budget"``.
         dropped: How many messages weren't sent because their receiver is slow, by policy.
         handshakes: Durations of opening handshakes that succeeded, without that of TLS.
     """
@@ -96,6 +98,7 @@ class ServerStats(Traffic):
     closing: int = 0
     refused: Mapping[str, int] = field(default_factory=dict)
     closed: Mapping[int, int] = field(default_factory=dict)
+    given_up: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
     handshakes: Histogram = Histogram(tuple((bound, 0) for bound in HANDSHAKE_BOUNDS), 0.0)
 
@@ -118,6 +121,7 @@ class Statistics(Generic[ConnectionT]):
         self._accepted = 0
         self._refused: Counter[str] = Counter()
         self._closed: Counter[int] = Counter()
+        self._given_up: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
         self._ended = Totals()
         self._handshakes = [0] * len(HANDSHAKE_BOUNDS)
@@ -184,6 +188,15 @@ class Statistics(Generic[ConnectionT]):
             self._accepted += 1
             self._refused[reason] += 1
 
+    def given_up(self, reason: str) -> None:
+        """Count a WebSocket connection that the server closes for what it costs.
+
+        Args:
+            reason: Name of the limit.
+        """
+        with self._lock:
+            self._given_up[reason] += 1
+
     def dropped(self, policy: str, number: int = 1) -> None:
         """Count messages that a policy for slow peers kept from being sent.
 
@@ -203,6 +216,7 @@ class Statistics(Generic[ConnectionT]):
                 "accepted": self._accepted,
                 "refused": dict(self._refused),
                 "closed": dict(self._closed),
+                "given_up": dict(self._given_up),
                 "dropped": dict(self._dropped),
             }
             counts = accumulate(self._handshakes)

@@ -20,6 +20,7 @@ from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .._shared import checks
 from .._shared.basic_auth import basic_auth
+from .._shared.budget import BufferBudget
 from .._shared.connection import FAILURE
 from .._shared.door import Door
 from .._shared.options import AnswerLater, Limits, OnDrop, arguments
@@ -28,6 +29,7 @@ from .._shared.tls import keep_errors_apart
 from ..limits import MAX_BACKLOG, Slow
 from ._reception import Reception
 from ._stand_in import StandIn
+from ._timer import Timer
 from .connection import Connection, broadcast
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
@@ -187,6 +189,7 @@ class Server(BaseServer[ServerConnection]):
         self._handlers: set[asyncio.Task[None]] = set()
         self._settings: ServerSettings  # set by serve()
         self._receptions: set[Reception] = set()
+        self._timer: Timer | None = None
         self._close_task: asyncio.Task[None] | None = None
         self._close_waiter: asyncio.Future[None] | None = None
 
@@ -201,6 +204,9 @@ class Server(BaseServer[ServerConnection]):
             self._server = await self._create_server(self)
             for sock in self._server.sockets:
                 self._log_listening(sock)
+            if self._sweep is not None:
+                self._timer = Timer(self._loop, self._sweep)
+                self._timer.start()
         return self
 
     async def __aenter__(self) -> Self:
@@ -320,6 +326,8 @@ class Server(BaseServer[ServerConnection]):
             self._close_task = self.get_loop().create_task(
                 self._close(close_connections, code, reason)
             )
+            if self._timer is not None:
+                self._close_task.add_done_callback(self._timer.stop)
             self._closing = True
             if self._close_waiter is not None:
                 self._close_waiter.set_result(None)
@@ -388,6 +396,7 @@ def serve(
     server_header: str | None = SERVER,
     check_host: bool = True,
     door: Door | None = None,
+    buffer_budget: BufferBudget | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
@@ -432,6 +441,8 @@ def serve(
         check_host: Refuse requests whose Host header is missing, repeated or malformed.
         door: Limits on the number of connections, and where their clients' addresses come from: a
             ``Door`` of ``wsapi.limits``; None for none.
+        buffer_budget: Limit on what connections hold in memory together, above which those with
+            most are closed: a ``BufferBudget`` of ``wsapi.limits``; None for no limit.
         open_timeout: Seconds that the opening handshake may last; None for no limit.
         ping_interval: Seconds between keepalive pings; None for none.
         ping_timeout: Seconds after a keepalive ping in which something must be received, and in
@@ -507,6 +518,7 @@ def serve(
     server = Server(create_server, handler, settings.logger)
     server._settings = settings
     server._statistics.log_connections = settings.log_connections
+    server._keep(settings.buffer_budget)
     return server
 
 
@@ -531,6 +543,7 @@ def unix_serve(
     server_header: str | None = SERVER,
     check_host: bool = True,
     door: Door | None = None,
+    buffer_budget: BufferBudget | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,

@@ -98,6 +98,14 @@ def measures(stats: ServerStats) -> Iterator[Measure]:
         {str(code): number for code, number in stats.closed.items()},
     )
     yield Measure(
+        "connections_given_up",
+        "counter",
+        connection,
+        "WebSocket connections that the server has closed for what they cost.",
+        "limit",
+        stats.given_up,
+    )
+    yield Measure(
         "connections",
         "gauge",
         connection,

@@ -11,6 +11,7 @@ from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.rates import RateLike
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
+from .._shared.budget import BufferBudget
 from .._shared.door import Door
 from .._shared.options import Limits, OnDrop, arguments
 from .._shared.routing import BaseRouter, prepare_route
@@ -69,6 +70,7 @@ def route(
     server_header: str | None = SERVER,
     check_host: bool = True,
     door: Door | None = None,
+    buffer_budget: BufferBudget | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
@@ -132,6 +134,7 @@ def unix_route(
     server_header: str | None = SERVER,
     check_host: bool = True,
     door: Door | None = None,
+    buffer_budget: BufferBudget | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,

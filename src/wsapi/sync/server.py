@@ -26,6 +26,7 @@ from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .._shared import checks
 from .._shared.basic_auth import basic_auth_sync
+from .._shared.budget import BufferBudget
 from .._shared.connection import FAILURE
 from .._shared.door import Door, Refusal, Visit
 from .._shared.options import SERVER_OPTIONS, Limits, OnDrop, arguments, defaults
@@ -217,6 +218,7 @@ class Server(BaseServer[ServerConnection]):
         self._ringer: socket.socket | None = None  # ends its sleep
         self._deferred: tuple[bool, int, str] | None = None  # how it is to shut the server down
         self._accept_log_time = -inf
+        self._look_time: float | None = None
 
     # ------------------------------------------------------------------ life cycle
 
@@ -262,13 +264,26 @@ class Server(BaseServer[ServerConnection]):
                 selector.register(self.socket, selectors.EVENT_READ)
                 selector.register(bell, selectors.EVENT_READ)
                 while not self._ending():
-                    selector.select(SIGNAL_INTERVAL)
+                    selector.select(min(SIGNAL_INTERVAL, self._look()))
                     self._accept()
             finally:
+                if self._sweep is not None:
+                    self._sweep.end()
                 with self._lock:
                     if self._closing:
                         self._stopped.set()
                     self._serving = self._ringer = None
+
+    def _look(self) -> float:
+        """Look at what connections hold if it is time; return the seconds until it is again."""
+        if self._sweep is None:
+            return inf
+        now = monotonic()
+        if self._look_time is None:
+            self._look_time = now + self._sweep.budget.interval
+        elif self._look_time <= now:
+            self._look_time = now + self._sweep.step()
+        return max(0.0, self._look_time - now)
 
     def _ending(self) -> bool:
         return self._closing or self._deferred is not None
@@ -544,6 +559,7 @@ def serve(
     server_header: str | None = SERVER,
     check_host: bool = True,
     door: Door | None = None,
+    buffer_budget: BufferBudget | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
@@ -585,6 +601,8 @@ def serve(
         check_host: Refuse requests whose Host header is missing, repeated or malformed.
         door: Limits on the number of connections, and where their clients' addresses come from: a
             ``Door`` of ``wsapi.limits``; None for none.
+        buffer_budget: Limit on what connections hold in memory together, above which those with
+            most are closed: a ``BufferBudget`` of ``wsapi.limits``; None for no limit.
         open_timeout: Seconds that the opening handshake may last; None for no limit.
         ping_interval: Seconds between keepalive pings; None for none.
         ping_timeout: Seconds after a keepalive ping in which something must be received, and in
@@ -639,6 +657,7 @@ def serve(
     server = Server(sock, handle, settings.logger)
     server._statistics.log_connections = settings.log_connections
     server._door = settings.door
+    server._keep(settings.buffer_budget)
     reference = weakref.ref(server)  # the server has the function
     server._log_listening(sock)
     return server
@@ -678,6 +697,7 @@ def unix_serve(
     server_header: str | None = SERVER,
     check_host: bool = True,
     door: Door | None = None,
+    buffer_budget: BufferBudget | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,

@@ -22,10 +22,12 @@ from wsproto_fast.rates import RateLike
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .._shared.basic_auth import basic_auth
+from .._shared.budget import BufferBudget
 from .._shared.connection import FAILURE
 from .._shared.door import Door, Refusal, Visit
 from .._shared.options import SERVER_OPTIONS, AnswerLater, Limits, OnDrop, arguments, defaults
 from .._shared.server import BaseServer, ServerSettings, ServerSide, check_listening
+from .._shared.sweep import Sweep
 from .._shared.tls import keep_errors_apart
 from ..limits import MAX_BACKLOG, Slow
 from ._transports import start_tls
@@ -153,6 +155,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
         self._ssl: ssl_module.SSLContext | None = None
         self._nursery: trio.Nursery | None = None  # of connections, and what serves them
         self._accepting = trio.CancelScope()
+        self._looking = trio.CancelScope()
         self._tasks: set[trio.lowlevel.Task] = set()
         self._preparing: set[trio.CancelScope] = set()  # what comes before opening handshakes
         self._idle = trio.lowlevel.ParkingLot()  # for the end of tasks
@@ -176,15 +179,31 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
                 for listener in self.listeners:
                     if isinstance(listener, trio.SocketListener):
                         self._log_listening(listener.socket)
+                if self._sweep is not None:
+                    self._nursery.start_soon(self._look, self._sweep)
                 task_status.started(self)
                 with self._accepting:
                     await trio.serve_listeners(
                         self._serve_stream, self.listeners, handler_nursery=self._nursery
                     )
+                if self._sweep is not None:
+                    while self._tasks:
+                        await self._idle.park()
+                    self._looking.cancel()
         finally:
             self._closing = True
             self._closed.set()
             self.logger.info("server closed")
+
+    async def _look(self, sweep: Sweep) -> None:
+        """Look at what connections hold, from time to time."""
+        with self._looking:
+            try:
+                await trio.sleep(sweep.budget.interval)
+                while True:
+                    await trio.sleep(sweep.step())
+            finally:
+                sweep.end()
 
     # ------------------------------------------------------------------ connections
 
@@ -383,6 +402,7 @@ async def serve(
     server_header: str | None = SERVER,
     check_host: bool = True,
     door: Door | None = None,
+    buffer_budget: BufferBudget | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
@@ -430,6 +450,8 @@ async def serve(
         check_host: Refuse requests whose Host header is missing, repeated or malformed.
         door: Limits on the number of connections, and where their clients' addresses come from: a
             ``Door`` of ``wsapi.limits``; None for none.
+        buffer_budget: Limit on what connections hold in memory together, above which those with
+            most are closed: a ``BufferBudget`` of ``wsapi.limits``; None for no limit.
         open_timeout: Seconds that the opening handshake may last; None for no limit.
         ping_interval: Seconds between keepalive pings; None for none.
         ping_timeout: Seconds after a keepalive ping in which something must be received, and in
@@ -473,6 +495,7 @@ async def serve(
     server._settings = settings
     server._statistics.log_connections = settings.log_connections
     server._ssl = ssl
+    server._keep(settings.buffer_budget)
     if ssl is not None:
         keep_errors_apart(ssl)
     await server.serve_forever(task_status)
@@ -497,6 +520,7 @@ async def unix_serve(
     server_header: str | None = SERVER,
     check_host: bool = True,
     door: Door | None = None,
+    buffer_budget: BufferBudget | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
