@@ -1,4 +1,4 @@
-"""Limits of the class for uvicorn: its door, and rates."""
+"""Limits of the class for uvicorn: its door, rates, and what slow clients may cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tests.wsapi.uvicorn_helpers import accepted, client, echo_app, recording, s
 from wsapi import asgi
 from wsapi._shared import door as door_module
 from wsapi.asgi import ClientDisconnected
-from wsapi.limits import BufferBudget, Door, Rate, forwarded_for
+from wsapi.exceptions import ConnectionClosed
+from wsapi.limits import BufferBudget, Door, Rate, Slow, forwarded_for
 from wsapi.uvicorn import WebSocketProtocol, stats
 
 
@@ -84,6 +85,57 @@ async def test_too_many_messages_close() -> None:
             assert message[1][:2] == close_payload(1008)
 
 
+async def test_slow_client() -> None:
+    """The application's ``send`` doesn't wait for it; others get their turn nevertheless."""
+    dropped: list[int] = []
+
+    def on_drop(connection: Any, number: int) -> None:
+        assert isinstance(connection, WebSocketProtocol)
+        dropped.append(number)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        number = 0
+        while len(dropped) < 20:
+            await send({"type": "websocket.send", "text": f"{number} ".ljust(65536, "x")})
+            number += 1
+        await send({"type": "websocket.close", "code": 1000, "reason": str(number)})
+
+    ws = limited(slow=Slow.DROP_OLDEST, max_backlog=2**18, on_drop=on_drop)
+    before = stats().dropped.get("drop oldest", 0)
+    async with serving_app(app, ws) as running:
+        async with client(running, request()) as (peer, _):
+            await until(lambda: len(dropped) >= 20)
+            received = []
+            while (message := await peer.read_message())[0] != CLOSE:
+                received.append(int(message[1].split()[0]))
+            sent = int(message[1][2:])
+            assert received == sorted(set(received))
+            assert received[-1] == sent - 1
+            assert sent - len(received) == sum(dropped)
+            assert stats().dropped["drop oldest"] == before + sum(dropped)
+
+
+async def test_write_deadline() -> None:
+    ended: list[BaseException] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            while True:
+                await send({"type": "websocket.send", "bytes": bytes(65536)})
+        except OSError as exc:
+            ended.append(exc)
+
+    async with serving_app(app, limited(write_deadline=0.1)) as running:
+        async with client(running, request()):
+            await until(lambda: ended)
+            assert isinstance(ended[0].__cause__, ConnectionClosed)
+            assert isinstance(ended[0].__cause__.__cause__, TimeoutError)
+
+
 @pytest.mark.parametrize(
     ("attributes", "error", "text"),
     [
@@ -91,6 +143,10 @@ async def test_too_many_messages_close() -> None:
         ({"door": Door(proxy_protocol=True)}, ValueError, "proxy_protocol isn't possible here"),
         ({"message_rate": "1"}, TypeError, "message_rate must be a Rate, a number, or None"),
         ({"byte_rate": 0}, ValueError, "byte_rate must be more than 0 per second"),
+        ({"slow": "wait"}, TypeError, "slow must be a member of Slow"),
+        ({"max_backlog": -1}, ValueError, "max_backlog must be 0 or more"),
+        ({"write_deadline": 0}, ValueError, "write_deadline must be more than 0"),
+        ({"on_drop": 1}, TypeError, "on_drop must be a callable"),
     ],
 )
 def test_attributes(attributes: dict[str, Any], error: Any, text: str) -> None:
