@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import urllib.parse
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -32,6 +33,7 @@ from ._shared import checks
 from ._shared.budget import BufferBudget
 from ._shared.connection import FAILURE
 from ._shared.door import Door, Refusal
+from ._shared.leaving import departure_time
 from ._shared.options import CONNECTION_OPTIONS, OnDrop
 from ._shared.statistics import ServerStats, Statistics
 from ._shared.sweep import Sweep
@@ -52,6 +54,11 @@ HeaderPairs: TypeAlias = Iterable[tuple[bytes, bytes]]
 # Seconds that a client has to answer the Close frame of a server that stops: who is silent must not
 # keep it from stopping. Closing at once could lose that frame to a reset (RFC 6455 section 7.1.1).
 SHUTDOWN_TIMEOUT = 0.05
+
+# Why connections aren't opened any more when the server stops.
+_REFUSAL = Refusal(
+    "draining", HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n", retry_after=1
+)
 
 CLOSED = "Unexpected ASGI message '{}', after sending 'websocket.close' or a complete response."
 
@@ -158,6 +165,14 @@ class ASGIConnection(AcceptedConnection):
     """Called with the connection and a number of messages when ``slow`` has them dropped; a
     subclass may define it as a method."""
 
+    drain_spread: float = 0
+    """Seconds in which a server that stops closes its connections, each at a time that chance
+    chooses; a subclass may set it. 0 to close all at once."""
+
+    drain_timeout: float | None = None
+    """Seconds after which it aborts those that are left; a subclass may set it. None to close them
+    50 ms after the end of ``drain_spread``."""
+
     scope: Scope
     _task: asyncio.Task[None] | None = None
     _connected = False  # the application knows about the connection
@@ -165,6 +180,7 @@ class ASGIConnection(AcceptedConnection):
     _denial_body: list[bytes]
     _finished = False  # it has sent the last event that it may send
     _disconnect: dict[str, Any] | None = None  # what it receives from now on
+    _departure: tuple[asyncio.TimerHandle, ...] = ()  # what is to happen since shutdown()
 
     def __init__(
         self,
@@ -260,6 +276,8 @@ class ASGIConnection(AcceptedConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         # Whoever waits is resumed in there, and must find it.
         self._end()
+        for timer in self._departure:
+            timer.cancel()
         super().connection_lost(exc)
         _statistics.ended(self)
         if self.buffer_budget is not None:
@@ -269,8 +287,22 @@ class ASGIConnection(AcceptedConnection):
 
     def shutdown(self) -> None:
         """Begin to close the connection because the server stops; safe to be called again."""
-        if self._lost:
+        if self._lost or self._departure:
             return
+        delay = 0.0
+        if self.protocol.state is State.OPEN:
+            delay = departure_time(0.0, self.drain_spread, random.random)
+        if self.drain_timeout is None:
+            timeout, end = self.drain_spread + SHUTDOWN_TIMEOUT, self._close_transport
+        else:
+            timeout, end = self.drain_timeout, self._transport.abort
+        self._departure = (self.loop.call_later(timeout, end),)
+        if delay:
+            self._departure += (self.loop.call_later(delay, self._depart),)
+        else:
+            self._depart()
+
+    def _depart(self) -> None:
         if self._disconnect is not None:
             pass  # it is being closed already
         elif self.protocol.state is not State.CONNECTING:
@@ -279,7 +311,9 @@ class ASGIConnection(AcceptedConnection):
             self._reject(self._shutting_down())
         else:
             self._close_transport()
-        self.loop.call_later(SHUTDOWN_TIMEOUT, self._close_transport)
+
+    def _leaving(self) -> Refusal:
+        return _REFUSAL
 
     # ------------------------------------------------------------------ opening handshake
 

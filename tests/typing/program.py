@@ -43,6 +43,9 @@ async def server() -> None:
         assert_type(running, Server)
         await running.serve_forever()
     running = await serve(handler, "127.0.0.1", 0, process_request=check_later)
+    running.drain_on_signal(15, timeout=None, spread=1.5)
+    await running.drain(30, 5, code=1012, retry_after=2)
+    await running.draining.wait()
     running.close(code=1001, reason="bye")
     await running.wait_closed()
 

@@ -96,6 +96,29 @@ async def test_awaiting_and_closing_the_server() -> None:
     assert ws.close_code == 1001
 
 
+async def test_draining_the_server() -> None:
+    asked = []
+
+    async def process_request(path: str, _headers: Headers) -> None:
+        asked.append(path)
+
+    async with serve(echo, "127.0.0.1", 0, process_request=process_request) as server:
+        async with connect(uri_of(server)) as ws:
+            draining = asyncio.create_task(server.drain(timeout=1000, spread=1000))
+            await until(server.draining.is_set)
+            with pytest.raises(InvalidStatusCode) as raised:
+                await connect(uri_of(server))
+            assert raised.value.status_code == 503
+            assert raised.value.headers["Retry-After"] == "1"
+            assert len(asked) == 1
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
+            server.close()
+            await draining
+            await ws.wait_closed()
+            assert ws.close_code == 1001
+
+
 async def test_handler_that_takes_the_path() -> None:
     async def handler(ws: WebSocketServerProtocol, path: str) -> None:
         await ws.send(path)

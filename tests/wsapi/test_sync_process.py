@@ -13,8 +13,13 @@ from typing import IO, Any
 
 import pytest
 
-from tests.wsapi.sync_helpers import PATIENCE, Spawned, serving, uri_of
-from wsapi.exceptions import ConnectionClosed, ConnectionClosedOK
+from tests.wsapi.sync_helpers import PATIENCE, Spawned, eventually, serving, uri_of
+from wsapi.exceptions import (
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    InvalidStatus,
+)
 from wsapi.sync.client import connect
 from wsapi.sync.server import ServerConnection
 
@@ -180,6 +185,107 @@ print("done")
             os.kill(server.process.pid, signal.SIGTERM)
             with pytest.raises(ConnectionClosedOK):
                 ws.recv()
+        assert server.end() == (0, "done\n", "")
+
+
+DRAINING_SERVERS = {
+    "drain": """
+with serve(echo, "127.0.0.1", 0) as server:
+    signal.signal(signal.SIGTERM, lambda *_: server.drain(60, 0))
+    ready(server)
+    server.serve_forever()
+print("done")
+""",
+    "drain_on_signal": """
+with serve(echo, "127.0.0.1", 0) as server:
+    server.drain_on_signal(timeout=60, spread=0)
+    ready(server)
+    server.serve_forever()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+print("done")
+""",
+    "drain_on_signal, without a context": """
+server = serve(echo, "127.0.0.1", 0)
+server.drain_on_signal(timeout=60, spread=0)
+ready(server)
+server.serve_forever()
+print("done")
+""",
+    "drain_on_signal, served by another thread": """
+with serve(echo, "127.0.0.1", 0) as server:
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+    server.drain_on_signal(timeout=60, spread=0)
+    ready(server)
+    serving.join()
+print("done")
+""",
+    "drain and exit": """
+def stop(*args):
+    server.drain(60, 0)
+    print("done")
+    sys.exit()
+
+server = serve(echo, "127.0.0.1", 0)
+signal.signal(signal.SIGTERM, stop)
+ready(server)
+server.serve_forever()
+""",
+}
+
+
+@pytest.mark.parametrize("how", DRAINING_SERVERS)
+def test_signal_drains_a_server(how: str) -> None:
+    with program(DRAINING_SERVERS[how]) as server:
+        uri = server.line()
+        with connect(uri) as idle:
+            os.kill(server.process.pid, signal.SIGTERM)
+            with pytest.raises(ConnectionClosedError):
+                idle.recv()
+            assert idle.close_code == 1012
+        assert server.end() == (0, "done\n", "")
+
+
+def test_server_that_drains_goes_on_listening() -> None:
+    source = """
+with serve(echo, "127.0.0.1", 0) as server:
+    server.drain_on_signal(timeout=60, spread=60)
+    ready(server)
+    server.serve_forever()
+print("done")
+"""
+    with program(source) as server:
+        uri = server.line()
+        with connect(uri) as ws:
+            os.kill(server.process.pid, signal.SIGTERM)
+
+            def refused() -> bool:
+                try:
+                    with connect(uri):
+                        return False
+                except InvalidStatus as exc:
+                    return exc.response.status_code == 503
+
+            eventually(refused)
+            ws.send("still here")
+            assert ws.recv() == "still here"
+            # It had no signal since.
+            os.kill(server.process.pid, signal.SIGTERM)
+            with pytest.raises(ConnectionClosedError):
+                ws.recv()
+            assert ws.close_code == 1012
+        assert server.end() == (0, "done\n", "")
+
+
+def test_signal_before_a_server_serves() -> None:
+    source = """
+server = serve(echo, "127.0.0.1", 0)
+server.drain_on_signal(timeout=60, spread=60)
+os.kill(os.getpid(), signal.SIGTERM)
+server.serve_forever()
+print("done")
+"""
+    with program(source) as server:
         assert server.end() == (0, "done\n", "")
 
 

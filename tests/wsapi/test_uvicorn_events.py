@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
+import uvicorn
 
 from tests.wsapi.helpers import (
     CLOSE,
@@ -26,7 +28,9 @@ from tests.wsapi.uvicorn_helpers import (
     serving_app,
 )
 from wsapi.asgi import ClientDisconnected
-from wsapi.exceptions import ConcurrencyError, ProtocolError
+from wsapi.asyncio.client import connect
+from wsapi.exceptions import ConcurrencyError, ConnectionClosedError, ProtocolError
+from wsapi.protocol import State
 from wsapi.uvicorn import WebSocketProtocol
 
 
@@ -36,6 +40,13 @@ class Patient(WebSocketProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.close_timeout = None
         super().connection_made(transport)
+
+
+class Leaving(WebSocketProtocol):
+    """Connections are closed at times of their own."""
+
+    drain_spread = 1000
+    drain_timeout = 1000
 
 
 ACCEPT = "Expected ASGI message 'websocket.accept', 'websocket.close' or 'websocket.http.response.s"
@@ -394,6 +405,7 @@ class TestShutdown:
                 running.connection.shutdown()
                 head = Head(await peer.reader.readuntil(b"\r\n\r\n"))
                 assert head.status == 503
+                assert head.get("retry-after") == ["1"]
                 assert await peer.read_to_end() == b"Server is shutting down.\n"
         assert seen[1] == {"type": "websocket.disconnect", "code": 1006}
         assert isinstance(seen[2], ClientDisconnected)
@@ -422,6 +434,63 @@ class TestShutdown:
                 for connection in list(running.state.connections):
                     connection.shutdown()
                 await until(lambda: not running.state.connections and not running.state.tasks)
+
+    async def test_at_a_time_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        drawn = iter([0.5, 0, 0.5])
+        monkeypatch.setattr(random, "random", lambda: next(drawn))
+        async with serving_app(echo_app, Leaving) as running:
+            async with raw_client(running) as one, raw_client(running) as other:
+                connections = list(running.state.connections)
+                for connection in connections * 2:
+                    connection.shutdown()
+                closed = [c for c in connections if c.state is not State.OPEN]
+                assert len(closed) == 1
+                peers = {peer.writer.get_extra_info("sockname"): peer for peer in (one, other)}
+                peer = peers.pop(closed[0].remote_address)
+                assert await peer.read() == (0x80 | CLOSE, close_payload(1012))
+                peer.write(CLOSE, close_payload(1012))
+                assert await peer.read_to_end() == b""
+                (peer,) = peers.values()
+                peer.write(TEXT, b"still there")
+                assert await peer.read() == (0x80 | TEXT, b"still there")
+                peer.write(CLOSE, close_payload(1000))
+                assert await peer.read() == (0x80 | CLOSE, close_payload(1000))
+
+    @pytest.mark.parametrize("timeout", [None, 0.03])
+    async def test_silent_client_at_a_time_of_its_own(self, timeout: float | None) -> None:
+        class Impatient(Patient):
+            drain_spread = 0.01
+            drain_timeout = timeout
+
+        async with serving_app(echo_app, Impatient) as running:
+            async with raw_client(running) as peer:
+                await until(lambda: running.state.tasks)
+                running.connection.shutdown()
+                assert await peer.read() == (0x80 | CLOSE, close_payload(1012))
+                await until(lambda: not running.state.connections and not running.state.tasks)
+
+    async def test_of_the_whole_server(self) -> None:
+        class Spread(WebSocketProtocol):
+            drain_spread = 0.1
+            drain_timeout = 1000
+
+        app, seen = recording(echo_app)
+        config = uvicorn.Config(
+            app, ws=Spread, port=0, lifespan="off", log_config=None, timeout_graceful_shutdown=1000
+        )
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve())
+        await until(lambda: server.started)
+        uri = f"ws://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        clients = [await connect(uri) for _ in range(10)]
+        await until(lambda: len(seen) == 10)
+        server.should_exit = True
+        for ws in clients:
+            with pytest.raises(ConnectionClosedError):
+                await ws.recv()
+            assert ws.close_code == 1012
+        await serving
+        assert seen[10:] == [{"type": "websocket.disconnect", "code": 1012}] * 10
 
     async def test_while_closing(self) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -25,7 +25,8 @@ from wsproto_fast.typing import LoggerLike, StatusLike
 from . import checks
 from .budget import BufferBudget
 from .connection import BaseConnection, forget_frames
-from .door import Door, Visit
+from .door import Door, Refusal, Visit
+from .leaving import Departure
 from .statistics import ServerStats, Statistics
 from .sweep import Sweep
 
@@ -38,6 +39,7 @@ __all__ = [
     "format_address",
 ]
 
+SHUTTING_DOWN = "Server is shutting down.\n"
 FAILED_TO_OPEN = "Failed to open a WebSocket connection.\nSee server log for more information.\n"
 
 T = TypeVar("T")
@@ -180,9 +182,14 @@ class ServerSide(BaseConnection):
             statistics.dropped(slow.value, number)
 
     def _is_late(self) -> bool:
-        """Tell whether the server is closing by now, unless it is of another kind."""
-        closing: bool = getattr(self.server, "_closing", False)
-        return closing
+        """Tell whether the server is closing by now, or on its way to it."""
+        closing: bool = getattr(self.server, "_closing", False)  # unless it is of another kind
+        return closing or self._leaving() is not None
+
+    def _leaving(self) -> Refusal | None:
+        """Return what to tell clients if the server opens no more connections before it closes."""
+        departure: Departure[Any] | None = getattr(self.server, "_departure", None)
+        return None if departure is None else departure.refusal
 
     async def _answer(self, settings: ServerSettings) -> Response:
         """Return the response to the request.
@@ -192,6 +199,8 @@ class ServerSide(BaseConnection):
         """
         protocol, request = self.protocol, self.request
         assert request is not None
+        if self._leaving() is not None and "Upgrade" in request.headers:
+            return self._shutting_down()  # others may ask for what isn't a WebSocket connection
         response = self._refused_at_door(request)
         if response is None and settings.process_request is not None:
             response = await self._call("process_request", settings, request)
@@ -315,9 +324,11 @@ class ServerSide(BaseConnection):
         )
 
     def _shutting_down(self) -> Response:
-        return self.protocol.reject(
-            http.HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n"
-        )
+        refusal = self._leaving()
+        if refusal is None:
+            return self.protocol.reject(http.HTTPStatus.SERVICE_UNAVAILABLE, SHUTTING_DOWN)
+        self._refusal = refusal.reason
+        return refusal.response(self.protocol)
 
     def _internal_error(self) -> Response:
         return self.protocol.reject(http.HTTPStatus.INTERNAL_SERVER_ERROR, FAILED_TO_OPEN)
@@ -340,6 +351,7 @@ class BaseServer(Generic[ConnectionT]):
         self._statistics = Statistics(self._connections)
         self._sweep: Sweep | None = None
         self._closing = False  # what isn't answered yet is refused
+        self._departure: Departure[ConnectionT] | None = None  # since drain() was called
 
     @property
     def connections(self) -> set[ConnectionT]:
@@ -366,6 +378,12 @@ class BaseServer(Generic[ConnectionT]):
         """
         if budget is not None:
             self._sweep = Sweep(budget, self._connections, self._statistics, self.logger)
+
+    def _rest(self) -> list[ConnectionT]:
+        """Return the connections to abort when the server has drained for too long."""
+        rest = list(self._connections)
+        self.logger.warning("server drained for too long: %d connections left", len(rest))
+        return rest
 
     def _log_listening(self, sock: Any) -> None:
         self.logger.info("server listening on %s", format_address(sock))

@@ -128,7 +128,7 @@ class Reception(asyncio.BufferedProtocol):
             self._transport.pause_reading()  # what follows isn't for this object
             task = self._server.get_loop().create_task(self._start_tls(self._tls))
             self._server._handlers.add(task)
-            task.add_done_callback(self._server._handlers.discard)
+            task.add_done_callback(self._server._end_handler)
 
     async def _start_tls(self, tls: dict[str, Any]) -> None:
         loop = self._server.get_loop()

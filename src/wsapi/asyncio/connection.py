@@ -379,12 +379,15 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
         Raises:
             ProtocolError: If the code or the reason isn't allowed; the connection stays open.
         """
+        self._begin_closing(code, reason)
+        await self.wait_closed()
+
+    def _begin_closing(self, code: int, reason: str) -> None:
         if self._driver.exposed:
             self._driver.is_gone()
         self.protocol.close(code, reason, now=monotonic())
         if not self._lost:
             self._driver.update()
-            await self.wait_closed()
 
     async def wait_closed(self) -> None:
         """Wait until the TCP connection is closed."""

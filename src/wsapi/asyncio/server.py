@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
@@ -23,6 +24,7 @@ from .._shared.basic_auth import basic_auth
 from .._shared.budget import BufferBudget
 from .._shared.connection import FAILURE
 from .._shared.door import Door
+from .._shared.leaving import Departure
 from .._shared.options import AnswerLater, Limits, OnDrop, arguments
 from .._shared.server import BaseServer, ServerSettings, ServerSide, check_listening
 from .._shared.tls import keep_errors_apart
@@ -154,6 +156,7 @@ class ServerConnection(AcceptedConnection):
         self.server._statistics.ended(self)
         if self._visit is not None:
             self._visit.leave()
+        self.server._notify()
 
     def _start(self) -> None:
         self.server._start_handler(self)
@@ -174,6 +177,9 @@ class Server(BaseServer[ServerConnection]):
             ``asyncio.Server``.
         handler: Coroutine function that is called with each open connection.
         logger: Logger; ``wsapi.server`` by default.
+
+    Attributes:
+        draining: Event that is set when the server begins to drain or to close, for handlers.
     """
 
     def __init__(
@@ -190,6 +196,12 @@ class Server(BaseServer[ServerConnection]):
         self._settings: ServerSettings  # set by serve()
         self._receptions: set[Reception] = set()
         self._timer: Timer | None = None
+        self.draining = asyncio.Event()
+        self._leaving_handlers: set[asyncio.Task[None]] = set()  # handlers that are drained
+        self._excused: set[asyncio.Task[Any]] = set()  # handlers that wait for the end themselves
+        self._changed: asyncio.Future[None] | None = None  # for who waits for connections, handlers
+        self._signals: list[int] = []
+        self._drain_task: asyncio.Task[None] | None = None
         self._close_task: asyncio.Task[None] | None = None
         self._close_waiter: asyncio.Future[None] | None = None
 
@@ -296,8 +308,135 @@ class Server(BaseServer[ServerConnection]):
                 elif not entered and not connection._lost:
                     await connection.close(FAILURE)
             finally:
-                self._handlers.discard(task)
+                self._end_handler(task)
                 del connection.task, task  # what ends it may hold this frame
+
+    def _end_handler(self, task: asyncio.Task[None]) -> None:
+        self._handlers.discard(task)
+        self._leaving_handlers.discard(task)
+        self._notify()
+
+    def _notify(self) -> None:
+        """Have those look again who wait for connections and handlers."""
+        if self._changed is not None:
+            changed, self._changed = self._changed, None
+            changed.set_result(None)
+
+    async def _change(self, timeout: float | None = None) -> None:
+        """Wait until a connection or a handler ends, or somebody doesn't wait for handlers."""
+        if self._changed is None:
+            self._changed = self.get_loop().create_future()
+        await asyncio.wait([self._changed], timeout=timeout)
+
+    # ------------------------------------------------------------------ leaving
+
+    async def drain(
+        self,
+        timeout: float | None = 30,
+        spread: float = 5,
+        code: int = CloseCode.SERVICE_RESTART,
+        reason: str = "",
+        *,
+        retry_after: int = 1,
+    ) -> None:
+        """Close the server in such a way that its clients find another one, one by one.
+
+        It goes on listening, and answers 503 with ``Retry-After``. ``draining`` is set, so that
+        handlers can end by themselves. Connections are closed at times that chance chooses. When
+        all handlers have ended, the server is closed.
+
+        If this runs already, wait for it. ``close`` closes the rest at once; so does cancelling
+        this. A handler may await it: it isn't waited for, then.
+
+        Args:
+            timeout: Seconds after which connections are aborted, and the server is closed. Handlers
+                that don't end within a second then are cancelled. None for no limit.
+            spread: Seconds in which connections are closed.
+            code: Close code for them.
+            reason: Close reason for them.
+            retry_after: Seconds after which clients that are refused may try again.
+
+        Raises:
+            ProtocolError: If the code or the reason isn't allowed.
+            TypeError, ValueError: If another argument isn't acceptable.
+            RuntimeError: If the server isn't started.
+        """
+        task = self._start_draining(Departure(timeout, spread, code, reason, retry_after))
+        try:
+            await self._wait_for(task)
+        except asyncio.CancelledError:
+            self.close(code=code, reason=reason)
+            await self.wait_closed()
+            raise
+
+    def drain_on_signal(
+        self,
+        *signals: int,
+        timeout: float | None = 30,
+        spread: float = 5,
+        code: int = CloseCode.SERVICE_RESTART,
+        reason: str = "",
+        retry_after: int = 1,
+    ) -> None:
+        """Have the server drained when the process gets a signal, and closed if it gets another.
+
+        The event loop calls one function for each signal: with several servers, let it call
+        ``drain`` of each. When the server is closed, it calls none.
+
+        Args:
+            *signals: Numbers of signals; SIGTERM by default.
+            timeout: As for ``drain``, as are those that aren't listed here.
+
+        Raises:
+            RuntimeError: If the server isn't started, or this isn't the main thread.
+            NotImplementedError: If the event loop has no handlers of signals, as on Windows.
+        """
+        Departure[ServerConnection](timeout, spread, code, reason, retry_after)  # for its errors
+        self._started()
+
+        def received() -> None:
+            if self._drain_task is not None:
+                self.close(code=code, reason=reason)
+            else:
+                self._start_draining(Departure(timeout, spread, code, reason, retry_after))
+
+        for number in signals or (signal.SIGTERM,):
+            self.get_loop().add_signal_handler(number, received)
+            self._signals.append(number)
+
+    def _start_draining(self, departure: Departure[ServerConnection]) -> asyncio.Task[None]:
+        if self._drain_task is None:
+            departure.begin(self.connections, monotonic())
+            if not self._closing:
+                self._started()
+                self.logger.info("server draining")
+                self._departure = departure
+                self.draining.set()
+            self._leaving_handlers = self._handlers.copy()
+            self._drain_task = self.get_loop().create_task(self._drain(departure))
+        return self._drain_task
+
+    async def _drain(self, departure: Departure[ServerConnection]) -> None:
+        leaving = self._leaving_handlers
+        while not self._closing and any(task not in self._excused for task in leaving):
+            now = monotonic()
+            for connection in departure.due(now, lambda: self.connections):
+                connection._begin_closing(departure.code, departure.reason)
+            if now >= departure.deadline:
+                break
+            await self._change(departure.time_left(now, departure.next_time()))
+        self.close(code=departure.code, reason=departure.reason)
+        assert self._close_task is not None
+        left = departure.time_left(monotonic(), departure.deadline)
+        _, closing = await asyncio.wait([self._close_task], timeout=left)
+        if closing:
+            for connection in self._rest():
+                connection._transport.abort()
+            _, closing = await asyncio.wait([self._close_task], timeout=departure.grace)
+        if closing:
+            for task in self._handlers - self._excused:
+                task.cancel()
+            await asyncio.wait(closing)
 
     # ------------------------------------------------------------------ closing
 
@@ -329,6 +468,8 @@ class Server(BaseServer[ServerConnection]):
             if self._timer is not None:
                 self._close_task.add_done_callback(self._timer.stop)
             self._closing = True
+            self.draining.set()
+            self._notify()
             if self._close_waiter is not None:
                 self._close_waiter.set_result(None)
 
@@ -355,27 +496,40 @@ class Server(BaseServer[ServerConnection]):
                 *(connection.close(code, reason) for connection in self.connections),
                 return_exceptions=True,
             )
-        while waiting := [
-            *(connection.wait_closed() for connection in self._connections),
-            *(
-                asyncio.shield(task)
-                for task in self._handlers
-                if task is not asyncio.current_task()
-            ),
-        ]:
-            await asyncio.gather(*waiting, return_exceptions=True)
+        # Those that are excused are among the handlers.
+        while self._connections or len(self._handlers) > len(self._excused):
+            await self._change()
         await server.wait_closed()
+        for number in self._signals:
+            server.get_loop().remove_signal_handler(number)
         self._server = None  # it refers to this object
         self.logger.info("server closed")
 
     async def wait_closed(self) -> None:
-        """Wait until the server is closed and its handlers have finished."""
+        """Wait until the server is closed and its handlers have finished.
+
+        A handler may await it: it isn't waited for, then.
+        """
         if not self._closing:
             if self._close_waiter is None:
                 self._close_waiter = self.get_loop().create_future()
             await asyncio.shield(self._close_waiter)
         assert self._close_task is not None
-        await asyncio.shield(self._close_task)
+        await self._wait_for(self._close_task)
+        if self._drain_task is not None:
+            await asyncio.shield(self._drain_task)
+
+    async def _wait_for(self, ending: asyncio.Task[None]) -> None:
+        """Wait for what waits for handlers."""
+        task = asyncio.current_task()
+        if task not in self._handlers:
+            return await asyncio.shield(ending)
+        self._excused.add(task)
+        self._notify()
+        try:
+            await asyncio.shield(ending)
+        finally:
+            self._excused.discard(task)
 
 
 def serve(

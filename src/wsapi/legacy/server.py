@@ -22,6 +22,7 @@ from wsproto_fast.headers import parse_subprotocol, validate_subprotocols
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, StatusLike, Subprotocol
 
+from .._shared.door import Refusal
 from .._shared.options import SERVER_OPTIONS, defaults
 from .._shared.server import ServerSettings
 from .._shared.statistics import Statistics
@@ -221,7 +222,12 @@ class WebSocketServerProtocol(WebSocketCommonProtocol, AcceptedConnection):
         self._respond(await self._answer(_settings))
 
     def _is_late(self) -> bool:
-        return not self.ws_server.is_serving()
+        return not self.ws_server.is_serving() or self._leaving() is not None
+
+    def _leaving(self) -> Refusal | None:
+        # Others have what they need of its interface.
+        departure = getattr(self.ws_server, "_departure", None)
+        return None if departure is None else departure.refusal
 
     async def _early_response(self, request: Request) -> Response | None:
         try:
@@ -284,7 +290,7 @@ class WebSocketServerProtocol(WebSocketCommonProtocol, AcceptedConnection):
             if self.response is None and not self._lost:
                 self._transport.abort()  # cancelled before there was an answer
             if server is not None:
-                server._handlers.discard(task)
+                server._end_handler(task)
             self.ws_server.unregister(self)
             del task  # what ends it may hold this frame
 
@@ -330,6 +336,7 @@ class WebSocketServer(Server):
         """Count it no more."""
         self.websockets.discard(protocol)
         self._statistics.ended(cast(Any, protocol))
+        self._notify()
 
 
 class Serve:

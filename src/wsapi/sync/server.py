@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import re
 import selectors
+import signal
 import socket
 import ssl as ssl_module
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from time import monotonic, sleep
 from types import TracebackType
@@ -29,6 +30,7 @@ from .._shared.basic_auth import basic_auth_sync
 from .._shared.budget import BufferBudget
 from .._shared.connection import FAILURE
 from .._shared.door import Door, Refusal, Visit
+from .._shared.leaving import Departure
 from .._shared.options import SERVER_OPTIONS, Limits, OnDrop, arguments, defaults
 from .._shared.server import BaseServer, ServerSettings, ServerSide, check_listening, finish
 from ..limits import MAX_BACKLOG, Slow
@@ -171,6 +173,8 @@ class ServerConnection(ServerSide, Connection):
             if driver.lost or protocol.close_expected():
                 return
             driver.progress(inf)
+        if isinstance(self.server, Server):  # it may be of another kind
+            self.server._arriving.discard(threading.current_thread())
         driver.enter()
         try:
             self._respond(finish(self._answer(settings)))
@@ -198,6 +202,9 @@ class Server(BaseServer[ServerConnection]):
         sock: Listening socket.
         handler: Called in a new thread with the socket and the address of each connection.
         logger: Logger; ``wsapi.server`` by default.
+
+    Attributes:
+        draining: Event that is set when the server begins to drain or to close, for handlers.
     """
 
     def __init__(
@@ -208,8 +215,11 @@ class Server(BaseServer[ServerConnection]):
     ) -> None:
         super().__init__(handler, logger)  # type: ignore[arg-type] # here it is given a socket
         self.socket = sock
+        self.draining = threading.Event()
         self._lock = threading.RLock()  # a signal handler may call shutdown()
+        self._changed = threading.Condition(self._lock)  # for who waits for threads
         self._threads: set[threading.Thread] = set()
+        self._arriving: set[threading.Thread] = set()  # those that have no request yet
         self._shutting: set[threading.Thread] = set()  # those that wait for the others
         self._opening: set[socket.socket] = set()  # in their TLS handshake, or before it
         self._door: Door | None = None
@@ -217,6 +227,10 @@ class Server(BaseServer[ServerConnection]):
         self._serving: threading.Thread | None = None
         self._ringer: socket.socket | None = None  # ends its sleep
         self._deferred: tuple[bool, int, str] | None = None  # how it is to shut the server down
+        self._deferred_drain: Departure[ServerConnection] | None = None  # how before that
+        self._drain_thread: threading.Thread | None = None  # does that
+        self._drained = threading.Event()
+        self._signals: dict[int, Any] = {}  # and what handled them before
         self._accept_log_time = -inf
         self._look_time: float | None = None
 
@@ -244,11 +258,20 @@ class Server(BaseServer[ServerConnection]):
             RuntimeError: If it is running already.
         """
         try:
-            self._accept_until_closing()
+            try:
+                self._accept_until_closing()
+            finally:
+                # Whatever a signal handler did after it had called drain() or shutdown().
+                if self._deferred is None and self._drain_if_deferred():
+                    self._wait_drained()
+                if self._deferred is not None:
+                    self.shutdown(*self._deferred)
+            if self._drain_thread is not None:
+                self._wait_drained()
         finally:
-            # Whatever a signal handler did after it had called shutdown().
-            if self._deferred is not None:
-                self.shutdown(*self._deferred)
+            if threading.current_thread() is threading.main_thread():
+                while self._signals:
+                    signal.signal(*self._signals.popitem())
 
     def _accept_until_closing(self) -> None:
         bell, ringer = socket.socketpair()
@@ -264,7 +287,10 @@ class Server(BaseServer[ServerConnection]):
                 selector.register(self.socket, selectors.EVENT_READ)
                 selector.register(bell, selectors.EVENT_READ)
                 while not self._ending():
-                    selector.select(min(SIGNAL_INTERVAL, self._look()))
+                    self._drain_if_deferred()
+                    for key, _ in selector.select(min(SIGNAL_INTERVAL, self._look())):
+                        if key.fileobj is bell:
+                            bell.recv(64)
                     self._accept()
             finally:
                 if self._sweep is not None:
@@ -291,6 +317,7 @@ class Server(BaseServer[ServerConnection]):
     def _accept(self) -> None:
         """Accept the connections that wait."""
         while not self._ending():
+            self._drain_if_deferred()
             try:
                 sock, address = self.socket.accept()
             except BlockingIOError:
@@ -332,21 +359,27 @@ class Server(BaseServer[ServerConnection]):
             try:
                 self.handler(sock, address, *known)  # type: ignore[call-arg,arg-type] # see __init__
             finally:
-                with self._lock:
-                    self._threads.discard(thread)
+                self._forget(thread)
 
         thread = threading.Thread(target=run, name=f"wsapi-handler-{address}")
         with self._lock:
+            self._arriving.add(thread)
             self._threads.add(thread)
         try:
             thread.start()
         except Exception:
             # Not if a signal handler's exception interrupts it: the thread may run.
-            with self._lock:
-                self._threads.discard(thread)
+            self._forget(thread)
             for visit in known:
                 visit.leave()
             raise
+
+    def _forget(self, thread: threading.Thread) -> None:
+        """Take note that a thread has ended, or won't start."""
+        with self._lock:
+            self._arriving.discard(thread)
+            self._threads.discard(thread)
+            self._changed.notify_all()
 
     # ------------------------------------------------------------------ connections
 
@@ -451,6 +484,176 @@ class Server(BaseServer[ServerConnection]):
             connection._refuse()
         return connection
 
+    # ------------------------------------------------------------------ leaving
+
+    def drain(
+        self,
+        timeout: float | None = 30,
+        spread: float = 5,
+        code: int = CloseCode.SERVICE_RESTART,
+        reason: str = "",
+        *,
+        retry_after: int = 1,
+    ) -> None:
+        """Shut the server down in such a way that its clients find another one, one by one.
+
+        It goes on listening, and answers 503 with ``Retry-After``. ``draining`` is set, so that
+        handlers can end by themselves. Connections are closed at times that chance chooses. When
+        all handlers have ended, the server is shut down, and this returns.
+
+        If this runs already, wait for it. ``shutdown`` closes the rest at once. A handler may call
+        this; it doesn't wait for that handler then. In a signal handler that interrupts
+        ``serve_forever`` it returns at once, and ``serve_forever`` when it is done.
+
+        Args:
+            timeout: Seconds after which connections are aborted, and the server is shut down.
+                Handlers that don't end within a second then aren't waited for. None for no limit.
+            spread: Seconds in which connections are closed.
+            code: Close code for them.
+            reason: Close reason for them.
+            retry_after: Seconds after which clients that are refused may try again.
+
+        Raises:
+            ProtocolError: If the code or the reason isn't allowed.
+            TypeError, ValueError: If another argument isn't acceptable.
+        """
+        departure = Departure[ServerConnection](timeout, spread, code, reason, retry_after)
+        thread = threading.current_thread()
+        with self._lock:
+            if thread in self._shutting:
+                return  # a signal handler has interrupted this very method
+            if self._serving is thread:
+                self._defer(departure)
+                return
+            self._shutting.add(thread)
+            self._changed.notify_all()
+            first = self._departure is None
+            if first:
+                self._departure = departure
+        try:
+            if first:
+                self._drain(departure)
+            else:
+                self._wait_drained()
+        finally:
+            with self._lock:
+                self._shutting.discard(thread)
+
+    def drain_on_signal(
+        self,
+        *signals: int,
+        timeout: float | None = 30,
+        spread: float = 5,
+        code: int = CloseCode.SERVICE_RESTART,
+        reason: str = "",
+        retry_after: int = 1,
+    ) -> None:
+        """Have the server drained when the process gets a signal, and closed if it gets another.
+
+        ``serve_forever``, in whatever thread, sees to it, and returns when it is done. When it
+        runs in the main thread, the previous handlers of the signals are there again then.
+
+        Args:
+            *signals: Numbers of signals; SIGTERM by default.
+            timeout: As for ``drain``, as are those that aren't listed here.
+
+        Raises:
+            ValueError: If this isn't the main thread.
+        """
+
+        def departure() -> Departure[ServerConnection]:
+            return Departure(timeout, spread, code, reason, retry_after)
+
+        def received(*args: object) -> None:
+            with self._lock:
+                if self._deferred_drain is None and self._departure is None:
+                    self._defer(departure())
+                elif self._deferred is None:
+                    self._deferred = (True, code, reason)
+                    self._ring()
+
+        departure()  # for its errors
+        for number in signals or (signal.SIGTERM,):
+            previous = signal.signal(number, received)
+            self._signals.setdefault(number, signal.SIG_DFL if previous is None else previous)
+
+    def _defer(self, departure: Departure[ServerConnection]) -> None:
+        """Have ``serve_forever`` begin to drain: a signal handler may have interrupted anything."""
+        if self._deferred_drain is None:
+            self._deferred_drain = departure
+            self._ring()
+
+    def _ring(self) -> None:
+        if self._ringer is not None:
+            self._ringer.send(b"\0")
+
+    def _drain_if_deferred(self) -> bool:
+        """Drain in another thread, while this one goes on accepting connections.
+
+        Returns:
+            Whether this began it.
+        """
+        departure = self._deferred_drain
+        if departure is None or self._drain_thread is not None:
+            return False
+
+        def drain() -> None:
+            with self._lock:
+                first = self._departure is None
+                if first:
+                    self._departure = departure
+            if first:
+                self._drain(departure)
+
+        self._drain_thread = threading.Thread(target=drain, name="wsapi-drain")
+        try:
+            self._drain_thread.start()
+        except RuntimeError:
+            # There are too many threads.
+            self._drain_thread = None
+            self._deferred = (True, departure.code, departure.reason)
+            return False
+        return True
+
+    def _drain(self, departure: Departure[ServerConnection]) -> None:
+        with self._lock:
+            leaving = self._threads - self._arriving
+            departure.begin(self.connections, monotonic())
+        if not self._closing:
+            self.logger.info("server draining")
+            self.draining.set()
+        while not self._closing:
+            now = monotonic()
+            for connection in departure.due(now, lambda: self.connections):
+                connection._driver.close(departure.code, departure.reason)
+            if now >= departure.deadline:
+                break
+            with self._lock:
+                if not self._waits_for(leaving):
+                    break
+                self._wait_for_change(departure.next_time())
+        try:
+            self._shut_down(True, departure.code, departure.reason, departure)
+        finally:
+            self._drained.set()
+
+    def _wait_drained(self) -> None:
+        while not self._drained.wait(SIGNAL_INTERVAL):
+            pass  # signal handlers run
+
+    def _waits_for(self, threads: Iterable[threading.Thread]) -> bool:
+        """Tell whether there are some among threads that haven't ended, nor wait for the others."""
+        waiting = (thread in self._threads and thread not in self._shutting for thread in threads)
+        return not self._closing and any(waiting)
+
+    def _wait_for_change(self, until: float) -> None:
+        """Wait, with the lock held, until a thread ends, waits for others, or signal handlers run.
+
+        Args:
+            until: Time until which to wait at most.
+        """
+        self._changed.wait(max(0.0, min(SIGNAL_INTERVAL, until - monotonic())))
+
     # ------------------------------------------------------------------ closing
 
     def shutdown(
@@ -484,30 +687,49 @@ class Server(BaseServer[ServerConnection]):
                 # A signal handler has interrupted serve_forever(), which may hold any lock.
                 if self._deferred is None:
                     self._deferred = (close_connections, code, reason)
-                    assert self._ringer is not None
-                    self._ringer.send(b"\0")
+                    self._ring()
                 return
             self._shutting.add(thread)
-            first = not self._closing
-            self._closing = True
-            if self._ringer is not None:
-                self._ringer.send(b"\0")
-            else:
-                self._stopped.set()
+            self._changed.notify_all()
         try:
-            if first:
-                self.logger.info("server closing")
-            while not self._stopped.wait(SIGNAL_INTERVAL):
-                pass  # signal handlers run
-            self.socket.close()
-            # The first call may be one that leaves connections open, or have been interrupted.
-            self._close_connections(close_connections, code, reason)
-            self._wait_for_handlers()
-            if first:
-                self.logger.info("server closed")
+            self._shut_down(close_connections, code, reason)
         finally:
             with self._lock:
                 self._shutting.discard(thread)
+
+    def _shut_down(
+        self,
+        close_connections: bool,
+        code: int,
+        reason: str,
+        departure: Departure[ServerConnection] | None = None,
+    ) -> None:
+        with self._lock:
+            first = not self._closing
+            self._closing = True
+            self._changed.notify_all()
+            if self._ringer is None:
+                self._stopped.set()
+            else:
+                self._ring()
+        self.draining.set()
+        if first:
+            self.logger.info("server closing")
+        while not self._stopped.wait(SIGNAL_INTERVAL):
+            pass  # signal handlers run
+        self.socket.close()
+        if first or departure is None:
+            # The first call may be one that leaves connections open, or have been interrupted.
+            self._close_connections(close_connections, code, reason)
+        if departure is None:
+            self._wait_for_handlers(inf)
+        elif not self._wait_for_handlers(departure.deadline):
+            for connection in self._rest():
+                connection._driver.abort()
+            if not self._wait_for_handlers(monotonic() + departure.grace):
+                self.logger.error("handlers of a server that has drained are still running")
+        if first:
+            self.logger.info("server closed")
 
     def _close_connections(self, close_connections: bool, code: int, reason: str) -> None:
         with self._lock:
@@ -525,19 +747,22 @@ class Server(BaseServer[ServerConnection]):
             if connection.state is State.OPEN and close_connections:
                 connection._driver.close(code, reason)
 
-    def _wait_for_handlers(self) -> None:
+    def _wait_for_handlers(self, deadline: float) -> bool:
+        """Wait until a time for threads of handlers; return whether all have ended."""
         while True:
             with self._lock:
                 waiting = self._threads - self._shutting
             if not waiting:
-                return
+                return True
             for thread in waiting:
+                left = deadline - monotonic()
+                if left <= 0:
+                    return False
                 try:
-                    thread.join(SIGNAL_INTERVAL)
+                    thread.join(min(SIGNAL_INTERVAL, left))
                 except RuntimeError:
                     # An exception of a signal handler kept it from starting.
-                    with self._lock:
-                        self._threads.discard(thread)
+                    self._forget(thread)
 
 
 def serve(

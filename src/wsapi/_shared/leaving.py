@@ -1,0 +1,137 @@
+"""How a server leaves: when it closes which connection, and what it answers meanwhile.
+
+Knows nothing of loops, threads, or clocks: times are arguments. Front-ends close and abort.
+"""
+
+from __future__ import annotations
+
+import math
+import random as random_module
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Generic, TypeVar
+
+from wsproto_fast import check_close
+
+from .door import Refusal
+
+__all__ = ["Departure", "departure_time"]
+
+T = TypeVar("T")
+
+
+def departure_time(start: float, spread: float, random: Callable[[], float]) -> float:
+    """Return when a connection is to be closed, so that not all clients come back at once.
+
+    Args:
+        start: When leaving begins.
+        spread: Seconds in which all connections are to be closed.
+        random: Function that returns a number between 0 and 1.
+    """
+    return start + spread * random()
+
+
+class Departure(Generic[T]):
+    """The end of a server that closes its connections one by one.
+
+    Args:
+        timeout: Seconds after which nothing is waited for; None for no limit.
+        spread: Seconds in which the connections are closed.
+        code: Close code.
+        reason: Close reason.
+        retry_after: Seconds after which clients that are refused meanwhile may try again.
+        random: Function that returns a number between 0 and 1.
+
+    Attributes:
+        refusal: What those clients are told.
+        closing_time: When the last connections are closed.
+        deadline: When connections are aborted.
+        grace: Seconds after that in which handlers can end.
+
+    Raises:
+        TypeError, ValueError: If a number isn't acceptable.
+        ProtocolError: If the code or the reason isn't allowed.
+    """
+
+    closing_time = math.inf
+    deadline = math.inf
+    grace = 1.0
+
+    def __init__(
+        self,
+        timeout: float | None,
+        spread: float,
+        code: int,
+        reason: str,
+        retry_after: int,
+        random: Callable[[], float] = random_module.random,
+    ) -> None:
+        check_close(code, reason)
+        if timeout is not None:
+            _check_seconds("timeout", timeout)
+        _check_seconds("spread", spread)
+        if isinstance(retry_after, bool) or not isinstance(retry_after, int):
+            raise TypeError(f"retry_after must be an int, not {type(retry_after).__name__}")
+        if retry_after < 0:
+            raise ValueError(f"retry_after must be 0 or more; got {retry_after}")
+        self.timeout = math.inf if timeout is None else timeout
+        self.spread = min(spread, self.timeout)
+        self.code = code
+        self.reason = reason
+        self.refusal = Refusal(
+            "draining",
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "Server is shutting down.\n",
+            retry_after,
+        )
+        self._random = random
+        self._scheduled: list[tuple[float, T]] = []  # the next one is the last one
+
+    def begin(self, connections: Iterable[T], now: float) -> None:
+        """Begin to leave.
+
+        Args:
+            connections: Connections that are open.
+            now: Time; whatever clock it is of.
+        """
+        self.deadline = now + self.timeout
+        self.closing_time = now + self.spread
+        self._scheduled = [
+            (departure_time(now, self.spread, self._random), connection)
+            for connection in connections
+        ]
+        self._scheduled.sort(key=lambda entry: entry[0], reverse=True)
+
+    def due(self, now: float, connections: Callable[[], Iterable[T]]) -> list[T]:
+        """Return the connections to close, each once.
+
+        Args:
+            now: Time.
+            connections: Function that returns those that are open, called for the last time at
+                which connections are closed.
+        """
+        if now >= self.closing_time:
+            self.closing_time = math.inf
+            self._scheduled.clear()
+            return list(connections())
+        due = []
+        while self._scheduled and self._scheduled[-1][0] <= now:
+            due.append(self._scheduled.pop()[1])
+        return due
+
+    def next_time(self) -> float:
+        """Return when there is something to do next, if nothing happens before."""
+        if self._scheduled:
+            return self._scheduled[-1][0]
+        return min(self.closing_time, self.deadline)
+
+    def time_left(self, now: float, time: float) -> float | None:
+        """Return the seconds until a time, at least zero; None if it never comes."""
+        return None if time == math.inf else max(0.0, time - now)
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be 0 or more, and finite; got {value}")
