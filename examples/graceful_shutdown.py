@@ -1,7 +1,9 @@
 """End on SIGTERM, as service managers and containers ask for it, without losing work.
 
-No new connections; a closing handshake on those that are open (1001, going away); handlers finish
-what they began.
+Load balancers are told by /healthz to send nobody any more, and who comes all the same is answered
+503 with Retry-After. Connections are closed one by one (1012, service restart), so that their
+clients don't all look for another server at once; handlers finish what they began. A second signal
+closes what is left.
 
 Usage: graceful_shutdown.py [PORT]
 """
@@ -11,6 +13,7 @@ import signal
 import sys
 
 from wsapi.asyncio.server import ServerConnection, serve
+from wsapi.health import readiness
 
 
 async def work(connection: ServerConnection) -> None:
@@ -21,10 +24,8 @@ async def work(connection: ServerConnection) -> None:
 
 
 async def main(port: int = 8765) -> None:
-    async with serve(work, "127.0.0.1", port) as server:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, server.close)
+    async with serve(work, "127.0.0.1", port, process_request=readiness("/healthz")) as server:
+        server.drain_on_signal(signal.SIGTERM, signal.SIGINT, timeout=30, spread=1)
         print(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         await server.wait_closed()
     print("closed")

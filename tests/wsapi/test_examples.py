@@ -256,15 +256,31 @@ async def test_unix_socket(tmp_path: Path) -> None:
 async def test_graceful_shutdown(number: int) -> None:
     async with running("graceful_shutdown.py", "0") as server:
         url = await server.line()
+        with pytest.raises(InvalidStatus) as raised:
+            await connect(f"{url}/healthz")
+        assert raised.value.response.status_code == 200
         async with connect(url) as idle, connect(url) as busy:
             await busy.send("it")
             assert await busy.recv() == "working on 'it'"
             assert await server.end(number) == "finished 'it'\nclosed\n"
             for connection in (idle, busy):
                 await connection.wait_closed()
-                assert connection.close_code == 1001
+                assert connection.close_code == 1012
         with pytest.raises(OSError):
             await connect(url)
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="needs SO_REUSEPORT")
+async def test_rolling_restart() -> None:
+    async with running("rolling_restart.py", "20", "0.2") as example:
+        output = await example.wait()
+    numbers = dict(re.findall(r"(?m)^([a-z ]+): +(\d+)", output))
+    assert int(numbers["acknowledged"]) > 0
+    assert numbers["lost"] == "0"
+    # Who is still waiting when the second restart begins comes back once.
+    returns = int(numbers["connected again"])
+    assert 20 <= returns <= 40
+    assert sum(map(int, re.findall(r"(?m)^ *[\d.]+ s +(\d+) #", output))) == returns
 
 
 # ---------------------------------------------------------------------- behind nginx
