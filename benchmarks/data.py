@@ -21,6 +21,8 @@ from typing import Any, Final
 TEXT: Final = 0x1
 BINARY: Final = 0x2
 CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
 COMPRESSED: Final = 0x40  # RSV1, beside the opcode in the first byte (RFC 7692 §6)
 
 # The end of what a flush makes: cut off before sending, put back before inflating (RFC 7692 §7.2).

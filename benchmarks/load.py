@@ -28,6 +28,7 @@ TIMEOUT: Final = 10.0  # seconds without any answer after which a server counts 
 SETTLE: Final = 0.3  # seconds for a server to finish what it does after a handshake
 SLICES: Final = 4  # parts of a window, the best of which counts: a burst of noise spoils one or two
 VARIETY: Final = 8  # different messages per connection where one is outstanding
+IP_BIND_ADDRESS_NO_PORT: Final = 24  # of Linux; the module socket lacks it before Python 3.12
 CLOSE_FRAME: Final = struct.pack("!H", 1000)
 
 # Resumed each time its socket is readable; yields how many messages it finished.
@@ -100,11 +101,18 @@ class Target:
     websocket: bool
     clock: Clock
     sockets: set[socket.socket] = field(default_factory=set)
+    sources: tuple[str, ...] = ()  # addresses of clients, where one hasn't got enough ports
+    per_source: int = 1  # sockets that have the same one
 
     def new_socket(self) -> socket.socket:
         """Return a new socket."""
         sock = socket.socket()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.sources:
+            number = len(self.sockets) // self.per_source % len(self.sources)
+            # The port is chosen when it connects: one that is free for that address.
+            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            sock.bind((self.sources[number], 0))
         self.sockets.add(sock)
         return sock
 

@@ -43,11 +43,18 @@ class Process:
 
     def memory(self) -> float:
         """Return the KiB of memory that it has written to and that no other process shares."""
+        return self._memory("Anonymous")
+
+    def resident(self) -> float:
+        """Return the KiB of its memory that are in memory, those that others share included."""
+        return self._memory("Rss")
+
+    def _memory(self, kind: str) -> float:
         text = Path(f"/proc/{self.popen.pid}/smaps_rollup").read_text()
         for line in text.splitlines():
-            if line.startswith("Anonymous:"):
+            if line.startswith(f"{kind}:"):
                 return float(line.split()[1])
-        raise OSError("no Anonymous in smaps_rollup")
+        raise OSError(f"no {kind} in smaps_rollup")
 
 
 def cores() -> tuple[int, int]:
