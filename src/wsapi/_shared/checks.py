@@ -250,22 +250,23 @@ def check_connection_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def check_rates(options: Mapping[str, Any]) -> tuple[Rate | None, Rate | None]:
+def check_rates(options: Mapping[str, Any]) -> tuple[Rate | None, Rate | None] | None:
     """Check limits on what a peer sends in a given time.
 
     Args:
         options: Options of ``connect`` or ``serve``, complete.
 
     Returns:
-        The limits on messages and on bytes, for ``Protocol.limit_rates``.
+        The limits on messages and on bytes, for ``Protocol.limit_rates``; None without any.
 
     Raises:
         TypeError, ValueError: If one isn't acceptable.
     """
-    return (
+    rates = (
         Rate.of("message_rate", options["message_rate"]),
         Rate.of("byte_rate", options["byte_rate"]),
     )
+    return rates if any(rates) else None
 
 
 def check_header(name: str, value: object) -> None:

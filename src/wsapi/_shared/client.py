@@ -246,7 +246,8 @@ class BaseConnect(Generic[ConnectionT]):
             carrier: What moves bytes for connections of this front-end.
         """
         protocol = ClientProtocol(uri, **self._engine_options)
-        protocol.limit_rates(*self._rates)
+        if self._rates is not None:
+            protocol.limit_rates(*self._rates)
         return self._connection_class(*carrier, protocol, **self._connection_options)
 
     def _reconnection(self) -> Reconnection:

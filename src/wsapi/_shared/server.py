@@ -126,7 +126,8 @@ class ServerSettings:
     def new_protocol(self) -> ServerProtocol:
         """Return an engine for a connection."""
         protocol = ServerProtocol(**self._engine_options)
-        protocol.limit_rates(*self._rates)
+        if self._rates is not None:
+            protocol.limit_rates(*self._rates)
         return protocol
 
 
