@@ -23,7 +23,6 @@ from ._frames cimport (
     MAX_HEADER,
     NEED_MORE,
     OP_CONT,
-    OP_PING,
     OP_TEXT,
     read_header,
     ws_mask_in_place,
@@ -387,8 +386,7 @@ cdef class Parser(Sender):
                 self._fail_receiving(CloseCode.PROTOCOL_ERROR, str(exc), exc)
             return False
         if opcode & 8:
-            # Answers to our own Pings are free, as is the end.
-            return True if self._rates is None or opcode != OP_PING else self._charge(1)
+            return True  # what it costs is asked when it is all there
         # RFC 6455 section 5.4: fragments of different messages don't interleave. 1002 is for what breaks the
         # protocol, 1009 for what is too big (section 7.4.1; limits are section 10.4's).
         if opcode == OP_CONT:

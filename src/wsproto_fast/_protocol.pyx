@@ -382,6 +382,7 @@ cdef class Protocol(Pacing):
         self._now = self._time(now)
         self._activity = 0
         if not self._eof_received:
+            self._rates = None  # nothing follows any more
             self._deliver_kept(False)
             self._eof_received = True
             if self._debug():
@@ -410,6 +411,7 @@ cdef class Protocol(Pacing):
         self._activity = 0
         if exc is not None and self.parser_exc is None:
             self.parser_exc = exc
+        self._rates = None
         self._deliver_kept(True)
         self.receive_eof()
         self._close_deadline = INFINITY
@@ -447,6 +449,8 @@ cdef class Protocol(Pacing):
             self._events.append(frame)
         self._activity |= ATTENTION
         if opcode == OP_PING:
+            if self._rates is not None and not self._charge(1):
+                return 0
             # RFC 6455 section 5.5.2. While the peer doesn't read, only the last Ping is answered: a flood
             # of them can't make the output grow.
             if self._writing_paused:
@@ -455,6 +459,10 @@ cdef class Protocol(Pacing):
                 self._write_control(OP_PONG, payload)
         elif opcode == OP_PONG:
             self._received_pong(payload)
+            # Answers to our own Pings are free, as is the end.
+            if self._rates is not None and self._received.pongs - self._rates.pongs > self._sent.pings:
+                self._rates.pongs += 1
+                self._charge(1)
         else:
             self._received_close(payload)
 

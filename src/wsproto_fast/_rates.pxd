@@ -1,6 +1,8 @@
 # cython: language_level=3
 """Limits on what a peer sends in a given time; see _rates.pyx."""
 
+from libc.stdint cimport uint64_t
+
 
 cdef class Bucket:
     cdef readonly object rate       # the Rate that it enforces
@@ -18,6 +20,7 @@ cdef class Bucket:
 cdef class RateLimiter:
     cdef readonly Bucket messages
     cdef readonly Bucket size
+    cdef uint64_t pongs             # those that were charged
 
     cdef Bucket charge(self, double messages, double size, double now)
     cdef bint blocked(self, double now) noexcept

@@ -105,14 +105,14 @@ cdef class Receiver(Parser):
             listener = Callbacks(on_message, on_frame)
         if self._queue is None:
             self.queue_messages(None, max_bytes=None)
-        while self._kept is not None and not self._calling:
+        self._now = time
+        while self._kept is not None and not self._calling and not self.peer_has_to_wait():
             # Including what waits because the queue was full.
             self._listener = listener
             self._deliver_queued()
             self._listener = None
             self._receive_kept()
         self._listener = listener
-        self._now = time
         self._deliver_queued()
 
     def _deliver_queued(self):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -58,7 +58,7 @@ class Rate:
             return value
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{name} must be a Rate, a number, or None, not {type(value).__name__}")
-        if not 0 < value < math.inf:
+        if not 0 < value <= sys.float_info.max:
             raise ValueError(f"{name} must be more than 0 per second, and finite; got {value}")
         return cls(value)
 
@@ -69,5 +69,5 @@ RateLike: TypeAlias = Rate | float | None
 def _check_number(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    if not math.isfinite(value):
+    if not abs(value) <= sys.float_info.max:  # there are larger ints, too
         raise ValueError(f"{name} must be finite; got {value}")

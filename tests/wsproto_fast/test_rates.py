@@ -109,12 +109,36 @@ class TestWaiting:
         protocol.receive_data(data + texts(2), 0.0)
         assert messages(protocol) == ["a" + 10 * "b" + "c", "0"]
 
-    def test_pings_count_and_pongs_do_not(self):
+    def test_pings_count_and_answers_do_not(self):
         protocol = limited(Rate(1, burst=3))
-        pong, ping = frame(Side.SERVER, PONG, b""), frame(Side.SERVER, PING, b"?")
-        protocol.receive_data(10 * pong + ping + ping + texts(2), 0.0)
-        assert sent(protocol) == [(PONG, b"?"), (PONG, b"?")]
+        for i in range(10):
+            protocol.ping(b"%d" % i)
+        pongs = b"".join(frame(Side.SERVER, PONG, b"%d" % i) for i in range(10))
+        protocol.receive_data(pongs + 2 * frame(Side.SERVER, PING, b"?") + texts(2), 0.0)
+        assert sent(protocol)[10:] == [(PONG, b"?"), (PONG, b"?")]
         assert numbers(protocol) == [0]
+
+    def test_pongs_that_answer_nothing_count(self):
+        protocol = limited(Rate(1, burst=3), Rate(1, burst=1000))
+        protocol.ping(b"?")
+        pong = frame(Side.SERVER, PONG, b"!")
+        protocol.receive_data(2 * pong + frame(Side.SERVER, PONG, b"?") + texts(2), 0.0)
+        assert numbers(protocol) == [0]
+
+    def test_answers_to_repeated_pings_do_not_count(self):
+        # While the peer has to wait, keepalive pings are repeated, and all are answered.
+        protocol = limited(Rate(0.01, burst=1))
+        protocol.set_timeouts(ping_interval=1, ping_timeout=1, close_timeout=1, now=0.0)
+        protocol.receive_data(texts(1), 0.5)
+        payloads = []
+        while (now := protocol.next_timeout()) < 100:
+            protocol.handle_timeout(now)
+            payloads += [payload for opcode, payload in sent(protocol) if opcode == PING]
+        assert len(payloads) > 50
+        protocol.handle_timeout(100.5)
+        pongs = b"".join(frame(Side.SERVER, PONG, payload) for payload in payloads)
+        protocol.receive_data(pongs, 100.5)
+        assert protocol.reading_wanted
 
     def test_pings_behind_what_waits(self):
         # What was read is there; answers are due as soon as practical.
@@ -122,6 +146,13 @@ class TestWaiting:
         protocol.receive_data(texts(2) + frame(Side.SERVER, PING, b"?"), 0.0)
         assert sent(protocol) == [(PONG, b"?")]
         assert numbers(protocol) == [0]
+
+    def test_pings_behind_what_waits_count(self):
+        protocol = limited(Rate(1, burst=1))
+        protocol.receive_data(texts(1) + 5 * frame(Side.SERVER, PING, b"?"), 0.0)
+        assert sent(protocol) == 5 * [(PONG, b"?")]
+        assert numbers(protocol) == [0]
+        assert protocol.next_timeout() == 6.0
 
     def test_close_behind_what_waits(self):
         # Nothing more can come: then nothing has to wait.
@@ -154,6 +185,39 @@ class TestWaiting:
         assert not protocol.reading_wanted
         protocol.handle_timeout(protocol.next_timeout())
         assert received == ["0", "1", "2"]
+
+    @pytest.mark.parametrize("lost", [False, True])
+    @pytest.mark.parametrize("how", ["on_message", "on_frame"])
+    def test_end_of_stream_with_callbacks(self, how, lost):
+        protocol = limited(Rate(1, burst=1))
+        received = []
+        protocol.listen(**{how: lambda *arguments: received.append(str(arguments[0]))})
+        protocol.receive_data(texts(3), 0.0)
+        assert len(received) == 1
+        if not lost:
+            protocol.receive_eof(0.1)
+        protocol.connection_lost()
+        assert len(received) == 3
+        assert protocol.state is State.CLOSED
+
+    def test_callbacks_while_a_peer_waits(self):
+        protocol = limited(Rate(1, burst=1))
+        protocol.receive_data(texts(3), 0.0)
+        received = []
+        protocol.listen(received.append, now=0.5)
+        assert received == ["0"]
+        assert protocol.next_timeout() == 1.0
+        protocol.handle_timeout(1.0)
+        assert received == ["0", "1"]
+        protocol.handle_timeout(2.0)
+        assert received == ["0", "1", "2"]
+
+    def test_callbacks_when_a_peer_has_waited_long_enough(self):
+        protocol = limited(Rate(1, burst=1))
+        protocol.receive_data(texts(2), 0.0)
+        received = []
+        protocol.listen(received.append, now=1.0)
+        assert received == ["0", "1"]
 
     def test_keepalive_of_a_peer_that_waits(self):
         protocol = limited(Rate(0.01, burst=1))
@@ -243,6 +307,19 @@ class TestClosing:
         protocol.receive_data(4 * frame(Side.SERVER, PING, b""), 0.0)
         assert protocol.close_sent.code == CloseCode.POLICY_VIOLATION
 
+    def test_pongs(self):
+        protocol = limited(Rate(10, burst=3, exceeded="close"))
+        protocol.receive_data(4 * frame(Side.SERVER, PONG, b""), 0.0)
+        assert protocol.close_sent.code == CloseCode.POLICY_VIOLATION
+
+    def test_pings_behind_what_waits(self):
+        protocol = limited(Rate(1, burst=5, exceeded="close"), Rate(1, burst=1))
+        data = texts(1) + 10 * frame(Side.SERVER, PING, b"") + texts(1)
+        protocol.receive_data(data, 0.0)
+        assert protocol.close_sent.code == CloseCode.POLICY_VIOLATION
+        assert len(sent(protocol)) == 4 + 1
+        assert numbers(protocol) == [0]
+
     def test_one_waits_and_the_other_closes(self):
         protocol = limited(Rate(1, burst=1), Rate(1, burst=1, exceeded="close"))
         protocol.receive_data(texts(2), 0.0)
@@ -270,6 +347,7 @@ class TestClosing:
         ((float("inf"),), ValueError, "per_second must be finite; got inf"),
         (("1",), TypeError, "per_second must be a number, not str"),
         ((True,), TypeError, "per_second must be a number, not bool"),
+        ((10**400,), ValueError, "per_second must be finite; got 1000"),
         ((1, 0.5), ValueError, "burst must be 1 or more; got 0.5"),
         ((1, "1"), TypeError, "burst must be a number, not str"),
         ((1, 1, "drop"), ValueError, "exceeded must be 'wait' or 'close'; got 'drop'"),
@@ -287,6 +365,7 @@ def test_invalid_rates(arguments, error, text):
         (True, TypeError, "messages must be a Rate, a number, or None, not bool"),
         (0, ValueError, "messages must be more than 0 per second, and finite; got 0"),
         (float("inf"), ValueError, "messages must be more than 0 per second, and finite; got inf"),
+        (10**400, ValueError, "messages must be more than 0 per second, and finite; got 1000"),
     ],
 )
 def test_invalid_limits_change_nothing(value, error, text):
