@@ -130,7 +130,8 @@ cdef class Protocol(Pacing):
         While it has to wait, ``reading_wanted`` is false, and ``next_timeout()`` tells until when.
 
         Args:
-            messages: Limit on messages and Pings: a ``Rate``, a number per second, or None for no limit.
+            messages: Limit on messages, Pings, and Pongs beyond the answers to our Pings: a ``Rate``, a number per
+                second, or None for no limit.
             size: Limit on the bytes of their payloads, as they are received.
             now: Current time.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import socket
 import ssl
@@ -29,6 +30,7 @@ from wsapi.exceptions import (
     InvalidStatus,
 )
 from wsapi.http11 import Request
+from wsapi.limits import Door
 
 
 class TestHandler:
@@ -227,3 +229,21 @@ class TestLifeOfAServer:
     def test_wrong_arguments(self, options: Any, error: Any) -> None:
         with pytest.raises(error):
             serve(until_closed, "127.0.0.1", 0, **options)
+
+
+async def test_door_counts_no_connection_that_cannot_be_made() -> None:
+    def create_connection(*args: Any, **kwargs: Any) -> ServerConnection:
+        raise ZeroDivisionError
+
+    errors: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context))
+    door = Door()
+    async with serve(
+        until_closed, "127.0.0.1", 0, door=door, create_connection=create_connection
+    ) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+        assert (door.connections, door.opening) == (0, 0)
+    assert isinstance(errors[0]["exception"], ZeroDivisionError)

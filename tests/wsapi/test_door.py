@@ -15,6 +15,11 @@ from wsproto_fast import ServerProtocol
 ALICE, BOB = ("192.0.2.1", 1000), ("192.0.2.2", 1000)
 
 
+class Connection:
+    def _invoke(self, callback, *args):
+        return callback(self, *args)
+
+
 def reasons(visits):
     return [None if visit.refusal is None else visit.refusal.reason for visit in visits]
 
@@ -127,6 +132,38 @@ def test_prefixes(prefix, one, other, same):
     assert reasons(visits) == [None, "max_per_address" if same else None]
 
 
+def test_few_wait_for_refusal_by_address(monkeypatch):
+    monkeypatch.setattr(door_module, "MAX_REFUSALS", 2)
+    door = Door(max_per_address=1)
+    visits = [door.arrive(ALICE) for _ in range(3)]
+    assert reasons(visits) == [None, "max_per_address", "max_per_address"]
+    assert door.arrive(ALICE).reason == "max_per_address"
+    assert (door.connections, door.opening, door._refusing) == (1, 1, 2)
+    visits.pop().leave()
+    visits.append(door.arrive(ALICE))
+    assert isinstance(visits[-1], door_module.Visit)
+    for visit in visits:
+        visit.leave()
+    assert is_empty(door)
+
+
+def test_others_keep_their_places(monkeypatch):
+    monkeypatch.setattr(door_module, "MAX_REFUSALS", 1)
+    door = Door(max_connections=3, max_opening=3, max_per_address=1, proxy_protocol=True)
+    visits = [door.arrive(ALICE) for _ in range(3)]
+    for visit in visits:
+        visit.identify("192.0.2.7")
+    assert reasons(visits) == [None, "max_per_address", "max_per_address"]
+    # Both get an answer, but only one of them has made room for others.
+    assert (door.connections, door.opening, door._refusing) == (2, 2, 1)
+    visits[2].opened()
+    assert door.opening == 1
+    for visit in visits:
+        visit.leave()
+        visit.leave()
+    assert is_empty(door)
+
+
 def test_few_wait_for_refusal():
     door = Door(max_connections=0)
     visits = [door.arrive(ALICE) for _ in range(door_module.MAX_REFUSALS)]
@@ -170,8 +207,8 @@ def test_addresses_that_come_later():
 def test_address_from_the_request():
     door = Door(max_per_address=1, client_address=lambda connection, request: request.path[1:])
     first, second = door.arrive(ALICE), door.arrive(ALICE)
-    first.identify_request(None, Request("/one", Headers()))
-    second.identify_request(None, Request("/one", Headers()))
+    first.identify_request(Connection(), Request("/one", Headers()))
+    second.identify_request(Connection(), Request("/one", Headers()))
     assert first.client_address == second.client_address == "one"
     assert reasons([first, second]) == [None, "max_per_address"]
 
@@ -181,13 +218,13 @@ def test_who_is_refused_is_not_asked():
         raise AssertionError
 
     door = Door(max_connections=0, client_address=client_address)
-    door.arrive(ALICE).identify_request(None, Request("/", Headers()))
+    door.arrive(ALICE).identify_request(Connection(), Request("/", Headers()))
 
 
 def test_callable_that_returns_something_else():
     door = Door(client_address=lambda connection, request: ("192.0.2.1", 1))
     with pytest.raises(TypeError, match="client_address must return a str or None, not tuple"):
-        door.arrive(ALICE).identify_request(None, Request("/", Headers()))
+        door.arrive(ALICE).identify_request(Connection(), Request("/", Headers()))
 
 
 def test_response():
@@ -209,6 +246,19 @@ def test_response():
         (["192.0.2.1 ,192.0.2.2"], 2, "192.0.2.1"),
         (["192.0.2.1", "192.0.2.2,  192.0.2.3"], 1, "192.0.2.3"),
         (["192.0.2.1", "192.0.2.2,  192.0.2.3"], 3, "192.0.2.1"),
+        (["192.0.2.1:1234"], 1, "192.0.2.1"),
+        (["2001:DB8:0::1"], 1, "2001:db8::1"),
+        (["[2001:db8::1]"], 1, "2001:db8::1"),
+        (['"[2001:db8::1]:1234"'], 1, "2001:db8::1"),
+        (["fe80::1%eth0"], 1, "fe80::1"),
+        (["::ffff:192.0.2.1"], 1, "192.0.2.1"),
+        (["192.0.2.1, unknown"], 1, None),
+        (["192.0.2.1, _hidden"], 1, None),
+        (["192.0.2.1,"], 1, None),
+        (["192.0.2.1, ,192.0.2.3"], 2, None),
+        ([""], 1, None),
+        (["[2001:db8::1"], 1, "2001:db8::1"),
+        (["192.0.2.1:1:2"], 1, None),
     ],
 )
 def test_forwarded_for(values, proxies, address):

@@ -40,6 +40,7 @@ from wsapi.exceptions import (
     ProtocolError,
 )
 from wsapi.http11 import Request, Response
+from wsapi.limits import Door
 from wsapi.server import ServerProtocol
 from wsapi.sync.client import connect, unix_connect
 from wsapi.sync.server import Server, ServerConnection, basic_auth, serve, unix_serve
@@ -629,3 +630,14 @@ def test_unix_socket(kind: Any, tmp_path: Path) -> None:
 def test_unix_socket_needs_a_path() -> None:
     with pytest.raises(ValueError, match="path"):
         unix_serve(echo)
+
+
+def test_door_lets_go_of_connections_while_it_asks_for_an_address() -> None:
+    def client_address(connection: ServerConnection, request: Request) -> None:
+        # It may take its time, and use the connection.
+        connection._driver.call(lambda: None)
+
+    door = Door(client_address=client_address)
+    with serving(echo, door=door) as server, connect(uri_of(server)) as ws:
+        ws.send("hello")
+        assert ws.recv() == "hello"

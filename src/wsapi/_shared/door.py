@@ -7,7 +7,7 @@ when its opening handshake is over; who is refused gets a response from the engi
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -24,7 +24,7 @@ MAX_REFUSALS: Final = 128
 """Connections that may wait at a time for the response that refuses them; others are closed."""
 
 REFUSAL_TIMEOUT: Final = 5.0
-"""Seconds in which a client that is going to be refused has to send its request."""
+"""Seconds in which a client that is refused has to send its request, then to take the response."""
 
 
 class Refusal(NamedTuple):
@@ -158,6 +158,9 @@ class Door:
         visit = Visit(self, refusal)
         if self.client_address is None and not self.proxy_protocol:
             visit.identify(host)
+            if visit.refusal is not None and not visit._refusing:
+                visit.leave()
+                return visit.refusal
         return visit
 
     def _unavailable(self, reason: str, text: str) -> Refusal:
@@ -190,12 +193,13 @@ class Visit:
         client_address: Address of its client, as far as it is known.
     """
 
-    __slots__ = ("_door", "_gone", "_key", "_opening", "client_address", "refusal")
+    __slots__ = ("_door", "_gone", "_key", "_opening", "_refusing", "client_address", "refusal")
 
     def __init__(self, door: Door, refusal: Refusal | None) -> None:
         self._door = door
         self._key: object = None
         self._opening = refusal is None
+        self._refusing = refusal is not None  # counted among those that are refused
         self._gone = False
         self.refusal = refusal
         self.client_address: str | None = None
@@ -217,8 +221,11 @@ class Visit:
             self._forget_address()
             count = door._per_address.get(key, 0)
             if key is not None and count >= door.max_per_address:
-                self._step_out()
-                door._refusing += 1
+                if door._refusing < MAX_REFUSALS:
+                    self._step_out()
+                    self._refusing = True
+                    door._refusing += 1
+                # Otherwise it keeps its place until it is gone.
                 self.refusal = Refusal(
                     "max_per_address",
                     HTTPStatus.TOO_MANY_REQUESTS,
@@ -259,22 +266,24 @@ class Visit:
         """
         client_address = self._door.client_address
         if client_address is not None and self.refusal is None:
-            address: object = client_address(connection, request)
+            address: object = connection._invoke(client_address, request)
             if not (address is None or isinstance(address, str)):
+                if isinstance(address, Coroutine):
+                    address.close()  # nobody is going to await it
                 raise TypeError(
                     f"client_address must return a str or None, not {type(address).__name__}"
                 )
             self.identify(address)
 
-    def bounded(self, open_timeout: float | None) -> float | None:
-        """Return how long the opening handshake may last, in seconds.
+    def bounded(self, timeout: float | None) -> float | None:
+        """Return how long the opening handshake, or the closing, may last, in seconds.
 
         Args:
-            open_timeout: How long it may unless the connection is refused; None for no limit.
+            timeout: How long it may unless the connection is refused; None for no limit.
         """
         if self.refusal is None:
-            return open_timeout
-        return REFUSAL_TIMEOUT if open_timeout is None else min(open_timeout, REFUSAL_TIMEOUT)
+            return timeout
+        return REFUSAL_TIMEOUT if timeout is None else min(timeout, REFUSAL_TIMEOUT)
 
     def opened(self) -> None:
         """Take note that the opening handshake is over."""
@@ -288,11 +297,11 @@ class Visit:
             if self._gone:
                 return
             self._gone = True
-            if self.refusal is None:
+            if self._refusing:
+                door._refusing -= 1
+            else:
                 self._forget_address()
                 self._step_out()
-            else:
-                door._refusing -= 1
 
     # These are called with the lock held.
 
@@ -318,7 +327,8 @@ def forwarded_for(proxies: int = 1) -> Callable[[Any, Request], str | None]:
     """Return a callable for ``client_address`` that reads the ``X-Forwarded-For`` header.
 
     Each proxy adds, at its end, the address that it was called from; what a client wrote itself
-    stands before that, and isn't believed.
+    stands before that, and isn't believed. A port behind the address is dropped; where there is no
+    IP address, such as "unknown", the connection isn't counted.
 
     Args:
         proxies: Number of trusted proxies that a request passes through.
@@ -330,10 +340,26 @@ def forwarded_for(proxies: int = 1) -> Callable[[Any, Request], str | None]:
 
     def client_address(connection: Any, request: Request) -> str | None:
         values = request.headers.get_all("X-Forwarded-For")
-        addresses = [address.strip() for value in values for address in value.split(",")]
-        return addresses[-proxies] if len(addresses) >= proxies else None
+        elements = [element for value in values for element in value.split(",")]
+        return _address(elements[-proxies]) if len(elements) >= proxies else None
 
     return client_address
+
+
+def _address(element: str) -> str | None:
+    """Return the IP address in an element of the header; None if there is none in it."""
+    import ipaddress  # which most programs never need
+
+    text = element.strip().strip('"')
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]  # some proxies add the port
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _check_int(name: str, value: object, least: int, most: int | None = None) -> None:

@@ -227,6 +227,9 @@ class ServerSide(BaseConnection):
         if visit.refusal is None:
             return None
         self._note_refusal(visit.refusal.reason)
+        # Nor may it stay for long when it has the response.
+        self._close_timeout = visit.bounded(self._close_timeout)
+        self._tell_timeouts()
         return visit.refusal.response(self.protocol)
 
     def _note_refusal(self, reason: str) -> None:

@@ -149,7 +149,12 @@ class Reception(asyncio.BufferedProtocol):
     def _admit(self, transport: asyncio.Transport) -> None:
         """Hand the transport to a connection, with what came for it."""
         self._stop()
-        connection = self._create()
+        try:
+            connection = self._create()
+        except Exception:
+            # It is the application's fault. The event loop logs it, but doesn't close anything.
+            self.abort()
+            raise
         connection._visit = self._visit
         transport.set_protocol(connection)
         connection.connection_made(transport)

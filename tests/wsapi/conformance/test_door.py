@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import ssl
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.wsapi.conformance.test_tls import Contexts
 from tests.wsapi.helpers import logged_errors, request
 from wsapi._shared import door as door_module
 from wsapi.http11 import Request
-from wsapi.limits import Door, forwarded_for
+from wsapi.limits import Door, Rate, forwarded_for
 
 PROXIED = b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 443\r\n"
 
@@ -112,6 +113,19 @@ async def test_callable_that_fails(driver: Driver) -> None:
     assert isinstance(record.exc_info[1], ZeroDivisionError)
 
 
+async def test_callable_that_would_have_to_be_awaited(driver: Driver) -> None:
+    async def client_address(connection: object, request: Request) -> str:
+        raise AssertionError
+
+    door = Door(client_address=client_address)  # type: ignore[arg-type]
+    async with driver.serve(until_closed, door=door) as server:
+        response = await driver.rejection(server)
+        assert response.status_code == 500
+    (record,) = logged_errors("client_address failed")
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "client_address must return a str or None, not coroutine"
+
+
 async def test_no_callback_sees_the_refused(driver: Driver) -> None:
     def process_request(ws: Ws, request: Request) -> None:
         raise AssertionError
@@ -137,6 +151,16 @@ async def test_request_that_does_not_come(driver: Driver, monkeypatch: pytest.Mo
         async with driver.raw_client(server, b"") as peer:
             assert await peer.read_to_end() == b""
         await emptied(driver, door)
+
+
+async def test_refused_client_that_stays(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door_module, "REFUSAL_TIMEOUT", 0.05)
+    door = Door(max_per_address=0)
+    async with driver.serve(door=door, close_timeout=None) as server:
+        async with driver.raw_client(server, b"") as peer:
+            await peer.send(request())
+            assert (await peer.read_head()).startswith("HTTP/1.1 429 ")
+            await emptied(driver, door)
 
 
 async def test_too_many_to_be_answered(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +211,72 @@ async def test_opening_handshakes_that_end_early(driver: Driver) -> None:
                 end_stream(peer)
                 await peer.read_to_end()
             await emptied(driver, door)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("proxied", BEFORE_TLS)
+async def test_nothing_is_left_of_many(
+    driver: Driver, tls: Contexts, proxied: bytes, secure: bool
+) -> None:
+    """Connections that begin and end in many ways, until the server is closed among them."""
+    choice = random.Random(7)
+    door = Door(max_connections=6, max_opening=5, max_per_address=5, proxy_protocol=bool(proxied))
+    rates = {"message_rate": Rate(200, burst=2), "byte_rate": Rate(5000, burst=10)}
+
+    async def handler(ws: Ws) -> None:
+        async for message in ws:
+            if message == "close":
+                await ws.close(1001)
+            if message == "lose":
+                with contextlib.suppress(OSError):  # it may be lost already
+                    ws.lose()
+            await ws.send(message)
+
+    async def client(seed: int) -> None:
+        choice = random.Random(seed)
+        data = proxied + request()
+        if choice.random() < 0.3:
+            data = data[: choice.randint(0, len(data) - 1)]
+        if choice.random() < 0.1:
+            data += b"nonsense\r\n\r\n"
+        sock = await driver.sock_connect(("127.0.0.1", server.port))
+        peer = SecurePeer(driver, sock, True, tls[1]) if secure else RawPeer(driver, sock, True)
+        with contextlib.suppress(OSError, EOFError, ssl.SSLError):
+            if isinstance(peer, SecurePeer):
+                await RawPeer.send(peer, data[: len(proxied)])
+                if choice.random() < 0.9:
+                    await peer.start_tls()
+            await (peer.send(data[len(proxied) :]) if secure else peer.send(data))
+            if choice.random() < 0.8:
+                await peer.read_head()
+                texts = [b"0", b"1", b"2", b"3", b"close", b"lose"]
+                for text in choice.sample(texts, choice.randint(0, 6)):
+                    await peer.write(1, text)
+            if choice.random() < 0.2:
+                await peer.write(8, b"\x03\xe8")
+            end = choice.random()
+            if end < 0.3:
+                peer.reset()
+            elif end < 0.6:
+                peer.write_eof()
+                await peer.read_to_end()
+        peer.close()
+
+    async with driver.serve(
+        handler,
+        ssl=tls[0] if secure else None,
+        door=door,
+        open_timeout=0.3,
+        close_timeout=0.3,
+        **rates,
+    ) as server:
+        tasks = [driver.spawn(client(choice.getrandbits(32))) for _ in range(60)]
+        for task in tasks[:50]:
+            await task.ended()
+        await server.close()
+        for task in tasks[50:]:
+            await task.ended()
+        await emptied(driver, door)
 
 
 class TestTLS:
@@ -350,6 +440,26 @@ class TestProxyProtocol:
                     await peer.send(data)
                 end_stream(peer)
                 assert await peer.read_to_end() == b""
+            await emptied(driver, door)
+
+    async def test_second_header(self, driver: Driver) -> None:
+        door = Door(proxy_protocol=True)
+        async with driver.serve(echo, door=door) as server:
+            # The second one isn't a request.
+            assert await server.ask_bytes(2 * PROXIED + request()) == b""
+            await emptied(driver, door)
+
+    async def test_header_behind_the_beginning_of_tls(self, driver: Driver, tls: Contexts) -> None:
+        door = Door(proxy_protocol=True)
+        async with driver.serve(echo, ssl=tls[0], door=door) as server:
+            sock = await driver.sock_connect(("127.0.0.1", server.port))
+            peer = SecurePeer(driver, sock, masked=True, tls=tls[1])
+            with contextlib.suppress(ssl.SSLWantReadError):
+                peer.tls.do_handshake()
+            await RawPeer.send(peer, peer.outgoing.read() + PROXIED)
+            with contextlib.suppress(ConnectionError):
+                assert await RawPeer.read_to_end(peer) == b""
+            peer.close()
             await emptied(driver, door)
 
     async def test_header_that_takes_too_long(self, driver: Driver) -> None:
