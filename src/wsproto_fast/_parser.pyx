@@ -501,6 +501,8 @@ cdef class Parser(Sender):
         self._partial = NULL
         self._partial_size = 0
         self._in_frame = self._frame_spared = False
+        if self.peer_has_to_wait():
+            self._activity |= ATTENTION  # from now on
         if self._header.opcode & 8:
             self._control_payload(payload)
         else:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.wsproto_fast.helpers import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame, messages, sent
 from wsproto_fast import CloseCode, Protocol, Rate, RateExceeded, Side, State
+from wsproto_fast.activity import ATTENTION
 from wsproto_fast.extensions.permessage_deflate import PerMessageDeflate
 
 
@@ -94,7 +95,8 @@ class TestWaiting:
         protocol.receive_data(data[500:700], 0.1)
         assert protocol.reading_wanted
         assert protocol.next_timeout() is None
-        protocol.receive_data(data[700:], 0.2)
+        # Drivers look whether to go on only where something says so.
+        assert protocol.receive_data(data[700:], 0.2) & ATTENTION
         assert messages(protocol) == [bytes(1000)]
         assert not protocol.reading_wanted
         assert protocol.next_timeout() == 10.0

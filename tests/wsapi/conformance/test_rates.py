@@ -40,6 +40,34 @@ async def test_messages_wait_that_come_one_by_one(driver: Driver, options: dict[
             assert await ws.recv() == f"{number:010}"
 
 
+@pytest.mark.parametrize("listening", [False, True], ids=["recv", "listen"])
+@pytest.mark.parametrize("options", RATES)
+async def test_large_messages_wait(
+    driver: Driver, options: dict[str, Any], listening: bool
+) -> None:
+    """Messages that come in several reads; nothing else has the connection looked at."""
+    messages = [bytes([number]) * 200_000 for number in range(5)]
+    options = {name: Rate(20 if name[0] == "m" else 10**7, burst=1) for name in options}
+    received: list[Any] = []
+    done = driver.event()
+
+    async def handler(ws: Ws) -> None:
+        if listening and hasattr(ws.raw, "listen"):
+            ws.raw.listen(received.append)
+        else:
+            while len(received) < 5:
+                received.append(await ws.recv())
+        await driver.until(lambda: len(received) == 5)
+        done.set()
+
+    async with driver.serve(handler, ping_interval=None, **options) as server:
+        async with driver.connect(server, compression=None) as ws:
+            for message in messages:
+                await ws.send(message)
+            await done.wait()
+    assert received == messages
+
+
 async def test_reading_pauses(driver: Driver) -> None:
     """What the peer has to wait for isn't in our memory."""
     got = driver.event()
