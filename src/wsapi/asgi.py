@@ -85,7 +85,6 @@ def _keep(budget: BufferBudget, connection: ASGIConnection) -> None:
         connections: set[Any] = set()
         sweep = Sweep(budget, connections, _statistics, connection.log)
         budgets[budget] = connections, Timer(connection.loop, sweep)
-        budgets[budget][1].start()
     budgets[budget][0].add(connection)
 
 
@@ -102,8 +101,6 @@ def _forget(budget: BufferBudget, connection: ASGIConnection) -> None:
     if not connections:
         timer.stop()
         del budgets[budget]
-        if not budgets:
-            del _budgets[connection.loop]
 
 
 def stats() -> ServerStats:

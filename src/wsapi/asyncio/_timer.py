@@ -10,7 +10,7 @@ __all__ = ["Timer"]
 
 
 class Timer:
-    """Calls a sweep at its times.
+    """Calls a sweep at its times, until it is stopped.
 
     Args:
         loop: Event loop of the connections.
@@ -20,17 +20,11 @@ class Timer:
     def __init__(self, loop: asyncio.AbstractEventLoop, sweep: Sweep) -> None:
         self._loop = loop
         self._sweep = sweep
-        self._handle: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Begin."""
-        self._handle = self._loop.call_later(self._sweep.budget.interval, self._call)
+        self._handle = loop.call_later(sweep.budget.interval, self._call)
 
     def stop(self, _: object = None) -> None:
         """End."""
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
+        self._handle.cancel()
         self._sweep.end()
 
     def _call(self) -> None:

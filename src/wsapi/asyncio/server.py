@@ -218,7 +218,6 @@ class Server(BaseServer[ServerConnection]):
                 self._log_listening(sock)
             if self._sweep is not None:
                 self._timer = Timer(self._loop, self._sweep)
-                self._timer.start()
         return self
 
     async def __aenter__(self) -> Self:

@@ -10,13 +10,16 @@ import pytest
 
 from tests.wsapi.conformance.driver import Driver, Served, Ws, echo, until_closed
 from tests.wsapi.conformance.raw import RawPeer
+from tests.wsapi.conformance.test_tls import Contexts
 from tests.wsapi.helpers import BINARY, CLOSE, close_payload, frame
+from tests.wsapi.helpers import request as handshake_request
 from wsapi.exceptions import ConnectionClosed, ConnectionClosedError
 from wsapi.limits import BufferBudget, Slow
 from wsapi.protocol import State
 
 SIZE = 2**18
 INTERVAL = 0.01
+EARLY = 2**14
 
 
 def held(served: Served) -> int:
@@ -216,3 +219,64 @@ async def test_argument(driver: Driver, budget: Any) -> None:
     with pytest.raises(TypeError, match="buffer_budget must be a BufferBudget"):
         async with driver.serve(echo, buffer_budget=budget):
             pass  # pragma: no cover
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_over_tls(driver: Driver, reads: bool, tls: Contexts) -> None:
+    server_context, client_context = tls
+    budget = BufferBudget(4 * SIZE, interval=INTERVAL)
+    options: Any = {"ssl": server_context, "buffer_budget": budget}
+    async with driver.serve(until_closed, **options) as served:
+        async with driver.raw_client(served, tls=client_context) as peer:
+            ws = await served.connection()
+            if reads:
+                for _ in range(5):
+                    await peer.write(BINARY, bytes(SIZE))
+                opcode, payload = await peer.read_message()
+                assert (opcode, payload[:2]) == (CLOSE, close_payload(1013))
+                await peer.write(CLOSE, payload)
+                peer.close()
+            else:
+                while ws.state is State.OPEN:
+                    await driver.broadcast([ws], bytes(SIZE))
+                    await driver.sleep(0)
+            await ws.wait_closed()
+            assert_told_why(ws.close_exc)
+        assert given_up(served) == 1
+    assert not budget._seen
+
+
+async def test_in_the_opening_handshake(driver: Driver) -> None:
+    """What came behind the request counts; who holds too much gets no answer."""
+    budget = BufferBudget(EARLY // 2, interval=INTERVAL)
+    over = driver.event()
+
+    async def process_request(ws: Ws, request: Any) -> None:
+        await over.wait()
+
+    options: Any = {"buffer_budget": budget, "process_request": process_request}
+    async with driver.serve(until_closed, **options) as served:
+        early = frame(BINARY, bytes(EARLY), masked=True)
+        async with driver.raw_client(served, b"") as peer:
+            await peer.send(handshake_request() + early)
+            assert await peer.read_to_end() == b""
+            over.set()
+            await driver.until(lambda: not served.accepted)
+        stats = served.raw.stats()
+        assert stats.refused == {"buffer_budget": 1}
+        assert stats.given_up == {}
+
+
+async def test_routes(driver: Driver) -> None:
+    budget = BufferBudget(SIZE, interval=INTERVAL)
+    routing = pytest.importorskip("werkzeug.routing", reason="werkzeug isn't installed")
+    rules = routing.Map([routing.Rule("/", endpoint=driver.endpoint(until_closed))])
+    async with driver.route(rules, buffer_budget=budget) as served:
+        async with driver.raw_client(served) as peer:
+            for _ in range(2):
+                await peer.write(BINARY, bytes(SIZE))
+            opcode, payload = await peer.read_message()
+            assert (opcode, payload[:2]) == (CLOSE, close_payload(1013))
+            await peer.write(CLOSE, payload)
+            assert await peer.read_to_end() == b""
+    assert not budget._seen
