@@ -55,6 +55,19 @@ async def test_handler_that_sends_and_ends_at_once() -> None:
 
 
 @eagerly
+async def test_handler_that_drains_its_server_at_once() -> None:
+    async def handler(ws: ServerConnection) -> None:
+        await ws.server.drain(timeout=1000, spread=0)
+        ended.append(ws)
+
+    ended: list[ServerConnection] = []
+    async with serving(handler) as server, connect(uri_of(server)) as ws:
+        await ws.wait_closed()
+        assert ws.close_code == 1012
+        await until(lambda: ended)
+
+
+@eagerly
 async def test_refusal() -> None:
     async with serving(echo, process_request=lambda ws, _: ws.respond(403, "no")) as server:
         with pytest.raises(InvalidStatus):

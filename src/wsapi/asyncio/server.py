@@ -279,9 +279,7 @@ class Server(BaseServer[ServerConnection]):
     # ------------------------------------------------------------------ connections
 
     def _start_handler(self, connection: ServerConnection) -> None:
-        task = connection.loop.create_task(self._handle(connection))
-        if not task.done():  # pragma: no branch: eager tasks, since Python 3.12
-            self._handlers.add(task)
+        connection.loop.create_task(self._handle(connection))
 
     async def _handle(self, connection: ServerConnection) -> None:
         """Answer the opening handshake, then run the handler."""
@@ -289,6 +287,7 @@ class Server(BaseServer[ServerConnection]):
         task = asyncio.current_task()
         assert task is not None
         connection.task = task
+        self._handlers.add(task)  # here, since it may have started eagerly
         try:
             await connection.handshake()
             if connection.response is None or connection.response.status_code != 101:
