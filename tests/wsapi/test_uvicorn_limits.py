@@ -55,6 +55,16 @@ async def test_address_from_a_header() -> None:
         assert not door._per_address
 
 
+async def test_refused_client_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door_module, "REFUSAL_TIMEOUT", 0.05)
+    door = Door(max_per_address=0)
+    async with serving_app(echo_app, limited(door=door)) as running:
+        async with client(running, request()) as (_, head):
+            assert head.status == 429
+            await until(lambda: door._refusing == 0)
+    assert door.connections == door.opening == 0
+
+
 async def test_too_many_to_be_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door_module, "MAX_REFUSALS", 0)
     door = Door(max_connections=0)

@@ -49,6 +49,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "send_close": lambda protocol, **now: protocol.send_close(**now),
     "fail": lambda protocol, **now: protocol.fail(1011, **now),
     "give_up": lambda protocol, **now: protocol.give_up(**now),
+    "shed": lambda protocol, **now: protocol.shed(None, **now),
     "offer": lambda protocol, **now: protocol.offer(PreparedMessage(b""), Backpressure(), **now),
     "limit_rates": lambda protocol, **now: protocol.limit_rates(1, **now),
     "send_response": send_response,

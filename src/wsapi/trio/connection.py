@@ -189,7 +189,7 @@ class Connection(Link, trio.abc.AsyncResource):
         """
         if self._ended:
             raise self.protocol.close_exc
-        if not self.protocol.reading_wanted:
+        if self.protocol.can_receive_kept:
             # There is something that the queue had no room for.
             self._receive_kept()
             return

@@ -292,6 +292,20 @@ class TestTLS:
             await emptied(driver, door)
 
     @pytest.mark.parametrize("proxied", BEFORE_TLS)
+    async def test_answer_arrives_although_more_was_sent(
+        self, driver: Driver, tls: Contexts, proxied: bytes
+    ) -> None:
+        door = Door(max_connections=0, proxy_protocol=bool(proxied))
+        async with driver.serve(ssl=tls[0], door=door) as server:
+            for _ in range(3):
+                peer = await held_handshake(driver, server, tls, proxied)
+                peer.tls.write(request() + bytes(50_000))
+                await peer._flush()
+                assert (await peer.read_head()).startswith("HTTP/1.1 503 ")
+                peer.close()
+            await emptied(driver, door)
+
+    @pytest.mark.parametrize("proxied", BEFORE_TLS)
     async def test_request_right_behind_the_handshake(
         self, driver: Driver, tls: Contexts, proxied: bytes
     ) -> None:

@@ -87,6 +87,26 @@ async def test_reading_pauses(driver: Driver) -> None:
             assert connection.state is State.OPEN
 
 
+async def test_receiving_while_a_peer_waits(driver: Driver) -> None:
+    """Who waits for the next message keeps nobody from anything."""
+    received: list[Any] = []
+
+    async def handler(ws: Ws) -> None:
+        async for message in ws:
+            received.append(message)
+
+    async with driver.serve(handler, message_rate=Rate(0.001, burst=1)) as server:
+        async with driver.connect(server) as ws:
+            for number in range(3):
+                await ws.send(str(number))
+            await driver.until(lambda: received)
+            await driver.sleep(0.05)
+            assert received == ["0"]
+            await (await server.connection()).close()
+            await ws.wait_closed()
+            assert ws.close_code == 1000
+
+
 async def test_close_while_a_peer_waits(driver: Driver) -> None:
     async def handler(ws: Ws) -> None:
         assert await ws.recv() == "0"
