@@ -203,7 +203,9 @@ class ServerSide(BaseConnection):
         if self._leaving() is not None and "Upgrade" in request.headers:
             return self._shutting_down()  # others may ask for what isn't a WebSocket connection
         response = self._refused_at_door(request)
-        if response is None and settings.process_request is not None:
+        if response is not None:
+            return response
+        if settings.process_request is not None:
             response = await self._call("process_request", settings, request)
         if response is None:
             response = self._shutting_down() if self._is_late() else protocol.accept(request)

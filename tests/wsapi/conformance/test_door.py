@@ -130,8 +130,12 @@ async def test_no_callback_sees_the_refused(driver: Driver) -> None:
     def process_request(ws: Ws, request: Request) -> None:
         raise AssertionError
 
+    def process_response(ws: Ws, request: Request, response: object) -> None:
+        raise AssertionError
+
     door = Door(max_connections=0)
-    async with driver.serve(door=door, process_request=process_request) as server:
+    callbacks = {"process_request": process_request, "process_response": process_response}
+    async with driver.serve(door=door, **callbacks) as server:
         response = await driver.rejection(server)
         assert response.status_code == 503
 
