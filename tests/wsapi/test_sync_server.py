@@ -492,6 +492,20 @@ def test_open_timeout() -> None:
         eventually(lambda: not server._threads)
 
 
+def test_open_timeout_that_is_over_before_the_request_is_waited_for() -> None:
+    """A TLS handshake may last as long, or the thread may start late."""
+
+    def create(*args: Any, **options: Any) -> ServerConnection:
+        time.sleep(0.02)
+        return ServerConnection(*args, **options)
+
+    with serving(open_timeout=0.01, create_connection=create) as server:
+        with raw_client(server, b"") as peer:
+            assert peer.read_to_end() == b""
+        eventually(lambda: not server._threads)
+        assert server.stats().refused == {"timeout": 1}
+
+
 def test_slow_callbacks_do_not_keep_the_housekeeper() -> None:
     release = threading.Event()
 

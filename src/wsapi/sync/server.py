@@ -168,7 +168,10 @@ class ServerConnection(ServerSide, Connection):
     def _handshake(self, settings: ServerSettings, deadline: Deadline) -> None:
         """Receive the request and answer it; the engine does the latter if it isn't a sound one."""
         driver, protocol = self._driver, self.protocol
-        driver.call(self._set_timeouts, monotonic(), deadline.time_left())
+        now = monotonic()
+        # What came before may have taken all the time.
+        open_timeout = None if deadline.time == inf else max(0.0, deadline.time - now)
+        driver.call(self._set_timeouts, now, open_timeout)
         while not driver.call(self._receive_request):
             if driver.lost or protocol.close_expected():
                 return
