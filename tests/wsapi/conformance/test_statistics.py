@@ -2,14 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import threading
 from typing import Any
 
-from tests.wsapi.conformance.driver import Driver, Ws, echo, until_closed
-from tests.wsapi.helpers import request
+import pytest
+
+from tests.wsapi.conformance.driver import Driver, Served, Ws, echo, until_closed
+from tests.wsapi.helpers import BINARY, CLOSE, close_payload, request
 from wsapi.exceptions import ConnectionClosed
+from wsapi.limits import BufferBudget, Door
 from wsapi.protocol import State
 from wsproto_fast.statistics import ConnectionStats
+
+
+def counted(server: Served) -> int:
+    """Return how many connections are in the sum that `accepted` has to be."""
+    stats = server.raw.stats()
+    now: int = stats.opening + stats.open + stats.closing
+    number = now + sum(stats.refused.values()) + sum(stats.closed.values())
+    assert stats.accepted == number
+    return number
+
+
+async def visit(driver: Driver, server: Served, kind: str) -> None:
+    """Be a client of some kind; what goes wrong doesn't matter here."""
+    # A server that is closed has no port any more.
+    with contextlib.suppress(OSError, AssertionError, EOFError, IndexError):
+        begin = b"" if kind in ("silent", "partial", "garbage", "refused") else None
+        async with driver.raw_client(server, begin) as peer:
+            if kind == "partial":
+                await peer.send(request()[:20])
+            elif kind == "garbage":
+                await peer.send(b"what?\r\n\r\n")
+                await peer.read_to_end()
+            elif kind == "refused":
+                await peer.send(request("GET /no HTTP/1.1"))
+                await peer.read_to_end()
+            elif kind == "closes":
+                await peer.write(CLOSE, close_payload(4000))
+                await peer.read_to_end()
+            elif kind == "heavy":
+                for _ in range(5):
+                    await peer.write(BINARY, bytes(10_000))
+                await peer.read_to_end()
+            elif kind == "stays":
+                await peer.read_to_end()
+            elif kind == "resets":
+                peer.reset()
+            await driver.sleep(0.01)
 
 
 class TestConnection:
@@ -227,6 +269,52 @@ class TestServer:
             assert seen == sorted(seen)
             await driver.until(lambda: server.raw.stats().closed == {1000: 20})
             assert server.raw.stats().messages_received == 20
+
+    @pytest.mark.parametrize("leaves", ["drain", "close"])
+    @pytest.mark.parametrize("seed", range(3))
+    async def test_each_connection_is_counted_once(
+        self, driver: Driver, seed: int, leaves: str
+    ) -> None:
+        """Whatever clients, limits and the end of the server do at the same time."""
+        chance = random.Random(seed)
+        door = Door(max_connections=12, max_opening=6, max_per_address=10)
+
+        def process_request(ws: Ws, request: Any) -> Any:
+            return ws.respond(403, "no\n") if request.path == "/no" else None
+
+        kinds = ("silent", "partial", "garbage", "refused", "closes", "heavy", "stays", "resets")
+        async with driver.serve(
+            until_closed,
+            door=door,
+            buffer_budget=BufferBudget(60_000, interval=0.005),
+            process_request=process_request,
+            close_timeout=0.1,
+            open_timeout=chance.choice([None, 0.02]),
+        ) as server:
+
+            async def come(kind: str) -> None:
+                await driver.sleep(chance.random() * 0.1)
+                await visit(driver, server, kind)
+
+            clients = [driver.spawn(come(chance.choice(kinds))) for _ in range(40)]
+            clients += [driver.spawn(come(kind)) for kind in kinds]
+
+            def seen() -> bool:
+                number, stats = counted(server), server.raw.stats()
+                return bool(number > 2 * len(kinds) and stats.closed and stats.refused)
+
+            await driver.until(seen)
+            if leaves == "drain":
+                await driver.call(server.raw.drain, timeout=1, spread=0.02)
+            else:
+                await server.close()
+            for client in clients:
+                await client.ended()
+            stats = server.raw.stats()
+            assert (stats.opening, stats.open, stats.closing) == (0, 0, 0)
+            assert counted(server) == sum(stats.refused.values()) + sum(stats.closed.values())
+            await driver.until(lambda: door.connections == door.opening == door._refusing == 0)
+            assert not door._per_address
 
 
 async def test_handlers_see_their_connection_end(driver: Driver) -> None:
