@@ -420,8 +420,13 @@ cdef class Protocol(Pacing):
         self._eof_sent = True
 
     cdef int _deliver_kept(self, bint lost) except -1:
-        """Call back with what waits for the network to take the answers, at the end of the stream."""
-        while self._kept is not None and self._listener is not None and not self._calling and not self._discarding:
+        """Call back with what waits for the network to take the answers, or make events of it, at the end."""
+        while (
+            self._kept is not None
+            and (self._listener is not None or self._queue is None)
+            and not self._calling
+            and not self._discarding
+        ):
             self._receive_kept()
             if lost:
                 self._output.clear()
@@ -562,7 +567,8 @@ cdef class Protocol(Pacing):
     cdef int _drop_kept(self) except -1:
         """Drop the messages that wait for room; what follows them may be the answer to our Close frame."""
         if self._kept is not None and not self._discarding:
-            self._queue.drop_rest()
+            if self._queue is not None:
+                self._queue.drop_rest()
             self._receive_kept()
 
     def fail(self, code: int, reason: str = "", *, now: float | None = None) -> None:

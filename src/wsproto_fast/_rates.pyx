@@ -58,8 +58,11 @@ cdef class RateLimiter:
             self.size = Bucket(size, "bytes", now)
 
     cdef Bucket charge(self, double messages, double size, double now):
-        """Take the tokens for a frame; return the bucket that has none, if the connection is to be closed."""
-        if self.messages is not None and not self.messages.take(messages, now):
+        """Take the tokens for a frame; return the bucket that has none, if the connection is to be closed.
+
+        What isn't the first frame of its message takes none of those for messages, and needs none.
+        """
+        if messages and self.messages is not None and not self.messages.take(messages, now):
             return self.messages
         if self.size is not None and not self.size.take(size, now):
             return self.size

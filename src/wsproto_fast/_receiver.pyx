@@ -399,8 +399,9 @@ cdef class Receiver(Parser):
     cdef int _keep(self, const unsigned char* data, Py_ssize_t size) except -1:
         """Keep received bytes, compressed as they are.
 
-        Control frames among them don't wait for room in the queue. Callbacks answer messages, which is why
-        a Close frame waits for its turn then. At most one read is kept if the driver heeds ``reading_wanted``.
+        Control frames among them don't wait for room in the queue. Callbacks answer messages, and events are told
+        in order, which is why control frames wait for their turn then. At most one read is kept if the driver heeds
+        ``reading_wanted``.
         """
         cdef Header header, current = self._header
         cdef uint8_t message_opcode = self._message_opcode
@@ -408,6 +409,7 @@ cdef class Receiver(Parser):
         cdef bytes joined
         cdef Py_ssize_t position = 0, begin = 0, end
         cdef int used
+        cdef bint in_turn = self._listener is not None or self._queue is None
         if size == 0:
             return 0
         self._activity |= ATTENTION
@@ -418,19 +420,20 @@ cdef class Receiver(Parser):
             joined += data[:size]
             data = <const unsigned char*>PyBytes_AS_STRING(joined)
             size = PyBytes_GET_SIZE(joined)
-            self._kept = None
             self._header_size = 0
+        # Something is kept: a control frame that fails the connection doesn't end the frame that has begun.
+        self._kept, self._kept_position = b"", 0
         if self._in_frame:
             position = size if self._frame_left > <uint64_t>size else <Py_ssize_t>self._frame_left
             if self._header.opcode & 8:
-                if self._frame_left == <uint64_t>position and self._listener is None:
+                if self._frame_left == <uint64_t>position and not in_turn:
                     self._store_partial(data, position)
                     self._finish_partial()
                     begin = size if self._discarding else position
                     position = begin
             elif self._header.fin:
                 self._message_opcode = 0
-        while position < size and self._listener is None:
+        while position < size and not in_turn:
             used = read_header(&header, data + position, size - position, not self._is_client, 7)
             if used <= 0 or header.length > <uint64_t>(size - position - used):
                 break
@@ -455,9 +458,7 @@ cdef class Receiver(Parser):
         self._message_opcode = message_opcode
         if begin < size:
             pieces.append(data[begin:size])
-        if pieces:
-            self._kept = b"".join(pieces)
-            self._kept_position = 0
+        self._kept, self._kept_position = (b"".join(pieces), 0) if pieces else (None, 0)
 
     @property
     def can_receive_kept(self) -> bool:

@@ -281,6 +281,20 @@ class TestControlFrames:
         assert sent(protocol) == [(PONG, b"a")]
         assert list(everything(protocol)) == ["1", "2"]
 
+    def test_that_fail_inside_a_frame_that_is_cut(self) -> None:
+        crowd = [receiver() for _ in range(20)]
+        protocol = receiver(Side.CLIENT)
+        # Taken for frames, the last bytes of this payload would end the message, and be another.
+        end = frame(Side.CLIENT, CONT, b"no") + frame(Side.CLIENT, TEXT, b"no")
+        protocol.receive_data(frame(Side.CLIENT, BINARY, b"." + end)[: -len(end)])
+        for other in crowd:
+            other.receive_data(bombs(10))
+        protocol.receive_data(end + frame(Side.CLIENT, CLOSE, b"\x03"))
+        assert protocol.close_sent is not None
+        assert protocol.close_sent.code == 1002
+        assert list(everything(protocol)) == [b"." + end]
+        crowd.clear()  # the exception's frames would keep it
+
 
 class TestEndings:
     def full(self, behind: bytes = b"") -> Protocol:

@@ -4,15 +4,27 @@ import random
 
 import pytest
 
-from tests.wsproto_fast.helpers import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame, messages, sent
+from tests.wsproto_fast.helpers import (
+    BINARY,
+    CLOSE,
+    CONT,
+    PING,
+    PONG,
+    TEXT,
+    events,
+    frame,
+    messages,
+    sent,
+)
 from wsproto_fast import CloseCode, Protocol, Rate, RateExceeded, Side, State
 from wsproto_fast.activity import ATTENTION
 from wsproto_fast.extensions.permessage_deflate import PerMessageDeflate
 
 
-def limited(messages=None, size=None, *, side=Side.SERVER, now=0.0, high=None):
+def limited(messages=None, size=None, *, side=Side.SERVER, now=0.0, high=None, queued=True):
     protocol = Protocol(side)
-    protocol.queue_messages(high, max_bytes=None)
+    if queued:
+        protocol.queue_messages(high, max_bytes=None)
     protocol.limit_rates(messages, size, now=now)
     return protocol
 
@@ -243,6 +255,36 @@ class TestWaiting:
             received += messages(protocol)
         assert received == [f"{i}" * 100 for i in range(3)]
 
+    def test_events(self):
+        protocol = limited(Rate(1, burst=1), queued=False)
+        protocol.receive_data(texts(2) + frame(Side.SERVER, PING, b"?") + texts(1), 0.0)
+        assert events(protocol) == [(TEXT, b"0", True)]
+        protocol.handle_timeout(1.0)
+        assert events(protocol) == [(TEXT, b"1", True)]
+        protocol.handle_timeout(2.0)
+        assert events(protocol) == [(PING, b"?", True)]
+        protocol.handle_timeout(3.0)
+        assert events(protocol) == [(TEXT, b"0", True)]
+
+    @pytest.mark.parametrize("close", [b"", frame(Side.SERVER, CLOSE, b"\x03\xe8")])
+    def test_end_of_stream_behind_events_that_wait(self, close):
+        protocol = limited(Rate(1, burst=1), queued=False)
+        protocol.receive_data(texts(3) + close, 0.0)
+        protocol.receive_eof(0.1)
+        assert [payload for opcode, payload, _ in events(protocol) if opcode == TEXT] == [
+            b"0",
+            b"1",
+            b"2",
+        ]
+        assert (protocol.close_rcvd is None) == (not close)
+
+    def test_closing_before_events_that_wait(self):
+        protocol = limited(Rate(1, burst=1), queued=False)
+        protocol.receive_data(texts(2) + frame(Side.SERVER, CLOSE, b"\x03\xe8"), 0.0)
+        protocol.close(now=0.1)
+        assert [opcode for opcode, *_ in events(protocol)] == [TEXT, TEXT, CLOSE]
+        assert protocol.close_rcvd.code == 1000
+
     def test_no_limits_any_more(self):
         protocol = limited(Rate(1, burst=1))
         protocol.receive_data(texts(3), 0.0)
@@ -294,6 +336,14 @@ class TestClosing:
         assert isinstance(protocol.parser_exc, RateExceeded)
         protocol.connection_lost()
         assert protocol.close_exc.__cause__ is protocol.parser_exc
+
+    def test_fragments_are_one_message(self):
+        protocol = limited(Rate(1, burst=1, exceeded="close"))
+        data = frame(Side.SERVER, TEXT, b"a", fin=False) + frame(Side.SERVER, CONT, b"b")
+        protocol.receive_data(data, 0.0)
+        assert messages(protocol) == ["ab"]
+        protocol.receive_data(data, 0.0)
+        assert protocol.close_sent.code == CloseCode.POLICY_VIOLATION
 
     def test_bytes(self):
         protocol = limited(size=Rate(100, burst=10, exceeded="close"))
