@@ -363,6 +363,9 @@ cdef class Pacing(Keepalive):
 
     cdef int _write_close(self, bytes payload) except -1:
         """Write the Close frame of the application, behind what waits."""
+        if self._obstacles & FRAGMENTS:
+            # That message has no end any more: what waits for it never leaves.
+            self._drop_backlog()
         if not self._obstacles & BACKLOG:
             return self._write_control(OP_CLOSE, payload)
         self._waiting_close = payload

@@ -415,7 +415,8 @@ cdef class Protocol(Pacing):
         self._rates = None
         self._deliver_kept(True)
         self.receive_eof()
-        self._close_deadline = INFINITY
+        self._close_deadline = self._look_time = INFINITY
+        self._close_deadline_due = False
         self._output.clear()
         self._eof_sent = True
 

@@ -296,6 +296,7 @@ cdef class Sender(Endpoint):
         if self._obstacles & BACKLOG:
             # Of a message in fragments nothing can be dropped: it doesn't join what waits.
             self._refill(True)
+            self._require_state(False)  # unless that failed
         self._sending_utf8.missing = self._sending_utf8.seen = 0
         if opcode == OP_TEXT and self.validate_text:
             self._check_sent_text(data, fin)

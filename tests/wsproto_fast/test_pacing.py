@@ -218,6 +218,14 @@ class TestFragments:
         protocol.close()
         assert [opcode for opcode, _ in sent(protocol)] == [TEXT, CLOSE]
 
+    def test_a_close_frame_in_the_middle_waits_for_nothing(self) -> None:
+        protocol = Protocol(Side.SERVER)
+        protocol.send_text("a", fin=False)
+        protocol.offer(PreparedMessage("x"), DROP)
+        protocol.send_close(1001)
+        assert [opcode for opcode, _ in sent(protocol)] == [TEXT, CLOSE]
+        assert protocol.backlog_messages == 0
+
 
 class TestMessages:
     @pytest.mark.parametrize("message", ["é", "x", b"b", bytearray(b"b"), memoryview(b"bb")[::2]])
@@ -296,6 +304,19 @@ class TestMessages:
         protocol.connection_lost()
         assert protocol.close_exc.__cause__ is error
 
+    def test_nothing_follows_an_extension_that_fails(self) -> None:
+        class Broken:
+            def encode(self, frame: Frame) -> Frame:
+                if frame.data == b"a":
+                    raise ZeroDivisionError
+                return frame
+
+        protocol = waiting("a")
+        protocol.extensions = [Broken()]
+        with pytest.raises(InvalidState):
+            protocol.send_text("b", fin=False)
+        assert [opcode for opcode, _ in sent(protocol)] == [CLOSE]
+
 
 class TestClosing:
     def test_close(self) -> None:
@@ -338,6 +359,13 @@ class TestClosing:
         with pytest.raises(InvalidState):
             protocol.send_continuation("b", fin=True)
         assert output(protocol) == b""
+
+    def test_no_deadline_after_the_end_of_the_connection(self) -> None:
+        protocol = waiting()
+        protocol.offer(PreparedMessage("a"), Backpressure(Slow.CLOSE, 0))
+        protocol.connection_lost()
+        protocol.handle_timeout(1.0)
+        assert protocol.next_timeout() is None
 
     def test_the_write_deadline_is_earlier(self) -> None:
         protocol = Protocol(Side.SERVER)
@@ -455,6 +483,11 @@ class TestWriteDeadline:
             protocol.handle_timeout(now, progress=5)
         assert protocol.transport_action != ABORT
         assert not protocol.progress_wanted
+
+    def test_not_after_the_end_of_the_connection(self) -> None:
+        protocol = self.paused()
+        protocol.connection_lost()
+        assert protocol.next_timeout() is None
 
     @pytest.mark.parametrize("deadline", [0, -1, "1", True])
     def test_wrong_deadlines(self, deadline: Any) -> None:
