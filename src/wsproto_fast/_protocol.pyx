@@ -619,6 +619,11 @@ cdef class Protocol(Pacing):
         cdef uint64_t waiting = <uint64_t>self._note_waiting(unsent)
         cdef bint reads = not self._writing_paused and 2 * waiting <= self._buffered_bytes(unsent)
         self._now = self._time(now)
+        if self._kept is not None or (self._queue is not None and self._queue.frames):
+            # Whatever the Close frames say: not all that was received is read.
+            self._message_cut = True
+            if self.parser_exc is None:
+                self.parser_exc = exc
         self._kept = None
         if self._queue is not None:
             self._queue.forget()

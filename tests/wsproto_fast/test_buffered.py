@@ -8,7 +8,7 @@ import pytest
 
 from wsproto_fast import Backpressure, Protocol, ServerProtocol, Side, Slow, State
 from wsproto_fast.activity import ABORT, KEEP
-from wsproto_fast.exceptions import ConnectionClosedError
+from wsproto_fast.exceptions import ConnectionClosedError, ConnectionClosedOK
 
 from .helpers import BINARY, CLOSE, CONT, TEXT, frame, output, parse
 from .protocol_helpers import both_sides, close_payload
@@ -80,6 +80,30 @@ def test_a_peer_that_reads_is_told(side: Side, what: str) -> None:
     protocol.receive_eof()
     assert isinstance(protocol.close_exc, ConnectionClosedError)
     assert protocol.close_exc.__cause__ is EXC
+
+
+@both_sides
+@pytest.mark.parametrize("end", [False, True])
+def test_what_is_forgotten_behind_a_good_end_is_an_error(side: Side, end: bool) -> None:
+    protocol = holding(side, "message")
+    protocol.receive_data(frame(side, CLOSE, close_payload(1000)))
+    if end:
+        protocol.receive_eof()
+    protocol.shed(EXC)
+    protocol.connection_lost()
+    assert protocol.next_message() is None
+    assert isinstance(protocol.close_exc, ConnectionClosedError)
+    assert protocol.close_exc.__cause__ is EXC
+
+
+@both_sides
+def test_a_good_end_with_nothing_to_forget_remains_one(side: Side) -> None:
+    protocol = Protocol(side)
+    protocol.queue_messages()
+    protocol.receive_data(frame(side, CLOSE, close_payload(1000)))
+    protocol.receive_eof()
+    protocol.shed(EXC)
+    assert isinstance(protocol.close_exc, ConnectionClosedOK)
 
 
 @both_sides
