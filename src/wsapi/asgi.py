@@ -74,7 +74,7 @@ _budgets: weakref.WeakKeyDictionary[
 
 
 def _keep(budget: BufferBudget, connection: ASGIConnection) -> None:
-    """Have it looked at what a connection holds.
+    """Add a connection to those that share a budget.
 
     Args:
         budget: What it and others may hold.
@@ -89,7 +89,7 @@ def _keep(budget: BufferBudget, connection: ASGIConnection) -> None:
 
 
 def _forget(budget: BufferBudget, connection: ASGIConnection) -> None:
-    """Forget a connection that has ended, and with the last one all else.
+    """Forget a connection that has ended; with the last one, the budget.
 
     Args:
         budget: As for ``_keep``.

@@ -255,7 +255,7 @@ class Visit:
             self.client_address = address  # until the request says more
 
     def identify_request(self, connection: ServerSide, request: Request) -> None:
-        """Do the same with what the request says, if the door has a callable that knows.
+        """Count the connection for the address that the door's callable finds in the request.
 
         Args:
             connection: The connection.

@@ -307,7 +307,7 @@ class ServerSide(BaseConnection):
 
     @property
     def _statistics(self) -> Statistics[Any] | None:
-        """Where it is counted; None if it is used without a server."""
+        """Counts of the server; None if the connection is used without one."""
         statistics: Statistics[Any] | None = getattr(self.server, "_statistics", None)
         return statistics
 

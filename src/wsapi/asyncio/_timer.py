@@ -23,7 +23,7 @@ class Timer:
         self._handle = loop.call_later(sweep.budget.interval, self._call)
 
     def stop(self, _: object = None) -> None:
-        """End."""
+        """Call the sweep no more."""
         self._handle.cancel()
         self._sweep.end()
 
