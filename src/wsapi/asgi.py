@@ -33,7 +33,7 @@ from ._shared import checks
 from ._shared.budget import BufferBudget
 from ._shared.connection import FAILURE
 from ._shared.door import Door, Refusal
-from ._shared.leaving import departure_time
+from ._shared.leaving import check_seconds, departure_time
 from ._shared.options import CONNECTION_OPTIONS, OnDrop
 from ._shared.statistics import ServerStats, Statistics
 from ._shared.sweep import Sweep
@@ -227,6 +227,9 @@ class ASGIConnection(AcceptedConnection):
         checks.check_rates({"message_rate": cls.message_rate, "byte_rate": cls.byte_rate})
         checks.check_slow(cls.slow, cls.max_backlog, cls.on_drop)
         check_settings(write_deadline=cls.write_deadline)
+        check_seconds("drain_spread", cls.drain_spread)
+        if cls.drain_timeout is not None:
+            check_seconds("drain_timeout", cls.drain_timeout)
 
     def default_headers(self) -> HeaderPairs:
         """Return headers, such as Server and Date, that the server adds to each response."""

@@ -15,7 +15,7 @@ from wsproto_fast import check_close
 
 from .door import Refusal
 
-__all__ = ["Departure", "departure_time"]
+__all__ = ["Departure", "check_seconds", "departure_time"]
 
 T = TypeVar("T")
 
@@ -68,8 +68,8 @@ class Departure(Generic[T]):
     ) -> None:
         check_close(code, reason)
         if timeout is not None:
-            _check_seconds("timeout", timeout)
-        _check_seconds("spread", spread)
+            check_seconds("timeout", timeout)
+        check_seconds("spread", spread)
         if isinstance(retry_after, bool) or not isinstance(retry_after, int):
             raise TypeError(f"retry_after must be an int, not {type(retry_after).__name__}")
         if retry_after < 0:
@@ -130,7 +130,16 @@ class Departure(Generic[T]):
         return None if time == math.inf else max(0.0, time - now)
 
 
-def _check_seconds(name: str, value: object) -> None:
+def check_seconds(name: str, value: object) -> None:
+    """Check a duration.
+
+    Args:
+        name: Its name, for errors.
+        value: Its value, in seconds.
+
+    Raises:
+        TypeError, ValueError: If it isn't acceptable.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
     if not 0 <= value < math.inf:
