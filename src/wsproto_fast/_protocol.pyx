@@ -141,6 +141,8 @@ cdef class Protocol(Pacing):
         messages, size = Rate.of("messages", messages), Rate.of("size", size)
         self._now = self._time(now)
         self._rates = None if messages is None and size is None else RateLimiter(messages, size, self._now)
+        if self._rates is not None and self._received.pongs > self._sent.pings:
+            self._rates.pongs = self._received.pongs - self._sent.pings
 
     # ------------------------------------------------------------------ state
 
@@ -460,7 +462,9 @@ cdef class Protocol(Pacing):
                 return 0
             # RFC 6455 section 5.5.2. While the peer doesn't read, only the last Ping is answered: a flood
             # of them can't make the output grow.
-            if self._writing_paused:
+            if self._late:
+                pass  # nothing is sent behind the Close frame of a failure
+            elif self._writing_paused:
                 self._delayed_pong = payload
             else:
                 self._write_control(OP_PONG, payload)

@@ -20,7 +20,7 @@ cdef class Bucket:
 cdef class RateLimiter:
     cdef readonly Bucket messages
     cdef readonly Bucket size
-    cdef uint64_t pongs             # those that were charged
+    cdef uint64_t pongs             # those that answer nothing, so far
 
     cdef Bucket charge(self, double messages, double size, double now)
     cdef bint blocked(self, double now) noexcept

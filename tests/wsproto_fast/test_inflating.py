@@ -447,6 +447,20 @@ class TestCallbacks:
         assert found == [str(i) for i in range(9)]
         assert protocol.close_rcvd == Close(1000, "")
 
+    def test_nobody_is_answered_after_a_failure(self) -> None:
+        protocol = receiver()
+        protocol.listen(pytest.fail)
+        protocol.pause_writing()
+        protocol.receive_data(
+            small(1) + frame(Side.SERVER, PING, b"?") + frame(Side.SERVER, CLOSE, OK)
+        )
+        protocol.fail(1011)
+        assert [opcode for opcode, _ in sent(protocol)] == [CLOSE]
+        protocol.resume_writing()
+        protocol.receive_kept()
+        assert sent(protocol) == []
+        assert protocol.close_rcvd == Close(1000, "")
+
     def test_all_that_waits_when_listening_begins(self) -> None:
         protocol = receiver(Side.SERVER, 2, 1)
         protocol.receive_data(b"".join(map(small, range(9))))

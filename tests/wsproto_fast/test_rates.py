@@ -139,6 +139,18 @@ class TestWaiting:
         protocol.receive_data(2 * pong + frame(Side.SERVER, PONG, b"?") + texts(2), 0.0)
         assert numbers(protocol) == [0]
 
+    def test_what_came_before_the_limits_does_not_count(self):
+        protocol = Protocol(Side.SERVER)
+        protocol.queue_messages()
+        protocol.receive_data(3 * frame(Side.SERVER, PONG, b"!"))
+        protocol.limit_rates(Rate(1, burst=2), now=0.0)
+        protocol.ping(b"?")
+        protocol.receive_data(frame(Side.SERVER, PONG, b"?") + texts(2), 0.0)
+        assert numbers(protocol) == [0, 1]
+        protocol.limit_rates(Rate(1, burst=2), now=0.0)
+        protocol.receive_data(2 * frame(Side.SERVER, PONG, b"!"), 0.0)
+        assert not protocol.reading_wanted
+
     def test_answers_to_repeated_pings_do_not_count(self):
         # While the peer has to wait, keepalive pings are repeated, and all are answered.
         protocol = limited(Rate(0.01, burst=1))
