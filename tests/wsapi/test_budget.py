@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import threading
 from typing import Any
 
 import pytest
@@ -95,3 +96,16 @@ def test_what_others_are_told_is_bounded() -> None:
 def test_arguments(args: Any, options: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         BufferBudget(*args, **options)
+
+
+def test_signal_handlers_may_ask_while_their_thread_looks() -> None:
+    budget, answers = BufferBudget(1), list[int]()
+
+    def interrupted() -> None:
+        with budget._lock:
+            answers.append(budget.buffered_bytes)
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert answers == [0]

@@ -86,7 +86,7 @@ class BufferBudget:
             raise ValueError(f"interval must be finite and more than 0, not {interval}")
         self.max_bytes = max_bytes
         self.interval = interval
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may read while this thread looks
         # Who looks -> bytes in all, and those of its connections that hold most.
         self._seen: weakref.WeakKeyDictionary[object, tuple[int, list[int]]] = (
             weakref.WeakKeyDictionary()
