@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 
 from tests.wsapi.helpers import port_of, serving, turns, uri_of
+from wsapi.asyncio._stand_in import StandIn
 from wsapi.asyncio.client import ClientConnection, _Tunnel, _turn, connect
 from wsapi.exceptions import InvalidProxyStatus
 from wsapi.proxy import ConnectProtocol, parse_proxy
@@ -210,3 +211,29 @@ def test_tls_lasts_no_longer_than_all(options: dict[str, Any], limits: dict[str,
     connector = connect("wss://h/", ssl=CONTEXT, **options)
     given = connector._bounded(connector._tls(parse_uri("wss://h/")))
     assert given == {"ssl": CONTEXT, "server_hostname": "h", **limits}
+
+
+@pytest.mark.parametrize("uri", ["ws://h/", "wss://h/"])
+async def test_event_loop_that_gives_another_connection(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs test themselves so: it is what their loop gives that is opened, and returned."""
+    opened = mock.Mock(handshake=mock.AsyncMock())
+    asked: list[Any] = []
+
+    async def create_connection(
+        factory: Any, *, host: str, port: int, **options: Any
+    ) -> tuple[Any, Any]:
+        asked.append((factory().protocol.uri, host, port))
+        return mock.Mock(), opened
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", create_connection)
+    headers = {"X-Custom": "1"}
+    assert await connect(uri, additional_headers=headers, user_agent_header="me") is opened
+    opened.handshake.assert_awaited_once_with(headers, "me")
+    assert asked == [(parse_uri(uri), "h", 443 if uri.startswith("wss") else 80)]
+
+
+def test_engine_of_a_connection_that_is_gone() -> None:
+    with pytest.raises(RuntimeError, match="connection was given up"):
+        _ = StandIn(lambda: None).protocol

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
+    from wsproto_fast import Protocol
+
     from .connection import Connection
 
 __all__ = ["StandIn"]
@@ -24,6 +26,18 @@ class StandIn(asyncio.BufferedProtocol):
 
     def __init__(self, connection: Callable[[], Connection | None]) -> None:
         self._connection = connection
+
+    @property
+    def protocol(self) -> Protocol:
+        """Engine of the connection.
+
+        Raises:
+            RuntimeError: If there isn't any more.
+        """
+        connection = self._connection()
+        if connection is None:
+            raise RuntimeError("connection was given up")
+        return connection.protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         connection = self._connection()

@@ -438,7 +438,7 @@ class connect(BaseConnect[ClientConnection]):
         connection = self._new_connection(uri)
         try:
             try:
-                await self._open_transport(uri, connection)
+                opened = await self._open_transport(uri, connection)
             except BaseException as exc:
                 # What the event loop has aborted is closed in its next turn.
                 await asyncio.sleep(0)
@@ -449,6 +449,10 @@ class connect(BaseConnect[ClientConnection]):
                     connection.connection_lost(None)
                     forget_frames(connection.protocol.handshake_exc)
                 raise
+            if opened is not connection:
+                connection.connection_lost(None)  # frees what refers to itself
+                await opened.handshake(additional_headers, self.user_agent_header)
+                return opened
             try:
                 await connection.handshake(additional_headers, self.user_agent_header)
             except BaseException:
@@ -459,8 +463,15 @@ class connect(BaseConnect[ClientConnection]):
         finally:
             del connection  # the traceback mustn't hold what holds the exception
 
-    async def _open_transport(self, uri: WebSocketURI, connection: ClientConnection) -> None:
-        """Connect to the server, through a proxy or not."""
+    async def _open_transport(
+        self, uri: WebSocketURI, connection: ClientConnection
+    ) -> ClientConnection:
+        """Connect to the server, through a proxy or not.
+
+        Returns:
+            The connection, or what an event loop that programs have changed, such as for their
+            tests, gives in its place.
+        """
         loop = asyncio.get_running_loop()
         options = self._options
         tls = self._bounded(self._tls(uri))
@@ -469,18 +480,21 @@ class connect(BaseConnect[ClientConnection]):
             await loop.create_unix_connection(
                 lambda: protocol, options["path"], sock=options.get("sock"), **tls
             )
-            return
+            return connection
         if self._is_ready():
             if options["sock"].fileno() == -1:
                 raise ValueError("sock is closed; it is good for one connection only")
             await loop.create_connection(lambda: protocol, sock=options["sock"], **tls)
-            return
+            return connection
         host, port = self._address(uri)
         tcp = self._tcp()
         proxy = self._select_proxy(uri)
         if proxy is None:
-            await loop.create_connection(lambda: protocol, host, port, **tcp, **tls)
-        elif proxy.is_socks:
+            _, taken = await loop.create_connection(
+                lambda: protocol, host=host, port=port, **tcp, **tls
+            )
+            return connection if taken is protocol else cast(ClientConnection, taken)
+        if proxy.is_socks:
             socks = socks_proxy("async_.asyncio", proxy)
             with socks_errors():
                 # There is one timeout for all.
@@ -488,20 +502,21 @@ class connect(BaseConnect[ClientConnection]):
                     host, port, timeout=_NO_TIMEOUT, local_addr=tcp.get("local_addr")
                 )
             await loop.create_connection(lambda: protocol, sock=sock, **tls)
-        else:
-            tunnel = _Tunnel(ConnectProtocol(proxy, host, port, self.user_agent_header))
-            try:
-                await self._open_tunnel(proxy, tunnel, tcp)
-                await tunnel.established
-                await self._leave_tunnel(tunnel, connection, tls)
-            except BaseException:
-                if tunnel.transport is not None:
-                    tunnel.transport.abort()
-                if tunnel.held:
-                    await tunnel.lost
-                raise
-            finally:
-                del tunnel, connection  # the traceback mustn't hold what holds the exception
+            return connection
+        tunnel = _Tunnel(ConnectProtocol(proxy, host, port, self.user_agent_header))
+        try:
+            await self._open_tunnel(proxy, tunnel, tcp)
+            await tunnel.established
+            await self._leave_tunnel(tunnel, connection, tls)
+            return connection
+        except BaseException:
+            if tunnel.transport is not None:
+                tunnel.transport.abort()
+            if tunnel.held:
+                await tunnel.lost
+            raise
+        finally:
+            del tunnel, connection  # the traceback mustn't hold what holds the exception
 
     def _bounded(self, tls: dict[str, Any] | None) -> dict[str, Any]:
         """Complete the options for TLS: opening and closing it last no longer than they may in all.
