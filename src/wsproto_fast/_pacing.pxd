@@ -6,7 +6,7 @@ from libc.stdint cimport uint64_t
 
 from ._backlog cimport WAIT, Backlog, Backpressure
 from ._keepalive cimport Keepalive
-from ._sender cimport PreparedMessage
+from ._sender cimport FRAGMENTS, PreparedMessage
 
 
 cdef class Pacing(Keepalive):
@@ -44,8 +44,11 @@ cdef class Pacing(Keepalive):
         return self._numbered
 
     cdef inline bint backlog_holds(self, uint64_t number) except -1:
-        """Tell whether a message with this number, or an earlier one, still waits."""
-        return self._backlog is not None and self._backlog.holds(number)
+        """Tell whether a message with this number, or an earlier one, still waits for the network.
+
+        Those that wait for the end of a message in fragments don't count: who sends that would wait for itself.
+        """
+        return self._backlog is not None and not self._obstacles & FRAGMENTS and self._backlog.holds(number)
 
     cdef inline bint has_dropped(self) noexcept:
         """Tell whether ``dropped_messages`` would return something."""

@@ -159,7 +159,10 @@ cdef class Pacing(Keepalive):
         return self._numbered
 
     def is_waiting(self, mark: int) -> bool:
-        """Tell whether messages still wait that did when ``backlog_mark`` was read."""
+        """Tell whether messages still wait for the network that did when ``backlog_mark`` was read.
+
+        Those that wait for the end of a message in fragments don't count: who sends that would wait for itself.
+        """
         return self.backlog_holds(mark)
 
     @property

@@ -218,6 +218,17 @@ class TestFragments:
         protocol.close()
         assert [opcode for opcode, _ in sent(protocol)] == [TEXT, CLOSE]
 
+    def test_who_sends_them_does_not_wait_for_what_waits_for_them(self) -> None:
+        protocol = Protocol(Side.SERVER)
+        protocol.send_text("a", fin=False)
+        protocol.offer(PreparedMessage("x"), DROP)
+        mark = protocol.backlog_mark
+        assert not protocol.is_waiting(mark)
+        protocol.send_continuation("b", fin=True)
+        assert protocol.is_waiting(mark)
+        assert sent(protocol) == [(TEXT, b"a"), (CONT, b"b"), (TEXT, b"x")]
+        assert not protocol.is_waiting(mark)
+
     def test_a_close_frame_in_the_middle_waits_for_nothing(self) -> None:
         protocol = Protocol(Side.SERVER)
         protocol.send_text("a", fin=False)

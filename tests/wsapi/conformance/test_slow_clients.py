@@ -394,6 +394,29 @@ class TestOrder:
             await server.send("last")
             assert [await client.recv() for _ in range(4)] == ["ab", "y", "z", "last"]
 
+    async def test_a_large_message_in_fragments_ahead_of_what_waits(self, driver: Driver) -> None:
+        started, gate = driver.event(), driver.event()
+        large = "b" * 2**25
+
+        async def fragments() -> AsyncIterator[str]:
+            yield "a"
+            started.set()
+            await gate.wait()
+            yield large
+            yield "c"
+
+        async with driver.serve(until_closed) as served:
+            async with driver.raw_client(served) as peer:
+                ws = await served.connection()
+                send = driver.spawn(ws.send(fragments()))
+                await started.wait()
+                await driver.broadcast([ws], "x", slow=Slow.DROP_OLDEST)
+                gate.set()
+                frames = [await peer.read() for _ in range(4)]
+                assert [payload for _, payload in frames] == [b"a", large.encode(), b"c", b""]
+                assert await peer.read_message() == (TEXT, b"x")
+                await send
+
     async def test_a_message_in_fragments_behind_what_waits(self, driver: Driver) -> None:
         async with driver.serve(until_closed) as served:
             async with driver.raw_client(served) as peer:
