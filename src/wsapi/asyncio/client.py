@@ -435,7 +435,7 @@ class connect(BaseConnect[ClientConnection]):
         uri: WebSocketURI,
         additional_headers: HeadersLike | None,
     ) -> ClientConnection:
-        connection = self._new_connection(uri)
+        opened = connection = self._new_connection(uri)
         try:
             try:
                 opened = await self._open_transport(uri, connection)
@@ -461,7 +461,7 @@ class connect(BaseConnect[ClientConnection]):
                 raise
             return connection
         finally:
-            del connection  # the traceback mustn't hold what holds the exception
+            del connection, opened  # the traceback mustn't hold what holds the exception
 
     async def _open_transport(
         self, uri: WebSocketURI, connection: ClientConnection
