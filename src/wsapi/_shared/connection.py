@@ -298,7 +298,7 @@ class BaseConnection:
         return self.protocol.buffered_bytes(self._waiting_bytes())
 
     def _unsent(self) -> int:
-        """Ask what moves bytes for that."""
+        """Ask what moves bytes for that; each front-end overrides it."""
         raise NotImplementedError
 
     def _now(self) -> float:
