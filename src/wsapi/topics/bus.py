@@ -84,10 +84,10 @@ class BusReceiver(Protocol):
 class Bus(Protocol):
     """What a broker does for topics.
 
-    Each method may raise ``BusUnavailable``; then nothing was done. None waits longer than the bus's
-    own deadline, which its constructor takes. After the connection was lost, the bus connects again
-    by itself, with full jitter, for as long as it is open, follows what it followed, and tells the
-    receiver.
+    Each method may raise ``BusUnavailable``; then nothing was done. None waits longer than the
+    bus's own deadline, which its constructor takes. After the connection was lost, the bus connects
+    again by itself, with full jitter, for as long as it is open, follows what it followed, and
+    tells the receiver.
     """
 
     async def open(self, receiver: BusReceiver) -> None:
