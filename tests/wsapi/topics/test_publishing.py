@@ -1,0 +1,330 @@
+"""Publishing on a bus that comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from tests.wsapi.helpers import turns
+from tests.wsapi.topics.clock import fake_time
+from tests.wsapi.topics.memory_bus import MemoryBroker, MemoryBus
+from wsapi.topics import _publishing
+from wsapi.topics._publishing import Publisher
+from wsapi.topics.bus import Message, Notice
+from wsapi.topics.exceptions import BusError, BusUnavailable, PublishUncertain
+from wsapi.topics.positions import Position
+
+
+class Receiver:
+    """Ignores what a bus tells."""
+
+    def notice(self, notice: Notice) -> None:
+        pass
+
+    def interrupted(self, reason: Exception) -> None:
+        pass
+
+    def resumed(self) -> None:
+        pass
+
+    def suspect(self, topic: str) -> None:
+        pass
+
+
+async def opened(
+    size: int = 0, timeout: float = 10, *, broker: MemoryBroker | None = None
+) -> tuple[MemoryBroker, Publisher]:
+    broker = broker or MemoryBroker()
+    bus = broker.bus()
+    await bus.open(Receiver())
+    return broker, Publisher(bus, size, timeout)
+
+
+def start(publishing: Coroutine[Any, Any, Position | None]) -> asyncio.Task[Position | None]:
+    return asyncio.ensure_future(publishing)
+
+
+async def outcomes(*tasks: asyncio.Task[Position | None]) -> list[Position | BaseException | None]:
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def messages(broker: MemoryBroker, topic: str) -> list[Message]:
+    """Return what was published."""
+    return [entry.message for entry in broker.logs[topic].entries] if topic in broker.logs else []
+
+
+@pytest.mark.parametrize("size", [0, 10])
+def test_positions(size: int) -> None:
+    @fake_time
+    async def test() -> None:
+        _, publisher = await opened(size)
+        assert await publisher.publish("a", "1") == Position("e1", 1)
+        assert await publisher.publish("a", b"2") == Position("e1", 2)
+        assert await publisher.publish("\0a", "3") is None
+        assert (publisher.published, publisher.unpublished, publisher.uncertain) == (3, 0, 0)
+        await publisher.close()
+
+    test()
+
+
+@fake_time
+async def test_without_queue_fails_at_once() -> None:
+    broker, publisher = await opened()
+    now = asyncio.get_running_loop().time()
+    broker.go_away()
+    with pytest.raises(BusUnavailable, match="no connection"):
+        await publisher.publish("a", "1")
+    assert asyncio.get_running_loop().time() == now
+    broker.come_back()
+    assert await publisher.publish("a", "2") == Position("e1", 1)
+    assert (publisher.published, publisher.unpublished) == (1, 1)
+
+
+@fake_time
+async def test_silence_fails_at_once() -> None:
+    broker, publisher = await opened()
+    publisher.silent("no answer for long")
+    with pytest.raises(BusUnavailable, match="no answer for long"):
+        await publisher.publish("a", "1")
+    assert broker.calls == []
+    publisher.resumed()
+    await publisher.publish("a", "1")
+
+
+@pytest.mark.parametrize("size", [0, 10])
+def test_no_answer(size: int) -> None:
+    @fake_time
+    async def test() -> None:
+        broker, publisher = await opened(size, timeout=3)
+        broker.answers = False
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        with pytest.raises(PublishUncertain, match="within 3 seconds"):
+            await publisher.publish("a", "1")
+        assert loop.time() == pytest.approx(before + 3)
+        assert publisher.uncertain == 1
+        await publisher.close()
+
+    test()
+
+
+@pytest.mark.parametrize("size", [0, 10])
+def test_lost_answer_is_not_tried_again(size: int) -> None:
+    @fake_time
+    async def test() -> None:
+        broker, publisher = await opened(size)
+        broker.lost_answers = 1
+        with pytest.raises(PublishUncertain):
+            await publisher.publish("a", "1")
+        assert await publisher.publish("a", "2") == Position("e1", 2)
+        assert messages(broker, "a") == ["1", "2"]
+
+    test()
+
+
+@fake_time
+async def test_queue_keeps_order() -> None:
+    broker, publisher = await opened(10)
+    # These are on their way when the broker goes.
+    tasks = [start(publisher.publish("a", f"{number}")) for number in range(3)]
+    await turns(1)
+    broker.go_away()
+    await turns(3)
+    assert publisher.waiting == 3
+    tasks += [start(publisher.publish("a", f"{number}")) for number in range(3, 6)]
+    await turns(1)
+    assert publisher.waiting == 6
+    await asyncio.sleep(5)
+    broker.come_back()
+    tasks += [start(publisher.publish("a", f"{number}")) for number in range(6, 9)]
+    assert await outcomes(*tasks) == [Position("e1", number) for number in range(1, 10)]
+    assert messages(broker, "a") == [f"{number}" for number in range(9)]
+    assert (publisher.published, publisher.unpublished, publisher.waiting) == (9, 0, 0)
+
+
+@fake_time
+async def test_back_is_heeded_at_once() -> None:
+    broker, publisher = await opened(10)
+    broker.go_away()
+    task = start(publisher.publish("a", "1"))
+    await asyncio.sleep(5)
+    broker.come_back()
+    now = asyncio.get_running_loop().time()
+    publisher.resumed()
+    assert await task == Position("e1", 1)
+    assert asyncio.get_running_loop().time() == now
+
+
+@fake_time
+async def test_queue_is_bounded() -> None:
+    broker, publisher = await opened(2)
+    broker.go_away()
+    tasks = [start(publisher.publish("a", f"{number}")) for number in range(2)]
+    await turns(5)
+    with pytest.raises(BusUnavailable, match="2 messages wait already"):
+        await publisher.publish("a", "2")
+    broker.come_back()
+    assert await outcomes(*tasks) == [Position("e1", 1), Position("e1", 2)]
+
+
+@fake_time
+async def test_newest_on_their_way_have_no_place() -> None:
+    broker, publisher = await opened(2)
+    tasks = [start(publisher.publish("a", f"{number}")) for number in range(5)]
+    await turns(1)
+    broker.go_away()
+    await turns(5)
+    assert publisher.waiting == 2
+    broker.come_back()
+    results = await outcomes(*tasks)
+    assert results[:2] == [Position("e1", 1), Position("e1", 2)]
+    assert [type(result) for result in results[2:]] == [BusUnavailable] * 3
+
+
+@fake_time
+async def test_waiting_ends() -> None:
+    broker, publisher = await opened(2, timeout=4)
+    broker.go_away()
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    with pytest.raises(BusUnavailable, match="away for 4 seconds"):
+        await publisher.publish("a", "1")
+    assert loop.time() == pytest.approx(before + 4)
+    assert publisher.waiting == 0
+    broker.come_back()
+    await publisher.publish("a", "2")
+    assert messages(broker, "a") == ["2"]
+
+
+@fake_time
+async def test_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_publishing, "MAX_PUBLISHING_BYTES", 1000)
+    broker, publisher = await opened(10)
+    broker.go_away()
+    task = start(publisher.publish("a", b"x" * 800))
+    await turns(2)
+    with pytest.raises(BusUnavailable, match="1000 bytes"):
+        await publisher.publish("a", b"x" * 800)
+    broker.come_back()
+    await task
+    await publisher.publish("a", b"x" * 800)
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_cancelled(away: bool) -> None:
+    """Whoever gives up a message that waits gives up no other, and it isn't published."""
+
+    @fake_time
+    async def test() -> None:
+        broker, publisher = await opened(10)
+        broker.answers = away
+        if away:
+            broker.go_away()
+        tasks = [start(publisher.publish("a", f"{number}")) for number in range(3)]
+        await turns(3)
+        tasks[1].cancel()
+        await turns(3)
+        broker.answers = True
+        broker.come_back()
+        results = await outcomes(*tasks)
+        assert results[0] == Position("e1", 1)
+        assert isinstance(results[1], asyncio.CancelledError)
+        assert results[2] == Position("e1", 2)
+        assert messages(broker, "a") == ["0", "2"]
+
+    test()
+
+
+@fake_time
+async def test_cancelled_before_it_began() -> None:
+    broker, publisher = await opened(10)
+    task = start(publisher.publish("a", "1"))
+    await asyncio.sleep(0)
+    task.cancel()
+    await turns(3)
+    broker.go_away()
+    again = start(publisher.publish("a", "2"))
+    await turns(3)
+    broker.come_back()
+    # Nothing that seems to be on its way holds this up.
+    await again
+
+
+class Refusing(MemoryBus):
+    """Refuses some messages, when told, and takes others meanwhile."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        super().__init__(broker, None)
+        self.refused: dict[Message, asyncio.Future[None]] = {}
+
+    async def publish(self, topic: str, message: Message) -> Position | None:
+        if message in self.refused:
+            await self.refused.pop(message)
+            raise BusUnavailable("no room for this one")
+        return await super().publish(topic, message)
+
+
+@fake_time
+async def test_overtaken_messages_are_not_tried_again() -> None:
+    broker = MemoryBroker()
+    bus = Refusing(broker)
+    await bus.open(Receiver())
+    publisher = Publisher(bus, 10, 10)
+    loop = asyncio.get_running_loop()
+    refusals = [loop.create_future() for _ in range(2)]
+    bus.refused = {"a1": refusals[0], "b1": refusals[1]}
+    tasks = [
+        start(publisher.publish(topic, message))
+        for topic, message in [("a", "a1"), ("b", "b1"), ("a", "a2")]
+    ]
+    await turns(5)
+    assert tasks[2].result() == Position("e1", 1)
+    for refusal in refusals:
+        refusal.set_result(None)
+    results = await outcomes(*tasks)
+    assert isinstance(results[0], BusUnavailable)
+    assert results[1] == Position("e2", 1)
+    assert messages(broker, "a") == ["a2"]
+    assert messages(broker, "b") == ["b1"]
+
+
+@fake_time
+async def test_silence_with_queue() -> None:
+    broker, publisher = await opened(10, timeout=60)
+    broker.answers = False
+    first = start(publisher.publish("a", "1"))
+    await turns(3)
+    publisher.silent("no answer")
+    second = start(publisher.publish("a", "2"))
+    await asyncio.sleep(20)
+    assert publisher.waiting == 2  # the bus's own deadline was over for the first one
+    assert [call for call, _ in broker.calls] == ["publish"]
+    broker.answers = True
+    publisher.resumed()
+    assert await outcomes(first, second) == [Position("e1", 1), Position("e1", 2)]
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_close(answers: bool) -> None:
+    @fake_time
+    async def test() -> None:
+        broker, publisher = await opened(10)
+        broker.answers = answers
+        if answers:
+            broker.go_away()
+        tasks = [start(publisher.publish("a", f"{number}")) for number in range(3)]
+        await turns(5)
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        await publisher.close()
+        assert loop.time() == before
+        results = await outcomes(*tasks)
+        expected: type[BusError] = BusUnavailable if answers else PublishUncertain
+        assert [type(result) for result in results] == [expected] * 3
+        with pytest.raises(BusUnavailable, match="closed"):
+            await publisher.publish("a", "1")
+
+    test()
