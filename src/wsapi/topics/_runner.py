@@ -24,6 +24,7 @@ from ._publishing import CLOSING_TIME, Publisher
 from .bus import TRANSIENT, Bus, Message, Notice, is_transient
 from .exceptions import BusError, BusUnavailable
 from .positions import Position
+from .presence import ALL, Roll
 
 __all__ = ["Runner"]
 
@@ -42,6 +43,9 @@ AUDITED_TOPICS: Final = 32
 AUDIT_BEATS: Final = 60
 """Beats in which each topic has its turn."""
 
+MAX_TELLING: Final = 1_000
+"""Messages about who is on which topics that wait to be published; others ask for what is more."""
+
 MAX_NOTICES_AHEAD: Final = 10_000
 """Notices that wait for a core in another thread; what is more is read from the bus."""
 
@@ -56,6 +60,7 @@ class Runner:
     Args:
         bus: The bus.
         core: The core.
+        roll: Who is on which topics; it lives where the core does. None if nobody wants to know.
         heartbeat: Seconds between beats; the process is deaf after two without one.
         publish_queue: Messages that may wait while the bus is away; 0: they fail at once.
         publish_timeout: Seconds that publishing a message may take.
@@ -73,6 +78,7 @@ class Runner:
         bus: Bus,
         core: Core,
         *,
+        roll: Roll | None = None,
         heartbeat: float = 5.0,
         publish_queue: int = 0,
         publish_timeout: float = 10.0,
@@ -84,6 +90,7 @@ class Runner:
     ) -> None:
         self._bus = bus
         self._core = core
+        self._roll = roll
         self._heartbeat = heartbeat
         self._publisher = Publisher(bus, publish_queue, publish_timeout)
         self._handle_events = handle_events
@@ -107,6 +114,11 @@ class Runner:
         self._notices_ahead = 0
         self._left_out: set[str] = set()
         self._transient: dict[str, Callable[[Message], object]] = {}
+        if roll is not None:
+            self._transient = dict.fromkeys((ALL, roll.topic), self._take_presence)
+        # What other processes are told of who is on which topics.
+        self._to_tell: deque[tuple[str, str]] = deque()
+        self._telling = False
         # The heartbeat. Beats are numbered: of these, which was the last one?
         self._alive = f"{TRANSIENT}alive.{secrets.token_hex(8)}"
         self._sent = 0
@@ -154,7 +166,7 @@ class Runner:
         self._interrupted = False
         self._needed = self._sent + 1
         self._missed = 0
-        self._beating = self._auditing = False
+        self._beating = self._auditing = self._telling = False
         self._health.begin()
         self._transient[self._alive] = self._take_beat
         try:
@@ -184,6 +196,8 @@ class Runner:
         if self._state in ("new", "closed"):
             self._state = "closed"
             return
+        if self.healthy:
+            await self._take_leave()
         self._state = "closed"
         await self._publisher.close()
         await self._shut(BusUnavailable("topics are closed"))
@@ -222,6 +236,14 @@ class Runner:
         while outbox:
             requests.append(outbox.popleft())
         timeout = self._core.next_timeout()
+        roll = self._roll
+        if roll is not None:
+            other = roll.next_timeout()
+            if timeout is None or (other is not None and other < timeout):
+                timeout = other
+            if roll.outbox:
+                self._in_loop(self._tell_others, list(roll.outbox))
+                roll.outbox.clear()
         if (requests or timeout != self._core_time) and not self._in_loop(
             self._begin, requests, timeout
         ):
@@ -316,7 +338,8 @@ class Runner:
     def _look(self) -> None:
         """Take out what a call into the core has left there."""
         self.flush()
-        if self._core.events and self._handle_events is not None:
+        events = self._core.events or (self._roll is not None and self._roll.events)
+        if events and self._handle_events is not None:
             self._handle_events()
 
     def _take_notice(self, notice: Notice) -> None:
@@ -358,7 +381,12 @@ class Runner:
     def _core_timeout(self) -> None:
         self._core_timer = None
         self._core_time = None
-        self._tell_core(self._core.handle_timeout)
+        self._tell_core(self._handle_timeout)
+
+    def _handle_timeout(self, now: float) -> None:
+        self._core.handle_timeout(now)
+        if self._roll is not None:
+            self._roll.handle_timeout(now)
 
     def _start_requests(self) -> None:
         while self._requests and len(self._under_way) < MAX_REQUESTS:
@@ -412,9 +440,13 @@ class Runner:
             counters = self._core.counters
             self._before = counters.filled, counters.gaps
             self._answers.clear()
+            if self._roll is not None:
+                self._tell_core(self._roll.interrupted)
         self._health.become_bad(reason)
 
     def _become_good(self) -> None:
+        if not self._health.good and self._roll is not None:
+            self._tell_core(self._roll.resumed)
         seconds = self._health.become_good()
         if seconds is not None:
             self._report = seconds
@@ -570,6 +602,44 @@ class Runner:
                 "lost",
                 f"topics: messages of {name!r} hadn't come, and nothing told so; they are read now",
             )
+
+    # ------------------------------------------------------------------ presence
+
+    def _take_presence(self, message: Message) -> None:
+        assert self._roll is not None
+        self._tell_core(self._roll.receive, message)
+
+    def _tell_others(self, messages: list[tuple[str, str]]) -> None:
+        """Publish what other processes are to know; they see for themselves if it gets lost."""
+        if len(self._to_tell) < MAX_TELLING:
+            self._to_tell.extend(messages)
+        if not self._telling:
+            self._telling = True
+            self._spawn(self._tell_all())
+
+    async def _tell_all(self) -> None:
+        assert self._roll is not None
+        while self._to_tell:
+            topic, message = self._to_tell.popleft()
+            try:
+                async with asyncio.timeout(REQUEST_TIMEOUT):
+                    await self._bus.publish(topic, message)
+            except (BusError, TimeoutError):
+                pass
+            except Exception as exc:
+                self._lines.write(logging.ERROR, "presence", "topics: no presence told", exc)
+        self._telling = False
+        self._tell_core(self._roll.drained)
+
+    async def _take_leave(self) -> None:
+        """Tell other processes that this one ends, if that can be done at once."""
+        farewell = None if self._roll is None else self._roll.close()
+        if farewell is not None:
+            try:
+                async with asyncio.timeout(CLOSING_TIME):
+                    await self._bus.publish(ALL, farewell)
+            except Exception:
+                pass  # they will miss it
 
     # ------------------------------------------------------------------ end
 
