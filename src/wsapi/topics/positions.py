@@ -67,5 +67,7 @@ class Position(NamedTuple):
                 f"an epoch has 1 to {MAX_EPOCH_SIZE} ASCII letters or digits; got {epoch[:100]!r}"
             )
         if not 0 <= offset <= MAX_OFFSET:
-            raise ValueError(f"an offset is between 0 and {MAX_OFFSET}; got {offset:.6g}")
+            # An int has any number of digits: neither its text nor a float need be possible.
+            shown = str(offset) if offset.bit_length() <= 64 else f"{offset.bit_length()} bits"
+            raise ValueError(f"an offset is between 0 and {MAX_OFFSET}; got {shown}")
         return cls(epoch, offset)
