@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from typing import Final
+from typing import Any, Final
 
 from .bus import Bus, Message
 from .exceptions import BusUnavailable, PublishUncertain
 from .positions import Position
 
-__all__ = ["MAX_PUBLISHING_BYTES", "Publisher", "size_of"]
+__all__ = ["CLOSING_TIME", "MAX_PUBLISHING_BYTES", "Publisher"]
 
 MAX_PUBLISHING_BYTES: Final = 2**26
 """Bytes of messages of a process that aren't answered for by the broker yet, waiting or sent."""
@@ -23,13 +23,11 @@ MAX_PUBLISHING_BYTES: Final = 2**26
 FIRST_DELAY: Final = 0.05
 MAX_DELAY: Final = 1.0
 
+# Bytes that a message counts besides its payload.
+ENTRY_OVERHEAD: Final = 160
+
 CLOSING_TIME: Final = 1.0
 """Seconds in which what is given up has to end."""
-
-
-def size_of(message: Message) -> int:
-    """Return about how many bytes a message takes, without encoding it."""
-    return len(message) + 64
 
 
 class _Entry:
@@ -37,25 +35,37 @@ class _Entry:
 
     Attributes:
         ticket: Its place in the order of all messages of the process.
-        task: What publishes it at the moment.
+        deadline: When it is given up.
+        task: What publishes it at the moment: that of its publisher, or one of its own if it has
+            waited.
+        future: What its publisher waits for if it waits in the queue, or has.
         error: Why it wasn't published the last time.
+        verdict: What its publisher is told because of which it was given up.
     """
 
-    __slots__ = ("error", "future", "message", "task", "ticket", "topic")
+    __slots__ = ("deadline", "error", "future", "message", "task", "ticket", "topic", "verdict")
 
-    def __init__(
-        self, ticket: int, topic: str, message: Message, future: asyncio.Future[Position | None]
-    ) -> None:
+    def __init__(self, ticket: int, topic: str, message: Message, deadline: float) -> None:
         self.ticket = ticket
         self.topic = topic
         self.message = message
-        self.future = future
-        self.task: asyncio.Task[bool] | None = None
-        self.error: Exception | None = None
+        self.deadline = deadline
+        self.task: asyncio.Task[Any] | None = None
+        self.future: asyncio.Future[Position | None] | None = None
+        self.error: BusUnavailable | None = None
+        self.verdict: Exception | None = None
 
     def fail(self, error: Exception) -> None:
-        if not self.future.done():
+        """Fail a message that waits, or has."""
+        if self.future is not None and not self.future.done():
             self.future.set_exception(error)
+
+    def give_up(self, verdict: Exception) -> None:
+        """Wait no more for the answer to a message that is on its way."""
+        if self.task is not None:
+            self.verdict = verdict
+            self.task.cancel()
+            self.fail(verdict)
 
 
 class Publisher:
@@ -87,18 +97,21 @@ class Publisher:
         self._closed = False
         # Why nothing is tried at present.
         self._silence: str | None = None
-        # The rest is of use with a queue only. Messages are in order in all of these.
+        # All messages, by ticket, in the order of their deadlines; one timer looks after them.
         self._tickets = 0
+        self._entries: dict[int, _Entry] = {}
+        self._watch: asyncio.TimerHandle | None = None
+        # Those on their way.
         self._flying: dict[int, _Entry] = {}
+        # The rest is of use with a queue only. Whether messages are sent when they come:
+        self._flowing = True
         self._waiting: dict[int, _Entry] = {}
         # Those that weren't published; they wait again when nothing is on its way any more.
         self._failed: dict[int, _Entry] = {}
         # The last ticket of each topic that was published while an earlier one was on its way.
         self._overtaking: dict[str, int] = {}
-        # Whether messages are sent when they come.
-        self._flowing = True
         self._delay = FIRST_DELAY
-        self._timer: asyncio.TimerHandle | None = None
+        self._probing: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
@@ -117,26 +130,32 @@ class Publisher:
                 message waited in it for too long.
             PublishUncertain: If that isn't known.
         """
-        size = size_of(message)
+        size = len(message) + ENTRY_OVERHEAD
+        if not (self._flowing or self._has_place()) or self._bytes + size > MAX_PUBLISHING_BYTES:
+            self.unpublished += 1
+            raise self._refusal()
+        loop = asyncio.get_running_loop()
+        self._tickets += 1
+        entry = _Entry(self._tickets, topic, message, loop.time() + self._timeout)
+        self._bytes += size
+        self._entries[entry.ticket] = entry
+        if self._watch is None:
+            self._watch = loop.call_at(entry.deadline, self._expire)
         try:
-            if self._closed:
-                raise BusUnavailable("topics are closed")
-            if self._bytes + size > MAX_PUBLISHING_BYTES:
-                raise BusUnavailable(f"more than {MAX_PUBLISHING_BYTES} bytes wait for the broker")
-            self._bytes += size
-            try:
-                if self._size:
-                    position = await self._publish_in_order(topic, message)
-                else:
-                    position = await self._publish_now(topic, message)
-            finally:
-                self._bytes -= size
+            if self._flowing:
+                position = await self._send_now(entry)
+            else:
+                self._queue(entry)
+                position = await self._wait(entry)
         except PublishUncertain:
             self.uncertain += 1
             raise
         except Exception:
             self.unpublished += 1
             raise
+        finally:
+            self._bytes -= size
+            del self._entries[entry.ticket]
         self.published += 1
         return position
 
@@ -148,104 +167,145 @@ class Publisher:
     def resumed(self) -> None:
         """Note that the bus may be back; calling it more often than that does no harm."""
         self._silence = None
-        if not self._flowing:
+        if self._flowing or self._closed:
+            return
+        if self._size:
             self._probe_in(0)
+        else:
+            self._flowing = True  # each one finds out for itself
 
     async def close(self) -> None:
         """Fail what waits, and give up what is on its way."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._flowing = False
+        for timer in (self._watch, self._probing):
+            if timer is not None:
+                timer.cancel()
         for entry in [*self._failed.values(), *self._waiting.values()]:
             entry.fail(BusUnavailable("topics are closed"))
-        tasks = []
+        tasks = [entry.task for entry in self._flying.values() if entry.future is not None]
         for entry in self._flying.values():
-            entry.fail(PublishUncertain("topics were closed before the broker answered"))
-            if entry.task is not None:
-                entry.task.cancel()
-                tasks.append(entry.task)
+            entry.give_up(PublishUncertain("topics were closed before the broker answered"))
         if tasks:
-            await asyncio.wait(tasks, timeout=CLOSING_TIME)
+            await asyncio.wait([task for task in tasks if task], timeout=CLOSING_TIME)
 
-    # ------------------------------------------------------------------ without a queue
+    # ------------------------------------------------------------------ one message
 
-    async def _publish_now(self, topic: str, message: Message) -> Position | None:
-        if self._silence is not None:
-            raise BusUnavailable(self._silence)
+    def _has_place(self) -> bool:
+        return len(self._flying) + self.waiting < self._size and not self._closed
+
+    def _refusal(self) -> BusUnavailable:
+        """Return why a message isn't even tried."""
+        if self._closed:
+            return BusUnavailable("topics are closed")
+        if self._flowing or self._has_place():
+            return BusUnavailable(f"more than {MAX_PUBLISHING_BYTES} bytes wait for the broker")
+        if not self._size and self._silence is not None:
+            return BusUnavailable(self._silence)
+        return BusUnavailable(f"the bus is away, and {self._size} messages wait already")
+
+    async def _send_now(self, entry: _Entry) -> Position | None:
+        """Publish a message in its publisher's task; let it wait if the bus is away."""
+        task = entry.task = asyncio.current_task()
+        assert task is not None
+        cancelling = task.cancelling()
+        self._flying[entry.ticket] = entry
+        published = False
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._bus.publish(topic, message)
-        except TimeoutError:
-            raise self._unanswered() from None
+            position = await self._bus.publish(entry.topic, entry.message)
+            published = True
+            return position
+        except BusUnavailable as exc:
+            if not self._size:
+                raise
+            entry.error = exc
+            entry.future = asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            if entry.verdict is not None and task.uncancel() <= cancelling:
+                raise entry.verdict from None
+            raise
+        finally:
+            self._landed(entry, published)
+        return await self._wait(entry)
 
-    def _unanswered(self) -> PublishUncertain:
-        return PublishUncertain(f"the broker didn't answer within {self._timeout:g} seconds")
-
-    # ------------------------------------------------------------------ with a queue
-
-    async def _publish_in_order(self, topic: str, message: Message) -> Position | None:
-        future: asyncio.Future[Position | None] = asyncio.get_running_loop().create_future()
-        entry = _Entry(self._tickets, topic, message, future)
-        if self._flowing:
-            self._fly(entry)
-        elif len(self._flying) + self.waiting < self._size:
-            self._waiting[entry.ticket] = entry
-            if self._timer is None and self._silence is None:
-                self._probe_in(self._delay)
-        else:
-            raise BusUnavailable(f"the bus is away, and {self._size} messages wait already")
-        self._tickets += 1
+    async def _wait(self, entry: _Entry) -> Position | None:
+        """Wait in the queue."""
+        assert entry.future is not None
         try:
-            async with asyncio.timeout(self._timeout):
-                return await future
-        except TimeoutError:
-            if entry.task is not None:
-                raise self._unanswered() from None
-            raise BusUnavailable(f"the bus was away for {self._timeout:g} seconds") from entry.error
+            return await entry.future
         finally:
             self._waiting.pop(entry.ticket, None)
             self._failed.pop(entry.ticket, None)
             if entry.task is not None:
                 entry.task.cancel()
 
+    def _expire(self) -> None:
+        """Give up messages whose time is over."""
+        self._watch = None
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for entry in self._entries.values():
+            if entry.deadline > now:
+                self._watch = loop.call_at(entry.deadline, self._expire)
+                break
+            if entry.task is not None:
+                entry.give_up(
+                    PublishUncertain(f"the broker didn't answer within {self._timeout:g} seconds")
+                )
+            else:
+                error = BusUnavailable(f"the bus was away for {self._timeout:g} seconds")
+                error.__cause__ = entry.error
+                entry.fail(error)
+
+    # ------------------------------------------------------------------ the queue
+
+    def _queue(self, entry: _Entry) -> None:
+        entry.future = asyncio.get_running_loop().create_future()
+        self._waiting[entry.ticket] = entry
+        if self._probing is None and self._silence is None:
+            self._probe_in(self._delay)
+
     def _fly(self, entry: _Entry) -> None:
+        """Publish a message that has waited."""
         self._flying[entry.ticket] = entry
         entry.task = asyncio.get_running_loop().create_task(self._send(entry))
         # Called, too, if the task is cancelled before it begins.
-        entry.task.add_done_callback(functools.partial(self._landed, entry))
+        entry.task.add_done_callback(functools.partial(self._sent, entry))
 
     async def _send(self, entry: _Entry) -> bool:
         """Have the bus publish a message; return whether it did."""
+        assert entry.future is not None
         try:
             position = await self._bus.publish(entry.topic, entry.message)
         except BusUnavailable as exc:
             entry.error = exc
-            self._flowing = False
-            if not entry.future.done():
-                self._failed[entry.ticket] = entry
             return False
         except Exception as exc:
             entry.fail(exc)
             return False
         if not entry.future.done():
             entry.future.set_result(position)
-        self._note_overtaking(entry)
         return True
 
-    def _landed(self, entry: _Entry, task: asyncio.Task[bool]) -> None:
+    def _sent(self, entry: _Entry, task: asyncio.Task[bool]) -> None:
+        self._landed(entry, not task.cancelled() and task.result())
+
+    def _landed(self, entry: _Entry, published: bool) -> None:
         """Note that a message isn't on its way any more."""
         entry.task = None
         del self._flying[entry.ticket]
-        if not self._flying:
-            self._settle(not task.cancelled() and task.result())
-
-    def _note_overtaking(self, entry: _Entry) -> None:
-        """Remember that a message was published before an earlier one, as long as that matters."""
-        oldest = next(iter(self._flying))
-        if oldest < entry.ticket or self._failed:
-            last = self._overtaking.get(entry.topic, 0)
-            self._overtaking[entry.topic] = max(last, entry.ticket)
+        if entry.error is not None and not published:
+            self._flowing = False
+            if entry.future is not None and not entry.future.done():
+                self._failed[entry.ticket] = entry
+        if self._flying:
+            if published and (not self._flowing or next(iter(self._flying)) < entry.ticket):
+                last = self._overtaking.get(entry.topic, 0)
+                self._overtaking[entry.topic] = max(last, entry.ticket)
+        elif not self._flowing:
+            self._settle(published)
+        elif self._overtaking:
+            self._overtaking.clear()
 
     def _settle(self, published: bool) -> None:
         """Decide how to go on now that nothing is on its way.
@@ -257,7 +317,7 @@ class Publisher:
         for ticket in sorted(self._failed):
             entry = self._failed[ticket]
             assert entry.error is not None
-            overtaken = self._overtaking.get(entry.topic, -1) > ticket
+            overtaken = self._overtaking.get(entry.topic, 0) > ticket
             if self._closed or overtaken or len(again) == self._size:
                 entry.fail(entry.error)
             else:
@@ -266,7 +326,7 @@ class Publisher:
         self._failed.clear()
         self._overtaking.clear()
         self._waiting = again | self._waiting
-        if self._flowing or self._closed:
+        if self._closed:
             return
         if published and not failed:
             self._flow()
@@ -284,13 +344,13 @@ class Publisher:
             self._fly(entry)
 
     def _probe_in(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._probe)
+        if self._probing is not None:
+            self._probing.cancel()
+        self._probing = asyncio.get_running_loop().call_later(seconds, self._probe)
 
     def _probe(self) -> None:
         """Send the first message that waits."""
-        self._timer = None
+        self._probing = None
         # What is on its way finds out, too.
         if not self._flying and not self._flowing and self._silence is None:
             if self._waiting:

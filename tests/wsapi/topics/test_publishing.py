@@ -307,11 +307,53 @@ async def test_silence_with_queue() -> None:
     assert await outcomes(first, second) == [Position("e1", 1), Position("e1", 2)]
 
 
+@fake_time
+async def test_deadlines_are_each_ones_own() -> None:
+    broker, publisher = await opened(10, timeout=4)
+    broker.go_away()
+    tasks = []
+    for number in range(3):
+        tasks.append(start(publisher.publish("a", f"{number}")))
+        await asyncio.sleep(1)
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    for number, task in enumerate(tasks):
+        with pytest.raises(BusUnavailable, match="away for 4 seconds"):
+            await task
+        assert loop.time() == pytest.approx(before + 1 + number)
+
+
+@fake_time
+async def test_cancelled_by_its_own_deadline_and_by_others() -> None:
+    """Whoever cancels the publisher isn't kept waiting, whatever the deadline."""
+    broker, publisher = await opened(0, timeout=3)
+    broker.answers = False
+    task = start(publisher.publish("a", "1"))
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    async def publish_and_go_on() -> str:
+        with pytest.raises(PublishUncertain):
+            await publisher.publish("a", "2")
+        await asyncio.sleep(1)
+        return "went on"
+
+    assert await asyncio.ensure_future(publish_and_go_on()) == "went on"
+    both = start(publisher.publish("a", "3"))
+    await turns(1)
+    asyncio.get_running_loop().call_later(3, both.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await both
+
+
 @pytest.mark.parametrize("answers", [False, True])
-def test_close(answers: bool) -> None:
+@pytest.mark.parametrize("size", [0, 10])
+def test_close(answers: bool, size: int) -> None:
     @fake_time
     async def test() -> None:
-        broker, publisher = await opened(10)
+        broker, publisher = await opened(size)
         broker.answers = answers
         if answers:
             broker.go_away()
@@ -322,6 +364,7 @@ def test_close(answers: bool) -> None:
         await publisher.close()
         assert loop.time() == before
         results = await outcomes(*tasks)
+        # Without a queue, those that can't be published have failed already.
         expected: type[BusError] = BusUnavailable if answers else PublishUncertain
         assert [type(result) for result in results] == [expected] * 3
         with pytest.raises(BusUnavailable, match="closed"):
