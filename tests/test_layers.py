@@ -3,6 +3,8 @@
 import ast
 import itertools
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +34,18 @@ CALLED = {
         "wsproto_fast._http11_response.ResponseParser",
     },
 }
+# Above the front-ends; what is here knows neither loops nor threads.
+TOPICS = WSAPI / "topics"
+TOPICS_WITHOUT_IO = [
+    "_base.py",
+    "_core.py",
+    "_history.py",
+    "_names.py",
+    "bus.py",
+    "exceptions.py",
+    "positions.py",
+    "presence.py",
+]
 NO_IO = {"wsapi", "asyncio", "threading", "trio", "socket", "selectors", "ssl"}
 # A compiled module cimports only those that stand before it.
 ORDER = [
@@ -224,6 +238,42 @@ def test_front_ends_do_not_import_each_other(front_end: str) -> None:
 def test_shared_modules_import_no_front_end(path: Path) -> None:
     front_ends = tuple(f"wsapi.{front_end}" for front_end in FRONT_ENDS)
     assert not [name for name in imported(path) if name.startswith((*front_ends, *FRONT_ENDS))]
+
+
+@pytest.mark.parametrize("name", TOPICS_WITHOUT_IO)
+def test_the_core_of_topics_does_no_io(name: str) -> None:
+    names = list(imported(TOPICS / name))
+    assert not {name.split(".")[0] for name in names} & (NO_IO - {"wsapi"})
+    front_ends = tuple(f"wsapi.{front_end}" for front_end in FRONT_ENDS)
+    assert not [name for name in names if name.startswith(front_ends)]
+    inner = {
+        name.removeprefix("wsapi.topics.").split(".")[0] for name in names if ".topics." in name
+    }
+    assert inner <= {name.removesuffix(".py") for name in TOPICS_WITHOUT_IO}
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for path in WSAPI.rglob("*.py") if TOPICS not in path.parents),
+    ids=lambda path: path.name,
+)
+def test_what_is_below_topics_does_not_know_them(path: Path) -> None:
+    names = [*imported(path), *imported_by_string(path.read_text(encoding="utf-8"))]
+    assert not [name for name in names if name.startswith("wsapi.topics")]
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("wsapi", ["wsapi.topics", "asyncio"]),
+        ("wsapi.topics", ["wsapi.asyncio", "asyncio", "trio", "redis", "nats"]),
+        ("wsapi.topics._asyncio", ["trio", "redis", "nats", "wsapi.trio", "wsapi.sync"]),
+    ],
+)
+def test_what_is_not_imported_before_it_is_needed(module: str, absent: list[str]) -> None:
+    program = f"import sys, {module}; print(*(set({absent!r}) & set(sys.modules)))"
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "\n"
 
 
 def without_interface(text: str) -> str:

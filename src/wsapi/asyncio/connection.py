@@ -392,11 +392,15 @@ class Connection(AsyncConnection, asyncio.BufferedProtocol):
     async def wait_closed(self) -> None:
         """Wait until the TCP connection is closed."""
         if not self._lost:
-            waiter: asyncio.Future[None] = self.loop.create_future()
-            # Those that were cancelled mustn't pile up.
-            waiting = (other for other in self._lost_waiters if not other.done())
-            self._lost_waiters = (*waiting, waiter)
-            await waiter
+            await self._when_lost()
+
+    def _when_lost(self) -> asyncio.Future[None]:
+        """Return a future that is done when the TCP connection is closed; it isn't yet."""
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        # Those that were cancelled mustn't pile up.
+        waiting = (other for other in self._lost_waiters if not other.done())
+        self._lost_waiters = (*waiting, waiter)
+        return waiter
 
     async def ping(self, data: DataLike | None = None) -> Awaitable[float]:
         """Send a Ping.

@@ -330,6 +330,7 @@ class Core:
         outbox: Requests to the bus, in order; the runner takes them out.
         events: What the front-end is told of, in order; it takes them out.
         counters: What has happened so far.
+        payload: What is being given to sinks, for those that need it as it was.
     """
 
     def __init__(
@@ -347,6 +348,7 @@ class Core:
         self.outbox: deque[Request] = deque()
         self.events: deque[Event] = deque()
         self.counters = Counters()
+        self.payload: Message | None = None
         self._bus = bus
         self._history = history
         self._catch_up_history = History(CATCH_UP_MESSAGES, history.bytes, history.seconds)
@@ -438,7 +440,7 @@ class Core:
         if (
             position is not None
             and position.epoch == topic.cursor.epoch
-            and before.offset <= position.offset <= topic.cursor.offset
+            and min(before.offset, topic.cursor.offset) <= position.offset <= topic.cursor.offset
         ):
             return True
         if topic.cursor.epoch != before.epoch:
@@ -509,6 +511,9 @@ class Core:
                 topic.again = False
                 self._fill(topic, now)
             else:
+                # Those that live are behind, which the front-end says; these needn't begin so.
+                ahead = [s for s in topic.catching_up if s._waiting is _Wait.AHEAD]
+                self._fail(topic, ahead, exception)
                 self._retry(topic, now)
         elif topic.reading is request:
             topic.reading = None
@@ -563,7 +568,7 @@ class Core:
             raise
         self.counters.published += 1
         self._keep(topic, cursor, payload, b"", now)
-        self._send(topic, prepared)
+        self._send(topic, payload, prepared)
         if not topic.interest:
             self._rest(topic, now)
         return cursor
@@ -770,7 +775,7 @@ class Core:
             self._lose(topic, notice.position)
             return
         self._keep(topic, notice.position, payload, notice.mark, now)
-        self._send(topic, prepared)
+        self._send(topic, payload, prepared)
 
     def _keep(
         self, topic: _Topic, position: Position | None, payload: Message, mark: bytes, now: float
@@ -788,7 +793,8 @@ class Core:
                     if subscriber._position.offset <= position.offset:
                         self._ready(topic, subscriber)
 
-    def _send(self, topic: _Topic, prepared: PreparedMessage) -> None:
+    def _send(self, topic: _Topic, payload: Message, prepared: PreparedMessage) -> None:
+        self.payload = payload
         live = list(topic.live)
         for subscriber in live:
             try:
@@ -797,6 +803,7 @@ class Core:
                 self.events.append(Event(Happening.REFUSED, subscriber))
             except Exception as exc:
                 self.events.append(Event(Happening.REFUSED, subscriber, exc))
+        self.payload = None
         self.counters.delivered += len(live)
 
     def _lose(self, topic: _Topic, latest: Position | None) -> None:

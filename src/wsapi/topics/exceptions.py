@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["BusError", "BusUnavailable", "PublishUncertain", "TopicLimitExceeded", "TopicsError"]
+__all__ = [
+    "BusError",
+    "BusUnavailable",
+    "NotAuthorized",
+    "PublishUncertain",
+    "TopicLimitExceeded",
+    "TopicsError",
+]
 
 
 class TopicsError(Exception):
@@ -11,6 +18,10 @@ class TopicsError(Exception):
 
 class TopicLimitExceeded(TopicsError):
     """Raised when a limit on topics or subscriptions leaves no room for another one."""
+
+
+class NotAuthorized(TopicsError):
+    """Raised when the application says that a connection mustn't do that with a topic."""
 
 
 class BusError(TopicsError):
