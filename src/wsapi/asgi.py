@@ -351,7 +351,11 @@ class ASGIConnection(AcceptedConnection):
             ],
             "subprotocols": subprotocols,
             "state": {} if self.lifespan_state is None else self.lifespan_state.copy(),
-            "extensions": {"websocket.http.response": {}},
+            "extensions": {
+                "websocket.http.response": {},
+                # For what knows us: from the objects of frameworks to the connection.
+                "wsapi": {"connection": weakref.ref(self)},
+            },
         }
 
     def _reject(self, response: Response) -> None:

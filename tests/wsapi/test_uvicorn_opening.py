@@ -46,6 +46,8 @@ class TestScope:
         (scope,) = scopes
         headers = scope.pop("headers")
         assert scope.pop("state") == running.app_state
+        # What knows us finds the connection there, while there is one.
+        assert scope["extensions"].pop("wsapi")["connection"]() is None
         assert scope == {
             "type": "websocket",
             "asgi": {"version": "3.0", "spec_version": "2.4"},

@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import inspect
 import random
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Mapping
 from types import TracebackType
 from typing import Any, NoReturn, Self, cast
 
@@ -97,6 +97,19 @@ class _ConnectionRecipient(Recipient):
 
     async def raise_closed(self) -> NoReturn:
         await self.connection._raise_closed()
+
+
+def _served(connection: Any) -> Any:
+    """Return the connection of ours that an ASGI framework's object stands for, or that object.
+
+    Messages go to it directly then, without a queue and a task, whatever is around its ``send``.
+    """
+    scope = getattr(connection, "scope", None)
+    if isinstance(scope, Mapping):
+        ours = (scope.get("extensions") or {}).get("wsapi")
+        if ours is not None:
+            return ours["connection"]() or connection
+    return connection
 
 
 class _Subscribing:
@@ -404,6 +417,8 @@ class Topics(BaseTopics):
         recipient = cast("_ConnectionRecipient | QueueRecipient", subscription._recipient)
         if isinstance(recipient, QueueRecipient):
             recipient.check_open()
+        elif recipient.connection.state is ConnectionState.CONNECTING:
+            raise RuntimeError("the WebSocket isn't accepted yet")
         elif not recipient.open:
             await recipient.raise_closed()
         self._join(subscription, topic, since)
@@ -508,7 +523,7 @@ class Topics(BaseTopics):
         return self._bind().time()
 
     def _recipient(self, connection: Any) -> Recipient:
-        real = connection
+        real = _served(connection)
         if isinstance(connection, BaseConnection) and not isinstance(connection, Connection):
             raise TypeError(
                 f"connection must be one of wsapi.asyncio; {connection!r} is of another front-end"

@@ -64,6 +64,11 @@ class _Waiting:
         self.droppable = droppable
         self.sent: asyncio.Future[None] | None = None  # whoever waits until it is sent
 
+    def tell(self) -> None:
+        """Let who waits for it go on: it is sent, or won't be."""
+        if self.sent is not None and not self.sent.done():
+            self.sent.set_result(None)
+
 
 class QueueRecipient(Recipient):
     """An object that sends, with a queue in front of it; its own sink.
@@ -182,13 +187,13 @@ class QueueRecipient(Recipient):
             ConnectionClosed: If that isn't possible any more.
         """
         if self.closed:
-            self._raise_closed()
+            await self.raise_closed()
         waiting = _Waiting(message, _size(message) + ENTRY_OVERHEAD, None, droppable=False)
         waiting.sent = asyncio.get_running_loop().create_future()
         self._put(waiting)
         await waiting.sent
         if self.closed:
-            self._raise_closed()
+            await self.raise_closed()
 
     def _put(self, waiting: _Waiting) -> None:
         self._queue.append(waiting)
@@ -198,23 +203,22 @@ class QueueRecipient(Recipient):
 
     async def _run(self) -> None:
         """Send what waits."""
+        waiting: _Waiting | None = None
         try:
             while self._queue:
                 waiting = self._queue.popleft()
                 self._forget(waiting)
                 payload = waiting.payload
                 await (self._send_text if isinstance(payload, str) else self._send_binary)(payload)
-                if waiting.sent is not None and not waiting.sent.done():
-                    waiting.sent.set_result(None)
-                    waiting.sent = None
+                waiting.tell()
         except Exception as exc:
             # Frameworks have exceptions of their own for a client that is gone.
             self._topics._logger.debug("a subscriber is gone: %r", exc)
             self.end()
         finally:
             self._task = None
-            if self.closed and waiting.sent is not None and not waiting.sent.done():
-                waiting.sent.set_result(None)
+            if waiting is not None:
+                waiting.tell()
 
     def end(self) -> None:
         """Note that nothing can be sent any more."""
@@ -225,8 +229,7 @@ class QueueRecipient(Recipient):
         self._latest.clear()
         self._size = 0
         for waiting in queue:
-            if waiting.sent is not None and not waiting.sent.done():
-                waiting.sent.set_result(None)
+            waiting.tell()
         self._topics._ended(self)
 
     # ------------------------------------------------------------------ the end

@@ -1,0 +1,318 @@
+"""Subscribers that are no connections of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from typing import Any
+
+import pytest
+
+from tests.wsapi.helpers import pair, turns, until
+from tests.wsapi.topics.test_asyncio import is_gone
+from wsapi import limits
+from wsapi.exceptions import ConnectionClosed
+from wsapi.frames import CloseCode
+from wsapi.limits import Slow
+from wsapi.topics import History, Message, Topics
+
+LIMIT = 1000
+
+
+class State(enum.Enum):
+    CONNECTING = 0
+    CONNECTED = 1
+    DISCONNECTED = 2
+
+
+class FakeWebSocket:
+    """Has the methods of Starlette's class; sends while it is let."""
+
+    def __init__(self) -> None:
+        self.client_state = self.application_state = State.CONNECTED
+        self.sent: list[Message] = []
+        self.let = asyncio.Event()
+        self.let.set()
+        self.sending = 0
+        self.error: Exception | None = None
+        self.close_code: int | None = None
+        self.closes = True
+
+    async def _send(self, message: Message, kind: type) -> None:
+        assert isinstance(message, kind)
+        self.sending += 1
+        assert self.sending == 1, "one after the other"
+        try:
+            await self.let.wait()
+        finally:
+            self.sending -= 1
+        if self.error is not None:
+            raise self.error
+        self.sent.append(message)
+
+    async def send_text(self, data: str) -> None:
+        await self._send(data, str)
+
+    async def send_bytes(self, data: bytes) -> None:
+        await self._send(data, bytes)
+
+    async def send(self, message: dict[str, Any]) -> None:
+        raise AssertionError("this takes events of ASGI")
+
+    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+        self.close_code = code
+        if not self.closes:
+            await asyncio.get_running_loop().create_future()
+
+
+class Plain:
+    """Has a coroutine method and nothing else."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+
+class WithStr(Plain):
+    async def send_str(self, message: str) -> None:
+        self.sent.append(message)
+
+    async def send_bytes(self, message: bytes) -> None:
+        self.sent.append(message)
+
+
+class TestSending:
+    async def test_methods(self) -> None:
+        topics = Topics()
+        sockets: list[Any] = [FakeWebSocket(), Plain(), WithStr()]
+        async with (
+            topics.subscribe(sockets[0], "a"),
+            topics.subscribe(sockets[1], "a"),
+            topics.subscribe(sockets[2], "a"),
+            pair() as (client, server),
+            topics.subscribe(server, "a"),
+        ):
+            for message in ("1", b"2", "ä"):
+                await topics.publish("a", message)
+            for ws in sockets:
+                await until(lambda ws=ws: len(ws.sent) == 3)
+                assert ws.sent == ["1", b"2", "ä"]
+            assert await client.recv() == "1"
+            assert topics.stats().connections == 4
+        assert is_gone(topics)
+
+    async def test_what_cannot_send(self) -> None:
+        for connection in (object(), None, type("Socket", (), {"send": 1})()):
+            with pytest.raises(TypeError, match="or an object with"):
+                Topics().subscribe(connection, "a")
+
+    async def test_several_topics_share_a_queue(self) -> None:
+        topics = Topics()
+        ws = FakeWebSocket()
+        async with topics.subscribe(ws, "a"), topics.subscribe(ws, "b"):
+            for number in range(20):
+                await topics.publish("ab"[number % 2], str(number))
+            await until(lambda: len(ws.sent) == 20)
+            assert ws.sent == [str(number) for number in range(20)]
+
+    async def test_what_was_missed_comes_first(self) -> None:
+        topics = Topics(history=History(messages=100))
+        first = await topics.publish("a", "0")
+        for number in range(1, 50):
+            await topics.publish("a", str(number))
+        ws = FakeWebSocket()
+        ws.let.clear()
+        subscribing = asyncio.ensure_future(
+            until_subscribed(topics.subscribe(ws, "a", since=first, announce=lambda s: "hello"))
+        )
+        await turns(3)
+        for number in range(50, 60):
+            await topics.publish("a", str(number))
+        assert not subscribing.done()
+        ws.let.set()
+        subscription = await subscribing
+        await topics.publish("a", "60")
+        await until(lambda: len(ws.sent) == 61)
+        assert ws.sent == ["hello", *map(str, range(1, 61))]
+        subscription.unsubscribe()
+
+    async def test_what_was_published_before_unsubscribing_is_sent(self) -> None:
+        topics = Topics()
+        ws = FakeWebSocket()
+        async with topics.subscribe(ws, "a"):
+            ws.let.clear()
+            for number in range(3):
+                await topics.publish("a", str(number))
+        await topics.publish("a", "late")
+        ws.let.set()
+        await until(lambda: len(ws.sent) == 3)
+        await turns(3)
+        assert ws.sent == ["0", "1", "2"]
+
+
+async def until_subscribed(subscribing: Any) -> Any:
+    return await subscribing
+
+
+class TestTheEnd:
+    async def test_an_object_that_fails(self) -> None:
+        topics = Topics()
+        ws = FakeWebSocket()
+        await topics.subscribe(ws, "a")
+        await topics.subscribe(ws, "b")
+        ws.error = RuntimeError("the client is gone")
+        await topics.publish("a", "1")
+        await topics.publish("a", "2")
+        await until(lambda: is_gone(topics))
+        assert ws.close_code is None
+
+    async def test_one_that_fails_while_it_catches_up(self) -> None:
+        topics = Topics(history=History(messages=10))
+        first = await topics.publish("a", "1")
+        await topics.publish("a", "2")
+        ws = FakeWebSocket()
+        ws.error = RuntimeError("the client is gone")
+        with pytest.raises(ConnectionClosed):
+            await topics.subscribe(ws, "a", since=first)
+        assert topics.stats().subscriptions == 0
+
+    async def test_cancelled_while_it_catches_up(self) -> None:
+        topics = Topics(history=History(messages=10))
+        first = await topics.publish("a", "1")
+        await topics.publish("a", "2")
+        ws = FakeWebSocket()
+        ws.let.clear()
+        subscribing = asyncio.ensure_future(
+            until_subscribed(topics.subscribe(ws, "a", since=first))
+        )
+        await turns(3)
+        subscribing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await subscribing
+        assert topics.stats().subscriptions == 0
+        ws.let.set()
+        await turns(3)
+
+    @pytest.mark.parametrize("name", ["client_state", "application_state"])
+    async def test_states(self, name: str) -> None:
+        topics = Topics()
+        ws = FakeWebSocket()
+        setattr(ws, name, State.CONNECTING)
+        with pytest.raises(RuntimeError, match="the WebSocket isn't accepted yet"):
+            await topics.subscribe(ws, "a")
+        setattr(ws, name, State.DISCONNECTED)
+        with pytest.raises(ConnectionClosed):
+            await topics.subscribe(ws, "a")
+        assert is_gone(topics)
+
+    async def test_a_flag(self) -> None:
+        ws = Plain()
+        ws.closed = True  # type: ignore[attr-defined] # as those of aiohttp have it
+        with pytest.raises(ConnectionClosed):
+            await Topics().subscribe(ws, "a")
+
+    async def test_closing_topics(self) -> None:
+        ws, plain = FakeWebSocket(), Plain()
+        async with Topics() as topics:
+            await topics.subscribe(ws, "a")
+            await topics.subscribe(plain, "a")
+        await until(lambda: ws.close_code == CloseCode.SERVICE_RESTART)
+
+    async def test_closing_lasts_no_longer_than_that(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("wsapi.topics._sinks.CLOSE_TIMEOUT", 0.01)
+        topics = Topics()
+        ws = FakeWebSocket()
+        ws.closes = False
+        await topics.subscribe(ws, "a")
+        ws.let.clear()
+        await topics.publish("a", "1")
+        await topics.aclose()
+        await until(lambda: not topics._tasks)
+        assert ws.close_code == CloseCode.SERVICE_RESTART
+        assert ws.sent == []
+
+
+class TestSlowSubscribers:
+    async def stuck(
+        self, slow: Slow, number: int, size: int = 100, **options: Any
+    ) -> tuple[Topics, FakeWebSocket]:
+        """Publish while nothing can be sent."""
+        topics = Topics(**options)
+        ws = FakeWebSocket()
+        await topics.subscribe(ws, "a", slow=slow, max_backlog=LIMIT)
+        ws.let.clear()
+        await topics.publish("a", "first")
+        await turns(2)
+        for count in range(number):
+            await topics.publish("a", f"{count}".ljust(size))
+        return topics, ws
+
+    async def after(self, ws: FakeWebSocket) -> list[Message]:
+        ws.let.set()
+        await turns(20)
+        return [str(message).strip() for message in ws.sent]
+
+    @pytest.mark.parametrize("slow", [Slow.CLOSE, Slow.WAIT])
+    async def test_closing(self, slow: Slow) -> None:
+        before = limits.connections_given_up()
+        topics, ws = await self.stuck(slow, 3)
+        assert not is_gone(topics)
+        await topics.publish("a", "x" * 300)
+        await until(lambda: ws.close_code == CloseCode.TRY_AGAIN_LATER)
+        assert is_gone(topics)
+        assert limits.connections_given_up() == before + 1
+        assert await self.after(ws) == []
+        with pytest.raises(TypeError):
+            topics.subscribe(object(), "a")
+
+    @pytest.mark.parametrize(
+        ("slow", "kept"),
+        [(Slow.DROP_NEWEST, ["0", "1", "2"]), (Slow.DROP_OLDEST, ["7", "8", "9"])],
+    )
+    async def test_dropping(self, slow: Slow, kept: list[str]) -> None:
+        before = limits.messages_dropped()
+        topics, ws = await self.stuck(slow, 10)
+        assert await self.after(ws) == ["first", *kept]
+        assert limits.messages_dropped() == before + 7
+        assert topics.stats().subscriptions == 1
+
+    async def test_the_latest(self) -> None:
+        topics, ws = await self.stuck(Slow.LATEST, 10)
+        await topics.subscribe(ws, "b", slow=Slow.LATEST, max_backlog=LIMIT)
+        for count in range(10):
+            await topics.publish("b", f"b{count}")
+        await topics.publish("a", "10")
+        assert await self.after(ws) == ["first", "10", "b9"]
+        await topics.publish("a", "11")
+        assert await self.after(ws) == ["first", "10", "b9", "11"]
+
+    async def test_the_latest_may_cost_others_their_room(self) -> None:
+        topics, ws = await self.stuck(Slow.DROP_OLDEST, 2)
+        await topics.subscribe(ws, "b", slow=Slow.LATEST, max_backlog=LIMIT)
+        await topics.publish("b", "b")
+        await topics.publish("b", "B" * 400)
+        assert await self.after(ws) == ["first", "1", "B" * 400]
+
+    async def test_what_has_no_room_at_all(self) -> None:
+        topics, ws = await self.stuck(Slow.DROP_OLDEST, 2)
+        await topics.publish("a", "x" * 2000)
+        assert await self.after(ws) == ["first", "0", "1"]
+
+    async def test_what_must_not_be_dropped_keeps_its_room(self) -> None:
+        topics, ws = await self.stuck(Slow.CLOSE, 2)
+        await topics.subscribe(ws, "b", slow=Slow.DROP_OLDEST, max_backlog=LIMIT)
+        for count in range(5):
+            await topics.publish("b", f"b{count}".ljust(200))
+        assert await self.after(ws) == ["first", "0", "1", "b4"]
+
+    async def test_no_limit(self) -> None:
+        topics = Topics(max_backlog=None)
+        ws = FakeWebSocket()
+        await topics.subscribe(ws, "a")
+        ws.let.clear()
+        for _ in range(100):
+            await topics.publish("a", "x" * 10_000)
+        ws.let.set()
+        await until(lambda: len(ws.sent) == 100)
