@@ -31,7 +31,7 @@ def test_files_for_type_checkers_and_cimport(name: str) -> None:
 
 
 def test_import_needs_no_optional_dependency() -> None:
-    optional = {"trio", "werkzeug", "python_socks", "uvloop", "aiofastnet"}
+    optional = {"trio", "werkzeug", "python_socks", "uvloop", "aiofastnet", "nats"}
     code = f"import sys, wsproto_fast, wsapi; print(*({optional} & set(sys.modules)))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
