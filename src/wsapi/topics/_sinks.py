@@ -62,12 +62,12 @@ class _Waiting:
         self.size = size
         self.key = key  # with Slow.LATEST; otherwise the message itself, which nothing equals
         self.droppable = droppable
-        self.sent: asyncio.Future[None] | None = None  # whoever waits until it is sent
+        self.sent: asyncio.Future[bool] | None = None  # whoever waits until it is sent
 
-    def tell(self) -> None:
+    def tell(self, *, sent: bool) -> None:
         """Let who waits for it go on: it is sent, or won't be."""
         if self.sent is not None and not self.sent.done():
-            self.sent.set_result(None)
+            self.sent.set_result(sent)
 
 
 class QueueRecipient(Recipient):
@@ -191,8 +191,7 @@ class QueueRecipient(Recipient):
         waiting = _Waiting(message, _size(message) + ENTRY_OVERHEAD, None, droppable=False)
         waiting.sent = asyncio.get_running_loop().create_future()
         self._put(waiting)
-        await waiting.sent
-        if self.closed:
+        if not await waiting.sent:
             await self.raise_closed()
 
     def _put(self, waiting: _Waiting) -> None:
@@ -210,7 +209,7 @@ class QueueRecipient(Recipient):
                 self._forget(waiting)
                 payload = waiting.payload
                 await (self._send_text if isinstance(payload, str) else self._send_binary)(payload)
-                waiting.tell()
+                waiting.tell(sent=True)
         except Exception as exc:
             # Frameworks have exceptions of their own for a client that is gone.
             self._topics._logger.debug("a subscriber is gone: %r", exc)
@@ -218,7 +217,7 @@ class QueueRecipient(Recipient):
         finally:
             self._task = None
             if waiting is not None:
-                waiting.tell()
+                waiting.tell(sent=False)
 
     def end(self) -> None:
         """Note that nothing can be sent any more."""
@@ -229,7 +228,7 @@ class QueueRecipient(Recipient):
         self._latest.clear()
         self._size = 0
         for waiting in queue:
-            waiting.tell()
+            waiting.tell(sent=False)
         self._topics._ended(self)
 
     # ------------------------------------------------------------------ the end
