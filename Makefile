@@ -16,7 +16,7 @@ JOBS := 2
 COMPILED := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 LINTED := src tests benchmarks examples demo setup.py
 
-.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check soak faults fuzz wsproto-suite downstream sanitize coverage clean distclean
+.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check soak faults topics-torture fuzz wsproto-suite downstream sanitize coverage clean distclean
 
 build: $(VENV)/.built ## create .venv and compile in place (the default)
 
@@ -87,6 +87,9 @@ soak: build ## the stress tests, a minute each; 50,000 connections on each front
 faults: build ## thousands of connections through a proxy that harms them (FAULTS_MINUTES=30)
 	FAULTS_ROUNDS=10 $(PY) -m pytest -q tests/faults/test_scenarios.py
 	$(PY) -m tests.faults
+
+topics-torture: build ## topics on Valkey, Redis and NATS while those are harmed (TORTURE_MINUTES=30, all together)
+	$(PY) -m tests.topics_torture --require
 
 fuzz: build ## random messages through the compressor, random streams into the queue, five minutes each
 	WSPROTO_FAST_FUZZ_SECONDS=300 $(PY) -m pytest tests/wsproto_fast/test_compressor.py \
