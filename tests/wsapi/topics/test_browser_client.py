@@ -587,6 +587,33 @@ async def test_handlers_that_throw(node: Path) -> None:
         await js.evaluate("topics.close(); 0")
 
 
+@once
+async def test_handlers_that_end_the_subscription(node: Path) -> None:
+    async with running_node(node) as js, stub() as server:
+        await start(js, server.uri)
+        await follow(
+            js, "room", "{since: ['e', 1], onsubscribed() { subscriptions.room.unsubscribe(); }}"
+        )
+        await follow(
+            js, "other", "{onmessage() { subscriptions.other.unsubscribe(); log.push(1); }}"
+        )
+        visitor = await server.visitor()
+        await visitor.subscribed("room", ["e", 1], True, since=["e", 1])
+        await visitor.subscribed("other", None)
+        await visitor.expect("unsubscribe", topic="room")
+        await visitor.message("other", None, 1)
+        await visitor.message("other", None, 2)
+        await visitor.expect("unsubscribe", topic="other")
+        await js.evaluate("topics.close(); 0")
+        await visitor.gone()
+        assert await js.evaluate("log") == [
+            ["open"],
+            ["subscribed", "other", None, None],
+            1,
+            ["closed"],
+        ]
+
+
 # ---------------------------------------------------------------------- the package
 
 

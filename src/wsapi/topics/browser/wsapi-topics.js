@@ -438,6 +438,7 @@ export class Topics {
           const { topic, position, recovered, handlers } = entry;
           const info = { topic, position, recovered };
           this.#call(handlers.onsubscribed, info);
+          if (entry.state === "ended") return; // by that handler
           // Without history, nobody knows what was missed.
           if (recovered === true) this.#call(handlers.onrecovered, info);
           else if (recovered === false || !first) this.#call(handlers.onreload, info);

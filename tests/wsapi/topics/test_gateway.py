@@ -1,0 +1,787 @@
+"""The gateway: the protocol, what hooks say, and clients that are broken or hostile."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import json
+import random
+from collections.abc import AsyncIterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.wsapi.helpers import logged_errors, port_of, serving, until, uri_of
+from tests.wsapi.topics import scripts
+from tests.wsapi.topics.scripts import JavaScript, once, running_node, running_pages
+from tests.wsapi.uvicorn_helpers import serving_app
+from wsapi.asyncio.client import ClientConnection, connect
+from wsapi.exceptions import ConnectionClosed
+from wsapi.topics import History, Position, Topics
+from wsapi.topics.exceptions import BusUnavailable, PublishUncertain
+from wsapi.topics.gateway import Gateway, RequestRefused, browser_client, envelope
+
+KEPT = History(messages=1000)
+
+
+def everything(connection: Any, topic: str, action: str) -> bool:
+    return True
+
+
+class Client:
+    """A client of the protocol, as somebody might write one in Python."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.numbers = itertools.count(1)
+
+    async def read(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(await self.connection.recv())
+        return message
+
+    async def ask(self, kind: str, **members: object) -> int:
+        number = next(self.numbers)
+        await self.connection.send(json.dumps({"type": kind, "id": number, **members}))
+        return number
+
+    async def request(self, kind: str, **members: object) -> dict[str, Any]:
+        """Return the answer, which must be the next message."""
+        number = await self.ask(kind, **members)
+        answer = await self.read()
+        assert answer.pop("id") == number, answer
+        return answer
+
+    async def subscribe(self, topic: str, since: object = None) -> dict[str, Any]:
+        answer = await self.request("subscribe", topic=topic, since=since)
+        assert answer.pop("type") == "subscribed", answer
+        assert answer.pop("topic") == topic
+        return answer
+
+    async def data(self, number: int) -> list[Any]:
+        """Return the data of the next messages."""
+        messages = [await self.read() for _ in range(number)]
+        assert {message["type"] for message in messages} <= {"message"}, messages
+        return [message["data"] for message in messages]
+
+
+@contextlib.asynccontextmanager
+async def client_of(uri: str, **options: Any) -> AsyncIterator[Client]:
+    async with connect(uri, **options) as connection:
+        client = Client(connection)
+        hello = await client.read()
+        assert hello["type"] == "hello"
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def gateway_of(
+    topics: dict[str, Any] | None = None, authorize: Any = everything, **options: Any
+) -> AsyncIterator[tuple[Gateway, str]]:
+    """Run a gateway on a server of ours."""
+    settings = {"history": KEPT, "envelope": envelope} | (topics or {})
+    async with Topics(**settings) as its:
+        gateway = Gateway(its, authorize=authorize, **options)
+        async with serving(gateway.handle) as server:
+            yield gateway, uri_of(server)
+
+
+@contextlib.asynccontextmanager
+async def gateway_in_fastapi(**options: Any) -> AsyncIterator[tuple[Gateway, str]]:
+    """Run a gateway in an application of FastAPI, on uvicorn."""
+    fastapi = pytest.importorskip("fastapi")
+    async with Topics(history=KEPT, envelope=envelope) as topics:
+        gateway = Gateway(topics, authorize=everything, **options)
+        app = fastapi.FastAPI()
+        app.add_api_websocket_route("/", _endpoint(gateway))
+        async with serving_app(app) as server:
+            yield gateway, uri_of(server)
+
+
+def _endpoint(gateway: Gateway) -> Any:
+    from fastapi import WebSocket
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await gateway.handle(websocket)
+
+    # Annotations of this module are text, which FastAPI looks up in the module.
+    endpoint.__annotations__ = {"websocket": WebSocket}
+    return endpoint
+
+
+BOTH = pytest.mark.parametrize("running", [gateway_of, gateway_in_fastapi], ids=["ours", "fastapi"])
+
+
+# ---------------------------------------------------------------------- the protocol
+
+
+@BOTH
+async def test_conversation(running: Any) -> None:
+    async with running() as (gateway, uri), client_of(uri) as one, client_of(uri) as two:
+        begun = await one.subscribe("room.1")
+        assert begun["recovered"] is None
+        epoch, offset = begun["position"]
+        assert await two.subscribe("room.1") == begun
+        # Who is subscribed and then publishes gets its own message, too.
+        number = await one.ask("publish", topic="room.1", data={"text": "é"})
+        first, second = await one.read(), await one.read()
+        message = {
+            "type": "message",
+            "topic": "room.1",
+            "position": [epoch, offset + 1],
+            "data": {"text": "é"},
+        }
+        published = {
+            "type": "published",
+            "id": number,
+            "topic": "room.1",
+            "position": [epoch, offset + 1],
+        }
+        assert message in (first, second)
+        assert published in (first, second)
+        assert await two.read() == message
+        assert await gateway.publish("room.1", [1, None]) == (epoch, offset + 2)
+        assert await one.data(1) == await two.data(1) == [[1, None]]
+        assert await one.request("unsubscribe", topic="room.1") == {
+            "type": "unsubscribed",
+            "topic": "room.1",
+        }
+        await gateway.publish("room.1", "not for one")
+        assert await two.data(1) == ["not for one"]
+        assert await one.request("ping") == {"type": "pong"}
+
+
+async def test_hello() -> None:
+    async with gateway_of({"max_subscriptions": 7}, max_message_size=500, max_pending=3) as (
+        _,
+        uri,
+    ):
+        async with connect(uri) as connection:
+            assert json.loads(await connection.recv()) == {
+                "type": "hello",
+                "protocol": 1,
+                "max_message_size": 500,
+                "max_pending": 3,
+                "max_subscriptions": 7,
+            }
+
+
+@BOTH
+async def test_recovery(running: Any) -> None:
+    async with running() as (gateway, uri):
+        async with client_of(uri) as client:
+            begun = await client.subscribe("room")
+            await gateway.publish("room", "seen")
+            position = (await client.read())["position"]
+        for number in range(300):
+            await gateway.publish("room", number)
+        async with client_of(uri) as client:
+            answer = await client.subscribe("room", position)
+            assert answer == {"recovered": True, "position": position}
+            await gateway.publish("room", "live")
+            assert await client.data(301) == [*range(300), "live"]
+        async with client_of(uri) as client:
+            for since in (["another", 3], [position[0], 999]):
+                answer = await client.subscribe("room", since)
+                assert answer == {"recovered": False, "position": [position[0], 302]}
+                await client.request("unsubscribe", topic="room")
+            assert await client.subscribe("room", begun["position"]) == {
+                "recovered": True,
+                "position": begun["position"],
+            }
+            assert (await client.data(302))[0] == "seen"
+
+
+async def test_history_that_does_not_reach_back() -> None:
+    async with gateway_of({"history": History(messages=2)}) as (gateway, uri):
+        async with client_of(uri) as client:
+            begun = await client.subscribe("room")
+        for number in range(3):
+            await gateway.publish("room", number)
+        async with client_of(uri) as client:
+            answer = await client.subscribe("room", begun["position"])
+            assert answer["recovered"] is False
+            await gateway.publish("room", "live")
+            assert await client.data(1) == ["live"]
+
+
+async def test_topic_without_history() -> None:
+    async with gateway_of({"history": History()}) as (gateway, uri), client_of(uri) as client:
+        answer = await client.subscribe("room")
+        assert answer == {"recovered": None, "position": None}
+        await gateway.publish("room", 1)
+        assert (await client.read())["position"] is None
+
+
+@pytest.mark.parametrize(
+    "message, members",
+    [
+        ('{"a": [1, "é"]}', {"data": {"a": [1, "é"]}}),
+        ("42", {"data": 42}),
+        ("null", {"data": None}),
+        ("hello", {"text": "hello"}),
+        ("", {"text": ""}),
+        ("NaN", {"text": "NaN"}),
+        ("[" * 100_000, {"text": "[" * 100_000}),
+        ("1" * 5000, {"text": "1" * 5000}),
+        (b"\0\xff", {"base64": base64.b64encode(b"\0\xff").decode()}),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_envelope(message: str | bytes, members: dict[str, Any]) -> None:
+    text = envelope('é"\\', Position("e1", 2**53 - 1), message)
+    assert (
+        json.loads(text)
+        == {
+            "type": "message",
+            "topic": 'é"\\',
+            "position": ["e1", 2**53 - 1],
+        }
+        | members
+    )
+    assert json.loads(envelope("t", None, message))["position"] is None
+
+
+async def test_one_envelope_for_all() -> None:
+    """A message is made, framed and compressed once, not for each of those who get it."""
+    calls = []
+
+    def counted(topic: str, position: Position | None, message: str | bytes) -> str:
+        calls.append(message)
+        return envelope(topic, position, message)
+
+    async with gateway_of({"envelope": counted}) as (gateway, uri):
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(client_of(uri)) for _ in range(20)]
+            for client in clients:
+                await client.subscribe("room")
+            await gateway.publish("room", "é")
+            for client in clients:
+                assert await client.data(1) == ["é"]
+    assert calls == ['"é"']
+
+
+@pytest.mark.parametrize("running", [gateway_of, gateway_in_fastapi], ids=["ours", "fastapi"])
+async def test_end_of_a_connection(running: Any) -> None:
+    """However it ends, its subscriptions end, and what it has published was published."""
+    async with running() as (gateway, uri), client_of(uri) as witness:
+        await witness.subscribe("room")
+        for end in ("close", "abort"):
+            async with client_of(uri) as client:
+                await client.subscribe("room")
+                await client.ask("publish", topic="room", data=end)
+                if end == "close":
+                    await client.connection.close()
+                else:
+                    await until(lambda: gateway.topics.subscribers("room") == 2)
+                    assert await witness.data(1) == [end]
+                    client.connection.transport.abort()
+            if end == "close":
+                assert await witness.data(1) == [end]
+            await until(lambda: gateway.topics.subscribers("room") == 1)
+
+
+async def test_order_of_requests() -> None:
+    """What concerns one topic comes in order, whatever a hook takes its time for."""
+
+    async def slowly(connection: Any, topic: str, action: str) -> bool:
+        await asyncio.sleep(random.random() / 200)
+        return True
+
+    async with gateway_of(authorize=slowly) as (_, uri), client_of(uri) as client:
+        await client.ask("subscribe", topic="room")
+        for number in range(50):
+            await client.ask("publish", topic="room", data=number)
+        await client.ask("unsubscribe", topic="room")
+        await client.ask("subscribe", topic="room")
+        kinds, data, published = [], [], []
+        while len(kinds) < 103:
+            message = await client.read()
+            kinds.append(message["type"])
+            if message["type"] == "message":
+                data.append(message["data"])
+            if message["type"] == "published":
+                published.append(message["id"])
+        assert kinds[0] == kinds[-1] == "subscribed"
+        assert kinds[-2] == "unsubscribed"
+        assert data == list(range(50))
+        assert published == sorted(published)
+
+
+# ---------------------------------------------------------------------- hooks
+
+
+async def test_authorize() -> None:
+    asked = []
+
+    async def may(connection: Any, topic: str, action: str) -> bool:
+        asked.append((topic, action))
+        if topic == "broken":
+            raise RuntimeError("the hook has failed")
+        if topic == "reasons":
+            raise RequestRefused("pay first")
+        return topic.startswith("public.") and action == "subscribe"
+
+    async with gateway_of(authorize=may) as (_, uri), client_of(uri) as client:
+        await client.subscribe("public.1")
+        answer = await client.request("publish", topic="public.1", data=1)
+        assert (answer["code"], answer["retry"]) == ("forbidden", False)
+        answer = await client.request("subscribe", topic="secret")
+        assert answer["code"] == "forbidden"
+        answer = await client.request("subscribe", topic="reasons")
+        assert (answer["code"], answer["message"]) == ("refused", "pay first")
+        answer = await client.request("publish", topic="broken", data=1)
+        assert answer["code"] == "internal"
+        assert "hook" not in answer["message"]
+        (record,) = logged_errors("publish to topic 'broken' failed")
+        assert record.exc_info is not None
+        assert (await client.request("ping"))["type"] == "pong"
+    assert asked == [
+        *(("public.1", "subscribe"), ("public.1", "publish"), ("secret", "subscribe")),
+        *(("reasons", "subscribe"), ("broken", "publish")),
+    ]
+
+
+async def test_on_publish() -> None:
+    async def take(connection: Any, topic: str, data: Any) -> Position | None:
+        match data:
+            case {"text": str(text)}:
+                return await gateway.publish(topic, {"text": text, "from": "us"})
+            case "swallow":
+                return None
+            case "unavailable":
+                raise BusUnavailable("no broker")
+            case "uncertain":
+                raise PublishUncertain("who knows")
+            case "hang":
+                await asyncio.sleep(3600)
+        raise RequestRefused("a text is wanted")
+
+    async with gateway_of(on_publish=take, hook_timeout=0.2) as (gateway, uri):
+        async with client_of(uri) as client:
+            await client.subscribe("room")
+            await client.ask("publish", topic="room", data={"text": "hi", "from": "forged"})
+            both = [await client.read(), await client.read()]
+            assert {"text": "hi", "from": "us"} in [message.get("data") for message in both]
+            answer = await client.request("publish", topic="room", data="swallow")
+            assert answer == {"type": "published", "topic": "room", "position": None}
+            for data, code, retry in [
+                (7, "refused", False),
+                ("unavailable", "unavailable", True),
+                ("uncertain", "uncertain", False),
+                ("hang", "internal", False),
+            ]:
+                answer = await client.request("publish", topic="room", data=data)
+                assert (answer["code"], answer["retry"]) == (code, retry)
+            logged_errors("publish to topic 'room' failed")
+
+
+async def test_hook_of_the_topics() -> None:
+    """It is asked, too, whatever the gateway's hooks do."""
+    asked = []
+
+    def of_topics(connection: Any, topic: str, action: str) -> bool:
+        asked.append((topic, action))
+        return topic == "open"
+
+    async def publish(connection: Any, topic: str, data: Any) -> Position | None:
+        return await gateway.publish(topic, data)
+
+    async with gateway_of({"authorize": of_topics}, None, on_publish=publish) as (gateway, uri):
+        async with client_of(uri) as client:
+            for topic, kind in [("open", "published"), ("closed", "error")]:
+                answer = await client.request("publish", topic=topic, data=1)
+                assert answer["type"] == kind
+            answer = await client.request("subscribe", topic="closed")
+            assert answer["code"] == "forbidden"
+    assert asked == [("open", "publish"), ("closed", "publish"), ("closed", "subscribe")]
+
+
+async def test_members() -> None:
+    def name(connection: Any, topic: str) -> str | None:
+        return "alice" if topic == "room" else None
+
+    async with gateway_of(member=name) as (gateway, uri), client_of(uri) as client:
+        await client.subscribe("room")
+        await client.subscribe("elsewhere")
+        assert gateway.topics.presence("room", names=True).members == 1
+        assert gateway.topics.presence("elsewhere").members == 0
+
+
+async def test_topics_that_are_closed() -> None:
+    async with gateway_of() as (gateway, uri), client_of(uri) as one, client_of(uri) as two:
+        await one.subscribe("room")
+        await gateway.topics.aclose()
+        with pytest.raises(ConnectionClosed):
+            await one.read()
+        assert one.connection.close_code == 1012
+        for answer in (
+            await two.request("publish", topic="room", data=1),
+            await two.request("subscribe", topic="room"),
+        ):
+            assert (answer["code"], answer["retry"]) == ("unavailable", True)
+
+
+async def test_arguments() -> None:
+    topics = Topics(envelope=envelope)
+    for options in (
+        {"authorize": 1},
+        {"on_publish": 1},
+        {"member": 1},
+        {"max_message_size": "1"},
+        {"max_pending": True},
+        {"hook_timeout": "1"},
+    ):
+        with pytest.raises(TypeError, match=next(iter(options))):
+            Gateway(topics, **{"authorize": everything} | options)
+    for values in (
+        {"authorize": None},
+        {"max_message_size": 0},
+        {"max_pending": 0},
+        {"hook_timeout": -1},
+    ):
+        with pytest.raises(ValueError, match=next(iter(values))):
+            Gateway(topics, **{"authorize": everything} | values)
+    with pytest.raises(ValueError, match="envelope"):
+        Gateway(Topics(), authorize=everything)
+
+
+# ---------------------------------------------------------------------- hostile clients
+
+SUBSCRIBE = '{"type": "subscribe", "id": 1, "topic": "t"'
+DEEP = "[" * 64 + "]" * 64
+HOSTILE = [
+    # what is sent, the error's code, what its text names, whether it is told for which request
+    ("not JSON", "invalid_json", "JSON", False),
+    ("", "invalid_json", "JSON", False),
+    ('{"type": "ping"', "invalid_json", "JSON", False),
+    ('{"type": "ping"} {}', "invalid_json", "JSON", False),
+    ('{"type": "ping", "x": NaN}', "invalid_json", "NaN", False),
+    ('{"type": "ping", "x": ' + "9" * 5000 + "}", "invalid_json", "JSON", False),
+    ("[" * 50_000, "invalid_json", "nested", False),
+    ('{"a":' * 10_000 + "1" + "}" * 10_000, "invalid_json", "nested", False),
+    (f'{{"type": "publish", "id": 1, "topic": "t", "data": {DEEP}}}', "invalid_json", "deep", True),
+    ("[]", "invalid_message", "array", False),
+    ("null", "invalid_message", "null", False),
+    ('"text"', "invalid_message", "text", False),
+    ("17", "invalid_message", "number", False),
+    ("{}", "unknown_type", "null", False),
+    ('{"type": "Subscribe", "id": 1}', "unknown_type", "Subscribe", True),
+    ('{"type": {"type": "subscribe"}, "id": 1}', "unknown_type", "object", True),
+    ('{"type": ["subscribe"], "id": 1}', "unknown_type", "array", True),
+    (f'{{"type": "{"x" * 60_000}", "id": 1}}', "unknown_type", "xxx", True),
+    ('{"type": "subscribe", "topic": "t"}', "invalid_message", "id", False),
+    ('{"type": "subscribe", "id": null, "topic": "t"}', "invalid_message", "id", False),
+    ('{"type": "subscribe", "id": "1", "topic": "t"}', "invalid_message", "id", False),
+    ('{"type": "subscribe", "id": 1.0, "topic": "t"}', "invalid_message", "id", False),
+    ('{"type": "subscribe", "id": true, "topic": "t"}', "invalid_message", "id", False),
+    ('{"type": "subscribe", "id": -1, "topic": "t"}', "invalid_message", "id", False),
+    ('{"type": "subscribe", "id": 9007199254740992}', "invalid_message", "id", False),
+    ('{"type": "ping", "id": []}', "invalid_message", "id", False),
+    ('{"type": "subscribe", "id": 1}', "invalid_message", "topic", True),
+    ('{"type": "unsubscribe", "id": 1, "topic": 1}', "invalid_message", "topic", True),
+    ('{"type": "publish", "id": 1, "topic": ["t"], "data": 1}', "invalid_message", "topic", True),
+    ('{"type": "subscribe", "id": 1, "topic": ""}', "invalid_topic", "empty", True),
+    ('{"type": "subscribe", "id": 1, "topic": "a\\u0000b"}', "invalid_topic", "control", True),
+    ('{"type": "subscribe", "id": 1, "topic": "\\ud800"}', "invalid_topic", "surrogates", True),
+    (f'{{"type": "subscribe", "id": 1, "topic": "{"t" * 256}"}}', "invalid_topic", "255", True),
+    (f'{{"type": "subscribe", "id": 1, "topic": "{"é" * 128}"}}', "invalid_topic", "255", True),
+    (f'{{"type": "publish", "id": 1, "topic": "{"t" * 50_000}"}}', "invalid_topic", "255", True),
+    (SUBSCRIBE + ', "since": "e:1"}', "invalid_position", "since", True),
+    (SUBSCRIBE + ', "since": 1}', "invalid_position", "since", True),
+    (SUBSCRIBE + ', "since": {"epoch": "e"}}', "invalid_position", "since", True),
+    (SUBSCRIBE + ', "since": ["e"]}', "invalid_position", "position", True),
+    (SUBSCRIBE + ', "since": ["e", "1"]}', "invalid_position", "offset", True),
+    (SUBSCRIBE + ', "since": ["e", 1.5]}', "invalid_position", "offset", True),
+    (SUBSCRIBE + ', "since": ["e", true]}', "invalid_position", "offset", True),
+    (SUBSCRIBE + ', "since": ["e", -1]}', "invalid_position", "offset", True),
+    (SUBSCRIBE + ', "since": ["e", 1' + "0" * 4000 + "]}", "invalid_position", "offset", True),
+    (SUBSCRIBE + ', "since": ["", 1]}', "invalid_position", "epoch", True),
+    (SUBSCRIBE + ', "since": ["e\\r\\nDEL x", 1]}', "invalid_position", "epoch", True),
+    (SUBSCRIBE + ', "since": ["{t}:meta", 1]}', "invalid_position", "epoch", True),
+    (SUBSCRIBE + ', "since": ["' + "e" * 60_000 + '", 1]}', "invalid_position", "epoch", True),
+    ('{"type": "publish", "id": 1, "topic": "t"}', "invalid_message", "data", True),
+    ('{"type": "publish", "id": 1, "topic": "t", "data": 1e999}', "invalid_message", "data", True),
+    ('{"type": "unsubscribe", "id": 1, "topic": "t"}', "not_subscribed", "", True),
+    (
+        f'{{"type": "publish", "id": 1, "topic": "t", "data": "{"x" * 65536}"}}',
+        "too_large",
+        "",
+        True,
+    ),
+    (
+        f'{{"type": "publish", "id": 1, "topic": "t", "data": "{"é" * 33000}"}}',
+        "too_large",
+        "",
+        True,
+    ),
+]
+
+
+@BOTH
+async def test_hostile_messages(running: Any) -> None:
+    async with running() as (gateway, uri), client_of(uri) as client:
+        await client.subscribe("witness")
+        for text, code, named, told in HOSTILE:
+            await client.connection.send(text)
+            answer = await client.read()
+            assert (answer["type"], answer["code"], answer["retry"]) == ("error", code, False), text
+            assert named in answer["message"]
+            assert answer["id"] == (1 if told else None), text
+            assert len(json.dumps(answer)) < 1000
+        # All else is as it was.
+        await gateway.publish("witness", "still here")
+        assert await client.data(1) == ["still here"]
+
+
+async def test_unpaired_surrogates_are_data() -> None:
+    """JavaScript's strings may have them; JSON escapes them, UTF-8 can't have them."""
+    async with gateway_of() as (_, uri), client_of(uri) as client:
+        await client.subscribe("room")
+        await client.ask("publish", topic="room", data={"text": "\ud83d", "é": "é"})
+        messages = [await client.read(), await client.read()]
+        assert {"text": "\ud83d", "é": "é"} in [message.get("data") for message in messages]
+
+
+@BOTH
+async def test_binary_messages(running: Any) -> None:
+    async with running() as (_, uri), client_of(uri) as client:
+        await client.ask("publish", topic="room", data="before")
+        await client.connection.send(b'{"type": "ping"}')
+        assert (await client.read())["type"] == "published"
+        with pytest.raises(ConnectionClosed):
+            await client.read()
+        assert client.connection.close_code == 1003
+
+
+async def test_messages_beyond_the_limit_of_the_server() -> None:
+    async with gateway_of() as (_, uri), client_of(uri) as client:
+        await client.connection.send("x" * 2**21)
+        with pytest.raises(ConnectionClosed):
+            await client.read()
+        assert client.connection.close_code == 1009
+
+
+async def test_subscriptions_without_end() -> None:
+    async with gateway_of({"max_subscriptions": 100}) as (gateway, uri), client_of(uri) as client:
+
+        async def ask() -> None:
+            for number in range(10_000):
+                await client.ask("subscribe", topic=f"topic.{number}")
+
+        asking = asyncio.create_task(ask())
+        answers = [await client.read() for _ in range(10_000)]
+        await asking
+        kinds = [answer["type"] for answer in answers]
+        assert (kinds.count("subscribed"), kinds.count("error")) == (100, 9_900)
+        assert {answer.get("code") for answer in answers} == {None, "limit"}
+        # The same topic again is one, which it is told.
+        answer = await client.request("subscribe", topic="topic.7")
+        assert answer["code"] == "already_subscribed"
+        await client.request("unsubscribe", topic="topic.7")
+        assert (await client.subscribe("topic.9999"))["recovered"] is None
+        await gateway.publish("topic.9999", 1)
+        assert await client.data(1) == [1]
+
+
+async def test_publishing_without_end() -> None:
+    """No more is under way than `max_pending`; nothing is lost, nothing changes its place."""
+    under_way = most = 0
+
+    async def take(connection: Any, topic: str, data: Any) -> Position | None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        return await gateway.publish(topic, data)
+
+    async with gateway_of(on_publish=take, max_pending=8) as (gateway, uri):
+        async with client_of(uri) as client, client_of(uri) as reader:
+            for topic in range(20):
+                await reader.subscribe(f"room.{topic}")
+
+            async def ask() -> None:
+                for number in range(3000):
+                    await client.ask("publish", topic=f"room.{number % 20}", data=number)
+
+            asking = asyncio.create_task(ask())
+            answers = {(await client.read())["type"] for _ in range(3000)}
+            await asking
+            assert answers == {"published"}
+            data = await reader.data(3000)
+            for topic in range(20):
+                assert [number for number in data if number % 20 == topic] == list(
+                    range(topic, 3000, 20)
+                )
+    assert 1 < most <= 8
+
+
+async def test_client_that_does_not_read_its_answers() -> None:
+    """It waits for itself: nothing is read from it meanwhile, and others are served."""
+    async with gateway_of(max_pending=4) as (gateway, uri):
+        async with client_of(uri) as other, client_of(uri, max_queue=1) as client:
+            sent = 0
+
+            async def ask() -> None:
+                nonlocal sent
+                while True:
+                    await client.connection.send('{"type": "x"}')
+                    sent += 1
+
+            asking = asyncio.create_task(ask())
+            before = -1
+            while before != sent:
+                before = sent
+                await asyncio.sleep(0.2)
+            await other.subscribe("room")
+            await gateway.publish("room", 1)
+            assert await other.data(1) == [1]
+            asking.cancel()
+            await asyncio.wait([asking])
+            client.connection.transport.abort()
+
+
+@BOTH
+async def test_subscriber_that_does_not_read(running: Any) -> None:
+    async with running(max_backlog=100_000) as (gateway, uri), client_of(uri) as other:
+        await other.subscribe("room")
+        async with connect(uri, max_queue=1, compression=None) as connection:
+            client = Client(connection)
+            assert (await client.read())["type"] == "hello"
+            await client.subscribe("room")
+            # More than the sockets' buffers take.
+            for number in range(2000):
+                await gateway.publish("room", str(number) + "x" * 10_000)
+                await other.data(1)
+                if gateway.topics.subscribers("room") == 1:
+                    break
+            else:
+                raise AssertionError("it was never given up")
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    await client.read()
+            assert connection.close_code in (1006, 1013)
+
+
+# ---------------------------------------------------------------------- the client
+
+
+def test_browser_client_is_installed() -> None:
+    files = resources.files("wsapi.topics") / "browser"
+    assert browser_client() == (files / "wsapi-topics.js").read_text("utf-8")
+    assert "export class Topics" in browser_client()
+    assert json.loads((files / "package.json").read_text("utf-8"))["name"] == "wsapi-topics"
+    assert (files / "wsapi-topics.d.ts").is_file()
+
+
+class Proxy:
+    """Passes bytes on to a server, until it cuts all of its connections, anywhere in a frame."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.writers: set[asyncio.StreamWriter] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.server: asyncio.Server
+
+    async def __aenter__(self) -> Proxy:
+        self.server = await asyncio.start_server(self.accept, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.server.close()
+        self.cut()
+        if self.tasks:
+            await asyncio.wait(self.tasks)
+
+    @property
+    def uri(self) -> str:
+        return uri_of(self.server)
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self.serve(reader, writer))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            writer.transport.abort()
+            return
+        self.writers |= {writer, back}
+        await asyncio.gather(self.pass_on(reader, back), self.pass_on(there, writer))
+        self.writers -= {writer, back}
+
+    async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(random.randint(1, 2000)):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    def cut(self) -> None:
+        for writer in self.writers:
+            writer.transport.abort()
+
+
+OBSERVER = """
+Promise.all([...Array({number}).keys()].map(async (i) => {{
+  const seen = globalThis.seen ??= [];
+  const mine = (seen[i] = {{ data: [], reloads: 0, recoveries: 0, live: false }});
+  globalThis.all ??= [];
+  all[i] = new Topics({uri}, {{
+    ...(globalThis.NodeWebSocket && {{ WebSocket: NodeWebSocket }}), minDelay: 50, maxDelay: 100,
+  }});
+  await new Promise((resolve) => all[i].subscribe("room", {{
+    onmessage: ({{ data }}) => mine.data.push(data),
+    onsubscribed: resolve,
+    onrecovered: () => mine.recoveries++,
+    onreload: () => mine.reloads++,
+  }}));
+}})).then(() => 0)
+"""
+
+
+async def check_cuts(observers: list[JavaScript], number: int, rounds: int) -> None:
+    """Whoever is cut off again and again gets all messages, each once, in order."""
+    async with Topics(history=KEPT, envelope=envelope) as topics:
+        gateway = Gateway(topics, authorize=everything)
+        async with serving(gateway.handle) as server, Proxy(port_of(server)) as proxy:
+            for js in observers:
+                await js.evaluate(OBSERVER.format(number=number, uri=json.dumps(proxy.uri)))
+            published = itertools.count()
+            for _ in range(rounds):
+                for _ in range(20):
+                    await gateway.publish("room", next(published))
+                    await asyncio.sleep(random.random() / 200)
+                proxy.cut()
+                for _ in range(5):
+                    await gateway.publish("room", next(published))
+                await until(lambda: topics.subscribers("room") == number * len(observers))
+            total = next(published)
+            for js in observers:
+                done = f"seen.every(({{ data }}) => data.at(-1) === {total - 1})"
+                await scripts.until(js, done)
+                for seen in await js.evaluate("seen"):
+                    assert seen["data"] == list(range(total))
+                    assert seen["reloads"] == 0
+                    assert seen["recoveries"] >= 1
+                await js.evaluate("all.forEach((topics) => topics.close()); 0")
+
+
+@once
+async def test_lost_connections_of_node(node: Path) -> None:
+    async with running_node(node) as js:
+        await check_cuts([js], number=5, rounds=10)
+
+
+@once
+async def test_lost_connections_of_tabs(tmp_path: Path) -> None:
+    async with running_pages(tmp_path, 2) as pages:
+        await check_cuts(pages, number=2, rounds=4)
