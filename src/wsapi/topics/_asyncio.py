@@ -4,38 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import inspect
 import random
-from collections.abc import Coroutine, Generator, Mapping
+from collections.abc import Coroutine, Mapping
 from types import TracebackType
-from typing import Any, NoReturn, Self, cast
+from typing import Any, NoReturn, Self
 
 from wsproto_fast import Backpressure, PreparedMessage, Slow
-from wsproto_fast.exceptions import ConnectionClosed
 from wsproto_fast.frames import CloseCode
 from wsproto_fast.frames import State as ConnectionState
 
 from .._shared.connection import BaseConnection, SkippedBroadcasts
 from .._shared.leaving import departure_time
 from ..asyncio.connection import Connection
-from ._base import (
-    BEHIND,
-    LEAVING,
-    LOST,
-    Action,
-    Announce,
-    BaseTopics,
-    OnGap,
-    Recipient,
-    Subscription,
-)
+from ._base import LEAVING, Announce, OnGap, Recipient, Subscription
 from ._core import Step
-from ._history import Entry
+from ._coroutines import CoroutineTopics, Subscribing, WaitingRecipient
 from ._names import check_name
 from ._runner import Runner
 from ._sinks import QueueRecipient
 from .bus import Bus, Message
-from .exceptions import BusError, BusUnavailable, NotAuthorized, TopicsError
+from .exceptions import BusUnavailable
 from .positions import Position
 
 __all__ = ["Topics"]
@@ -44,7 +32,7 @@ __all__ = ["Topics"]
 TURN_SIZE = 32
 
 
-class _ConnectionRecipient(Recipient):
+class _ConnectionRecipient(WaitingRecipient):
     """A connection of ``wsapi.asyncio``: its driver is the sink."""
 
     __slots__ = ("_lost", "_topics")
@@ -88,6 +76,12 @@ class _ConnectionRecipient(Recipient):
         else:
             skipped.add(self.connection, failure)
 
+    async def check_open(self) -> None:
+        if self.connection.state is ConnectionState.CONNECTING:
+            raise RuntimeError("the WebSocket isn't accepted yet")
+        if not self.open:
+            await self.raise_closed()
+
     async def send(self, message: Message, compress: bool | None) -> None:
         await self.connection.send(message, compress=compress)
 
@@ -112,31 +106,7 @@ def _served(connection: Any) -> Any:
     return connection
 
 
-class _Subscribing:
-    """What ``subscribe`` returns: to be awaited, or to be used as a context manager."""
-
-    def __init__(self, topics: Topics, subscription: Subscription, topic: str, since: Any) -> None:
-        self._topics = topics
-        self._subscription = subscription
-        self._topic = topic
-        self._since = since
-
-    def __await__(self) -> Generator[Any, None, Subscription]:
-        return self._topics._subscribe(self._subscription, self._topic, self._since).__await__()
-
-    async def __aenter__(self) -> Subscription:
-        return await self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._subscription.unsubscribe()
-
-
-class Topics(BaseTopics):
+class Topics(CoroutineTopics):
     """Topics: what is published on one goes to all who subscribe to it.
 
     Without a bus, these are subscribers of this process. With one, they are those of all processes
@@ -180,9 +150,6 @@ class Topics(BaseTopics):
     """
 
     _loop: asyncio.AbstractEventLoop | None = None
-    _runner: Runner | None = None
-    _opened = False
-    _closed = False
     _publisher: asyncio.Task[Any] | None = None  # what has published last
     _in_turn = 0  # how often, without a pause that is known of
 
@@ -254,11 +221,6 @@ class Topics(BaseTopics):
         if self._runner is not None:
             await self._runner.wait_healthy(timeout)
 
-    @property
-    def healthy(self) -> bool:
-        """Whether the bus brings what is published; always True without one."""
-        return self._runner is None or self._runner.healthy
-
     # ------------------------------------------------------------------ publishing
 
     async def publish(
@@ -301,17 +263,16 @@ class Topics(BaseTopics):
     async def _publish_on_bus(
         self, runner: Runner, topic: str, message: Message
     ) -> Position | None:
-        self._bind()
         self._check_running()
         position = await runner.publish(topic, message)
         self._core.counters.published += 1
         return position
 
     def _publish_here(self, topic: str, message: Message) -> Position | None:
-        loop = self._bind()
         self._check_running()
+        assert self._loop is not None
         try:
-            return self._core.publish(topic, message, loop.time())
+            return self._core.publish(topic, message, self._loop.time())
         finally:
             self._handle_events()
 
@@ -368,7 +329,7 @@ class Topics(BaseTopics):
         announce: Announce | None = None,
         on_gap: OnGap | None = None,
         member: str | None = None,
-    ) -> _Subscribing:
+    ) -> Subscribing:
         """Subscribe a connection to a topic, for the time of an ``async with``, or until it ends.
 
         However the connection ends, its subscriptions end with it. Outside of an ``async with``,
@@ -406,99 +367,7 @@ class Topics(BaseTopics):
         subscription = self._make_subscription(
             connection, topic, slow, max_backlog, compress, announce, on_gap, member
         )
-        return _Subscribing(self, subscription, topic, since)
-
-    async def _subscribe(
-        self, subscription: Subscription, topic: str, since: Position | None
-    ) -> Subscription:
-        self._bind()
-        self._check_running()
-        await self._ask(subscription.connection, topic, "subscribe")
-        recipient = cast("_ConnectionRecipient | QueueRecipient", subscription._recipient)
-        if isinstance(recipient, QueueRecipient):
-            recipient.check_open()
-        elif recipient.connection.state is ConnectionState.CONNECTING:
-            raise RuntimeError("the WebSocket isn't accepted yet")
-        elif not recipient.open:
-            await recipient.raise_closed()
-        self._join(subscription, topic, since)
-        try:
-            await self._advance(subscription)
-        except BaseException:
-            self._leave(subscription)
-            raise
-        return subscription
-
-    async def _advance(
-        self, subscription: Subscription, entries: list[Entry] | None = None
-    ) -> None:
-        """Take a subscription on until it is live.
-
-        Args:
-            subscription: The subscription.
-            entries: Messages that it is to be sent first.
-
-        Raises:
-            ConnectionClosed: If the connection is closed meanwhile.
-            BusUnavailable: If what it needs can't be read.
-        """
-        step: list[Entry] | Step | None = entries
-        while True:
-            if not subscription.active:
-                await self._raise_ended(subscription)
-            if step is None:
-                step = self._core.advance(subscription, self._now())
-            waiter = None
-            if step is Step.WAIT:
-                waiter = subscription._waiter = asyncio.get_running_loop().create_future()
-            self._look()
-            if waiter is not None:
-                try:
-                    await waiter
-                finally:
-                    subscription._waiter = None
-            elif isinstance(step, list):
-                await self._send_entries(subscription, step)
-            elif step is Step.KNOWN:
-                self._tell_of_announcement(subscription)
-            elif step is Step.LIVE:
-                return
-            elif not self._tell_of_gap(subscription, CloseCode.TRY_AGAIN_LATER, BEHIND, 0.0):
-                await self._raise_ended(subscription)
-            step = None
-
-    async def _send_entries(self, subscription: Subscription, entries: list[Entry]) -> None:
-        recipient = cast("_ConnectionRecipient | QueueRecipient", subscription._recipient)
-        for entry in entries:
-            await recipient.send(entry.message, subscription.compress)
-            if not subscription.active:
-                break
-
-    async def _raise_ended(self, subscription: Subscription) -> NoReturn:
-        recipient = cast("_ConnectionRecipient | QueueRecipient", subscription._recipient)
-        if not recipient.open:
-            await recipient.raise_closed()
-        raise TopicsError("the subscription was ended before it began")
-
-    async def _ask(self, connection: Any, topic: str, action: Action) -> None:
-        """Ask the application whether a connection may do something.
-
-        Raises:
-            NotAuthorized: If it mustn't.
-        """
-        if self._authorize is None:
-            return
-        allowed = self._authorize(connection, topic, action)
-        if inspect.isawaitable(allowed):
-            allowed = await allowed
-        if not allowed:
-            raise NotAuthorized(f"the connection may not {action} to {topic!r}")
-
-    def _check_running(self) -> None:
-        if self._closed:
-            raise RuntimeError("these topics are closed")
-        if self._runner is not None and not self._opened:
-            raise RuntimeError("these topics have a bus: enter them first, by async with")
+        return Subscribing(self, subscription, topic, since)
 
     # ------------------------------------------------------------------ for the base class
 
@@ -512,12 +381,9 @@ class Topics(BaseTopics):
             **options,
         )
 
-    def _bus_stats(self) -> dict[str, float]:
-        return {} if self._runner is None else self._runner.stats()
-
-    def _flush(self) -> None:
-        if self._runner is not None:
-            self._runner.flush()
+    def _check_running(self) -> None:
+        self._bind()
+        super()._check_running()
 
     def _now(self) -> float:
         return self._bind().time()
@@ -539,6 +405,12 @@ class Topics(BaseTopics):
         if isinstance(recipient, _ConnectionRecipient):
             recipient.watch()
 
+    def _make_waiter(self) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().create_future()
+
+    async def _wait(self, subscription: Subscription) -> None:
+        await subscription._waiter
+
     def _wake(self, subscription: Subscription) -> None:
         waiter = subscription._waiter
         if waiter is not None and not waiter.done():
@@ -549,19 +421,6 @@ class Topics(BaseTopics):
         step = self._core.advance(subscription, self._now())
         if step is not Step.LIVE:
             self._spawn(self._advance_alone(subscription, step if isinstance(step, list) else None))
-
-    async def _advance_alone(self, subscription: Subscription, entries: list[Entry] | None) -> None:
-        """Take a subscription on that was live before."""
-        try:
-            await self._advance(subscription, entries)
-        except ConnectionClosed:
-            self._leave(subscription)
-        except TopicsError as exc:
-            if subscription.active or isinstance(exc, BusError):
-                self._expel(subscription, CloseCode.SERVICE_RESTART, LOST, self._spread)
-        except BaseException:
-            self._leave(subscription)
-            raise
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something in the background."""

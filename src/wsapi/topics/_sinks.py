@@ -18,7 +18,7 @@ from wsproto_fast.frames import CloseCode
 
 from .. import limits
 from .._shared.connection import SkippedBroadcasts
-from ._base import Recipient
+from ._coroutines import WaitingRecipient
 from ._history import ENTRY_OVERHEAD
 from .bus import Message
 
@@ -70,7 +70,7 @@ class _Waiting:
             self.sent.set_result(sent)
 
 
-class QueueRecipient(Recipient):
+class QueueRecipient(WaitingRecipient):
     """An object that sends, with a queue in front of it; its own sink.
 
     Args:
@@ -233,7 +233,7 @@ class QueueRecipient(Recipient):
 
     # ------------------------------------------------------------------ the end
 
-    def check_open(self) -> None:
+    async def check_open(self) -> None:
         """Refuse an object that can't send.
 
         Raises:
