@@ -1046,6 +1046,9 @@ class Core:
                 subscriber._lost = True
             elif position == since:
                 subscriber._page = entries
+                if not page.notices:
+                    # Another process may name the end of the topic by another number.
+                    subscriber._position = page.latest
             elif page.reaches and (
                 position.epoch == since.epoch and since.offset < position.offset < last
             ):

@@ -57,7 +57,9 @@ class Page(NamedTuple):
             asked for.
         reaches: Whether they begin with the one that followed the position: False if that is of
             another epoch, unknown, or further back than the history. Then ``notices`` is empty.
-        latest: Position of the topic's last message.
+        latest: Position of the topic's last message. With ``reaches`` and no notices, it stands for
+            the same place as the position that was asked for, and may be another number, before or
+            after that: of a topic without messages, each process may have another one.
     """
 
     notices: list[Notice]

@@ -662,6 +662,10 @@ class NatsBus:
                 # one: of a topic without messages, each process has another one.
                 previous = last
                 followed.know(last, max(upto, seen))
+            else:
+                # It may be of another process, or its notice is still to come.
+                latest = await self._look_up(connection, topic, followed)
+                previous = min(offset, latest.offset)
         return Page(notices, True, Position(epoch, previous))
 
     def _known_upto(self, topic: _Topic) -> int:

@@ -933,6 +933,32 @@ def test_a_client_that_is_ahead_of_this_process() -> None:
     assert live.messages == names(5, 7)
 
 
+@pytest.mark.parametrize("since", [2, 6])
+def test_a_place_has_another_number_elsewhere(since: int) -> None:
+    """As on buses where the position of a topic without messages isn't the same for all."""
+    core = make()
+    live = following(core, 4)
+    moved = join(core, at(since))
+    assert moved.go() == "wait"
+    core.page(pop(core, Read), Page([], True, at(4)), 0.0)
+    told(core, "READY")
+    assert (moved.go(), moved.recovered, moved.position) == ("known live", True, at(4))
+    bring(core, [note(9, 4)])
+    assert live.messages == moved.messages == ["m9"]
+    assert not core.outbox
+
+
+def test_a_place_that_has_another_number_is_left_meanwhile() -> None:
+    core = make()
+    live = following(core, 4)
+    moved = join(core, at(2))
+    moved.go()
+    bring(core, [note(9, 4)])
+    core.page(pop(core, Read), Page([], True, at(4)), 0.0)
+    assert moved.go() == "known 1 live"
+    assert live.messages == moved.messages == ["m9"]
+
+
 def test_a_client_that_is_ahead_and_leaves() -> None:
     core = make()
     following(core)

@@ -20,8 +20,11 @@ pytest.importorskip("nats", reason="nats-py isn't installed")
 
 import nats as nats_py
 
-from tests.wsapi.helpers import until
+from tests.wsapi.helpers import serving, until, uri_of
 from tests.wsapi.topics.nats_broker import NatsServer, Start, nats, start_nats
+from wsapi.asyncio.client import connect
+from wsapi.asyncio.server import ServerConnection
+from wsapi.topics import Topics
 from wsapi.topics._nats_stream import encode
 from wsapi.topics.bus import TRANSIENT, Message, Notice
 from wsapi.topics.exceptions import BusUnavailable, PublishUncertain
@@ -220,6 +223,12 @@ async def test_positions_of_topics_without_messages(nats: NatsServer) -> None:
         assert await bus.position("silent") == first
         assert await bus.read("silent", later, 10) == ([], True, first)
         assert await other.read("silent", first, 10) == ([], True, later)
+        await other.publish("busy", "y")
+        third = await bus.position("never")
+        newest = await other.position("never")
+        assert newest.offset > max(first.offset, later.offset, third.offset)
+        assert await bus.read("silent", newest, 10) == ([], True, first)
+        assert await other.read("silent", newest, 10) == ([], True, later)
         assert await bus.publish("silent", "1")
         await until(lambda: receiver.notices)
         assert chained(receiver.notices, first.offset)
@@ -340,6 +349,46 @@ async def test_nobody_deletes_single_messages(nats: NatsServer) -> None:
         ):
             assert "error" in await api(client, f"STREAM.{what}.{stream}", request)
         assert len((await bus.read("a", start, 10)).notices) == 3
+
+
+async def test_subscribers_of_a_silent_topic_change_processes(nats: NatsServer) -> None:
+    options = own()
+    async with Topics(NatsBus(nats.uri, **options)) as a, Topics(NatsBus(nats.uri, **options)) as b:
+        there = {"a": a, "b": b}
+
+        async def handler(ws: ServerConnection) -> None:
+            process, _, since = ws.request.path[1:].partition("/")
+            async with there[process].subscribe(ws, "silent", since=since or None) as subscription:
+                await ws.send(f"{subscription.recovered} {subscription.position}")
+                await ws.wait_closed()
+
+        async with serving(handler) as server:
+
+            async def visit(path: str) -> list[str]:
+                async with connect(uri_of(server, path)) as ws:
+                    return (await ws.recv()).split()
+
+            _, first = await visit("/a/")
+            await a.publish("busy", "x")
+            await b.publish("busy", "y")
+            _, second = await visit("/b/")
+            assert first != second
+            for since in (first, second):
+                assert await visit(f"/a/{since}") == ["True", first]
+                assert await visit(f"/b/{since}") == ["True", second]
+            async with (
+                connect(uri_of(server, f"/a/{second}")) as one,
+                connect(uri_of(server, f"/b/{first}")) as two,
+            ):
+                for ws in (one, two):
+                    await ws.recv()
+                position = await a.publish("silent", "message")
+                for ws in (one, two):
+                    assert await ws.recv() == "message"
+            for path in (f"/a/{second}", f"/b/{first}"):
+                async with connect(uri_of(server, path)) as ws:
+                    assert await ws.recv() == "message"
+                    assert await ws.recv() == f"True {position}"
 
 
 # ---------------------------------------------------------------------- without one
