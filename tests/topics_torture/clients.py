@@ -168,13 +168,9 @@ class Client:
             since = waiting.pop(int(number))
             recovered = {"True": True, "False": False, "None": None}[told]
             hostile = since is not None and since != account.position
-            if hostile and recovered is False:
-                self.counts["unknown positions"] += 1
             if since is not None and since.epoch == HOSTILE_EPOCH and recovered:
                 self.failures.append(f"{self.name}: {since} never was, and was recovered")
-            account.announced(since, recovered, Position.parse(where), now)
-            if hostile and recovered is False:
-                account.counts["lost"] -= 1
+            account.announced(since, recovered, Position.parse(where), now, hostile=hostile)
             self.subscribed.add(int(number))
 
 

@@ -86,6 +86,8 @@ class Account:
         position: Position with which it comes back; None before the first one.
         stretches: What it got since the judge looked.
         failures: What was wrong by itself.
+        told: How it was told that something is missing; what it came with was known to be no good,
+            if that isn't there.
     """
 
     def __init__(self, who: str, topic: str) -> None:
@@ -94,11 +96,18 @@ class Account:
         self.position: Position | None = None
         self.stretches: list[Stretch] = []
         self.failures: list[str] = []
+        self.told: list[str] = []
         self.counts: Counter[str] = Counter()
         self._now: Stretch | None = None  # while it is subscribed
 
     def announced(
-        self, since: Position | None, recovered: bool | None, position: Position, now: float
+        self,
+        since: Position | None,
+        recovered: bool | None,
+        position: Position,
+        now: float,
+        *,
+        hostile: bool = False,
     ) -> None:
         """Note the beginning of a subscription.
 
@@ -107,6 +116,7 @@ class Account:
             recovered: What it was told.
             position: Where it begins, if that isn't ``since``.
             now: Current time.
+            hostile: Whether ``since`` is a position that never was, or is an old one.
         """
         if (recovered is None) != (since is None):
             self._fail(f"came with {since}, and was told recovered={recovered}")
@@ -114,7 +124,9 @@ class Account:
             self.counts["recovered"] += 1
             position = since
         elif recovered is False:
-            self.counts["lost"] += 1
+            self.counts["unknown positions" if hostile else "lost"] += 1
+            if not hostile:
+                self.told.append(f"came with {since}, and begins at {position}")
             self._tell(now)
         self._begin(position)
 
@@ -142,6 +154,7 @@ class Account:
     def gap(self, position: Position, now: float) -> None:
         """Note that the subscriber was told of a gap, and where it goes on."""
         self.counts["gaps"] += 1
+        self.told.append(f"goes on at {position}, after {self.position}")
         self._tell(now)
         self._begin(position)
 

@@ -277,7 +277,7 @@ class Run:
         self.plain_published: set[str] = set()
         self.read: dict[Path, int] = {}
         self.events: list[str] = []
-        self.killing = False
+        self.flooding = 0
         self.began = time.monotonic()
 
     def note(self, text: str) -> None:
@@ -292,7 +292,8 @@ class Run:
     async def kill_subscribers(self, chance: random.Random) -> None:
         """End connections of Pub/Sub, again and again."""
         while True:
-            await self.party.cut(chance)
+            if not self.flooding:  # who is gone has no buffer that could overflow
+                await self.party.cut(chance)
             await asyncio.sleep(KILL_INTERVAL)
 
     async def act(self, act: Act, chance: random.Random) -> None:
@@ -335,12 +336,16 @@ class Run:
             case "overflow":
                 stopped, *others = chance.sample(self.servers, len(self.servers))
                 self.note(f"flood, while {stopped.name} is stopped")
+                self.flooding += 1
                 stopped.signal(signal.SIGSTOP)
-                await asyncio.gather(
-                    *(self.tell(s, "flood", messages=160, size=2**15) for s in others),
-                    asyncio.sleep(1.0),
-                )
-                stopped.signal(signal.SIGCONT)
+                try:
+                    await asyncio.gather(
+                        *(self.tell(s, "flood", messages=240, size=2**15) for s in others),
+                        asyncio.sleep(1.0),
+                    )
+                finally:
+                    stopped.signal(signal.SIGCONT)
+                    self.flooding -= 1
                 self.note("flood: done")
 
     async def tell(self, server: Process, do: str, **more: Any) -> dict[str, Any] | None:
@@ -468,6 +473,7 @@ class Run:
                 account.failures.clear()
                 counts += account.counts
                 account.counts.clear()
+                account.told.clear()
             self.judge.failures += client.failures
             client.failures.clear()
             counts += client.counts
@@ -557,6 +563,13 @@ class Run:
                 await self.measure(last)
                 self.report.rounds += 1
                 number += 1
+                print(
+                    f"{time.strftime('%X')} {self.report.version}, round {number - 1}: "
+                    f"{self.report.counts['acknowledged']} messages, "
+                    f"{len(self.report.failures)} failures",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 if self.report.failures:
                     self.report.fail(f"in round {number - 1}, of:\n  " + "\n  ".join(self.events))
                     break
@@ -583,11 +596,10 @@ class Run:
         await asyncio.sleep(seconds)
         for client in self.crowd.clients:
             for account in client.accounts.values():
-                for name in ("lost", "gaps"):
-                    if account.counts[name]:
-                        self.report.fail(
-                            f"{client.name}, {account.topic}: told of a gap while all was well"
-                        )
+                for what in account.told:
+                    self.report.fail(
+                        f"{client.name}, {account.topic}: told of a gap while all was well: {what}"
+                    )
 
     def conclude(self) -> None:
         """Take up what is known at the end."""
