@@ -114,7 +114,8 @@ class Topics(CoroutineTopics):
     live. An object belongs to the event loop that uses it first.
 
     Args:
-        bus: What connects processes: a ``RedisBus``, a ``NatsBus``; None for this process alone.
+        bus: What connects processes: a ``RedisBus``, a ``NatsBus``, or the URL of its
+            broker, for its defaults; None for this process alone.
         history: What is kept of each topic for who comes back; by default nothing without a bus.
             With one, what the broker keeps is a setting of the bus, and this is what the process
             keeps of it for itself: by default, 1024 messages, for 300 seconds, in 1 MiB.

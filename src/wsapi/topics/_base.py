@@ -23,6 +23,7 @@ from .._shared.connection import SkippedBroadcasts
 from ._core import Core, Counters, Event, Happening, Sink, State, Subscriber
 from ._history import History
 from ._names import check_name
+from ._url import bus_of
 from .bus import Bus, Message
 from .exceptions import TopicLimitExceeded
 from .positions import Position
@@ -170,7 +171,7 @@ class BaseTopics:
 
     def __init__(
         self,
-        bus: Bus | None = None,
+        bus: Bus | str | None = None,
         *,
         history: History | None = None,
         slow: Slow = Slow.CLOSE,
@@ -190,9 +191,11 @@ class BaseTopics:
         on_health: OnHealth | None = None,
         logger: LoggerLike | None = None,
     ) -> None:
+        if isinstance(bus, str):
+            bus = bus_of(bus)
         missing = [name for name in _BUS_METHODS if not callable(getattr(bus, name, None))]
         if bus is not None and missing:
-            raise TypeError(f"bus must be a Bus or None; {bus!r} has no {missing[0]}()")
+            raise TypeError(f"bus must be a Bus, a URL, or None; {bus!r} has no {missing[0]}()")
         check_instance("history", history, History, "a History")
         if not isinstance(slow, Slow):
             raise TypeError(f"slow must be a member of Slow; got {slow!r}")

@@ -720,7 +720,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "error", "text"),
         [
-            ({"bus": object()}, TypeError, r"bus must be a Bus or None; .* has no open\(\)"),
+            ({"bus": object()}, TypeError, r"bus must be a Bus, a URL, .* has no open\(\)"),
             ({"history": 5}, TypeError, "history must be a History or None, not int"),
             ({"slow": None}, TypeError, "slow must be a member of Slow; got None"),
             ({"slow": "close"}, TypeError, "slow must be a member of Slow; got 'close'"),
