@@ -41,6 +41,7 @@ TOPICS_WITHOUT_IO = [
     "_core.py",
     "_history.py",
     "_names.py",
+    "_url.py",
     "bus.py",
     "exceptions.py",
     "positions.py",
