@@ -50,6 +50,9 @@ MAX_DEPTH: Final = 64
 OnPublish: TypeAlias = Callable[[Any, str, Any], Position | Awaitable[Position | None] | None]
 """Hook in the place of publishing: connection, topic, data; returns the message's position."""
 
+UNREAD_FACTOR: Final = 4
+"""How many times larger than the limit a message is that isn't even read to tell its id."""
+
 Member: TypeAlias = Callable[[Any, str], str | None]
 """Hook: the name under which a connection is present on a topic."""
 
@@ -341,13 +344,21 @@ class Gateway:
         Args:
             connection: A connection of ``wsapi.asyncio``, or a ``WebSocket`` of Starlette or
                 FastAPI, accepted or not.
+
+        Raises:
+            TypeError: If it is something else.
         """
         peer: _Peer
         if hasattr(connection, "application_state"):
             peer = _ASGIWebSocket(connection)
             await peer.accept()
-        else:
+        elif hasattr(connection, "recv"):
             peer = _Connection(connection)
+        else:
+            raise TypeError(
+                "connection must be one of wsapi.asyncio, or a WebSocket of Starlette or FastAPI; "
+                f"got {type(connection).__name__}"
+            )
         await _Session(self, connection, peer).run()
 
 
@@ -601,12 +612,15 @@ def _understand(text: str, max_size: int) -> _Request:
     """
     number: int | None = None
     topic: str | None = None
+    too_large = _Failure("too_large", f"a message has at most {max_size} bytes")
     try:
+        if len(text) > UNREAD_FACTOR * max_size:
+            raise too_large
         fields = _fields(text)
         number = _number(fields)
         # Only now: who sent too much is told for which request.
         if len(text) > max_size or (not text.isascii() and len(text.encode()) > max_size):
-            raise _Failure("too_large", f"a message has at most {max_size} bytes")
+            raise too_large
         if _too_deep(text):
             raise _Failure("invalid_json", f"a message is nested at most {MAX_DEPTH} deep")
         kind = fields.get("type")

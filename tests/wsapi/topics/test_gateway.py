@@ -447,6 +447,8 @@ async def test_arguments() -> None:
             Gateway(topics, **{"authorize": everything} | values)
     with pytest.raises(ValueError, match="envelope"):
         Gateway(Topics(), authorize=everything)
+    with pytest.raises(TypeError, match="got object"):
+        await Gateway(topics, authorize=everything).handle(object())
 
 
 # ---------------------------------------------------------------------- hostile clients
@@ -454,6 +456,7 @@ async def test_arguments() -> None:
 SUBSCRIBE = '{"type": "subscribe", "id": 1, "topic": "t"'
 DEEP = "[" * 64 + "]" * 64
 HOSTILE = [
+    ('{"type": "ping", "id": 1, "x": "' + "x" * 300_000 + '"}', "too_large", "65536", False),
     # what is sent, the error's code, what its text names, whether it is told for which request
     ("not JSON", "invalid_json", "JSON", False),
     ("", "invalid_json", "JSON", False),
