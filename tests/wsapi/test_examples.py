@@ -452,6 +452,40 @@ async def test_statistics_on_a_page() -> None:
         await server.end()
 
 
+async def test_topics_in_fastapi() -> None:
+    pytest.importorskip("fastapi", reason="fastapi isn't installed")
+    port = free_port()
+    async with running("topics_fastapi.py", str(port)) as server:
+        await accepting(port)
+        for path, text in [("/", b"Orders"), ("/wsapi-topics.js", b"export class Topics")]:
+            response = await http_get(port, path)
+            assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert text in response
+        async with connect(f"ws://127.0.0.1:{port}/topics") as connection:
+            assert json.loads(await connection.recv())["type"] == "hello"
+            await connection.send('{"type": "subscribe", "id": 1, "topic": "orders"}')
+            answer = json.loads(await connection.recv())
+            assert (answer["type"], answer["recovered"]) == ("subscribed", None)
+            await connection.send('{"type": "publish", "id": 2, "topic": "orders", "data": 0}')
+            assert json.loads(await connection.recv())["code"] == "forbidden"
+            body = b'{"item": "tea"}'
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(
+                b"POST /orders HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                b"Content-Type: application/json\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+            )
+            response = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            message = json.loads(await connection.recv())
+            assert message["data"] == {"item": "tea"}
+            assert json.loads(response.partition(b"\r\n\r\n")[2]) == {
+                "position": message["position"]
+            }
+        await server.end()
+
+
 def test_each_example_is_run_here() -> None:
     tested = set(re.findall(r'running\(\s*"(\w+\.py)"', Path(__file__).read_text("utf-8")))
     assert tested == {path.name for path in EXAMPLES.glob("*.py")}
