@@ -64,6 +64,9 @@ CATCH_UP_MESSAGES: Final = 1024
 MAX_ATTEMPTS: Final = 6
 """Reads that fail, or don't find what was noticed, before a gap is told of."""
 
+UNFOLLOW_RETRY: Final = 1.0
+"""Seconds after which a topic is unfollowed again if that failed, at least."""
+
 FIRST_RETRY: Final = 0.05
 """Seconds before the second of these reads; each of the next ones waits twice as long."""
 
@@ -505,7 +508,7 @@ class Core:
                 topic.status = Status.LIVE
                 self._wake(topic, _Wait.FOLLOW)
                 if not topic.interest:
-                    self._rest(topic, now)
+                    self._rest(topic, now, at_least=UNFOLLOW_RETRY)
                 self._fill(topic, now)
             elif topic.again:
                 topic.again = False
@@ -697,13 +700,13 @@ class Core:
         topic.request = Follow(topic.name)
         self.outbox.append(topic.request)
 
-    def _rest(self, topic: _Topic, now: float) -> None:
+    def _rest(self, topic: _Topic, now: float, at_least: float = 0.0) -> None:
         """Forget a topic that nobody subscribes to, later."""
         if self._topics.get(topic.name) is not topic:
             return
         if self._bus:
             if topic.status not in (Status.FOLLOWING, Status.UNFOLLOWING):
-                self._idle.setdefault(topic, now + self._unfollow_delay)
+                self._idle.setdefault(topic, now + max(self._unfollow_delay, at_least))
             return
         if topic.ring is None or not len(topic.ring):
             # The history begins anew, and whoever comes with a position of this one is told so.

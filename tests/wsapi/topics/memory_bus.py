@@ -82,16 +82,21 @@ class MemoryBroker:
             for bus in self.buses:
                 bus.lose(ConnectionResetError("the broker went away"))
 
-    def come_back(self, state: State | None = None) -> None:
+    def come_back(self, state: State | None = None, *, new_epochs: bool = False) -> None:
         """Accept connections again.
 
         Args:
             state: What ``state()`` returned at a time: messages published since then are lost,
                 and their offsets will be used again.
+            new_epochs: Whether that is seen, and epochs begin.
         """
         with self.lock:
             if state is not None:
                 self.logs = copy.deepcopy(state)
+            if new_epochs:
+                for log in self.logs.values():
+                    log.epoch = f"e{next(self._epochs)}"
+                    log.entries.clear()
             self.available = True
             for bus in self.buses:
                 bus.regain()

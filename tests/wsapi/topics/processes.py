@@ -93,10 +93,9 @@ class Process:
         self.wrapped: Message = ""
         self.core = Core(
             bus=True,
-            history=History(messages=100),
             epoch="x",
             wrap=self._wrap,
-            **(core_options or {}),
+            **({"history": History(messages=100)} | (core_options or {})),
         )
         self.runner = Runner(
             self.bus,

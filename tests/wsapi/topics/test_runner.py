@@ -77,6 +77,21 @@ async def test_unfollow_is_delayed() -> None:
 
 
 @fake_time
+async def test_unfollowing_that_fails_is_tried_again_later() -> None:
+    broker = MemoryBroker()
+    async with Process(broker, core_options={"unfollow_delay": 0}) as process:
+        reader = await process.subscribed("a")
+        broker.go_away()
+        reader.leave()
+        await asyncio.sleep(10)
+        assert 3 <= broker.calls.count(("unfollow", "a")) <= 11
+        broker.come_back()
+        await asyncio.sleep(3)
+        assert "a" not in process.bus.followed
+        assert process.core.topics == 0
+
+
+@fake_time
 async def test_many_topics_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_runner, "MAX_REQUESTS", 3)
     broker = MemoryBroker()
