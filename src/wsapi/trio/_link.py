@@ -84,6 +84,7 @@ class Link(AsyncConnection):
     _written: trio.lowlevel.ParkingLot | None = None  # for senders
     _turns: Turns | None = None  # of those who send; there were fragmented messages
     _closed: trio.Event | None = None  # for the end
+    _farewells: dict[Callable[[], object], None] | None = None  # what is called at the end
     # The housekeeper's.
     _alarm = inf  # when the engine is called
     _watched = False  # it looks whether somebody reads
@@ -200,20 +201,44 @@ class Link(AsyncConnection):
         if waits:
             await self._drain()
 
-    def _offer(self, message: PreparedMessage, compress: bool | None, terms: Backpressure) -> bool:
-        """Send a message that goes to many connections; return whether nothing else came of it."""
-        transport = self._transport
-        activity = self.protocol.offer(
-            message,
-            terms,
-            unsent=transport.unsent if transport.blocked else 0,
-            compress=compress,
-            now=trio.current_time(),
-        )
-        if activity & ATTENTION:
+    def _broadcast(
+        self, message: PreparedMessage, compress: bool | None, terms: Backpressure
+    ) -> bool:
+        """Send a message that goes to many connections; skip a connection that isn't open.
+
+        Args:
+            message: Message.
+            compress: As for ``send``.
+            terms: What becomes of it while the network takes no more.
+
+        Returns:
+            False if ``terms`` have it closed, or there is something to tell of dropped messages.
+
+        Raises:
+            ConcurrencyError: If a fragmented message is being sent, and it can't wait for its end.
+            ConnectionClosed: If writing fails.
+        """
+        protocol, transport = self.protocol, self._transport
+        if protocol.state is not State.OPEN:
+            return True
+        if transport.blocked or terms.slow is not None:
+            activity = protocol.offer(
+                message,
+                terms,
+                unsent=transport.unsent if transport.blocked else 0,
+                compress=compress,
+                now=trio.current_time(),
+            )
+            if activity & ATTENTION:
+                self._update()
+                return False
+            self._flush()
+        elif protocol.send_prepared(message, compress=compress) & ATTENTION:
             self._update()
-            return False
-        self._flush()
+        else:
+            self._flush()
+        if self._ended:
+            raise protocol.close_exc
         return True
 
     async def _drain(self) -> None:
@@ -355,6 +380,28 @@ class Link(AsyncConnection):
             self._written.unpark_all()
         if self._turns is not None:
             self._turns.end()
+        if self._farewells is not None:
+            farewells, self._farewells = self._farewells, None
+            for function in farewells:
+                function()
+
+    def _call_at_end(self, function: Callable[[], object]) -> bool:
+        """Have a function called, which never raises, when no bytes are moved any more.
+
+        Returns:
+            False if that is so already.
+        """
+        if self._ended:
+            return False
+        if self._farewells is None:
+            self._farewells = {}
+        self._farewells[function] = None
+        return True
+
+    def _call_no_more(self, function: Callable[[], object]) -> None:
+        """Have it called no more."""
+        if self._farewells is not None:
+            self._farewells.pop(function, None)
 
     async def _close_stream(self, deadline: float | None, graceful: bool, farewell: bool) -> None:
         try:

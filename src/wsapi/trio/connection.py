@@ -323,6 +323,10 @@ class Connection(Link, trio.abc.AsyncResource):
                 await trio.aclose_forcefully(self.stream)
             raise
 
+    def _begin_closing(self, code: int, reason: str) -> None:
+        self.protocol.close(code, reason, now=trio.current_time())
+        self._update()
+
     async def wait_closed(self) -> None:
         """Wait until the connection is closed."""
         while not self._ended and self.protocol.state is not State.OPEN:
@@ -421,20 +425,9 @@ async def broadcast(
     terms = Backpressure(slow, max_backlog, key=key)
     skipped = SkippedBroadcasts(raise_exceptions)
     for connection in connections:
-        if connection.protocol.state is not State.OPEN:
-            continue
-        protocol, transport = connection.protocol, connection._transport
         try:
-            if transport.blocked or slow is not None:
-                if not connection._offer(prepared, compress, terms):
-                    skipped.refused(connection)
-                    continue
-            elif protocol.send_prepared(prepared, compress=compress) & ATTENTION:
-                connection._update()
-            else:
-                connection._flush()
-            if connection._ended:
-                raise protocol.close_exc
+            if not connection._broadcast(prepared, compress, terms):
+                skipped.refused(connection)
         except Exception as exc:
             skipped.add(connection, exc)
     skipped.finish()

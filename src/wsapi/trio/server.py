@@ -523,8 +523,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
     def _begin_closing(self, connection: ServerConnection, code: int, reason: str) -> None:
         assert self._nursery is not None
         # Now, whatever the handler does next.
-        connection.protocol.close(code, reason, now=trio.current_time())
-        connection._update()
+        connection._begin_closing(code, reason)
         self._nursery.start_soon(connection.aclose, code, reason)
 
 

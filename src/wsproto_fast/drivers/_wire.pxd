@@ -51,6 +51,7 @@ cdef class Wire:
     # What is left to do once the mutex is released.
     cdef bint _chores
     cdef list _events
+    cdef dict _farewells                # what has a method set, which is called when the connection is lost; or None
     cdef bint _close_due
     cdef bint _report_due
     cdef public object reporter         # weak reference to what is called when messages were dropped, or None

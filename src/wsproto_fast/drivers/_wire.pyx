@@ -419,6 +419,10 @@ cdef class Wire:
                 if acknowledge:
                     self._events.append(event)
                     self._chores = True
+            if self._farewells is not None:
+                self._events += self._farewells
+                self._farewells = None
+                self._chores = True
             try:
                 if self._tls is not None and self._piece is None:
                     self._send_close_notify()

@@ -461,6 +461,32 @@ cdef class SocketDriver(Wire):
         finally:
             self._unlock()
 
+    def call_at_end(self, event) -> bool:
+        """Have an event set, which never waits, when the TCP connection is gone; in any thread, which uses nothing.
+
+        Args:
+            event: Something with a method ``set``.
+
+        Returns:
+            False if the connection is gone already.
+        """
+        self._lock()
+        try:
+            if self._lost:
+                return False
+            if self._farewells is None:
+                self._farewells = {}
+            self._farewells[event] = None
+            return True
+        finally:
+            self._unlock()
+
+    def call_no_more(self, event) -> None:
+        """Have an event not set any more. It takes no lock: the calling thread may be using the connection."""
+        cdef dict farewells = self._farewells
+        if farewells is not None:
+            farewells.pop(event, None)
+
     def abort(self) -> None:
         """Close the connection at once; what wasn't sent is lost."""
         self._lock()
