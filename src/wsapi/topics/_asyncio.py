@@ -16,7 +16,7 @@ from wsproto_fast.frames import State as ConnectionState
 from .._shared.connection import BaseConnection, SkippedBroadcasts
 from .._shared.leaving import departure_time
 from ..asyncio.connection import Connection
-from ._base import LEAVING, Announce, OnGap, Recipient, Subscription
+from ._base import Announce, OnGap, Recipient, Subscription
 from ._core import Step
 from ._coroutines import CoroutineTopics, Subscribing, WaitingRecipient
 from ._names import check_name
@@ -185,10 +185,7 @@ class Topics(CoroutineTopics):
 
         Nobody would send them anything any more, and they wouldn't know.
         """
-        self._closed = True
-        for recipient in list(self._recipients.values()):
-            self._ended(recipient)
-            self._close_recipient(recipient, CloseCode.SERVICE_RESTART, LEAVING, 0.0)
+        self._end_all()
         if self._runner is not None:
             await self._runner.close()
 
@@ -371,6 +368,9 @@ class Topics(CoroutineTopics):
         return Subscribing(self, subscription, topic, since)
 
     # ------------------------------------------------------------------ for the base class
+
+    def _set_up(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def _use(self, bus: Bus, **options: Any) -> None:
         self._runner = Runner(

@@ -169,6 +169,8 @@ class TopicsStats:
 class BaseTopics:
     """Topics of one process, whatever one waits by; front-ends document the arguments."""
 
+    _subscription_class = Subscription
+
     def __init__(
         self,
         bus: Bus | str | None = None,
@@ -244,7 +246,7 @@ class BaseTopics:
         self._roll = Roll(alone=bus is None)
         self._watchers: dict[str, list[OnPresence]] = {}
         self._handling = False
-        self._tasks: set[Any] = set()  # what a front-end does in the background
+        self._set_up()
         if bus is not None:
             self._use(
                 bus,
@@ -373,7 +375,7 @@ class BaseTopics:
         check_callable("on_gap", on_gap)
         if member is not None:
             check_name(member, "a member")
-        return Subscription(
+        return self._subscription_class(
             self,
             connection,
             self._recipient(connection),
@@ -492,9 +494,13 @@ class BaseTopics:
         for recipient, reason in refused:
             recipient.explain(reason, skipped)
         skipped.finish()
-        for recipient, _ in refused:
+        for recipient, reason in refused:
             if not recipient.open:
                 self._ended(recipient)  # who was given up, before it is closed
+            elif reason is not None and recipient.subscriptions:
+                # It hasn't got a message, and wouldn't know.
+                self._ended(recipient)
+                self._close_recipient(recipient, CloseCode.SERVICE_RESTART, LOST, 0.0)
 
     def _tell(self, subscription: Subscription, message: object, name: str) -> None:
         """Send what a callback has returned, at once: before what is published from now on."""
@@ -502,10 +508,14 @@ class BaseTopics:
             return
         if not isinstance(message, (str, bytes)):
             raise TypeError(f"{name} must return str, bytes, or None, not {type(message).__name__}")
+        self._offer(subscription, message, self._own_terms)
+
+    def _offer(self, subscription: Subscription, message: Message, terms: Backpressure) -> None:
+        """Send a message that goes to one subscriber alone, without waiting."""
         recipient = subscription._recipient
         reason = None
         try:
-            if recipient.tell(message, subscription.compress, self._own_terms):
+            if recipient.tell(message, subscription.compress, terms):
                 return
         except Exception as exc:
             reason = exc
@@ -543,6 +553,9 @@ class BaseTopics:
         self._close_recipient(subscription._recipient, code, reason, spread)
 
     # ------------------------------------------------------------------ a front-end's business
+
+    def _set_up(self) -> None:
+        """Make what a front-end needs besides."""
 
     @abstractmethod
     def _use(self, bus: Bus, **options: Any) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Coroutine, Generator
+from collections.abc import Awaitable, Coroutine, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from wsproto_fast.exceptions import ConnectionClosed
 from wsproto_fast.frames import CloseCode
 
-from ._base import BEHIND, LOST, Action, BaseTopics, Recipient, Subscription
+from ._base import BEHIND, LEAVING, LOST, Action, BaseTopics, Recipient, Subscription
 from ._core import Step
 from ._history import Entry
 from .bus import Message
@@ -73,6 +73,7 @@ class CoroutineTopics(BaseTopics):
     _runner: Runner | None = None
     _opened = False
     _closed = False
+    _MANAGER = "async with"
 
     @property
     def healthy(self) -> bool:
@@ -95,7 +96,14 @@ class CoroutineTopics(BaseTopics):
         if self._closed:
             raise RuntimeError("these topics are closed")
         if self._runner is not None and not self._opened:
-            raise RuntimeError("these topics have a bus: enter them first, by async with")
+            raise RuntimeError(f"these topics have a bus: enter them first, by {self._MANAGER}")
+
+    def _end_all(self) -> None:
+        """End all subscriptions, and close their connections."""
+        self._closed = True
+        for recipient in list(self._recipients.values()):
+            self._ended(recipient)
+            self._close_recipient(recipient, CloseCode.SERVICE_RESTART, LEAVING, 0.0)
 
     async def _ask(self, connection: Any, topic: str, action: Action) -> None:
         """Ask the application whether a connection may do something.
@@ -107,9 +115,13 @@ class CoroutineTopics(BaseTopics):
             return
         allowed = self._authorize(connection, topic, action)
         if inspect.isawaitable(allowed):
-            allowed = await allowed
+            allowed = await self._resolve(allowed)
         if not allowed:
             raise NotAuthorized(f"the connection may not {action} to {topic!r}")
+
+    async def _resolve(self, awaitable: Awaitable[T]) -> T:
+        """Return the result of what a callback has returned."""
+        return await awaitable
 
     # ------------------------------------------------------------------ subscribing
 
@@ -120,8 +132,8 @@ class CoroutineTopics(BaseTopics):
         self._check_running()
         await self._ask(subscription.connection, topic, "subscribe")
         await _recipient_of(subscription).check_open()
-        self._join(subscription, topic, since)
         try:
+            self._join(subscription, topic, since)
             await self._advance(subscription)
         except BaseException:
             self._leave(subscription)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 __all__ = ["LoopThread"]
@@ -27,7 +27,8 @@ class LoopThread:
 
     def __init__(self, name: str = "wsapi-topics") -> None:
         self._loop = asyncio.new_event_loop()
-        self._lock = threading.Lock()
+        # A signal handler may have interrupted the thread that has it.
+        self._lock = threading.RLock()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -49,6 +50,18 @@ class LoopThread:
                 coroutine.close()
                 raise RuntimeError("the event loop of topics is stopped")
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def call_later(self, delay: float, function: Callable[..., object], *args: object) -> None:
+        """Call a function there, later; not at all if the thread is stopped by then.
+
+        Args:
+            delay: Seconds.
+            function: The function.
+            args: Its arguments.
+        """
+        with self._lock:
+            if not self._stopping:
+                self._loop.call_soon_threadsafe(self._loop.call_later, delay, function, *args)
 
     def stop(self, timeout: float | None = STOPPING_TIME) -> None:
         """Cancel what runs, and wait for the end of the thread.

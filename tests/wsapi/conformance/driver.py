@@ -234,6 +234,7 @@ class Driver(abc.ABC):
     name: str
     package: str
     close_method = "close"
+    close_topics = "aclose"
     caller = "coroutine"
 
     def __init__(self) -> None:
@@ -245,6 +246,12 @@ class Driver(abc.ABC):
     def router(self) -> Any:
         return importlib.import_module(f"wsapi.{self.package}.router")
 
+    @property
+    def topics(self) -> Any:
+        """The class of topics."""
+        part = "" if self.package == "asyncio" else f".{self.package}"
+        return importlib.import_module(f"wsapi.topics{part}").Topics
+
     # ------------------------------------------------------------------ runtime
 
     @abc.abstractmethod
@@ -254,6 +261,10 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     async def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Call a function of the front-end, and wait for it."""
+
+    async def awaited(self, result: Any) -> Any:
+        """Wait for what a function has returned, where that has to be awaited."""
+        return await result
 
     @abc.abstractmethod
     def function(self, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -101,6 +101,7 @@ def block(items: Any) -> Iterator[Any]:
 class ThreadsDriver(base.Driver):
     name = package = "sync"
     caller = "thread"
+    close_topics = "close"
 
     def run(self, test: Coroutine[Any, Any, None]) -> None:
         before = set(threading.enumerate())
@@ -114,6 +115,9 @@ class ThreadsDriver(base.Driver):
 
     async def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         return function(*args, **options)
+
+    async def awaited(self, result: Any) -> Any:
+        return result
 
     def function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
