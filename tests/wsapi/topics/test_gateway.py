@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import itertools
 import json
 import random
@@ -17,6 +18,7 @@ import pytest
 
 from tests.wsapi.helpers import logged_errors, port_of, serving, until, uri_of
 from tests.wsapi.topics import scripts
+from tests.wsapi.topics.memory_bus import MemoryBroker
 from tests.wsapi.topics.scripts import JavaScript, once, running_node, running_pages
 from tests.wsapi.uvicorn_helpers import serving_app
 from wsapi.asyncio.client import ClientConnection, connect
@@ -24,6 +26,8 @@ from wsapi.exceptions import ConnectionClosed
 from wsapi.topics import History, Position, Topics
 from wsapi.topics.exceptions import BusUnavailable, PublishUncertain
 from wsapi.topics.gateway import Gateway, RequestRefused, browser_client, envelope
+from wsapi.uvicorn import WebSocketProtocol
+from wsproto_fast import PreparedMessage
 
 KEPT = History(messages=1000)
 
@@ -90,14 +94,16 @@ async def gateway_of(
 
 
 @contextlib.asynccontextmanager
-async def gateway_in_fastapi(**options: Any) -> AsyncIterator[tuple[Gateway, str]]:
-    """Run a gateway in an application of FastAPI, on uvicorn."""
+async def gateway_in_fastapi(
+    ws: Any = WebSocketProtocol, **options: Any
+) -> AsyncIterator[tuple[Gateway, str]]:
+    """Run a gateway in an application of FastAPI, on uvicorn with our class, or another one."""
     fastapi = pytest.importorskip("fastapi")
     async with Topics(history=KEPT, envelope=envelope) as topics:
         gateway = Gateway(topics, authorize=everything, **options)
         app = fastapi.FastAPI()
         app.add_api_websocket_route("/", _endpoint(gateway))
-        async with serving_app(app) as server:
+        async with serving_app(app, ws) as server:
             yield gateway, uri_of(server)
 
 
@@ -112,13 +118,17 @@ def _endpoint(gateway: Gateway) -> Any:
     return endpoint
 
 
-BOTH = pytest.mark.parametrize("running", [gateway_of, gateway_in_fastapi], ids=["ours", "fastapi"])
+ALL = pytest.mark.parametrize(
+    "running",
+    [gateway_of, gateway_in_fastapi, functools.partial(gateway_in_fastapi, "wsproto")],
+    ids=["ours", "fastapi", "fastapi-wsproto"],
+)
 
 
 # ---------------------------------------------------------------------- the protocol
 
 
-@BOTH
+@ALL
 async def test_conversation(running: Any) -> None:
     async with running() as (gateway, uri), client_of(uri) as one, client_of(uri) as two:
         begun = await one.subscribe("room.1")
@@ -169,7 +179,7 @@ async def test_hello() -> None:
             }
 
 
-@BOTH
+@ALL
 async def test_recovery(running: Any) -> None:
     async with running() as (gateway, uri):
         async with client_of(uri) as client:
@@ -245,9 +255,16 @@ def test_envelope(message: str | bytes, members: dict[str, Any]) -> None:
     assert json.loads(envelope("t", None, message))["position"] is None
 
 
-async def test_one_envelope_for_all() -> None:
+async def test_one_envelope_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message is made, framed and compressed once, not for each of those who get it."""
     calls = []
+    prepared = []
+
+    def prepare(message: str | bytes) -> PreparedMessage:
+        prepared.append(message)
+        return PreparedMessage(message)
+
+    monkeypatch.setattr("wsapi.topics._core.PreparedMessage", prepare)
 
     def counted(topic: str, position: Position | None, message: str | bytes) -> str:
         calls.append(message)
@@ -262,9 +279,10 @@ async def test_one_envelope_for_all() -> None:
             for client in clients:
                 assert await client.data(1) == ["é"]
     assert calls == ['"é"']
+    assert [json.loads(text)["data"] for text in prepared] == ["é"]
 
 
-@pytest.mark.parametrize("running", [gateway_of, gateway_in_fastapi], ids=["ours", "fastapi"])
+@ALL
 async def test_end_of_a_connection(running: Any) -> None:
     """However it ends, its subscriptions end, and what it has published was published."""
     async with running() as (gateway, uri), client_of(uri) as witness:
@@ -451,6 +469,55 @@ async def test_arguments() -> None:
         await Gateway(topics, authorize=everything).handle(object())
 
 
+# ---------------------------------------------------------------------- trouble with a bus
+
+
+async def test_messages_that_are_lost() -> None:
+    """Who is subscribed is told of a gap, and where it ends; who comes back, that it is one."""
+    broker = MemoryBroker()
+    async with gateway_of({"bus": broker.bus()}) as (gateway, uri), client_of(uri) as client:
+        begun = await client.subscribe("room")
+        epoch, offset = begun["position"]
+        assert await gateway.publish("room", "one") == (epoch, offset + 1)
+        assert await client.data(1) == ["one"]
+        broker.go_away()
+        for text in ('"two"', '"three"'):
+            broker.publish("room", text)
+        broker.trim("room")
+        broker.come_back()
+        gap = {"type": "gap", "topic": "room", "position": [epoch, offset + 3]}
+        assert await client.read() == gap
+        await gateway.publish("room", "four")
+        assert await client.data(1) == ["four"]
+        async with client_of(uri) as another:
+            assert (await another.subscribe("room", begun["position"]))["recovered"] is False
+            answer = await another.request("unsubscribe", topic="room")
+            answer = await another.subscribe("room", gap["position"])
+            assert answer == {"recovered": True, "position": gap["position"]}
+            assert await another.data(1) == ["four"]
+
+
+async def test_broker_that_is_away() -> None:
+    broker = MemoryBroker()
+    async with gateway_of({"bus": broker.bus()}) as (gateway, uri), client_of(uri) as client:
+        await client.subscribe("room")
+        broker.go_away()
+        await until(lambda: not gateway.topics.healthy)
+        for kind, topic in (("publish", "room"), ("subscribe", "elsewhere")):
+            answer = await client.request(kind, topic=topic, data=1)
+            assert (answer["code"], answer["retry"]) == ("unavailable", True)
+        broker.come_back()
+        await gateway.topics.wait_healthy(5)
+        broker.lost_answers = 100  # processes publish to each other, too
+        number = await client.ask("publish", topic="room", data="twice?")
+        answers = [await client.read(), await client.read()]
+        (failure,) = [answer for answer in answers if answer["type"] == "error"]
+        assert (failure["id"], failure["code"], failure["retry"]) == (number, "uncertain", False)
+        assert "twice?" in [answer.get("data") for answer in answers]
+        broker.lost_answers = 0
+        assert (await client.subscribe("elsewhere"))["recovered"] is None
+
+
 # ---------------------------------------------------------------------- hostile clients
 
 SUBSCRIBE = '{"type": "subscribe", "id": 1, "topic": "t"'
@@ -524,7 +591,7 @@ HOSTILE = [
 ]
 
 
-@BOTH
+@ALL
 async def test_hostile_messages(running: Any) -> None:
     async with running() as (gateway, uri), client_of(uri) as client:
         await client.subscribe("witness")
@@ -549,7 +616,7 @@ async def test_unpaired_surrogates_are_data() -> None:
         assert {"text": "\ud83d", "é": "é"} in [message.get("data") for message in messages]
 
 
-@BOTH
+@ALL
 async def test_binary_messages(running: Any) -> None:
     async with running() as (_, uri), client_of(uri) as client:
         await client.ask("publish", topic="room", data="before")
@@ -648,7 +715,7 @@ async def test_client_that_does_not_read_its_answers() -> None:
             client.connection.transport.abort()
 
 
-@BOTH
+@ALL
 async def test_subscriber_that_does_not_read(running: Any) -> None:
     async with running(max_backlog=100_000) as (gateway, uri), client_of(uri) as other:
         await other.subscribe("room")
