@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import random
+import weakref
 from collections.abc import Coroutine, Mapping
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -151,7 +152,7 @@ class Topics(CoroutineTopics):
     """
 
     _loop: asyncio.AbstractEventLoop | None = None
-    _publisher: asyncio.Task[Any] | None = None  # what has published last
+    _publisher: weakref.ref[asyncio.Task[Any]] | None = None  # what has published last
     _in_turn = 0  # how often, without a pause that is known of
 
     # ------------------------------------------------------------------ beginning and end
@@ -248,8 +249,9 @@ class Topics(CoroutineTopics):
         if self._runner is not None:
             return await self._publish_on_bus(self._runner, topic, message)
         task = asyncio.current_task()
-        if task is not self._publisher:
-            self._publisher, self._in_turn = task, 0
+        if self._publisher is None or self._publisher() is not task:
+            self._publisher = None if task is None else weakref.ref(task)
+            self._in_turn = 0
         elif self._in_turn < TURN_SIZE:
             self._in_turn += 1
         else:

@@ -247,6 +247,7 @@ class _Topic:
         "cursor",
         "decided",
         "distrusted",
+        "failures",
         "floor",
         "held",
         "held_size",
@@ -272,7 +273,8 @@ class _Topic:
         self.catching_up: dict[Subscriber, None] = {}
         self.request: Request | None = None
         self.again = False  # what its read brings is too old by now
-        self.attempts = 0
+        self.failures = 0  # how many reads have failed, one after the other
+        self.attempts = 0  # how many haven't found what was noticed
         self.held: deque[Notice] | None = None
         self.held_size = 0
         self.decided = 0  # how many of those that are held came before the read began
@@ -518,6 +520,7 @@ class Core:
                 ahead = [s for s in topic.catching_up if s._waiting is _Wait.AHEAD]
                 self._fail(topic, ahead, exception)
                 self._retry(topic, now)
+                topic.failures += 1
         elif topic.reading is request:
             topic.reading = None
             readers, topic.readers = topic.readers, None
@@ -828,7 +831,6 @@ class Core:
         for subscriber in live:
             subscriber.state = State.CATCHING_UP
             subscriber._position = topic.cursor
-        for subscriber in topic.catching_up:
             self.events.append(Event(Happening.CLOSE, subscriber))
 
     # -------------------------------------------------------------------------------------- filling
@@ -894,11 +896,12 @@ class Core:
 
     def _retry(self, topic: _Topic, now: float) -> None:
         """Have it read later, again and again."""
-        self._retries[topic] = now + FIRST_RETRY * 2 ** min(topic.attempts, MAX_ATTEMPTS)
-        topic.attempts += 1
+        count = topic.failures + topic.attempts
+        self._retries[topic] = now + FIRST_RETRY * 2 ** min(count, MAX_ATTEMPTS)
 
     def _take_page(self, topic: _Topic, page: Page, now: float) -> None:
         """Take what was missing."""
+        topic.failures = 0
         cursor = topic.cursor
         assert cursor is not None
         if not page.reaches or topic.reused:
@@ -907,6 +910,7 @@ class Core:
                 topic.distrusted = page.latest
             self._lose(topic, page.latest)
         else:
+            progress = False
             for notice in page.notices:
                 position = notice.position
                 if position is not None and position.offset > cursor.offset:
@@ -914,9 +918,10 @@ class Core:
                     self._deliver(topic, notice, now)
                     cursor = position
                     topic.attempts = 0
+                    progress = True
             if page.latest.offset > cursor.offset:
-                if page.notices or topic.attempts < MAX_ATTEMPTS:
-                    self._go_on_filling(topic, now, at_once=bool(page.notices))
+                if progress or topic.attempts < MAX_ATTEMPTS:
+                    self._go_on_filling(topic, now, at_once=progress)
                     return
                 self._lose(topic, page.latest)
         if topic.again:
@@ -931,6 +936,7 @@ class Core:
             self._fill(topic, now)
         else:
             self._retry(topic, now)
+            topic.attempts += 1
 
     def _take_held(self, topic: _Topic, now: float) -> None:
         """Deliver what was held, as far as it follows the cursor."""
@@ -968,6 +974,12 @@ class Core:
         topic.held, topic.held_size, topic.decided = None, 0, 0
         topic.attempts = 0
         topic.status = Status.LIVE
+        if topic.ahead:
+            # The bus knew their positions, and has lost them since: this was read later.
+            for subscriber in topic.catching_up:
+                if subscriber._waiting is _Wait.AHEAD:
+                    subscriber._lost = True
+                    self._ready(topic, subscriber)
 
     def _release(self, topic: _Topic) -> None:
         assert topic.held is not None

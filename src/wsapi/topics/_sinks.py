@@ -135,8 +135,9 @@ class QueueRecipient(WaitingRecipient):
                 return False
         if limit is not None and self._size + size > limit:
             if slow in (Slow.CLOSE, Slow.WAIT):
+                # Whoever is told that this returns False has its subscriptions end.
                 self._dropped[Slow.CLOSE] += 1
-                self.close(CloseCode.TRY_AGAIN_LATER, "")
+                self._begin_closing(CloseCode.TRY_AGAIN_LATER, "")
                 return False
             fine = False
             if slow is Slow.DROP_NEWEST or not self._make_room(size, limit, None, slow):
@@ -221,15 +222,17 @@ class QueueRecipient(WaitingRecipient):
 
     def end(self) -> None:
         """Note that nothing can be sent any more."""
-        if self.closed:
-            return
+        if not self.closed:
+            self._stop()
+            self._topics._ended(self)
+
+    def _stop(self) -> None:
         self.closed = True
         queue, self._queue = self._queue, deque()
         self._latest.clear()
         self._size = 0
         for waiting in queue:
             waiting.tell(sent=False)
-        self._topics._ended(self)
 
     # ------------------------------------------------------------------ the end
 
@@ -253,9 +256,13 @@ class QueueRecipient(WaitingRecipient):
         raise ConnectionClosedError(None, None)
 
     def close(self, code: CloseCode, reason: str) -> None:
+        self.end()
+        self._begin_closing(code, reason)
+
+    def _begin_closing(self, code: CloseCode, reason: str) -> None:
+        self._stop()
         if self._closing is None:
             self._closing = self._topics._spawn(self._close(code, reason))
-        self.end()
 
     async def _close(self, code: CloseCode, reason: str) -> None:
         close = getattr(self.connection, "close", None)

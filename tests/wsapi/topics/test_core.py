@@ -722,6 +722,31 @@ def test_what_was_noticed_is_not_found() -> None:
     assert core.next_timeout() is None
 
 
+def test_reads_that_failed_before_do_not_count_as_attempts() -> None:
+    core = make()
+    client = following(core)
+    bring(core, [note(7)])
+    now = 0.0
+    for _ in range(2 * _core.MAX_ATTEMPTS):
+        core.failed(pop(core, Read), BusUnavailable(""), now)
+        now = core.next_timeout() or 0.0
+        core.handle_timeout(now)
+    core.page(pop(core, Read), Page([], True, at(4)), now)
+    told(core)
+    core.handle_timeout(core.next_timeout() or 0.0)
+    core.page(pop(core, Read), page(5, 7), now)
+    assert client.messages == names(5, 7)
+
+
+def test_a_bus_that_returns_what_is_known() -> None:
+    core = make()
+    following(core)
+    core.suspect("t", 0.0)
+    core.page(pop(core, Read), page(3, 4, 9), 0.0)
+    assert not core.outbox
+    assert core.next_timeout() is not None
+
+
 def test_a_bus_that_contradicts_itself() -> None:
     core = make()
     client = following(core)
@@ -781,9 +806,11 @@ def test_closing_all_after_trouble() -> None:
     core = make(close_on_trouble=True)
     client, late = following(core), join(core)
     core.resumed(0.0)
-    told(core, "CLOSE", "CLOSE")
+    # Whoever hasn't begun, begins after that.
+    told(core, "CLOSE")
+    assert late.go() == "known live"
     core.page(pop(core, Read), page(5, 6), 0.0)
-    assert client.messages == []
+    assert (client.messages, late.messages) == ([], names(5, 6))
     for subscriber in (client, late):
         core.unsubscribe(subscriber, 0.0)
     # They come back, and find what they missed.
@@ -957,6 +984,19 @@ def test_a_place_that_has_another_number_is_left_meanwhile() -> None:
     core.page(pop(core, Read), Page([], True, at(4)), 0.0)
     assert moved.go() == "known 1 live"
     assert live.messages == moved.messages == ["m9"]
+
+
+def test_a_client_that_is_ahead_of_a_broker_that_has_lost_that() -> None:
+    core = make()
+    following(core)
+    ahead = join(core, at(6))
+    ahead.go()
+    core.page(pop(core, Read), Page([], True, at(6)), 0.0)
+    assert ahead.go() == "known wait"
+    told(core, "READY")
+    core.page(pop(core, Read), page(5, 5), 0.0)
+    told(core, "READY")
+    assert (ahead.go(), ahead.position) == ("gap live", at(5))
 
 
 def test_a_client_that_is_ahead_and_leaves() -> None:
