@@ -52,6 +52,24 @@ globalThis.outcome = (promise) => promise.then(
 );
 """
 
+# Makes clients that note what they get, to be filled in: topic, uri, number.
+OBSERVER = """
+Promise.all([...Array({number}).keys()].map(async (i) => {{
+  const seen = globalThis.seen ??= [];
+  const mine = (seen[i] = {{ data: [], reloads: 0, recoveries: 0 }});
+  globalThis.all ??= [];
+  all[i] = new Topics({uri}, {{
+    ...(globalThis.NodeWebSocket && {{ WebSocket: NodeWebSocket }}), minDelay: 50, maxDelay: 100,
+  }});
+  await new Promise((resolve) => all[i].subscribe("{topic}", {{
+    onmessage: ({{ data }}) => mine.data.push(data),
+    onsubscribed: resolve,
+    onrecovered: () => mine.recoveries++,
+    onreload: () => mine.reloads++,
+  }}));
+}})).then(() => 0)
+"""
+
 NODE_PROGRAM = """
 import { createInterface } from "node:readline";
 import WebSocket from "ws";

@@ -19,7 +19,7 @@ import pytest
 from tests.wsapi.helpers import logged_errors, port_of, serving, until, uri_of
 from tests.wsapi.topics import scripts
 from tests.wsapi.topics.memory_bus import MemoryBroker
-from tests.wsapi.topics.scripts import JavaScript, once, running_node, running_pages
+from tests.wsapi.topics.scripts import OBSERVER, JavaScript, once, running_node, running_pages
 from tests.wsapi.uvicorn_helpers import serving_app
 from wsapi.asyncio.client import ClientConnection, connect
 from wsapi.exceptions import ConnectionClosed
@@ -800,31 +800,15 @@ class Proxy:
             writer.transport.abort()
 
 
-OBSERVER = """
-Promise.all([...Array({number}).keys()].map(async (i) => {{
-  const seen = globalThis.seen ??= [];
-  const mine = (seen[i] = {{ data: [], reloads: 0, recoveries: 0, live: false }});
-  globalThis.all ??= [];
-  all[i] = new Topics({uri}, {{
-    ...(globalThis.NodeWebSocket && {{ WebSocket: NodeWebSocket }}), minDelay: 50, maxDelay: 100,
-  }});
-  await new Promise((resolve) => all[i].subscribe("room", {{
-    onmessage: ({{ data }}) => mine.data.push(data),
-    onsubscribed: resolve,
-    onrecovered: () => mine.recoveries++,
-    onreload: () => mine.reloads++,
-  }}));
-}})).then(() => 0)
-"""
-
-
 async def check_cuts(observers: list[JavaScript], number: int, rounds: int) -> None:
     """Whoever is cut off again and again gets all messages, each once, in order."""
     async with Topics(history=KEPT, envelope=envelope) as topics:
         gateway = Gateway(topics, authorize=everything)
         async with serving(gateway.handle) as server, Proxy(port_of(server)) as proxy:
             for js in observers:
-                await js.evaluate(OBSERVER.format(number=number, uri=json.dumps(proxy.uri)))
+                await js.evaluate(
+                    OBSERVER.format(topic="room", number=number, uri=json.dumps(proxy.uri))
+                )
             published = itertools.count()
             for _ in range(rounds):
                 for _ in range(20):

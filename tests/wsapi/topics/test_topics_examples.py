@@ -1,7 +1,10 @@
-"""examples/chat: a page in a browser, one process and several, on real brokers."""
+"""Examples of topics with a page in a browser, in one process and in several, on real brokers."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
 import re
 import signal
 import sys
@@ -12,8 +15,9 @@ from typing import Any
 import pytest
 
 from tests.wsapi.foreign import running_chromium
-from tests.wsapi.test_examples import EXAMPLES, http_get, running
-from tests.wsapi.topics.scripts import JavaScript, once, until
+from tests.wsapi.test_examples import EXAMPLES, accepting, free_port, http_get, running
+from tests.wsapi.topics.scripts import OBSERVER, JavaScript, once, running_node, until
+from wsapi.topics import Topics
 
 pytestmark = [
     pytest.mark.skipif(not EXAMPLES.exists(), reason="the examples are not beside the tests"),
@@ -136,3 +140,68 @@ async def test_several_processes(bus: str, tmp_path: Path) -> None:
                 assert await second.end(signal.SIGTERM) == ""
             await until(two, "document.getElementById('state').dataset.state === 'waiting'")
             await first.end()
+
+
+# ---------------------------------------------------------------------- workers of uvicorn
+
+
+def workers_of(pid: int) -> dict[int, int]:
+    """Return how many sockets each child of a process has that serves something."""
+    found = {}
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        links = [os.readlink(entry) for entry in Path(f"/proc/{child}/fd").iterdir()]
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+            found[int(child)] = sum(link.startswith("socket:") for link in links)
+    return found
+
+
+@once
+async def test_workers_of_uvicorn(node: Path, tmp_path: Path) -> None:
+    """Clients of all workers get all messages in order, each once, also those of a killed one."""
+    if sys.platform != "linux":
+        pytest.skip("/proc tells which worker has connections")
+    pytest.importorskip("fastapi", reason="fastapi isn't installed")
+    redis = pytest.importorskip("wsapi.topics.redis", reason="redis isn't installed")
+    from tests.wsapi.topics.valkey_broker import Broker, binaries
+
+    if "valkey" not in binaries():
+        pytest.skip("there is no server of valkey")
+    broker = Broker(tmp_path / "broker", binaries()["valkey"]).start()
+    port = free_port()
+    command = (
+        *("uvicorn", "topics_fastapi:app", "--app-dir", str(EXAMPLES), "--workers", "2"),
+        *("--port", str(port), "--ws", "wsapi.uvicorn:WebSocketProtocol", "--log-level", "error"),
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *command, env=os.environ | {"TOPICS_BUS": broker.url}
+    )
+    try:
+        await accepting(port)
+        while len(idle := workers_of(process.pid)) < 2:
+            await asyncio.sleep(0.05)
+        async with running_node(node) as js, Topics(redis.RedisBus(broker.url)) as topics:
+            uri = json.dumps(f"ws://127.0.0.1:{port}/topics")
+            number = 0
+            while True:
+                number += 8
+                await js.evaluate(OBSERVER.format(topic="orders", uri=uri, number=number))
+                busy = workers_of(process.pid)
+                if all(busy[pid] >= idle[pid] + 2 for pid in idle):
+                    break
+                await js.evaluate("all.splice(0).forEach((topics) => topics.close()); seen = []; 0")
+            victim = max(busy, key=lambda pid: busy[pid])
+            for order in range(100):
+                await topics.publish("orders", str(order))
+                if order == 30:
+                    os.kill(victim, signal.SIGKILL)
+                if order == 60:
+                    # Once for its clients, which are on the other worker by now.
+                    await until(js, "seen.some(({ recoveries }) => recoveries)")
+            await until(js, "seen.every(({ data }) => data.at(-1) === 99)")
+            for seen in await js.evaluate("seen"):
+                assert (seen["data"], seen["reloads"]) == (list(range(100)), 0)
+            await js.evaluate("all.forEach((topics) => topics.close()); 0")
+    finally:
+        process.terminate()
+        await process.wait()
+        broker.stop()
