@@ -91,7 +91,8 @@ class Connection(Client):
         self._inbox_sid = 0
         self._calls: dict[int, _Call] = {}
         self._number = 0
-        self._echo: asyncio.Future[Any] | None = None
+        self._echo: asyncio.Future[Any] | None = None  # which is under way
+        self._next_echo: tuple[asyncio.Future[Any], float] | None = None  # with its deadline
         self._echoing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -152,6 +153,12 @@ class Connection(Client):
     def server_name(self) -> str:
         """Name of the server, as it says itself."""
         return str(self._server_info.get("server_name", ""))
+
+    @property
+    def server_version(self) -> tuple[int, ...]:
+        """Version of the server, as far as it consists of numbers."""
+        version = str(self._server_info.get("version", ""))
+        return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
     @property
     def alive(self) -> bool:
@@ -219,31 +226,44 @@ class Connection(Client):
     async def echo(self, timeout: float) -> None:
         """Wait until the server has taken all that was sent so far.
 
+        Those who ask while an answer is under way share the next one.
+
         Raises:
             BusUnavailable: If that isn't known in time.
         """
+        self._usable()
         if self._echo is None:
-            self._echo = self.loop.create_future()
-            self._echo.add_done_callback(_retrieve)  # whoever waits may be gone
-            # One for all that is sent in this turn of the event loop.
-            self.loop.call_soon(self._start_echo, self._echo, timeout)
-        await asyncio.shield(self._echo)
-
-    def _start_echo(self, echo: asyncio.Future[Any], timeout: float) -> None:
-        self._echo = None
-        if not self.alive:
-            echo.set_exception(BusUnavailable(self._why()))
+            self._echo = echo = self.loop.create_future()
+            await self._send_echo(echo, timeout)
+            await echo
             return
-        subject = f"{self._inbox}{self._number + 1}"
-        number = self._expect(subject, 0, timeout, echo, publishes=False, parts=False)
-        self._echoing = self.loop.create_task(self._write(subject, b"", None))
-        self._echoing.add_done_callback(lambda task: self._echo_failed(task, number))
+        if self._next_echo is None:
+            self._next_echo = self.loop.create_future(), self.loop.time() + timeout
+            self._next_echo[0].add_done_callback(_retrieve)  # whoever waits may be gone
+        await asyncio.shield(self._next_echo[0])
 
-    def _echo_failed(self, task: asyncio.Task[None], number: int) -> None:
-        error = None if task.cancelled() else task.exception()
-        call = self._calls.pop(number, None) if isinstance(error, BusError) else None
-        if call is not None and isinstance(error, BusError):
-            call.fail(error)
+    async def _send_echo(self, echo: asyncio.Future[Any], timeout: float) -> None:
+        subject = f"{self._inbox}{self._number + 1}"
+        echo.add_done_callback(self._take_echo)
+        self._expect(subject, 0, timeout, echo, publishes=False, parts=False)
+        try:
+            await self._write(subject, b"", None)
+        except BusUnavailable as error:
+            if not echo.done():
+                echo.set_exception(error)
+
+    def _take_echo(self, echo: asyncio.Future[Any]) -> None:
+        self._echo = None
+        if self._next_echo is None:
+            return
+        following, deadline = self._next_echo
+        self._next_echo = None
+        if not self.alive:
+            following.set_exception(BusUnavailable(self._why()))
+            return
+        self._echo = following
+        left = max(deadline - self.loop.time(), 0)
+        self._echoing = self.loop.create_task(self._send_echo(following, left))
 
     async def _write(self, subject: str, payload: bytes, number: int | None) -> None:
         try:

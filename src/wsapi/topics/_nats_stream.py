@@ -171,20 +171,23 @@ class StreamSettings(NamedTuple):
         """
         return self.history + 1
 
-    @property
-    def republish(self) -> dict[str, str]:
-        """Where the stream repeats messages for who is there."""
-        return {"src": f"{self.prefix}.p.*.*", "dest": f"{self.prefix}.l.{{{{wildcard(2)}}}}"}
+    def begin(self, epoch: str) -> dict[str, Any]:
+        """Return the settings that begin an epoch: subjects, and what is repeated where."""
+        source = f"{self.prefix}.p.{epoch}.*"
+        return {
+            "subjects": [source],
+            "republish": {"src": source, "dest": f"{self.prefix}.l.{{{{wildcard(1)}}}}"},
+        }
 
     def config(self, epoch: str) -> dict[str, Any]:
-        """Return the settings of a new stream, or of one that begins a new epoch.
+        """Return the settings of a new stream.
 
         Nobody may delete single messages, or those of one topic: nothing would show that they are
         missing. To delete the stream is possible: it comes back with a new epoch.
         """
         return {
             "name": self.name,
-            "subjects": [f"{self.prefix}.p.{epoch}.*"],
+            **self.begin(epoch),
             "retention": "limits",
             "discard": "old",
             "storage": self.storage,
@@ -197,7 +200,6 @@ class StreamSettings(NamedTuple):
             "allow_direct": True,
             "deny_delete": True,
             "deny_purge": True,
-            "republish": self.republish,
         }
 
     def changes(self, stream: Stream) -> dict[str, Any]:
@@ -231,11 +233,9 @@ class StreamSettings(NamedTuple):
             if key in ("discard", "allow_direct", "deny_delete", "deny_purge")
             and config.get(key) != value
         }
-        republish = config.get("republish") or {}
-        if {key: republish.get(key) for key in ("src", "dest")} != self.republish or republish.get(
-            "headers_only"
-        ):
-            changes["republish"] = self.republish
+        good = self.begin(stream.epoch)["republish"]
+        if config.get("republish") not in (good, {**good, "headers_only": False}):
+            changes["republish"] = good
         for key, value in (
             ("max_msgs_per_subject", self.per_subject),
             ("max_age", int(self.seconds * _SECOND)),
