@@ -128,6 +128,7 @@ class Runner:
         self._answered_before = 0
         self._needed = 1
         self._missed = 0
+        self._silent = False
         self._beat_error: BaseException | None = None
         self._beating = False
         self._sent_at = 0.0
@@ -166,6 +167,7 @@ class Runner:
         self._interrupted = False
         self._needed = self._sent + 1
         self._missed = 0
+        self._silent = False
         self._beating = self._auditing = self._telling = False
         self._health.begin()
         self._transient[self._alive] = self._take_beat
@@ -312,7 +314,8 @@ class Runner:
         # Only a beat from now on shows that it is so.
         self._needed = self._sent + 1
         self._missed = 0
-        self._publisher.resumed()
+        if not self._silent:
+            self._publisher.resumed()
         self._tell_core(self._core.resumed)
         if self._state == "open":
             self._beat()
@@ -486,7 +489,7 @@ class Runner:
         elif healthy:
             self._compare()
             self._audit()
-        if not self._health.good and self._answered_before > self._seen:
+        if not self._health.good and (self._silent or self._answered_before > self._seen):
             self._reconnect()
         self._seen_before, self._answered_before = self._seen, self._answered
         self._beat()
@@ -501,9 +504,12 @@ class Runner:
         elif self._beat_error is not None:
             self._become_bad(f"the broker takes nothing: {_text(self._beat_error)}")
         else:
+            # It may stand still; but there may also be nobody any more where this connection leads.
             reason = f"the broker hasn't answered for {seconds:g} seconds"
             self._become_bad(reason)
             self._publisher.silent(reason)
+            self._silent = True
+            self._next_reconnection = self._loop.time() + seconds
 
     def _reconnect(self) -> None:
         now = self._loop.time()
@@ -550,6 +556,7 @@ class Runner:
             self._lag = self._loop.time() - self._sent_at
         if number >= self._needed and not self._interrupted and self._state == "open":
             self._missed = 0
+            self._silent = False
             self._become_good()
 
     # ------------------------------------------------------------------ audit

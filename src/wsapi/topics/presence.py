@@ -284,7 +284,9 @@ class Roll:
                     self._ask(name, other)
         if self._answer_all:
             self._answer_all = False
-            self.outbox.append((ALL, self._message()))
+            # A process that never had anybody to tell of needn't be known.
+            if self._version:
+                self.outbox.append((ALL, self._message()))
 
     def drained(self, now: float) -> None:
         """Note that all of ``outbox`` is published: one of those who asked can be answered."""

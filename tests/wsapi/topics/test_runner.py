@@ -293,6 +293,11 @@ async def test_broker_that_does_not_answer() -> None:
         await asyncio.sleep(16)
         assert process.health[1:] == [(False, "the broker hasn't answered for 10 seconds")]
         assert process.bus.reconnections == 0
+        # There may be nobody any more where the connection leads.
+        await asyncio.sleep(10)
+        assert process.bus.reconnections == 1
+        await asyncio.sleep(100)
+        assert process.bus.reconnections <= 12
         # Publishers needn't find that out each for itself.
         start = now()
         with pytest.raises(BusUnavailable, match="hasn't answered"):
