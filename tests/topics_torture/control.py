@@ -76,17 +76,18 @@ class NatsControl:
         self._url = url
         self._client: Any = None
 
-    async def _connected(self) -> Any:
+    async def _connected(self, *, reconnects: bool) -> Any:
         import nats
 
         async def ignore(exc: Exception) -> None:
             pass
 
-        if self._client is None:
+        if self._client is None or self._client.is_closed:
             self._client = await nats.connect(
                 self._url,
                 connect_timeout=2,
                 reconnect_time_wait=PAUSE,
+                allow_reconnect=reconnects,
                 max_reconnect_attempts=-1,
                 error_cb=ignore,
             )
@@ -94,7 +95,8 @@ class NatsControl:
 
     async def publish(self, name: str) -> bool:
         try:
-            client = await self._connected()
+            # Its own reconnecting may complain in the log, which is read.
+            client = await self._connected(reconnects=False)
             await client.publish(CHANNEL, name.encode())
             await client.flush(timeout=2)
         except ERRORS:
@@ -105,7 +107,7 @@ class NatsControl:
     async def listen(self, got: Callable[[str], object]) -> None:
         while True:
             try:
-                client = await self._connected()
+                client = await self._connected(reconnects=True)
                 subscription = await client.subscribe(CHANNEL)
                 async for message in subscription.messages:
                     got(message.data.decode())

@@ -310,7 +310,8 @@ class Server:
                     self.spawn(self.answer(json.loads(line)))
                 for task in list(self.tasks):
                     task.cancel()
-                await asyncio.gather(*self.tasks, return_exceptions=True)
+                if self.tasks:
+                    await asyncio.wait(self.tasks, timeout=5)
         finally:
             await self.topics.__aexit__(None, None, None)
             await self.control.close()

@@ -1,7 +1,9 @@
+import random
+
 import pytest
 
 from tests.topics_torture.judge import Account, Judge, Loss, make_payload, read_payload
-from tests.topics_torture.run import plan, what_grows
+from tests.topics_torture.run import is_harmless, plan, what_grows
 from wsapi.topics.positions import Position
 
 E = "epoch"
@@ -310,10 +312,15 @@ def test_payload(size, binary):
 
 
 def test_plan_follows_from_the_seed():
-    import random
+    assert plan(random.Random("1/2"), 0, 60) == plan(random.Random("1/2"), 0, 60)
+    assert plan(random.Random("1/2"), 0, 60) != plan(random.Random("1/3"), 0, 60)
 
-    assert plan(random.Random("1/2"), 60) == plan(random.Random("1/2"), 60)
-    assert plan(random.Random("1/2"), 60) != plan(random.Random("1/3"), 60)
+
+def test_broker_loses_nothing_in_some_rounds():
+    losing = {"lose", "age", "trim", "forget", "overflow"}
+    assert losing <= {act.kind for act in plan(random.Random(1), 0, 600)}
+    assert is_harmless(2)
+    assert not losing & {act.kind for act in plan(random.Random(1), 2, 600)}
 
 
 @pytest.mark.parametrize(
