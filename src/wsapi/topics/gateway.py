@@ -24,6 +24,7 @@ from .._shared.checks import check_callable
 from .._shared.leaving import check_seconds
 from ..exceptions import ConnectionClosed
 from ..frames import CloseCode
+from ..protocol import State
 from ._base import Action, Authorize, Subscription
 from ._names import check_name
 from .bus import Message
@@ -167,6 +168,10 @@ class _Peer(Protocol):
 
     async def close(self, code: int, reason: str) -> None: ...
 
+    def says_gone(self, exc: Exception) -> bool:
+        """Tell whether an exception is the end of the connection."""
+        ...
+
 
 class _Connection:
     """A connection of ``wsapi.asyncio``."""
@@ -191,6 +196,10 @@ class _Connection:
 
     async def close(self, code: int, reason: str) -> None:
         await self._connection.close(code, reason)
+
+    def says_gone(self, exc: Exception) -> bool:
+        # A hook may have to do with other connections, too.
+        return isinstance(exc, ConnectionClosed) and self._connection.state is not State.OPEN
 
 
 class _ASGIWebSocket:
@@ -229,12 +238,17 @@ class _ASGIWebSocket:
             self._reraise(exc)
 
     def _reraise(self, exc: Exception) -> NoReturn:
-        """Tell the end of the connection, which has many names, from an error."""
-        websocket = self._websocket
-        states = {websocket.client_state.name, websocket.application_state.name}
-        if isinstance(exc, OSError) or "DISCONNECTED" in states:
+        if self.says_gone(exc):
             raise _Gone from exc
         raise exc
+
+    def says_gone(self, exc: Exception) -> bool:
+        # It has many names.
+        websocket = self._websocket
+        states = {websocket.client_state.name, websocket.application_state.name}
+        return "DISCONNECTED" in states and (
+            isinstance(exc, (OSError, RuntimeError)) or type(exc).__module__.startswith("starlette")
+        )
 
 
 # ---------------------------------------------------------------------- the gateway
@@ -464,22 +478,22 @@ class _Session:
         if previous is not None:
             await asyncio.wait((previous,))
         try:
-            try:
-                if request.kind == "subscribe":
-                    await self._subscribe(request)
-                elif request.kind == "unsubscribe":
-                    await self._unsubscribe(request)
-                else:
-                    await self._publish(request)
-            except (_Gone, ConnectionClosed):
-                raise
-            except Exception as exc:
-                failure = _failure(exc, request, closed=self._gateway.topics._closed)
-                await self._tell_failure(failure, request.number, request.topic)
-        except (_Gone, ConnectionClosed):
+            if request.kind == "subscribe":
+                await self._subscribe(request)
+            elif request.kind == "unsubscribe":
+                await self._unsubscribe(request)
+            else:
+                await self._publish(request)
+        except _Gone:
             pass
-        except Exception:
-            _logger.exception("answering a client of topics failed")
+        except Exception as exc:
+            if self._peer.says_gone(exc):
+                return
+            failure = _failure(exc, request, closed=self._gateway.topics._closed)
+            try:
+                await self._tell_failure(failure, request.number, request.topic)
+            except _Gone:
+                pass
 
     async def _subscribe(self, request: _Request) -> None:
         number, topic = request.number, request.topic
@@ -495,17 +509,21 @@ class _Session:
             )
 
         gateway = self._gateway
-        self._subscriptions[topic] = await gateway.topics.subscribe(
-            self._connection,
-            topic,
-            since=request.since,
-            slow=gateway._slow,
-            max_backlog=gateway._max_backlog,
-            compress=gateway._compress,
-            announce=announce,
-            on_gap=_tell_gap,
-            member=None if gateway._member is None else gateway._member(self._connection, topic),
-        )
+        member = None if gateway._member is None else gateway._member(self._connection, topic)
+        try:
+            self._subscriptions[topic] = await gateway.topics.subscribe(
+                self._connection,
+                topic,
+                since=request.since,
+                slow=gateway._slow,
+                max_backlog=gateway._max_backlog,
+                compress=gateway._compress,
+                announce=announce,
+                on_gap=_tell_gap,
+                member=member,
+            )
+        except ConnectionClosed as exc:
+            raise _Gone from exc
 
     async def _unsubscribe(self, request: _Request) -> None:
         subscription = self._subscriptions.pop(request.topic, None)

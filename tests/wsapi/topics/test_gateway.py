@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.wsapi.helpers import logged_errors, port_of, serving, until, uri_of
 from tests.wsapi.topics import scripts
@@ -22,10 +24,18 @@ from tests.wsapi.topics.memory_bus import MemoryBroker
 from tests.wsapi.topics.scripts import OBSERVER, JavaScript, once, running_node, running_pages
 from tests.wsapi.uvicorn_helpers import serving_app
 from wsapi.asyncio.client import ClientConnection, connect
-from wsapi.exceptions import ConnectionClosed
+from wsapi.exceptions import ConnectionClosed, ConnectionClosedError
 from wsapi.topics import History, Position, Topics
 from wsapi.topics.exceptions import BusUnavailable, PublishUncertain
-from wsapi.topics.gateway import Gateway, RequestRefused, browser_client, envelope
+from wsapi.topics.gateway import (
+    Gateway,
+    RequestRefused,
+    _encode,
+    _Failure,
+    _understand,
+    browser_client,
+    envelope,
+)
 from wsapi.uvicorn import WebSocketProtocol
 from wsproto_fast import PreparedMessage
 
@@ -469,6 +479,76 @@ async def test_arguments() -> None:
         await Gateway(topics, authorize=everything).handle(object())
 
 
+@ALL
+async def test_hook_that_closes_the_connection(running: Any) -> None:
+    """What a policy wants: the client stays away, and nobody is told of a failure."""
+
+    async def take(connection: Any, topic: str, data: Any) -> Position | None:
+        await connection.close(4403, "banned")
+        return None
+
+    async with running(on_publish=take) as (_, uri), client_of(uri) as client:
+        await client.ask("publish", topic="room", data="spam")
+        await client.ask("publish", topic="room", data="spam")
+        with pytest.raises(ConnectionClosed):
+            await client.read()
+        assert client.connection.close_code == 4403
+        assert client.connection.close_reason == "banned"
+
+
+@ALL
+async def test_hook_that_uses_another_connection(running: Any) -> None:
+    """Its end is a failure of the hook, not the end of the client's connection."""
+
+    async def take(connection: Any, topic: str, data: Any) -> Position | None:
+        raise ConnectionClosedError(None, None)
+
+    async with running(on_publish=take) as (_, uri), client_of(uri) as client:
+        assert (await client.request("publish", topic="room", data=1))["code"] == "internal"
+        logged_errors("publish to topic 'room' failed")
+
+
+async def test_cancelled_handler() -> None:
+    """It waits for nothing, and leaves nothing behind."""
+    began = asyncio.Event()
+
+    async def hang(connection: Any, topic: str, data: Any) -> Position | None:
+        began.set()
+        await asyncio.sleep(3600)
+        return None
+
+    handlers = []
+
+    async def handle(connection: Any) -> None:
+        handlers.append(asyncio.current_task())
+        await gateway.handle(connection)
+
+    async with Topics(history=KEPT, envelope=envelope) as topics:
+        gateway = Gateway(topics, authorize=everything, on_publish=hang, hook_timeout=None)
+        async with serving(handle) as server, client_of(uri_of(server)) as client:
+            await client.subscribe("room")
+            await client.ask("publish", topic="room", data=1)
+            await began.wait()
+            (task,) = handlers
+            assert task is not None
+            task.cancel()
+            await asyncio.wait([task])
+            assert topics.subscribers("room") == 0
+
+
+async def test_limits_of_the_topics() -> None:
+    settings = {"max_message_size": 100, "max_topics": 2, "max_subscribers": 1}
+    async with gateway_of(settings) as (gateway, uri), client_of(uri) as one, client_of(uri) as two:
+        answer = await one.request("publish", topic="a", data="x" * 100)
+        assert answer["code"] == "too_large"
+        await one.subscribe("a")
+        assert (await two.request("subscribe", topic="a"))["code"] == "limit"
+        await two.subscribe("b")
+        assert (await two.request("subscribe", topic="c"))["code"] == "limit"
+        await gateway.publish("a", 1)
+        assert await one.data(1) == [1]
+
+
 # ---------------------------------------------------------------------- trouble with a bus
 
 
@@ -605,6 +685,52 @@ async def test_hostile_messages(running: Any) -> None:
         # All else is as it was.
         await gateway.publish("witness", "still here")
         assert await client.data(1) == ["still here"]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+REQUESTS = st.fixed_dictionaries(
+    {"type": st.sampled_from(["subscribe", "unsubscribe", "publish", "ping"]) | VALUES},
+    optional={
+        "id": st.integers(-1, 2**54) | VALUES,
+        "topic": st.text(min_size=1) | VALUES,
+        "since": st.tuples(st.text("abc019", min_size=1), st.integers()) | VALUES,
+        "data": VALUES,
+    },
+)
+
+
+@given(st.text() | VALUES.map(json.dumps) | REQUESTS.map(json.dumps))
+def test_whatever_clients_send(text: str) -> None:
+    """It is understood, or an error that can be told; what is understood can be published."""
+    failure = None
+    try:
+        request = _understand(text, 1000)
+    except _Failure as exc:
+        failure = exc
+    if failure is not None:
+        assert failure.number is None or 0 <= failure.number < 2**53
+        _encode([failure.code, str(failure), failure.topic]).encode()
+        return
+    sent = json.loads(text)
+    assert (request.kind, request.number) == (sent["type"], sent.get("id"))
+    if request.kind == "publish":
+        text = envelope(request.topic, Position("e", 1), request.message)
+        assert json.loads(text)["data"] == sent["data"]
+        text.encode()
+
+
+async def test_what_is_not_deep() -> None:
+    async with gateway_of() as (_, uri), client_of(uri) as client:
+        await client.subscribe("room")
+        deepest = json.loads("[" * 63 + "]" * 63)
+        for data in ([[], {}] * 100, "[{" * 100, {'"[\\"': '[\\"[' * 100}, deepest):
+            await client.ask("publish", topic="room", data=data)
+            messages = [await client.read(), await client.read()]
+            assert data in [message.get("data") for message in messages]
 
 
 async def test_unpaired_surrogates_are_data() -> None:
