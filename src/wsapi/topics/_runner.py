@@ -40,6 +40,9 @@ OPENING_TIME: Final = 30.0
 AUDITED_TOPICS: Final = 32
 """Topics whose positions are compared with each beat, at least."""
 
+MAX_LOST_LATELY: Final = 1_000
+"""Topics of which it is remembered that messages were missing since the bus was back."""
+
 AUDIT_BEATS: Final = 60
 """Beats in which each topic has its turn."""
 
@@ -141,6 +144,7 @@ class Runner:
         self._answers: list[tuple[str, Position, Position | None]] = []
         self._audited = 0
         self._lost = 0
+        self._lost_lately: set[str] = set()
         # What was filled before trouble, and whether the log will say what was since.
         self._before: tuple[int, int] = (0, 0)
         self._report: float | None = None
@@ -181,6 +185,8 @@ class Runner:
                 raise BusUnavailable(
                     f"the bus didn't open within {OPENING_TIME:g} seconds"
                 ) from None
+            if self._state != "opening":
+                raise self._error  # it was closed meanwhile
             self._state = "open"
             self._tick()
             try:
@@ -188,8 +194,9 @@ class Runner:
             except TimeoutError:
                 raise BusUnavailable("the bus doesn't bring what is published") from None
         except BaseException as exc:
-            await self._shut(BusUnavailable(f"the bus didn't open: {exc}"))
-            self._state = "new"
+            closed = self._state == "closed"
+            await self._shut(BusUnavailable(f"the bus didn't open: {_text(exc)}"))
+            self._state = "closed" if closed else "new"
             raise
         self.flush()
 
@@ -283,7 +290,7 @@ class Runner:
 
     def notice(self, notice: Notice) -> None:
         """Take a message of a followed topic."""
-        if is_transient(notice.topic):
+        if notice.topic[:1] == TRANSIENT:
             take = self._transient.get(notice.topic)
             if take is not None:
                 take(notice.message)
@@ -311,6 +318,7 @@ class Runner:
         if self._state not in ("opening", "open"):
             return
         self._interrupted = False
+        self._lost_lately.clear()
         # Only a beat from now on shows that it is so.
         self._needed = self._sent + 1
         self._missed = 0
@@ -603,12 +611,16 @@ class Runner:
     ) -> None:
         if not self._core.audited(name, before, position, now):
             self._lost += 1
-            self._in_loop(
-                self._lines.write,
-                logging.WARNING,
-                "lost",
-                f"topics: messages of {name!r} hadn't come, and nothing told so; they are read now",
-            )
+            self._in_loop(self._note_loss, name)
+
+    def _note_loss(self, name: str) -> None:
+        text = f"topics: messages of {name!r} hadn't come, and nothing told so; they are read now"
+        self._lines.write(logging.WARNING, "lost", text)
+        if name in self._lost_lately:
+            # It seems that the broker doesn't know any more that it is followed.
+            self._reconnect()
+        elif len(self._lost_lately) < MAX_LOST_LATELY:
+            self._lost_lately.add(name)
 
     # ------------------------------------------------------------------ presence
 

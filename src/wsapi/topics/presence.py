@@ -32,7 +32,7 @@ from ._names import check_name
 from .bus import TRANSIENT, Message
 from .exceptions import TopicLimitExceeded
 
-__all__ = ["MAX_MEMBERS", "Presence", "PresenceEvent", "Roll"]
+__all__ = ["MAX_MEMBERS", "Presence", "PresenceEvent"]
 
 MAX_MEMBERS: Final = 10_000
 """Members of a topic in one process, at most."""

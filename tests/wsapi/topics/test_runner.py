@@ -379,6 +379,23 @@ async def test_lost_last_message_is_found(caplog: pytest.LogCaptureFixture) -> N
 
 
 @fake_time
+async def test_topic_that_is_not_followed_any_more_is_followed_again() -> None:
+    """The broker brings all others, beats among them."""
+    broker = MemoryBroker()
+    async with Process(broker, heartbeat=5) as process, Process(broker) as other:
+        reader = await process.subscribed("a")
+        broker.drops = lambda notice: notice.topic == "a" and not process.bus.reconnections
+        got = []
+        for number in range(6):
+            await other.runner.publish("a", f"{number}")
+            got.append(f"{number}")
+            await asyncio.sleep(12)
+            assert reader.got == got
+        assert process.bus.reconnections == 1
+        assert process.runner.stats()["lost"] == 2
+
+
+@fake_time
 async def test_audit_of_busy_topics_finds_nothing() -> None:
     """Messages that are on their way aren't lost."""
     broker = MemoryBroker()
@@ -559,6 +576,25 @@ def test_close_ends_all(answers: bool) -> None:
         assert not process.runner.healthy
         known.leave()
         await process.runner.close()
+
+    test()
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_closed_while_it_opens(turn: int) -> None:
+    @fake_time
+    async def test() -> None:
+        broker = MemoryBroker()
+        process = Process(broker)
+        opening = asyncio.ensure_future(process.runner.open())
+        await turns(turn)
+        await process.runner.close()
+        with contextlib.suppress(BusUnavailable, RuntimeError):
+            await opening
+        assert not process.runner.healthy
+        assert broker.buses == []
+        with pytest.raises(RuntimeError, match="closed already"):
+            await process.runner.open()
 
     test()
 
