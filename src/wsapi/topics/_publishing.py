@@ -62,7 +62,8 @@ class _Entry:
 
     def give_up(self, verdict: Exception) -> None:
         """Wait no more for the answer to a message that is on its way."""
-        if self.task is not None:
+        # Once is enough: what is cancelled twice counts as cancelled by others, too.
+        if self.task is not None and self.verdict is None:
             self.verdict = verdict
             self.task.cancel()
             self.fail(verdict)

@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
-from tests.wsapi.helpers import until
+from tests.wsapi.helpers import pair, until
 from tests.wsapi.topics.memory_bus import MemoryBroker
 from tests.wsapi.topics.nats_broker import NatsServer
 from tests.wsapi.topics.processes import Process
 from tests.wsapi.topics.test_presence import Home
-from wsapi.topics.exceptions import BusError, BusUnavailable
+from wsapi.exceptions import ConnectionClosed
+from wsapi.frames import CloseCode
+from wsapi.topics import Topics
+from wsapi.topics.exceptions import BusError, BusUnavailable, TopicsError
 
 HEARTBEAT = 0.2
 
@@ -235,6 +238,36 @@ async def test_closing_while_the_broker_stands_still(server: Server) -> None:
         assert all(isinstance(result, BusError) for result in results)
     finally:
         server.go_on()
+
+
+async def test_connections_are_closed_while_the_broker_stands_still(server: Server) -> None:
+    """Clients hear that they are to come again; who waits for the broker hears that, too."""
+    bus = server.process(next(prefixes)).bus
+    topics = Topics(bus)
+    await topics.open()
+    async with pair() as (client, connection), pair() as (_, other):
+        subscription = await topics.subscribe(connection, "a", member="ann")
+        server.pause()
+        try:
+
+            async def subscribe() -> None:
+                await topics.subscribe(other, "b")
+
+            tasks = [
+                asyncio.ensure_future(wait)
+                for wait in (subscribe(), topics.publish("a", "1"), topics.publish("a", "2"))
+            ]
+            await asyncio.sleep(0.05)
+            async with bounded(10):
+                await topics.aclose()
+                results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(isinstance(result, (TopicsError, ConnectionClosed)) for result in results)
+            assert not subscription.active
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+            assert client.close_code == CloseCode.SERVICE_RESTART
+        finally:
+            server.go_on()
 
 
 async def test_broker_that_is_killed(server: Server) -> None:

@@ -348,6 +348,37 @@ async def test_cancelled_by_its_own_deadline_and_by_others() -> None:
         await both
 
 
+class Reluctant(MemoryBus):
+    """Takes its time when it is cancelled."""
+
+    async def publish(self, topic: str, message: Message) -> Position | None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(5)
+        raise AssertionError("nobody waits for so long")
+
+
+@pytest.mark.parametrize("size", [0, 10])
+def test_deadline_cancels_once(size: int) -> None:
+    """Another one's deadline must not cancel what is ending: that would reach the application."""
+
+    @fake_time
+    async def test() -> None:
+        bus = Reluctant(MemoryBroker(), None)
+        await bus.open(Receiver())
+        publisher = Publisher(bus, size, 3)
+        tasks = []
+        for number in range(4):
+            tasks.append(start(publisher.publish("a", f"{number}")))
+            await asyncio.sleep(1)
+        for result in await outcomes(*tasks):
+            assert isinstance(result, PublishUncertain)
+        await publisher.close()
+
+    test()
+
+
 @pytest.mark.parametrize("answers", [False, True])
 @pytest.mark.parametrize("size", [0, 10])
 def test_close(answers: bool, size: int) -> None:
