@@ -256,11 +256,15 @@ class NatsParty:
                     await client.close()
 
     async def trim(self, chance: random.Random) -> None:
-        async def purge(jetstream: Any, stream: str) -> None:
-            await jetstream.purge_stream(stream, keep=chance.randrange(0, 40))
+        async def shorten(jetstream: Any, stream: str) -> None:
+            # The stream refuses to be purged, but not to be limited.
+            config = (await jetstream.stream_info(stream)).config
+            for most in (chance.randrange(1, 40), -1):
+                config.max_msgs = most
+                await jetstream.update_stream(config)
             self.counts["trims"] += 1
 
-        await self._with_jetstream(purge)
+        await self._with_jetstream(shorten)
 
     async def forget(self, chance: random.Random) -> None:
         async def delete(jetstream: Any, stream: str) -> None:
