@@ -182,7 +182,10 @@ class Connection(Client):
         self._handlers.pop(sid, None)
         subscription: Subscription | None = self._subs.get(sid)
         if subscription is not None and self.alive:
-            await subscription.unsubscribe()
+            try:
+                await subscription.unsubscribe()
+            except errors.Error:
+                pass  # it ends right now
 
     async def send(self, subject: str, payload: bytes) -> None:
         """Publish without an answer: ``echo()`` tells whether the server has got it."""
@@ -320,7 +323,10 @@ class Connection(Client):
 
     async def _subscribe(self, subject: str) -> int:
         # Without a callback there is no task; what comes doesn't go through its queue.
-        return (await self.subscribe(subject))._id
+        try:
+            return (await self.subscribe(subject))._id
+        except errors.Error as error:
+            raise BusUnavailable(f"{self._why()}: {error}") from error
 
     def _expire(self) -> None:
         self._timer = None

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from ._nats_connection import Connection, NoResponders
-from ._nats_jetstream import JetStream, StreamAway, refusal
+from ._nats_jetstream import JetStream, Refused, StreamAway, refusal
 from ._nats_options import (
     check_int,
     check_name,
@@ -61,9 +61,11 @@ class _Topic:
 
     Those up to ``upto`` (a number of the stream) are all known: none of them is after ``last``.
     ``last`` is None if nothing is known. What lies between ``last`` and ``garbage`` isn't ours.
+    ``before`` is what was known before a notice came that doesn't follow ``last``.
     """
 
     __slots__ = (
+        "before",
         "bus",
         "garbage",
         "generation",
@@ -85,6 +87,7 @@ class _Topic:
         self.sid = 0
         self.last: int | None = None
         self.upto = 0
+        self.before: tuple[int, int] | None = None  # last and upto
         self.garbage = 0
         self.generation = 0
         self.rename()
@@ -92,7 +95,7 @@ class _Topic:
     def rename(self) -> None:
         """Forget what is known: a new epoch has begun."""
         self.kept = self.bus._kept(self.name).encode()
-        self.last = None
+        self.last = self.before = None
         self.upto = self.garbage = 0
 
     def know(self, last: int, upto: int) -> None:
@@ -338,6 +341,7 @@ class NatsBus:
         """Follow with a new connection what was followed with the last one."""
         self._generation += 1
         self._noticed = 0
+        self._direct = False
         for topic in list(self._topics.values()):
             sid = await connection.listen(topic.live, topic.take)
             if self._topics.get(topic.name) is topic:
@@ -352,6 +356,10 @@ class NatsBus:
         if self._history:
             connection.check("subscription", f"{self._prefix}.l.~{self._identity}")
             await self._find_stream(connection)
+            try:
+                await self._send_beat(connection)
+            except NoResponders:
+                raise BusUnavailable(f"stream {self._settings.name!r} takes no messages") from None
         if not connection.alive:
             raise BusUnavailable("the connection was lost at its beginning")
         self._connection = connection
@@ -443,7 +451,7 @@ class NatsBus:
             PublishUncertain: If that isn't known.
         """
         connection = self._current()
-        payload = b"t" + message.encode() if isinstance(message, str) else b"b" + bytes(message)
+        payload = b"t" + message.encode() if isinstance(message, str) else b"b" + message
         if len(payload) > connection.max_payload:
             raise ValueError(
                 f"the message has {len(payload) - 1} bytes, and the NATS server takes"
@@ -527,6 +535,8 @@ class NatsBus:
                 topic.garbage = sequence
             self._ignore(topic.live)
             return
+        if last is not None and previous != last and topic.before is None:
+            topic.before = last, topic.upto
         topic.last = topic.upto = sequence
         topic.garbage = 0
         topic.generation = self._generation
@@ -623,9 +633,12 @@ class NatsBus:
         epoch, offset = since
         if epoch != self._epoch:
             return Page([], False, await self._look_up(connection, topic, followed))
-        last, upto = None, 0
-        if followed is not None:
+        last, upto, known = None, 0, offset
+        if followed is not None and followed.last is not None:
             last, upto = followed.last, self._known_upto(followed)
+            for last_then, upto_then in ((last, upto), followed.before or (last, upto)):
+                if offset >= last_then:
+                    known = max(known, upto_then)
         seen = self._seen
         found = await self._jetstream.fetch(
             connection, self._kept(topic), offset, limit + 1, leader=self._replicas > 1
@@ -640,7 +653,6 @@ class NatsBus:
                 self._doubt_stream()
                 raise self._began_anew()
             self._seen = max(self._seen, stream.last)
-            known = offset if last is None or offset < last else max(offset, upto)
             if (
                 known < stream.first - 1
                 or offset > stream.last
@@ -662,6 +674,7 @@ class NatsBus:
             return Page(notices, True, await self._look_up(connection, topic, None))
         if followed is not None and last is not None and followed.last == last:
             # Nothing was noticed meanwhile.
+            followed.before = None
             if notices:
                 if previous >= last:
                     followed.know(previous, seen)
@@ -682,22 +695,24 @@ class NatsBus:
             return max(topic.upto, self._noticed)
         return topic.upto
 
-    async def _is_unchanged(self, connection: Connection, topic: _Topic) -> bool:
-        """Tell whether a topic of which there are no messages had none since the last known one."""
-        if topic.last is None or (self._direct and topic.generation == self._generation):
-            return topic.last is not None
-        stream = await self._jetstream.stream(connection)
-        return stream is not None and stream.epoch == self._epoch and topic.upto >= stream.first - 1
-
     async def _look_up(self, connection: Connection, name: str, topic: _Topic | None) -> Position:
         """Return the position of a topic, and note it."""
         epoch, seen = self._epoch, self._seen
         last = await self._jetstream.last(connection, self._kept(name), leader=self._replicas > 1)
         if last is None:
-            if topic is not None and await self._is_unchanged(connection, topic):
-                last = topic.last
-            if last is None:
-                last = seen
+            # Nothing is there, or not any more.
+            last = seen
+            if topic is not None and topic.last is not None:
+                if self._direct and topic.generation == self._generation:
+                    # Its notices come in order, or the connection is lost; some may be on the way.
+                    if epoch != self._epoch:
+                        raise self._began_anew()
+                    return Position(epoch, topic.last)
+                stream = await self._jetstream.stream(connection)
+                if stream is None or stream.epoch != epoch:
+                    raise self._began_anew()
+                if topic.upto >= stream.first - 1:
+                    last = topic.last
         elif topic is not None and topic.last is not None and last == topic.garbage:
             last = topic.last
             seen = max(seen, topic.garbage)
@@ -813,6 +828,9 @@ class NatsBus:
                     await connection.echo(self._timeout)
             except NoResponders:
                 await self._refresh_quietly()
+            except Refused as exc:
+                # So it is for publishers, who are told.
+                _logger.debug("JetStream takes no message", exc_info=exc)
             except Exception as exc:
                 connection.abandon(exc)
 

@@ -306,6 +306,14 @@ async def test_topic_that_is_silent_for_longer_than_its_history(nats: NatsServer
         assert await bus.read("silent", cursor, 10) == ([], True, cursor)
         # Who doesn't follow it can't know.
         assert not (await other.read("silent", cursor, 10)).reaches
+        # It makes no difference what comes first.
+        bus.reconnect()
+        await until(lambda: receiver.resumptions == 2)
+        third = await other.publish("silent", "3")
+        await until(lambda: receiver.messages("silent")[-1] == "3")
+        page = await bus.read("silent", cursor, 10)
+        assert page.reaches
+        assert [notice.position for notice in page.notices] == [third]
         assert not (await bus.read("noisy", lost, 10)).reaches
 
 
@@ -333,6 +341,33 @@ async def test_history_that_expired_while_the_connection_was_lost(start_nats: St
         await bus.publish("a", "2")
         await until(lambda: receiver.notices)
         assert chained(receiver.notices, page.latest.offset)
+
+
+async def trim(client: Any, stream: str) -> None:
+    """Have the stream drop all but its last message."""
+    config = await stream_config(client, stream)
+    for most in (1, -1):
+        answer = await api(client, f"STREAM.UPDATE.{stream}", {**config, "max_msgs": most})
+        assert "error" not in answer
+
+
+async def test_messages_that_are_dropped_before_they_are_noticed(nats: NatsServer) -> None:
+    """They are on their way when the connection is lost."""
+    options = own()
+    async with opened(nats, **options) as (bus, receiver), admin(nats) as client:
+        await bus.follow("a")
+        cursor = await bus.publish("a", "1")
+        await until(lambda: receiver.notices)
+        bus._connection._handlers[bus._topics["a"].sid] = lambda data, headers: None
+        await bus.publish("a", "2")
+        await bus.publish("b", "3")
+        await trim(client, options["stream"])
+        assert await bus.position("a") == cursor
+        bus.reconnect()
+        await until(lambda: receiver.resumptions)
+        page = await bus.read("a", cursor, 10)
+        assert not page.reaches
+        assert page.latest.offset > cursor.offset
 
 
 async def test_nobody_deletes_single_messages(nats: NatsServer) -> None:
