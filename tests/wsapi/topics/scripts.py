@@ -56,7 +56,7 @@ globalThis.outcome = (promise) => promise.then(
 OBSERVER = """
 Promise.all([...Array({number}).keys()].map(async (i) => {{
   const seen = globalThis.seen ??= [];
-  const mine = (seen[i] = {{ data: [], reloads: 0, recoveries: 0 }});
+  const mine = (seen[i] = {{ data: [], recoveries: 0 }});
   globalThis.all ??= [];
   all[i] = new Topics({uri}, {{
     ...(globalThis.NodeWebSocket && {{ WebSocket: NodeWebSocket }}), minDelay: 50, maxDelay: 100,
@@ -65,7 +65,7 @@ Promise.all([...Array({number}).keys()].map(async (i) => {{
     onmessage: ({{ data }}) => mine.data.push(data),
     onsubscribed: resolve,
     onrecovered: () => mine.recoveries++,
-    onreload: () => mine.reloads++,
+    onreload: () => mine.data.push("reload"),
   }}));
 }})).then(() => 0)
 """

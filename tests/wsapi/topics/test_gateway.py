@@ -11,17 +11,14 @@ import json
 import random
 from collections.abc import AsyncIterator
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.wsapi.helpers import logged_errors, port_of, serving, until, uri_of
-from tests.wsapi.topics import scripts
+from tests.wsapi.helpers import logged_errors, serving, until, uri_of
 from tests.wsapi.topics.memory_bus import MemoryBroker
-from tests.wsapi.topics.scripts import OBSERVER, JavaScript, once, running_node, running_pages
 from tests.wsapi.uvicorn_helpers import serving_app
 from wsapi.asyncio.client import ClientConnection, connect
 from wsapi.exceptions import ConnectionClosed, ConnectionClosedError
@@ -872,96 +869,3 @@ def test_browser_client_is_installed() -> None:
     assert "export class Topics" in browser_client()
     assert json.loads((files / "package.json").read_text("utf-8"))["name"] == "wsapi-topics"
     assert (files / "wsapi-topics.d.ts").is_file()
-
-
-class Proxy:
-    """Passes bytes on to a server, until it cuts all of its connections, anywhere in a frame."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.writers: set[asyncio.StreamWriter] = set()
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.server: asyncio.Server
-
-    async def __aenter__(self) -> Proxy:
-        self.server = await asyncio.start_server(self.accept, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self.server.close()
-        self.cut()
-        if self.tasks:
-            await asyncio.wait(self.tasks)
-
-    @property
-    def uri(self) -> str:
-        return uri_of(self.server)
-
-    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self.serve(reader, writer))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            there, back = await asyncio.open_connection("127.0.0.1", self.port)
-        except OSError:
-            writer.transport.abort()
-            return
-        self.writers |= {writer, back}
-        await asyncio.gather(self.pass_on(reader, back), self.pass_on(there, writer))
-        self.writers -= {writer, back}
-
-    async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(random.randint(1, 2000)):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-
-    def cut(self) -> None:
-        for writer in self.writers:
-            writer.transport.abort()
-
-
-async def check_cuts(observers: list[JavaScript], number: int, rounds: int) -> None:
-    """Whoever is cut off again and again gets all messages, each once, in order."""
-    async with Topics(history=KEPT, envelope=envelope) as topics:
-        gateway = Gateway(topics, authorize=everything)
-        async with serving(gateway.handle) as server, Proxy(port_of(server)) as proxy:
-            for js in observers:
-                await js.evaluate(
-                    OBSERVER.format(topic="room", number=number, uri=json.dumps(proxy.uri))
-                )
-            published = itertools.count()
-            for _ in range(rounds):
-                for _ in range(20):
-                    await gateway.publish("room", next(published))
-                    await asyncio.sleep(random.random() / 200)
-                proxy.cut()
-                for _ in range(5):
-                    await gateway.publish("room", next(published))
-                await until(lambda: topics.subscribers("room") == number * len(observers))
-            total = next(published)
-            for js in observers:
-                done = f"seen.every(({{ data }}) => data.at(-1) === {total - 1})"
-                await scripts.until(js, done)
-                for seen in await js.evaluate("seen"):
-                    assert seen["data"] == list(range(total))
-                    assert seen["reloads"] == 0
-                    assert seen["recoveries"] >= 1
-                await js.evaluate("all.forEach((topics) => topics.close()); 0")
-
-
-@once
-async def test_lost_connections_of_node(node: Path) -> None:
-    async with running_node(node) as js:
-        await check_cuts([js], number=5, rounds=10)
-
-
-@once
-async def test_lost_connections_of_tabs(tmp_path: Path) -> None:
-    async with running_pages(tmp_path, 2) as pages:
-        await check_cuts(pages, number=2, rounds=4)
