@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.wsapi.helpers import until
+from tests.wsapi.helpers import logged_errors, until
 from tests.wsapi.topics.clock import fake_time
 from tests.wsapi.topics.memory_bus import MemoryBroker, MemoryBus
 from tests.wsapi.topics.processes import Process
@@ -354,6 +354,28 @@ async def test_what_can_not_be_published_is_asked_for() -> None:
         await asyncio.sleep(1)
         assert two.names("room") == ""
         bus.refuses = False
+        await asyncio.sleep(REFRESHED)
+        assert two.names("room") == "a"
+
+
+@fake_time
+async def test_bus_with_a_mistake() -> None:
+    class Wrong(MemoryBus):
+        wrong = False
+
+        async def publish(self, topic: str, message: Message) -> Position | None:
+            if self.wrong and topic.startswith(ALL):
+                raise ZeroDivisionError("oh")
+            return await super().publish(topic, message)
+
+    broker = MemoryBroker()
+    bus = Wrong(broker, 5)
+    async with Home(broker, bus=bus) as one, Home(broker) as two:
+        bus.wrong = True
+        one.join("room", "a")
+        await asyncio.sleep(SOON)
+        logged_errors("topics: no presence told")
+        bus.wrong = False
         await asyncio.sleep(REFRESHED)
         assert two.names("room") == "a"
 

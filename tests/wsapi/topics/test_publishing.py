@@ -348,6 +348,43 @@ async def test_cancelled_by_its_own_deadline_and_by_others() -> None:
         await both
 
 
+@fake_time
+async def test_answer_to_the_first_one_that_waited_is_lost() -> None:
+    """It isn't tried again; the others are published after it."""
+    broker, publisher = await opened(10)
+    broker.go_away()
+    tasks = [start(publisher.publish("a", f"{number}")) for number in range(3)]
+    await turns(5)
+    broker.lost_answers = 1
+    broker.come_back()
+    results = await outcomes(*tasks)
+    assert isinstance(results[0], PublishUncertain)
+    assert results[1:] == [Position("e1", 2), Position("e1", 3)]
+    assert messages(broker, "a") == ["0", "1", "2"]
+
+
+@fake_time
+async def test_close_while_the_first_one_that_waited_is_on_its_way() -> None:
+    broker = MemoryBroker()
+    bus = broker.bus(timeout=None)
+    await bus.open(Receiver())
+    publisher = Publisher(bus, 10, 10)
+    broker.go_away()
+    tasks = [start(publisher.publish("a", f"{number}")) for number in range(3)]
+    await turns(5)
+    broker.answers = False
+    broker.come_back()
+    publisher.resumed()
+    await asyncio.sleep(1)
+    await publisher.close()
+    results = await outcomes(*tasks)
+    assert [type(result) for result in results] == [
+        PublishUncertain,
+        BusUnavailable,
+        BusUnavailable,
+    ]
+
+
 class Reluctant(MemoryBus):
     """Takes its time when it is cancelled."""
 

@@ -332,6 +332,31 @@ async def test_broker_that_takes_nothing() -> None:
 
 
 @fake_time
+async def test_bus_with_a_mistake() -> None:
+    """It is logged, at a bounded rate, and the process is unhealthy as long as it lasts."""
+
+    class Wrong(MemoryBus):
+        wrong = False
+
+        async def publish(self, topic: str, message: Any) -> Position | None:
+            if self.wrong:
+                raise ZeroDivisionError("oh")
+            return await super().publish(topic, message)
+
+    broker = MemoryBroker()
+    bus = Wrong(broker, 5)
+    async with Process(broker, bus=bus, heartbeat=5) as process:
+        bus.wrong = True
+        await asyncio.sleep(16)
+        assert process.health[1:] == [(False, "the broker takes nothing: oh")]
+        for record in logged_errors(*["topics: no beat"] * 3):
+            assert record.exc_info is not None
+            assert record.exc_info[0] is ZeroDivisionError
+        bus.wrong = False
+        await process.runner.wait_healthy(3)
+
+
+@fake_time
 async def test_loop_that_stands_still_is_not_deaf() -> None:
     broker = MemoryBroker()
     async with Process(broker, heartbeat=5) as process:
