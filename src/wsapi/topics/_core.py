@@ -201,6 +201,7 @@ class Subscriber:
     """
 
     __slots__ = (
+        "_latest",
         "_lost",
         "_page",
         "_position",
@@ -225,6 +226,7 @@ class Subscriber:
         self._position: Position | None = None
         self._page: list[Entry] | None = None  # what was read for it; empty if nothing is missing
         self._lost = False  # what follows its position can't be read
+        self._latest: Position | None = None  # where the bus was when it said so
         self._waiting: _Wait | None = None
 
     @property
@@ -1059,6 +1061,7 @@ class Core:
             assert position is not None
             if position == since and not page.reaches:
                 subscriber._lost = True
+                subscriber._latest = page.latest
             elif position == since:
                 subscriber._page = entries
                 if not page.notices:
@@ -1101,8 +1104,12 @@ class Core:
             )
 
     def _place(self, topic: _Topic, subscriber: Subscriber) -> None:
-        """Put a subscriber where its topic is."""
-        subscriber._position = topic.cursor
+        """Put a subscriber where its topic is, here or on the bus: it must not be sent back."""
+        cursor, latest = topic.cursor, subscriber._latest
+        if cursor and latest and latest.epoch == cursor.epoch and latest.offset > cursor.offset:
+            cursor = latest
+        subscriber._position = cursor
+        subscriber._latest = None
         subscriber._page = None
         subscriber._lost = False
 

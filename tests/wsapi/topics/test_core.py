@@ -906,10 +906,10 @@ def test_one_read_for_all_who_come_back() -> None:
         names(6, 10),
         names(8, 10),
     ]
-    core.page(pop(core, Read), LOST, 0.0)
+    core.page(pop(core, Read), Page([], False, at(10)), 0.0)
     told(core, "READY")
     assert (last.go(), last.recovered) == ("known live", False)
-    core.page(pop(core, Read), LOST, 0.0)
+    core.page(pop(core, Read), Page([], False, at(10)), 0.0)
     assert (foreign.go(), foreign.recovered) == ("known live", False)
     assert not core.outbox
 

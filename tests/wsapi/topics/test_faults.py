@@ -72,9 +72,11 @@ class Client:
         self.reader = None
 
     def check(self, broker: Broker) -> None:
+        messages = [message for message in self.got if message is not ...]
+        assert len(messages) == len(set(messages)), "one came twice"
         for before, message in zip(self.got, self.got[1:], strict=False):
             if before is not ... and message is not ...:
-                assert broker.before[message] == before, "one is missing, or came twice"
+                assert broker.before[message] == before, "one is missing"
         assert not self.got or self.got[-1] in (broker.last[self.topic], ...)
 
 

@@ -204,6 +204,33 @@ async def test_missed_messages_are_filled(caplog: pytest.LogCaptureFixture) -> N
 
 
 @fake_time
+async def test_nobody_is_sent_back_by_a_process_that_is_behind() -> None:
+    """It comes with a position that the process has yet to see, and of which a bit is lost."""
+    broker = MemoryBroker()
+    async with Process(broker) as process, Process(broker) as other:
+        behind = await process.subscribed("a")
+        reader = await other.subscribed("a")
+        process.bus.deaf = True
+        for number in "123":
+            await other.runner.publish("a", number)
+        await turns(3)
+        assert reader.got == ["1", "2", "3"]
+        reader.leave()
+        since = reader.subscriber.position
+        await other.runner.publish("a", "4")
+        await other.runner.publish("a", "5")
+        broker.trim("a", keep=1)
+        back = await process.subscribed("a", since)
+        assert back.subscriber.recovered is False
+        assert back.subscriber.position == Position("e1", 5)
+        await asyncio.sleep(30)
+        await other.runner.publish("a", "6")
+        await turns(5)
+        assert back.got == ["6"]
+        assert behind.got == [..., "6"]
+
+
+@fake_time
 async def test_gap_is_told(caplog: pytest.LogCaptureFixture) -> None:
     broker = MemoryBroker()
     caplog.set_level(logging.INFO, "wsapi.topics")
