@@ -113,10 +113,16 @@ class Ring:
             now: Current time.
         """
         size += ENTRY_OVERHEAD
-        self._entries.append(Entry(offset, message, mark, now, size))
+        entries, history = self._entries, self.history
+        entries.append(Entry(offset, message, mark, now, size))
         self.size += size
-        self._trim()
-        self.expire(now)
+        # This is done for each message: what isn't necessary isn't called.
+        if len(entries) - self._head > history.messages or self.size > history.bytes:
+            self._trim()
+        if history.seconds is not None:
+            head = self._head
+            if head < len(entries) and entries[head].time < now - history.seconds:
+                self.expire(now)
 
     def extend_back(self, entries: Sequence[Entry], base: int) -> None:
         """Keep messages that precede those that are kept, the latest of them, if there is room.
@@ -140,10 +146,15 @@ class Ring:
 
     def expire(self, now: float) -> None:
         """Forget what is too old."""
-        if self.history.seconds is not None:
-            oldest = now - self.history.seconds
-            while len(self) and self._entries[self._head].time < oldest:
-                self._drop()
+        if self.history.seconds is None:
+            return
+        entries, head, size = self._entries, self._head, self.size
+        oldest = now - self.history.seconds
+        while head < len(entries) and entries[head].time < oldest:
+            size -= entries[head].size
+            head += 1
+        if head > self._head:
+            self._drop(head, size)
 
     def reaches(self, offset: int) -> bool:
         """Tell whether all messages after an offset are here, but those that are yet to come."""
@@ -162,14 +173,21 @@ class Ring:
         return None
 
     def _trim(self) -> None:
-        while len(self) > self.history.messages or self.size > self.history.bytes:
-            self._drop()
+        """Forget what is beyond the limits on messages and bytes."""
+        entries, head, size = self._entries, self._head, self.size
+        most = self.history.bytes
+        first = len(entries) - self.history.messages  # what may stay
+        while head < first or size > most:
+            size -= entries[head].size
+            head += 1
+        self._drop(head, size)
 
-    def _drop(self) -> None:
-        entry = self._entries[self._head]
-        self.base = entry.offset
-        self.size -= entry.size
-        self._head += 1
-        if self._head * 2 > len(self._entries):
-            del self._entries[: self._head]
-            self._head = 0
+    def _drop(self, head: int, size: int) -> None:
+        """Forget what is before ``head``; ``size`` is that of the rest."""
+        entries = self._entries
+        self.base = entries[head - 1].offset
+        self.size = size
+        if head * 2 > len(entries):
+            del entries[:head]
+            head = 0
+        self._head = head
