@@ -51,10 +51,6 @@ class _ConnectionRecipient(WaitingRecipient):
 
     def watch(self) -> None:
         """Have the topics told when the connection is lost."""
-        if self.connection._lost:
-            # Since it was looked at: nothing would say so.
-            self._topics._ended(self)
-            return
         self._lost = self.connection._when_lost()
         self._lost.add_done_callback(self._connection_lost)
 

@@ -666,7 +666,7 @@ class Core:
         subscriber._position = subscriber.position
         if subscriber.state is State.LIVE:
             del topic.live[subscriber]
-        elif subscriber in topic.catching_up:
+        else:
             self._end_catching_up(topic, subscriber)
         subscriber.state = State.GONE
         subscriber._page = None

@@ -80,6 +80,7 @@ class QueueRecipient(WaitingRecipient):
 
     __slots__ = (
         "_closing",
+        "_droppable",
         "_dropped",
         "_latest",
         "_queue",
@@ -98,6 +99,7 @@ class QueueRecipient(WaitingRecipient):
         self._queue: deque[_Waiting] = deque()
         self._latest: dict[object, _Waiting] = {}
         self._size = 0
+        self._droppable = 0  # how much of that may be dropped
         self._dropped: Counter[Slow] = Counter()
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -129,6 +131,7 @@ class QueueRecipient(WaitingRecipient):
             if old is not None:
                 # In its place: what changes often gets its turn nevertheless.
                 self._size += size - old.size
+                self._droppable += size - old.size
                 old.payload, old.size = message, size
                 self._dropped[slow] += 1
                 self._make_room(0, limit, old, slow)
@@ -154,19 +157,24 @@ class QueueRecipient(WaitingRecipient):
         """Drop what has waited longest; return whether there is room."""
         if limit is None:
             return True
-        droppable = [w for w in self._queue if w.droppable and w is not spared]
-        if self._size + size - sum(w.size for w in droppable) > limit:
+        kept = self._size - self._droppable + (0 if spared is None else spared.size)
+        if kept + size > limit:
             return False
-        for waiting in droppable:
-            if self._size + size <= limit:
-                break
-            self._queue.remove(waiting)
+        place = 0
+        while self._size + size > limit:
+            waiting = self._queue[place]
+            if waiting is spared or not waiting.droppable:
+                place += 1
+                continue
+            del self._queue[place]
             self._forget(waiting)
             self._dropped[slow] += 1
         return True
 
     def _forget(self, waiting: _Waiting) -> None:
         self._size -= waiting.size
+        if waiting.droppable:
+            self._droppable -= waiting.size
         if self._latest.get(waiting.key) is waiting:
             del self._latest[waiting.key]
 
@@ -198,6 +206,8 @@ class QueueRecipient(WaitingRecipient):
     def _put(self, waiting: _Waiting) -> None:
         self._queue.append(waiting)
         self._size += waiting.size
+        if waiting.droppable:
+            self._droppable += waiting.size
         if self._task is None:
             self._task = self._topics._spawn(self._run())
 
@@ -230,7 +240,7 @@ class QueueRecipient(WaitingRecipient):
         self.closed = True
         queue, self._queue = self._queue, deque()
         self._latest.clear()
-        self._size = 0
+        self._size = self._droppable = 0
         for waiting in queue:
             waiting.tell(sent=False)
 

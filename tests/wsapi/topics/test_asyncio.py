@@ -715,6 +715,28 @@ class TestSlowSubscribers:
             await task
             assert await messages(client, 2) == ["onetwo", "x"]
 
+    async def test_a_message_in_fragments_for_which_nothing_can_wait(self) -> None:
+        topics = Topics()
+        async with pair() as (client, server):
+            await topics.subscribe(server, "a", slow=Slow.WAIT)
+            go_on = asyncio.Event()
+
+            async def fragments() -> AsyncIterator[str]:
+                yield "one"
+                await go_on.wait()
+                yield "two"
+
+            task = asyncio.ensure_future(server.send(fragments()))
+            await turns(5)
+            await topics.publish("a", "x")
+            # It hasn't got the message, and is told so.
+            assert is_gone(topics)
+            go_on.set()
+            with pytest.raises(ConnectionClosed):
+                await task
+            with pytest.raises(ConnectionClosedError):
+                await client.recv()
+
 
 class TestOptions:
     @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from tests.wsapi.helpers import logged_errors, pair, turns, until
 from tests.wsapi.topics.memory_bus import MemoryBroker
-from tests.wsapi.topics.test_asyncio import crowd, is_gone, messages, nothing_more
+from tests.wsapi.topics.test_asyncio import SmallBuffers, crowd, is_gone, messages, nothing_more
 from wsapi.exceptions import ConnectionClosed
 from wsapi.frames import CloseCode
 from wsapi.topics import (
@@ -24,6 +24,7 @@ from wsapi.topics import (
     TopicLimitExceeded,
     Topics,
 )
+from wsapi.topics.bus import Page
 from wsapi.topics.presence import PresenceEvent
 
 pytestmark = pytest.mark.usefixtures("no_spread")
@@ -361,6 +362,61 @@ class TestTrouble:
             first = int(await client.recv())
             assert await messages(client, 299 - first) == [str(n) for n in range(first + 1, 300)]
             assert bus.connected
+
+    @pytest.mark.parametrize("end", ["goes on", "unsubscribes", "is lost", "bus is away"])
+    async def test_a_subscriber_that_is_slow_after_a_gap(self, end: str) -> None:
+        broker = MemoryBroker(10_000)
+        async with (
+            processes(2, broker, history=History(messages=4)) as (one, two),
+            SmallBuffers.stuck() as (client, server),
+        ):
+            subscription = await two.subscribe(
+                server, "a", on_gap=lambda subscription: "gap", max_backlog=2**24
+            )
+            # More than its network takes.
+            for _ in range(100):
+                await one.publish("a", "x" * 10_000)
+            bus, let = broker.buses[1], asyncio.Event()
+            read_now = bus.read
+
+            async def read(topic: str, since: Position, limit: int) -> Page:
+                page = await read_now(topic, since, limit)
+                await let.wait()
+                return page
+
+            bus.read = read  # type: ignore[method-assign] # until what it returns is old
+            broker.drops = lambda notice: notice.message == "lost"
+            await one.publish("a", "lost")
+            broker.trim("a")
+            await one.publish("a", "0")
+            await turns(10)
+            for number in range(1, 100):
+                await one.publish("a", str(number))
+            let.set()
+            await until(lambda: two.stats().counters.gaps)
+            # What follows the gap is on its way to it, and waits for the network.
+            await turns(10)
+            assert two._tasks
+            if end == "unsubscribes":
+                subscription.unsubscribe()
+            elif end == "is lost":
+                client.transport.abort()
+            elif end == "bus is away":
+                for number in range(100, 200):
+                    await one.publish("a", str(number))
+                broker.go_away()
+            client.transport.resume_reading()
+            received: list[str] = []
+            with contextlib.suppress(ConnectionClosed, TimeoutError):
+                while end == "bus is away" or received[-1:] != ["99"]:
+                    received.append(str(await asyncio.wait_for(client.recv(), 0.5)))
+            if end == "goes on":
+                assert received[100:] == ["gap", *map(str, range(1, 100))]
+            elif end == "bus is away":
+                assert client.close_code == CloseCode.SERVICE_RESTART
+            await until(lambda: not two._tasks)
+            assert subscription.active is (end == "goes on")
+            broker.come_back()
 
     async def test_closing_all_after_trouble(self) -> None:
         broker = MemoryBroker()

@@ -413,6 +413,30 @@ def test_a_topic_that_is_not_followed() -> None:
     assert not core.events
 
 
+def test_notices_without_positions_before_it_is_followed() -> None:
+    core = make()
+    client = join(core)
+    client.go()
+    core.notice(Notice("t", "a"), 0.0)
+    core.notice(note(5), 0.0)  # from a bus that can't make up its mind
+    core.followed(pop(core, Follow), None, 0.0)
+    assert (client.go(), client.go(), client.messages) == ("known live", "live", [])
+    core.notice(Notice("t", "b"), 0.0)
+    assert client.messages == ["b"]
+
+
+def test_results_that_nobody_waits_for() -> None:
+    core = make()
+    for request in (Read("u", at(1), 1), Follow("u"), Unfollow("u")):
+        core.failed(request, BusUnavailable(""), 0.0)
+    core.page(Read("u", at(1), 1), LOST, 0.0)
+    client = following(core)
+    core.page(Read("t", at(1), 1), LOST, 0.0)
+    core.failed(Read("t", at(1), 1), BusUnavailable(""), 0.0)
+    assert client.position == at(4)
+    told(core)
+
+
 def test_following_fails() -> None:
     core = make()
     clients = [join(core), join(core, at(3))]
@@ -1038,6 +1062,25 @@ def test_a_position_that_never_was() -> None:
     client.go()
     core.page(pop(core, Read), Page([], False, at(4)), 0.0)
     assert (client.go(), client.recovered) == ("known live", False)
+
+
+def test_nothing_follows_though_something_has_come() -> None:
+    core = make(messages=2)
+    following(core)
+    late = join(core, at(2))
+    late.go()
+    bring(core, notes(5, 9))
+    core.page(pop(core, Read), Page([], True, at(2)), 0.0)
+    assert (late.go(), late.recovered) == ("known live", False)
+
+
+def test_a_page_that_begins_too_early() -> None:
+    core = make(messages=0)
+    following(core, 10)
+    late = join(core, at(7))
+    late.go()
+    core.page(pop(core, Read), page(5, 10), 0.0)
+    assert (late.go(), late.messages) == ("known 3 live", names(8, 10))
 
 
 def test_a_gap_while_catching_up() -> None:
