@@ -7,6 +7,7 @@ arrives is taken from the callback of the transport, and one timer watches what 
 from __future__ import annotations
 
 import asyncio
+import binascii
 import itertools
 import logging
 from collections import deque
@@ -21,6 +22,7 @@ from .positions import Position
 
 __all__ = [
     "CHUNK",
+    "SLOTS",
     "Argument",
     "Call",
     "Ear",
@@ -32,6 +34,9 @@ __all__ = [
     "refusal",
 ]
 
+SLOTS: Final = 16384
+"""Hash slots of a cluster."""
+
 CHUNK: Final = 500
 """Channels that one SUBSCRIBE names, and topics that are asked for by one round trip, at most."""
 
@@ -41,6 +46,8 @@ _GROUP_BYTES: Final = 2**18
 _BATCH_BYTES: Final = 2**22
 
 _MORE: Final = object()
+# What nodes of a cluster answer that aren't responsible (any more, or not yet): nothing was done.
+_MOVED: Final = ("MOVED", "ASK", "CLUSTERDOWN", "TRYAGAIN")
 
 Argument: TypeAlias = str | bytes
 Reply: TypeAlias = Any
@@ -94,6 +101,7 @@ class Topic:
         "meta",
         "name",
         "offset",
+        "slot",
     )
 
     def __init__(self, name: str, prefix: str) -> None:
@@ -101,6 +109,7 @@ class Topic:
         # A hash tag ends with the first brace.
         tag = name.replace("%", "%25").replace("}", "%7D")
         self.channel = f"{prefix}:{{{tag}}}".encode()  # and the stream
+        self.slot = binascii.crc_hqx(tag.encode(), 0) % SLOTS
         self.meta = self.channel + b":meta"
         self.epoch = b""
         self.epoch_name = ""
@@ -261,6 +270,7 @@ class Wire(asyncio.Protocol):
         self._asked: deque[asyncio.Future[Reply]] = deque()
         self._reason = "the broker closed the connection"
         self.take: Callable[[Reply], None] = self._answer
+        self.moved: Callable[[], None] | None = None  # called when another node is responsible
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -312,6 +322,11 @@ class Wire(asyncio.Protocol):
             if isinstance(reply, BusUnavailable):
                 raise reply
         return replies
+
+    def look_at(self, error: hiredis.ReplyError) -> None:
+        """Tell if an error says that another node is responsible."""
+        if self.moved is not None and str(error).startswith(_MOVED):
+            self.moved()
 
     def _answer(self, reply: Reply) -> None:
         if self._asked:
@@ -458,6 +473,8 @@ class Link(Wire):
             if isinstance(reply, hiredis.PushNotification):
                 return
             raise ValueError(f"a reply that nobody asked for: {reply!r:.100}")
+        if isinstance(reply, hiredis.ReplyError):
+            self.look_at(reply)
         ask = flying[0]
         if ask.answer(reply):
             self._again.append(ask)
@@ -509,6 +526,7 @@ class Ear(Wire):
     ) -> None:
         super().__init__(loop)
         self._hear = hear
+        self.chunk = CHUNK  # channels that one command names
         s = b"s" if sharded else b""
         self._verbs = {True: s + b"SUBSCRIBE", False: s + b"UNSUBSCRIBE"}
         self._message = s + b"message"
@@ -540,8 +558,8 @@ class Ear(Wire):
         wanted, self._wanted = self._wanted, []
         for subscribe, group in itertools.groupby(wanted, key=lambda item: item[0]):
             of_one_verb = list(group)
-            for start in range(0, len(of_one_verb), CHUNK):
-                chunk = of_one_verb[start : start + CHUNK]
+            for start in range(0, len(of_one_verb), self.chunk):
+                chunk = of_one_verb[start : start + self.chunk]
                 futures = [item[2] for item in chunk if item[2] is not None]
                 self.send(subscribe, [item[1] for item in chunk], futures)
 
@@ -565,11 +583,14 @@ class Ear(Wire):
             elif word in self._confirmations:
                 self._confirmed(None)
         elif isinstance(reply, hiredis.ReplyError):
+            self.look_at(reply)
             self._confirmed(reply)
 
     def _confirmed(self, error: hiredis.ReplyError | None) -> None:
         if not self._commands:
             # Nobody asked: the broker says why it closes, or a channel moved to another node.
+            if self.moved is not None:
+                self.moved()
             self.abort(f"the broker ended a subscription: {error or 'it moved'}")
             return
         self._left -= 1

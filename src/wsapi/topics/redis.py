@@ -7,8 +7,6 @@ import itertools
 import logging
 import random
 import secrets
-import socket
-from collections.abc import Iterable
 from typing import Any, Final, cast
 
 from ._redis_scripts import EMPTY_SECONDS, publishing, reading
@@ -17,16 +15,10 @@ from .exceptions import BusError, BusUnavailable
 from .positions import Position
 
 try:
-    import hiredis
-    from redis.asyncio.connection import (
-        Connection,
-        SSLConnection,
-        UnixDomainSocketConnection,
-        parse_url,
-    )
-    from redis.credentials import UsernamePasswordCredentialProvider
+    from redis.asyncio.connection import Connection, parse_url
 
-    from ._redis_wires import CHUNK, Argument, Call, Ear, Link, Reply, Script, Topic, Wire, refusal
+    from ._redis_server import Deadline, Options, Server, text_of
+    from ._redis_wires import SLOTS, Script, Topic
 except ImportError as error:  # pragma: no cover: installed with the extra
     raise ImportError(
         "wsapi.topics.redis needs redis and hiredis: pip install 'wsproto-fast[redis]'"
@@ -38,8 +30,8 @@ logger = logging.getLogger("wsapi.topics")
 
 _new: Final[Any] = tuple.__new__
 
-_FIRST_DELAY: Final = 0.05
-_LAST_DELAY: Final = 5.0
+# Seconds in which a cluster is asked, after it said that something moved.
+_MAP_DELAY: Final = 0.2
 # Topics that are remembered without being followed: where their history ended.
 _REMEMBERED: Final = 10_000
 # Entries that one call of the reading script returns, and bytes after which a page ends.
@@ -72,8 +64,10 @@ class RedisBus:
     connection that it has given up at the broker, too, so that nothing that is still in it is
     published late.
 
-    Redis Cluster: keys and channels of a topic share a hash tag, but this bus talks to one server;
-    ``open()`` refuses a node of a cluster.
+    Redis Cluster: the URL is one of any node. Keys and channels of a topic share a hash tag: it is
+    published and followed at the node that is responsible, with two connections for each. While a
+    slot moves to another node, what is published on its topics raises ``BusUnavailable``. Offsets
+    leap then, too.
 
     Args:
         url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with credentials and number of the
@@ -129,48 +123,40 @@ class RedisBus:
                 raise TypeError(f"{name} must be a float, not {type(seconds).__name__}")
             if not 0.001 <= seconds <= 1e9:
                 raise ValueError(f"{name} must be between 0.001 and 1e9; got {seconds}")
-        settings: dict[str, Any] = {**parse_url(url), **options}
-        kind = settings.pop("connection_class", Connection)
-        # It never connects: it knows what the options are, and makes the context for TLS of them.
-        self._settings: Connection | UnixDomainSocketConnection = kind(**settings)
+        self._connection: dict[str, Any] = {**parse_url(url), **options}
+        self._connection_class = self._connection.pop("connection_class", Connection)
         self._prefix = prefix
-        self._sharded = sharded
-        self._timeout = timeout
-        self._max_pending_bytes = max_pending_bytes
-        self._publishing = Script(
-            publishing(
-                history=history,
-                history_seconds=history_seconds,
-                exact=exact,
-                publish="SPUBLISH" if sharded else "PUBLISH",
-            )
+        self._options = Options(
+            publishing=Script(
+                publishing(
+                    history=history,
+                    history_seconds=history_seconds,
+                    exact=exact,
+                    publish="SPUBLISH" if sharded else "PUBLISH",
+                )
+            ),
+            reading=Script(reading(history_seconds=history_seconds)),
+            # Of this process: begins new epochs, tells messages from others with their position.
+            token=secrets.token_hex(8).encode(),
+            marks=itertools.count(secrets.randbelow(2**32)),
+            sharded=sharded,
+            timeout=timeout,
+            max_pending_bytes=max_pending_bytes,
         )
-        self._reading = Script(reading(history_seconds=history_seconds))
-        self._publish_verb = b"SPUBLISH" if sharded else b"PUBLISH"
-        # Of this process: begins new epochs, and tells messages from others with their position.
-        self._token = secrets.token_hex(8).encode()
-        self._marks = itertools.count(secrets.randbelow(2**32))
         self.ignored = 0
         self._receiver: BusReceiver | None = None
-        self._link: Link | None = None
-        self._ear: Ear | None = None
-        self._ear_ready = False
-        self._run = b""
-        self._fence: tuple[bytes, int] | None = None
+        self._seed = self._server()
+        self._servers = {"": self._seed}  # by host and port, in a cluster
+        self._slots: list[Server | None] | None = None  # of a cluster
         self._interrupted = False
-        self._why = "the bus isn't open"
-        self._logged: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._side_tasks: set[asyncio.Future[Any]] = set()
+        self._mapping: asyncio.Task[None] | None = None
         self._topics: dict[str, Topic] = {}
         self._channels: dict[bytes, Topic] = {}  # of those that are followed
 
     def __repr__(self) -> str:
-        # The URL may have a password.
-        where = getattr(self._settings, "path", None)
-        if where is None:
-            where = f"{self._settings.host}:{self._settings.port}"  # type: ignore[union-attr]
-        return f"<{type(self).__name__} {where} {self._prefix}>"
+        return f"<{type(self).__name__} {self._seed} {self._prefix}>"
 
     # The five calls.
 
@@ -185,18 +171,20 @@ class RedisBus:
             raise RuntimeError("the bus is open already")
         self._receiver = receiver
         try:
-            link = await self._open_link()
-            ear = await self._open_ear()
+            await self._seed.open_link()
+            if self._seed.clustered:
+                nodes = await self._nodes(self._seed)
+                await self._seed.close("the nodes of the cluster are known")
+                self._servers = {}
+                self._slots = self._slots_of(nodes)
+            for server in self._servers.values():
+                await server.open()
         except BaseException as error:
             await self.close()
             if isinstance(error, Exception) and not isinstance(error, BusError):
-                raise BusUnavailable(_text(error)) from error
+                raise BusUnavailable(text_of(error)) from error
             raise
-        self._tasks = [
-            asyncio.create_task(self._keep_link(link), name=f"{self!r} commands"),
-            asyncio.create_task(self._keep_ear(ear), name=f"{self!r} notices"),
-            asyncio.create_task(self._keep_topics(), name=f"{self!r} topics"),
-        ]
+        self._tasks = [asyncio.create_task(self._keep_topics(), name=f"topics of {self!r}")]
 
     async def close(self) -> None:
         """End all connections and tasks; nothing is told any more.
@@ -205,19 +193,19 @@ class RedisBus:
         ``PublishUncertain``.
         """
         self._receiver = None
-        self._why = "the bus is closed"
         tasks, self._tasks = self._tasks, []
+        if self._mapping is not None:
+            tasks.append(self._mapping)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        wires = [wire for wire in (self._link, self._ear) if wire is not None]
-        self._link = self._ear = None
-        self._ear_ready = self._interrupted = False
-        for wire in wires:
-            wire.abort(self._why)
-        for wire in wires:
-            await wire.ended.wait()
+        for server in {self._seed, *self._servers.values()}:
+            await server.close("the bus is closed")
+            server.channels.clear()
         await asyncio.gather(*self._side_tasks, return_exceptions=True)
+        self._servers = {"": self._seed}
+        self._slots = self._mapping = None
+        self._interrupted = False
         for topic in self._channels.values():
             topic.followed = False
         self._channels.clear()
@@ -235,18 +223,13 @@ class RedisBus:
             kind, data = b"b", bytes(message)
         else:
             raise TypeError(f"a message is a str or bytes, not {type(message).__name__}")
-        link = self._link
-        if link is None:
-            raise BusUnavailable(self._why)
-        known = self._topics.get(topic) or self._remember(topic)
-        if len(data) > min(self._max_pending_bytes, _MOST_BYTES_OF_ONE):
+        if len(data) > min(self._options.max_pending_bytes, _MOST_BYTES_OF_ONE):
             raise ValueError(f"a message of {len(data)} bytes is more than the bus takes")
+        known = self._topics.get(topic) or self._remember(topic)
+        server = self._seed if self._slots is None else self._responsible(known)
         if not is_transient(topic):
-            return await link.publish(known, kind, data)
-        future: asyncio.Future[Any] = link.loop.create_future()
-        command = (self._publish_verb, known.channel, kind + data)
-        link.call(Call(future, command, uncertain=True))
-        await future
+            return await server.commands().publish(known, kind, data)
+        await server.publish_transient(known.channel, kind + data)
         return None
 
     async def follow(self, topic: str) -> Position | None:
@@ -257,21 +240,20 @@ class RedisBus:
             noticed, and some before it may be.
         """
         known = self._topics.get(topic) or self._remember(topic)
-        ear = self._ear
-        if ear is None:
-            raise BusUnavailable(self._why)
+        server = self._responsible(known)
+        ear = server.listener()
         future = ear.want(True, known.channel)
         known.followed = True
-        self._channels[known.channel] = known
+        self._channels[known.channel] = server.channels[known.channel] = known
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._options.timeout):
                 await cast("asyncio.Future[None]", future)
                 if is_transient(topic):
                     return None
                 return await self._position(known)
         except BaseException as error:
             if isinstance(error, TimeoutError):
-                ear.abort(f"the broker didn't confirm within {self._timeout} seconds")
+                ear.abort(f"the broker didn't confirm within {self._options.timeout} seconds")
             self._leave(known)
             if isinstance(error, TimeoutError):
                 raise BusUnavailable(ear.lost.result()) from None
@@ -290,7 +272,7 @@ class RedisBus:
         """
         if is_transient(topic):
             return None
-        async with self._deadline():
+        async with Deadline(self._options.timeout):
             return await self._position(self._topics.get(topic) or self._remember(topic))
 
     async def read(self, topic: str, since: Position, limit: int) -> Page:
@@ -309,10 +291,12 @@ class RedisBus:
         known = self._topics.get(topic) or self._remember(topic)
         notices: list[Notice] = []
         at, size, reaches = since.offset, 0, False
-        async with self._deadline():
+        async with Deadline(self._options.timeout):
             while True:
                 count = min(_PART, limit - len(notices))
-                epoch, last, entries = await self._look(known, since.epoch, at, count)
+                epoch, last, entries = await self._responsible(known).look(
+                    known, since.epoch, at, count
+                )
                 latest = Position(epoch, last)
                 if entries is None:  # another epoch
                     break
@@ -332,8 +316,9 @@ class RedisBus:
 
     def reconnect(self) -> None:
         """Give up the connection that brings notices, and make another one: it seems to be deaf."""
-        if self._ear is not None:
-            self._ear.abort("the connection is given up: it seems to be deaf")
+        for server in self._servers.values():
+            if server.ear is not None:
+                server.ear.abort("the connection is given up: it seems to be deaf")
 
     # Topics.
 
@@ -349,74 +334,24 @@ class RedisBus:
 
     def _leave(self, topic: Topic) -> None:
         topic.followed = False
-        if self._channels.pop(topic.channel, None) is None:
-            return
-        if self._ear is not None and not self._ear.lost.done():
-            self._ear.want(False, topic.channel)
-
-    def _deadline(self) -> _Deadline:
-        return _Deadline(self._timeout)
+        self._channels.pop(topic.channel, None)
+        for server in self._servers.values():
+            server.leave(topic)
 
     async def _position(self, topic: Topic) -> Position:
-        epoch, last, _ = await self._look(topic, "", 0, 0)
+        epoch, last, _ = await self._responsible(topic).look(topic, "", 0, 0)
         return Position(epoch, last)
-
-    async def _look(
-        self, topic: Topic, epoch: str, offset: int, count: int
-    ) -> tuple[str, int, list[Any] | None]:
-        """Return the epoch of a topic, its last offset, and entries after a position.
-
-        There are none if that is of another epoch. If the topic proves to have lost messages, its
-        epoch ends.
-        """
-        link = self._link
-        if link is None:
-            raise BusUnavailable(self._why)
-        future = self._ask(link, topic, epoch, offset, count)
-        reply = await future
-        topic.saw(reply[0], reply[1])
-        return reply[0].decode("ascii", "replace"), reply[1], reply[2] if len(reply) > 2 else None
-
-    def _ask(
-        self, link: Link, topic: Topic, epoch: str, offset: int, count: int
-    ) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = link.loop.create_future()
-        arguments = (
-            topic.meta,
-            topic.channel,
-            link.run,
-            self._token,
-            b"%d" % next(self._marks),
-            epoch,
-            b"%d" % (offset + 1),
-            b"%d" % count,
-            topic.epoch,
-            b"%d" % topic.offset,
-        )
-        link.call(Call(future, arguments, script=self._reading))
-        return future
-
-    async def _check(self, link: Link, topics: list[Topic]) -> None:
-        """Ask for the positions of many topics: those that lost messages begin new epochs."""
-        for start in range(0, len(topics), CHUNK):
-            chunk = topics[start : start + CHUNK]
-            futures = [self._ask(link, topic, "", 0, 0) for topic in chunk]
-            replies = await asyncio.gather(*futures, return_exceptions=True)
-            for topic, reply in zip(chunk, replies, strict=True):
-                if isinstance(reply, BaseException):
-                    # A key of a foreign type is the trouble of one topic, not of the bus.
-                    if link.lost.done():
-                        raise reply
-                    logger.warning("can't look after topic %r: %s", topic.name, reply)
-                else:
-                    topic.saw(reply[0], reply[1])
 
     def _prove(self, topic: Topic) -> None:
         """Have the broker compare what we saw with what it has, soon."""
-        if self._link is not None and not self._link.lost.done():
-            task = asyncio.ensure_future(self._check(self._link, [topic]))
-            self._side_tasks.add(task)
-            task.add_done_callback(self._proved)
+        try:
+            server = self._responsible(topic)
+            checking = server.check(server.commands(), [topic])
+        except BusUnavailable:
+            return  # it is done when there is a connection again
+        task = asyncio.ensure_future(checking)
+        self._side_tasks.add(task)
+        task.add_done_callback(self._proved)
 
     def _proved(self, task: asyncio.Future[Any]) -> None:
         self._side_tasks.discard(task)
@@ -425,7 +360,8 @@ class RedisBus:
 
     # What is published.
 
-    def _hear(self, channel: bytes, payload: bytes) -> None:
+    def hear(self, channel: bytes, payload: bytes) -> None:
+        """Take what was published on a channel."""
         topic = self._channels.get(channel)
         receiver = self._receiver
         if topic is None or receiver is None:
@@ -494,206 +430,138 @@ class RedisBus:
             previous = offset
         return at
 
-    # Connections.
-
-    async def _connect(self, wire: Wire, more: list[tuple[Argument, ...]]) -> list[Reply]:
-        """Connect, introduce ourselves, and return the replies to some commands more."""
-        settings = self._settings
-        loop = wire.loop
-        if isinstance(settings, UnixDomainSocketConnection):
-            await loop.create_unix_connection(lambda: wire, settings.path)
-        else:
-            context = settings.ssl_context.get() if isinstance(settings, SSLConnection) else None
-            await loop.create_connection(
-                lambda: wire, settings.host, int(settings.port), ssl=context
-            )
-            _keep_alive(wire.transport, settings)
-        credentials: Iterable[str] = ()
-        provider = settings.credential_provider
-        if provider is None and (settings.username or settings.password):
-            provider = UsernamePasswordCredentialProvider(settings.username, settings.password)
-        if provider is not None:
-            credentials = await provider.get_credentials_async()
-        hello: list[tuple[Argument, ...]] = []
-        if int(settings.protocol) == 3:
-            names = tuple(credentials)
-            if len(names) == 1:
-                names = ("default", *names)
-            hello.append(("HELLO", "3", "AUTH", *names) if names else ("HELLO", "3"))
-        elif credentials:
-            hello.append(("AUTH", *credentials))
-        if settings.client_name:
-            hello.append(("CLIENT", "SETNAME", settings.client_name))
-        if settings.db:
-            hello.append(("SELECT", str(settings.db)))
-        replies = await wire.ask([*hello, *more])
-        for reply in replies[: len(hello)]:
-            if isinstance(reply, hiredis.ReplyError):
-                raise refusal(reply)
-        return replies[len(hello) :]
-
-    async def _open_link(self) -> Link:
-        loop = asyncio.get_running_loop()
-        link = Link(
-            loop,
-            self._publishing,
-            self._token,
-            self._marks,
-            self._timeout,
-            self._max_pending_bytes,
-        )
-        try:
-            async with self._deadline():
-                number, info, *scripts = await self._connect(
-                    link,
-                    [
-                        ("CLIENT", "ID"),
-                        ("INFO", "server"),
-                        ("SCRIPT", "LOAD", self._publishing.text),
-                        ("SCRIPT", "LOAD", self._reading.text),
-                    ],
-                )
-                for reply in (number, info, *scripts):
-                    # Whoever may not load scripts may run them.
-                    if isinstance(reply, hiredis.ReplyError) and (
-                        reply not in scripts or not str(reply).startswith("NOPERM")
-                    ):
-                        raise refusal(reply)
-                facts = _facts(info)
-                if "cluster" in (facts.get("redis_mode"), facts.get("server_mode")):
-                    raise BusUnavailable("the broker is a node of a cluster, which isn't supported")
-                link.run, link.id = facts.get("run_id", "").encode(), number
-                if not link.run:
-                    raise BusUnavailable("the broker doesn't tell its run_id in INFO")
-                if self._fence is not None and self._fence[0] == link.run:
-                    # What is still in the connection that was given up must not come after what is
-                    # published next. That it is gone already, or that we may not, is fine.
-                    await link.ask([("CLIENT", "KILL", "ID", str(self._fence[1]))])
-            self._fence = link.run, link.id
-            link.start()
-            if self._run not in (b"", link.run):
-                # The broker began anew: before anything is published, let it prove what it has.
-                await self._check(link, [topic for topic in self._topics.values() if topic.offset])
-            self._run = link.run
-        except BaseException:
-            _give_up(link)
-            raise
-        self._link = link
-        return link
-
-    async def _open_ear(self) -> Ear:
-        ear = Ear(asyncio.get_running_loop(), self._hear, sharded=self._sharded)
-        try:
-            async with self._deadline():
-                await self._connect(ear, [])
-            ear.start()
-            self._ear = ear
-            channels = list(self._channels)
-            confirmed = []
-            for start in range(0, len(channels), CHUNK):
-                chunk = channels[start : start + CHUNK]
-                future: asyncio.Future[None] = ear.loop.create_future()
-                ear.send(True, chunk, [future])
-                confirmed.append(future)
-            for future in confirmed:
-                async with self._deadline():
-                    await future
-        except BaseException:
-            self._ear = None
-            _give_up(ear)
-            raise
-        self._ear_ready = True
-        return ear
-
-    async def _keep_link(self, link: Link | None) -> None:
-        delay = _FIRST_DELAY
-        while True:
-            if link is None:
-                await asyncio.sleep(random.uniform(0.0, delay))
-                try:
-                    link = await self._open_link()
-                except Exception as error:
-                    self._failed("commands", error)
-                    delay = min(2 * delay, _LAST_DELAY)
-                    continue
-                self._connected("commands")
-            delay = _FIRST_DELAY
-            reason = await asyncio.shield(link.lost)
-            link = self._link = None
-            self._gone(reason)
-
-    async def _keep_ear(self, ear: Ear | None) -> None:
-        delay = _FIRST_DELAY
-        while True:
-            if ear is None:
-                await asyncio.sleep(random.uniform(0.0, delay))
-                try:
-                    ear = await self._open_ear()
-                except Exception as error:
-                    self._failed("notices", error)
-                    delay = min(2 * delay, _LAST_DELAY)
-                    continue
-                self._connected("notices")
-            delay = _FIRST_DELAY
-            reason = await asyncio.shield(ear.lost)
-            ear = self._ear = None
-            self._ear_ready = False
-            self._gone(reason)
-
     async def _keep_topics(self) -> None:
         # What is followed stays known, however long nothing is published.
         while True:
             await asyncio.sleep(EMPTY_SECONDS / 4)
-            followed = [topic for topic in self._channels.values() if not is_transient(topic.name)]
-            try:
-                if self._link is not None:
-                    await self._check(self._link, followed)
-            except BusError as error:
-                logger.debug("topics weren't looked after: %s", error)
+            for server in list(self._servers.values()):
+                followed = [
+                    topic for topic in server.channels.values() if not is_transient(topic.name)
+                ]
+                try:
+                    await server.check(server.commands(), followed)
+                except BusError as error:
+                    logger.debug("topics weren't looked after: %s", error)
 
-    def _gone(self, reason: str) -> None:
-        self._why = reason
+    # Servers.
+
+    def _server(self, **where: Any) -> Server:
+        # It never connects: it knows what the options are, and makes the context for TLS of them.
+        connection = self._connection_class(**{**self._connection, **where})
+        return Server(connection, self._options, self)
+
+    def _responsible(self, topic: Topic) -> Server:
+        """Return the server of a topic, or raise ``BusUnavailable``."""
+        if self._slots is None:
+            return self._seed
+        server = self._slots[topic.slot]
+        if server is None:
+            raise BusUnavailable(f"no node of the cluster is responsible for slot {topic.slot}")
+        return server
+
+    def seen(self, server: Server) -> list[Topic]:
+        """Return the topics of a server of which offsets were seen."""
+        slots = self._slots
+        return [
+            topic
+            for topic in self._topics.values()
+            if topic.offset and (slots is None or slots[topic.slot] is server)
+        ]
+
+    def gone(self, server: Server, reason: str) -> None:
+        """Note that a connection is lost, or isn't made."""
+        if self._slots is not None:
+            self.moved()
         if not self._interrupted and self._receiver is not None:
             self._interrupted = True
             self._receiver.interrupted(BusUnavailable(reason))
 
-    def _failed(self, connection: str, error: Exception) -> None:
-        """Tell why there is no connection: once, as long as it is for the same reason."""
-        self._why = _text(error)
-        if isinstance(error, (BusError, OSError)):
-            level = logging.DEBUG if self._logged.get(connection) == self._why else logging.WARNING
-            logger.log(level, "no connection to the broker for %s: %s", connection, self._why)
-        else:
-            logger.error("no connection to the broker for %s", connection, exc_info=error)
-        self._logged[connection] = self._why
-
-    def _connected(self, connection: str) -> None:
-        self._logged.pop(connection, None)
-        if self._interrupted and self._ear_ready and self._link is not None:
+    def connected(self, server: Server) -> None:
+        """Note that a connection is made, and all is followed that was."""
+        if self._interrupted and all(server.ready for server in self._servers.values()):
             self._interrupted = False
             if self._receiver is not None:
                 self._receiver.resumed()
 
+    # Clusters.
 
-class _Deadline:
-    """A block that raises ``BusUnavailable`` if it takes too long."""
+    async def _nodes(self, server: Server) -> list[tuple[int, int, str, int]]:
+        """Ask for the slots of the nodes: first, last, host, port."""
+        reply = await server.command("CLUSTER", "SLOTS")
+        found = []
+        for first, last, (host, port, *_), *_ in reply:
+            name = (host or b"").decode("utf-8", "replace")
+            found.append((first, last, server.host if name in ("", "?") else name, port))
+        return found
 
-    __slots__ = ("_seconds", "_timeout")
+    def _slots_of(self, nodes: list[tuple[int, int, str, int]]) -> list[Server | None]:
+        """Return the server of each slot; there are new ones in ``_servers`` then."""
+        slots: list[Server | None] = [None] * SLOTS
+        for first, last, host, port in nodes:
+            where = f"{host}:{port}"
+            server = self._servers.get(where)
+            if server is None:
+                server = self._servers[where] = self._server(host=host, port=port)
+                server.clustered = True
+            slots[first : last + 1] = [server] * (last + 1 - first)
+        return slots
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._timeout = asyncio.timeout(seconds)
+    def moved(self) -> None:
+        """Ask soon, once, which node is responsible for what."""
+        if self._slots is not None and self._mapping is None and self._receiver is not None:
+            self._mapping = asyncio.create_task(self._map(), name=f"nodes of {self!r}")
 
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
+    async def _map(self) -> None:
         try:
-            await self._timeout.__aexit__(kind, error, traceback)
-        except TimeoutError:
-            raise BusUnavailable(
-                f"the broker didn't answer within {self._seconds} seconds"
-            ) from None
+            await asyncio.sleep(random.uniform(0.0, _MAP_DELAY))
+            for server in list(self._servers.values()):
+                try:
+                    nodes = await self._nodes(server)
+                except BusError:
+                    continue  # another node may know
+                await self._take_nodes(nodes)
+                break
+        except Exception:
+            logger.exception("the nodes of the cluster aren't known")
+        finally:
+            self._mapping = None
+
+    async def _take_nodes(self, nodes: list[tuple[int, int, str, int]]) -> None:
+        """Follow topics where they are now."""
+        before = set(self._servers.values())
+        slots = self._slots_of(nodes)
+        known, self._slots = self._slots, slots
+        assert known is not None
+        if slots == known:
+            return
+        # Whatever comes of it, all is read again when all is followed again.
+        self.gone(self._seed, "topics move to other nodes of the cluster")
+        moved: dict[Server, list[Topic]] = {}
+        for topic in self._topics.values():
+            to = slots[topic.slot]
+            if to is known[topic.slot]:
+                continue
+            for server in before:
+                server.leave(topic)
+            if to is not None:
+                moved.setdefault(to, []).append(topic)
+                if topic.followed:
+                    to.channels[topic.channel] = topic
+        for server in set(self._servers.values()) - before:
+            server.start()
+        for to, topics in moved.items():
+            if to in before:
+                try:
+                    await to.check(to.commands(), [topic for topic in topics if topic.offset])
+                except BusError:
+                    pass  # it is done when there is a connection
+                if to.ear is not None:
+                    to.ear.abort("topics moved here")  # the next one follows them, too
+        for where, server in list(self._servers.items()):
+            if server not in slots:
+                del self._servers[where]
+                await server.close("the node has no slots any more")
+        self.connected(self._seed)
 
 
 def _message(kind: int, data: bytes) -> Message:
@@ -707,28 +575,3 @@ def _message(kind: int, data: bytes) -> Message:
     if kind == _BINARY:
         return data
     raise ValueError(f"no kind of message: {kind}")
-
-
-def _text(error: BaseException) -> str:
-    return str(error) or type(error).__name__
-
-
-def _facts(info: str | bytes) -> dict[str, str]:
-    """Return what INFO tells."""
-    text = info.decode("utf-8", "replace") if isinstance(info, bytes) else info
-    return {name: value for name, _, value in (line.partition(":") for line in text.splitlines())}
-
-
-def _give_up(wire: Wire) -> None:
-    if hasattr(wire, "transport"):
-        wire.abort("given up")
-
-
-def _keep_alive(transport: asyncio.Transport, settings: Connection) -> None:
-    """Have the operating system find out that the broker is gone."""
-    sock = transport.get_extra_info("socket")
-    if settings.socket_keepalive:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        options = cast("dict[int, int]", settings.socket_keepalive_options)
-        for option, value in options.items():
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -288,8 +289,8 @@ async def test_what_is_cancelled_before_it_is_sent_is_not_published(broker: Brok
         await until(lambda: "the last one" in receiver.messages)
         assert receiver.messages == ["1", "3", "5", "7", "9", "the last one"]
         assert position_of(await bus.position("other")).offset == 0
-        assert bus._link is not None
-        assert bus._link._bytes == 0
+        assert bus._seed.link is not None
+        assert bus._seed.link._bytes == 0
 
 
 async def test_bounds(broker: Broker) -> None:
@@ -409,15 +410,17 @@ async def test_commands_are_cut_off_again_and_again(broker: Broker) -> None:
                         results[message] = error
                     break
 
+        publishing = True
+
         async def kill() -> None:
-            while True:
+            while publishing:
                 await asyncio.to_thread(broker.kill_clients, "normal")
                 await asyncio.sleep(0.01)
 
         killing = asyncio.create_task(kill())
         await asyncio.gather(*(publish(name) for name in "abcd"))
-        killing.cancel()
-        await asyncio.wait([killing])
+        publishing = False
+        await killing
         await until(lambda: len(receiver.interruptions) == receiver.resumptions > 1)
         found = await everything(bus, "room", start)
         messages = [str(notice.message) for notice in found]
@@ -644,8 +647,8 @@ async def test_restart_with_an_older_snapshot_that_another_one_saw(own: Broker) 
         own.kill()
         own.start()
         late = RedisBus(own.url, prefix=prefix)
-        if witness._link is not None:
-            witness._link.abort("test")
+        if witness._seed.link is not None:
+            witness._seed.link.abort("test")
         await late.open(Receiver())
         # Before or after the witness is back: both are fine, and none may be a mixture.
         after = position_of(await late.publish("room", "after"))
@@ -690,6 +693,7 @@ async def test_loading(own: Broker) -> None:
     with pytest.raises(BusUnavailable, match="LOADING"):
         await RedisBus(own.url).open(Receiver())
     own.command("CONFIG", "SET", "key-load-delay", 0)
+    await until(lambda: own.command("INFO", "persistence")["loading"] == 0)
     async with opened(own) as (bus, _):
         assert isinstance(await bus.publish("room", "hello"), Position)
 
@@ -935,7 +939,7 @@ async def test_credentials(own: Broker) -> None:
         own.password = "other"
         own.kill_clients("normal")
         own.kill_clients("pubsub")
-        await until(lambda: "WRONGPASS" in bus._why)
+        await until(lambda: "WRONGPASS" in bus._seed.why)
         with pytest.raises(BusUnavailable, match="WRONGPASS"):
             await bus.publish("room", "refused")
         own.command("CONFIG", "SET", "requirepass", "p@ss")
@@ -967,8 +971,8 @@ async def test_the_rights_that_the_documentation_names(own: Broker) -> None:
         await bus.publish("\0alive", "hello")
         await until(lambda: len(receiver.notices) == 2)
         assert len(await everything(bus, "room", start)) == 1
-        assert bus._link is not None
-        bus._link.abort("test")
+        assert bus._seed.link is not None
+        bus._seed.link.abort("test")
         await until(lambda: receiver.resumptions)
         # What may not be published is not in the history, either.
         own.command("ACL", "SETUSER", "app", "resetchannels")
@@ -978,6 +982,146 @@ async def test_the_rights_that_the_documentation_names(own: Broker) -> None:
 
 
 # --------------------------------------------------------------------------------------- transports
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[list[Broker]]:
+    """Give three nodes of a cluster, each with a third of the slots."""
+    nodes: list[Broker] = []
+    try:
+        for number in range(3):
+            node = new_broker(
+                tmp_path / str(number),
+                "valkey",
+                cluster_enabled="yes",
+                cluster_port=free_port(),
+                cluster_node_timeout=1000,
+            )
+            nodes.append(node.start())
+        for number, node in enumerate(nodes):
+            first, last = (0, 5461, 10923, 16384)[number : number + 2]
+            node.command("CLUSTER", "ADDSLOTSRANGE", first, last - 1)
+            node.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            if number:
+                meeting = ("127.0.0.1", node.port, node.settings["cluster-port"])
+                nodes[0].command("CLUSTER", "MEET", *meeting)
+        deadline = time.monotonic() + 15
+        while not all(
+            b"cluster_state:ok" in node.command("CLUSTER", "INFO")
+            and len(node.command("CLUSTER", "SLOTS")) == 3
+            for node in nodes
+        ):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield nodes
+    finally:
+        for node in nodes:
+            node.kill()
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+async def test_cluster(cluster: list[Broker], sharded: bool) -> None:
+    topics = [f"room.{n}" for n in range(60)]
+    async with opened(cluster[0], sharded=sharded) as (bus, receiver):
+        async with opened(cluster[2], sharded=sharded, prefix=bus._prefix) as (other, _):
+            starts = await asyncio.gather(*(bus.follow(topic) for topic in topics))
+            await bus.follow("\0alive")
+            await other.publish("\0alive", "hello")
+            for turn in range(3):
+                await asyncio.gather(*(other.publish(topic, f"{turn}") for topic in topics))
+                if turn == 1:
+                    cluster[1].kill_clients("pubsub")
+                    await until(lambda: receiver.resumptions)
+            await until(lambda: sum(message == "2" for message in receiver.messages) == 60)
+            assert all(node.command("DBSIZE") >= 20 for node in cluster)
+            for topic, start in zip(topics, starts, strict=True):
+                found = await everything(bus, topic, position_of(start))
+                assert [notice.message for notice in found] == ["0", "1", "2"]
+                heard = [notice for notice in receiver.notices if notice.topic == topic]
+                assert [notice for notice in heard if notice in found] == heard
+            with pytest.raises(BusError):
+                cluster[2].kill()
+                while True:
+                    await asyncio.gather(*(other.publish(topic, "killed") for topic in topics[:20]))
+    assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+async def test_a_slot_that_moves(cluster: list[Broker], sharded: bool) -> None:
+    async with opened(cluster[0], sharded=sharded) as (bus, receiver):
+        start = position_of(await bus.follow("room"))
+        await bus.publish("room", "before")
+        key = f"{bus._prefix}:{{room}}"
+        slot = cluster[0].command("CLUSTER", "KEYSLOT", key)
+        names = [node.command("CLUSTER", "MYID").decode() for node in cluster]
+        source = next(
+            n for n, node in enumerate(cluster) if node.command("CLUSTER", "COUNTKEYSINSLOT", slot)
+        )
+        target = (source + 1) % 3
+        cluster[target].command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[source])
+        cluster[source].command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target])
+        keys = cluster[source].command("CLUSTER", "GETKEYSINSLOT", slot, 10)
+        port = cluster[target].port
+        cluster[source].command("MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *keys)
+        for number in (target, source, 3 - target - source):
+            cluster[number].command("CLUSTER", "SETSLOT", slot, "NODE", names[target])
+        after = None
+        while after is None:
+            try:
+                after = await bus.publish("room", "after")
+            except BusUnavailable:
+                await asyncio.sleep(0.02)
+        await until(lambda: receiver.resumptions == len(receiver.interruptions) > 0)
+        assert after.epoch == start.epoch
+        await bus.publish("room", "last")
+        await until(lambda: "last" in receiver.messages)
+        found = await everything(bus, "room", start)
+        assert [notice.message for notice in found] == ["before", "after", "last"]
+
+
+async def test_a_node_that_is_replaced(cluster: list[Broker], tmp_path: Path) -> None:
+    """Its replica takes over, without what it had not got yet."""
+    async with opened(cluster[0]) as (bus, receiver):
+        start = position_of(await bus.follow("room"))
+        await bus.follow("elsewhere")
+        await bus.publish("room", "kept")
+        key = f"{bus._prefix}:{{room}}"
+        slot = cluster[0].command("CLUSTER", "KEYSLOT", key)
+        node = next(node for node in cluster if node.command("CLUSTER", "COUNTKEYSINSLOT", slot))
+        settings = {
+            name: node.settings[name] for name in ("cluster-enabled", "cluster-node-timeout")
+        }
+        replica = Broker(tmp_path / "replica", node.binary, **settings, cluster_port=free_port())
+        replica.start()
+        try:
+            replica.command(
+                "CLUSTER", "MEET", "127.0.0.1", node.port, node.settings["cluster-port"]
+            )
+            name = node.command("CLUSTER", "MYID").decode()
+            await until(lambda: name.encode() in replica.command("CLUSTER", "NODES"))
+            replica.command("CLUSTER", "REPLICATE", name)
+            await until(
+                lambda: replica.command("INFO", "replication").get("master_link_status") == "up"
+            )
+            replica.pause()
+            node.kill_clients("slave")
+            lost = position_of(await bus.publish("room", "lost"))
+            await until(lambda: len(receiver.notices) == 2)
+            node.kill()
+            replica.resume()
+            replica.command("CLUSTER", "FAILOVER", "TAKEOVER")
+            await until(lambda: f":{replica.port}" in " ".join(bus._servers))
+            await until(lambda: receiver.resumptions == len(receiver.interruptions) > 0)
+            now = position_of(await bus.position("room"))
+            # What is lost was seen: the epoch ended.
+            assert now.epoch != start.epoch
+            assert await bus.read("room", lost, 10) == ([], False, now)
+            await bus.publish("room", "after")
+            await bus.publish("elsewhere", "hello")
+            await until(lambda: receiver.messages[-2:] == ["after", "hello"])
+            assert len(bus._servers) == 3
+        finally:
+            replica.kill()
 
 
 async def test_unix_socket(broker: Broker) -> None:
