@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
@@ -629,6 +630,24 @@ def test_package() -> None:
         assert (CLIENT.parent / name).is_file()
 
 
+def test_types_tell_the_defaults() -> None:
+    code = CLIENT.read_text("utf-8")
+    types = CLIENT.with_suffix(".d.ts").read_text("utf-8")
+    defaults = re.findall(r"(?m)^  (\w+): ([\d_]+),", code)
+    assert len(defaults) == 11
+    for name, value in defaults:
+        described = re.search(rf"Default (\d+)\. \*/\n  {name}\?: number;", types)
+        assert described is not None, name
+        assert described[1] == value.replace("_", "")
+
+
+def test_license_is_that_of_all() -> None:
+    license = Path(__file__).parents[3] / "LICENSE"
+    if not license.exists():
+        pytest.skip("the license is not beside the tests")
+    assert (CLIENT.parent / "LICENSE").read_text("utf-8") == license.read_text("utf-8")
+
+
 def test_package_is_packed_by_npm(tmp_path: Path) -> None:
     if NPM is None:
         pytest.skip("npm isn't installed")
@@ -639,5 +658,5 @@ def test_package_is_packed_by_npm(tmp_path: Path) -> None:
     )
     (packed,) = json.loads(result.stdout)
     assert {file["path"] for file in packed["files"]} == {
-        *("package.json", "wsapi-topics.js", "wsapi-topics.d.ts")
+        *("LICENSE", "package.json", "wsapi-topics.js", "wsapi-topics.d.ts")
     }

@@ -6,11 +6,14 @@ import asyncio
 import base64
 import contextlib
 import functools
+import inspect
 import itertools
 import json
 import random
+import re
 from collections.abc import AsyncIterator
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +26,7 @@ from tests.wsapi.uvicorn_helpers import serving_app
 from wsapi.asyncio.client import ClientConnection, connect
 from wsapi.exceptions import ConnectionClosed, ConnectionClosedError
 from wsapi.topics import History, Position, Topics
+from wsapi.topics import gateway as gateway_module
 from wsapi.topics.exceptions import BusUnavailable, PublishUncertain
 from wsapi.topics.gateway import (
     Gateway,
@@ -858,6 +862,20 @@ async def test_subscriber_that_does_not_read(running: Any) -> None:
                 while True:
                     await client.read()
             assert connection.close_code in (1006, 1013)
+
+
+# ---------------------------------------------------------------------- documents
+
+
+def test_errors_are_described() -> None:
+    document = Path(__file__).parents[3] / "docs" / "topics-protocol.md"
+    if not document.exists():
+        pytest.skip("the documents are not beside the tests")
+    source = inspect.getsource(gateway_module)
+    raised = set(re.findall(r'_Failure\(\s*"(\w+)"', source))
+    section = document.read_text("utf-8").split("### error")[1].split("## Limits")[0]
+    assert raised == set(re.findall(r"(?m)^\| `(\w+)` \|", section)) - {"code"}
+    assert len(raised) > 10
 
 
 # ---------------------------------------------------------------------- the client
