@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import deque
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.wsapi.helpers import until
 from tests.wsapi.topics.clock import fake_time
 from tests.wsapi.topics.memory_bus import MemoryBroker
 from tests.wsapi.topics.processes import Process, Reader
+from wsapi.topics import _runner
 from wsapi.topics._history import History
 from wsapi.topics.bus import Message, is_transient
 from wsapi.topics.exceptions import BusError
@@ -80,6 +82,25 @@ class Client:
         assert not self.got or self.got[-1] in (broker.last[self.topic], ...)
 
 
+class Later:
+    """Calls into a core that lives in another thread, which is busy now and then."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.calls: deque[tuple[Any, ...]] = deque()
+
+    def __call__(self, *call: Any) -> None:
+        if not self.calls:
+            delay = self.chance.choice([0, 0, 0, 0.5])
+            asyncio.get_running_loop().call_later(delay, self.catch_up)
+        self.calls.append(call)
+
+    def catch_up(self) -> None:
+        calls, self.calls = self.calls, deque()
+        for function, *args in calls:
+            function(*args)
+
+
 async def chaos(chance: random.Random, broker: Broker, processes: list[Process]) -> None:
     """Let something go wrong."""
     process = chance.choice(processes)
@@ -123,7 +144,8 @@ async def chaos(chance: random.Random, broker: Broker, processes: list[Process])
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_chaos(seed: int) -> None:
+def test_chaos(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_runner, "MAX_NOTICES_AHEAD", 20)
     chance = random.Random(seed)
     broker = Broker(chance.choice([0, 5, 1000]), chance.choice([1, 3]))
     options = {"history": History(messages=chance.choice([0, 3, 100]))}
@@ -136,6 +158,7 @@ def test_chaos(seed: int) -> None:
                 core_options={"unfollow_delay": chance.choice([0, 3]), **options},
                 heartbeat=2,
                 publish_queue=chance.choice([0, 20]),
+                call=chance.choice([None, Later(chance)]),
             )
             for _ in range(3)
         ]
