@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tests.topics_torture.judge import Account, read_payload
-from tests.topics_torture.server import NAMES
+from tests.topics_torture.server import FLOOD, NAMES
 from wsapi.asyncio.client import connect
 from wsapi.exceptions import ConnectionClosed, InvalidHandshake
 from wsapi.topics.positions import Position
@@ -24,6 +24,9 @@ ANNOUNCED = 25.0
 
 MOST_TOPICS = 3
 
+FLOODED = 5
+"""One of so many clients subscribes to the topic that is flooded, too."""
+
 # Code 1012 says that messages may be missing, 1013 that the client, or the server, is too slow,
 # 1001 that a server ends; 1006 is no Close frame at all.
 CODES = (1000, 1001, 1006, 1012, 1013)
@@ -34,9 +37,10 @@ HOSTILE_EPOCH = "torture"
 class Client:
     """A client, which has accounts of its topics over all its connections."""
 
-    def __init__(self, crowd: Crowd, name: str, seed: str) -> None:
+    def __init__(self, crowd: Crowd, number: int, seed: str) -> None:
         self.crowd = crowd
-        self.name = name
+        self.name = f"c{number}"
+        self.floods = number % FLOODED == 0
         self.random = random.Random(seed)
         self.accounts: dict[int, Account] = {}
         self.subscribed: set[int] = set()
@@ -46,7 +50,9 @@ class Client:
 
     def choose(self) -> None:
         """Choose topics, of which accounts are kept."""
-        chosen = self.random.sample(range(len(NAMES)), self.random.randint(1, MOST_TOPICS))
+        chosen = self.random.sample(range(NAMES.index(FLOOD)), self.random.randint(1, MOST_TOPICS))
+        if self.floods:
+            chosen = [*chosen, NAMES.index(FLOOD)]
         for number in self.accounts:
             if number not in chosen:
                 self.accounts[number].begin_anew()
@@ -188,7 +194,7 @@ class Crowd:
         self.ports = ports
         self.churning = True
         self.lifetime = 3.0
-        self.clients = [Client(self, f"c{n}", f"{seed}/{n}") for n in range(clients)]
+        self.clients = [Client(self, n, f"{seed}/{n}") for n in range(clients)]
         self._got = got
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -173,7 +173,9 @@ class NatsParty:
         from tests.wsapi.topics import nats_broker
 
         self.server = nats_broker.NatsServer(
-            folder, settings='max_pending: 2097152\nwrite_deadline: "1s"'
+            # More than a page that is read at once.
+            folder,
+            settings='max_pending: 8388608\nwrite_deadline: "1s"',
         )
         self.folder = folder
         self.url = ""

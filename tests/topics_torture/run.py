@@ -35,6 +35,12 @@ SETTLED = 30.0
 ANSWERED = 30.0
 """Seconds in which a server process must do what it is told."""
 
+CONNECTED = 1.0
+"""Seconds without kills before a flood, since only who is connected has a buffer."""
+
+FLOODED = 4.0
+"""Seconds for which a server is stopped while the others publish as much as they can, at most."""
+
 ENDED = 90.0
 """Seconds in which what was begun in a round must end: servers start, brokers read their data."""
 
@@ -289,7 +295,8 @@ class Run:
         self.plain_published: set[str] = set()
         self.read: dict[Path, int] = {}
         self.events: list[str] = []
-        self.flooding = 0
+        self.flooding = False
+        self.flood_lock = asyncio.Lock()
         self.killing = False
         self.began = time.monotonic()
 
@@ -348,19 +355,26 @@ class Run:
                 self.note(f"block {server.name}")
                 await self.tell(server, "block", seconds=1.0)
             case "overflow":
-                stopped, *others = chance.sample(self.servers, len(self.servers))
-                self.note(f"flood, while {stopped.name} is stopped")
-                self.flooding += 1
-                stopped.signal(signal.SIGSTOP)
-                try:
-                    await asyncio.gather(
-                        *(self.tell(s, "flood", messages=240, size=2**15) for s in others),
-                        asyncio.sleep(1.0),
-                    )
-                finally:
-                    stopped.signal(signal.SIGCONT)
-                    self.flooding -= 1
-                self.note("flood: done")
+                async with self.flood_lock:
+                    await self.flood(*chance.sample(self.servers, len(self.servers)))
+
+    async def flood(self, stopped: Process, *others: Process) -> None:
+        """Publish more than the broker keeps for a server that doesn't read."""
+        self.flooding = True
+        await asyncio.sleep(CONNECTED)
+        self.note(f"flood, while {stopped.name} is stopped")
+        stopped.signal(signal.SIGSTOP)
+        try:
+            tasks = [
+                asyncio.create_task(self.tell(server, "flood", messages=64, size=2**17))
+                for server in others
+            ]
+            await asyncio.wait(tasks, timeout=FLOODED)
+        finally:
+            stopped.signal(signal.SIGCONT)
+            self.flooding = False
+        await asyncio.gather(*tasks)
+        self.note("flood: done")
 
     async def tell(self, server: Process, do: str, **more: Any) -> dict[str, Any] | None:
         """Tell a server something; return None if it has ended."""
