@@ -159,6 +159,8 @@ class CoroutineTopics(BaseTopics):
                 await self._raise_ended(subscription)
             if step is None:
                 step = self._take_step(subscription)
+            if step is None:
+                continue  # other threads may end it at any time
             if step is Step.WAIT:
                 try:
                     await self._wait(subscription)
@@ -174,8 +176,14 @@ class CoroutineTopics(BaseTopics):
                 await self._raise_ended(subscription)
             step = None
 
-    def _take_step(self, subscription: Subscription) -> list[Entry] | Step:
-        """Advance a subscription once; if it has to wait, ``_wake`` ends that from now on."""
+    def _take_step(self, subscription: Subscription) -> list[Entry] | Step | None:
+        """Advance a subscription once; if it has to wait, ``_wake`` ends that from now on.
+
+        Returns:
+            What it has to do next; None if it has ended.
+        """
+        if not subscription.active:
+            return None
         step = self._core.advance(subscription, self._now())
         if step is Step.WAIT:
             subscription._waiter = self._make_waiter()

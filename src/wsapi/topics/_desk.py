@@ -194,8 +194,7 @@ class Desk:
                 finally:
                     self._owner = 0
         finally:
-            if self._queue:
-                self._serve()
+            self._serve_now()
 
     def post(self, function: Callable[..., object], *args: object) -> None:
         """Have a function called, now or by whoever has the lock; this waits for nobody."""
@@ -204,7 +203,7 @@ class Desk:
         if thread == threading.main_thread().ident:
             self._helper.post(self._serve)
         elif self._owner != thread:
-            self._serve()
+            self._serve_now()
 
     def post_to_helper(self, function: Callable[..., object], *args: object) -> None:
         """Have a function called, but not by the calling thread."""
@@ -219,18 +218,30 @@ class Desk:
         self.post_to_helper(outcome.take, function, *args)
         return outcome.wait()
 
+    def _serve_now(self) -> None:
+        """Do what waits now; leave what comes meanwhile to the helper: this thread has to go on."""
+        if self._serve_once() and self._queue:
+            self._helper.post(self._serve)
+
     def _serve(self) -> None:
-        """Do what waits, unless another thread does."""
-        while self._queue and self._lock.acquire(blocking=False):
-            self._owner = threading.get_ident()
-            try:
-                self._work()
-            finally:
-                self._owner = 0
-                self._lock.release()
+        """Do what waits, and what comes meanwhile."""
+        while self._serve_once():
+            pass
+
+    def _serve_once(self) -> bool:
+        """Do what waits now; return False if there is nothing, or another thread does it."""
+        if not (self._queue and self._lock.acquire(blocking=False)):
+            return False
+        self._owner = threading.get_ident()
+        try:
+            self._work()
+        finally:
+            self._owner = 0
+            self._lock.release()
+        return True
 
     def _work(self) -> None:
-        while self._queue:
+        for _ in range(len(self._queue)):
             function, args = self._queue.popleft()
             try:
                 function(*args)

@@ -82,7 +82,8 @@ class RemoteTopics(CoroutineTopics):
         try:
             position = await self._runner.publish(topic, message)
         except asyncio.CancelledError:
-            # Whoever waits sees this only if it is the thread that ends.
+            if not self._closed:
+                raise  # nobody waits any more
             raise PublishUncertain("topics were closed before the broker answered") from None
         self._core.counters.published += 1  # nobody else counts them
         return position

@@ -436,7 +436,7 @@ class Topics(RemoteTopics):
     def _leave(self, subscription: _base.Subscription) -> None:
         self._desk.call(super()._leave, subscription)
 
-    def _take_step(self, subscription: _base.Subscription) -> list[Entry] | Step:
+    def _take_step(self, subscription: _base.Subscription) -> list[Entry] | Step | None:
         return self._desk.call(super()._take_step, subscription)
 
     def _recipient(self, connection: Any) -> Recipient:

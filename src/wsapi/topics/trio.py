@@ -158,7 +158,8 @@ class Topics(RemoteTopics):
             await trio.lowlevel.checkpoint_if_cancelled()
             thread = LoopThread()
             try:
-                await _result(thread.submit(self._runner.open()))
+                # If this is cancelled, stopping the thread cancels that.
+                await _ended(thread.submit(self._runner.open()))
             except BaseException:
                 await _stop(thread)
                 raise
@@ -177,7 +178,7 @@ class Topics(RemoteTopics):
         if self._runner is not None and thread is not None:
             with trio.CancelScope(shield=True):
                 try:
-                    await _result(thread.submit(self._runner.close()))
+                    await _ended(thread.submit(self._runner.close()))
                 finally:
                     await _stop(thread)
         await trio.lowlevel.checkpoint()
@@ -219,7 +220,11 @@ class Topics(RemoteTopics):
     async def _there(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the thread of the bus, and wait for its result."""
         future = self._submit(coroutine)
-        return await _result(future)
+        try:
+            return await _ended(future)
+        except BaseException:
+            future.cancel()
+            raise
 
     # ------------------------------------------------------------------ publishing
 
@@ -435,8 +440,8 @@ async def _close_later(recipient: Recipient, delay: float, code: CloseCode, reas
     recipient.close(code, reason)
 
 
-async def _result(future: concurrent.futures.Future[T]) -> T:
-    """Wait for a result from another thread; cancelling this cancels the future."""
+async def _ended(future: concurrent.futures.Future[T]) -> T:
+    """Wait for a result from another thread."""
     done = trio.Event()
     token = trio.lowlevel.current_trio_token()
 
@@ -447,11 +452,7 @@ async def _result(future: concurrent.futures.Future[T]) -> T:
             pass
 
     future.add_done_callback(wake)
-    try:
-        await done.wait()
-    except BaseException:
-        future.cancel()
-        raise
+    await done.wait()
     return future.result()
 
 

@@ -158,7 +158,7 @@ class MemoryBroker:
                         self.held.append((bus, notice))
                     else:
                         bus.bring(notice)
-            if self.lost_answers:
+            if self.lost_answers and not is_transient(topic):
                 self.lost_answers -= 1
                 raise PublishUncertain("the answer was lost")
             return notice.position
