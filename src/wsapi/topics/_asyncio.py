@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Self
 from wsproto_fast import Backpressure, PreparedMessage, Slow
 from wsproto_fast.frames import CloseCode
 from wsproto_fast.frames import State as ConnectionState
+from wsproto_fast.typing import DataLike
 
 from .._shared.connection import BaseConnection, SkippedBroadcasts
 from .._shared.leaving import departure_time
@@ -80,7 +81,10 @@ class _ConnectionRecipient(WaitingRecipient):
             await self.raise_closed()
 
     async def send(self, message: Message, compress: bool | None) -> None:
-        await self.connection.send(message, compress=compress)
+        if compress is None:
+            await self.connection.send(message)  # which subclasses may have without options
+        else:
+            await self.connection.send(message, compress=compress)
 
     def close(self, code: CloseCode, reason: str) -> None:
         if self.open:
@@ -219,7 +223,7 @@ class Topics(CoroutineTopics):
     # ------------------------------------------------------------------ publishing
 
     async def publish(
-        self, topic: str, message: Message, *, connection: Any = None
+        self, topic: str, message: DataLike, *, connection: Any = None
     ) -> Position | None:
         """Publish a message.
 
@@ -273,7 +277,7 @@ class Topics(CoroutineTopics):
             self._handle_events()
 
     def publish_threadsafe(
-        self, topic: str, message: Message
+        self, topic: str, message: DataLike
     ) -> concurrent.futures.Future[Position | None]:
         """Publish a message, from any thread; those of one thread stay in order.
 

@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn, Self, TypeVar
 
 from wsproto_fast import Backpressure, PreparedMessage, Slow
 from wsproto_fast.frames import CloseCode, State
+from wsproto_fast.typing import DataLike
 
 from .._shared.connection import SkippedBroadcasts
 from .._shared.leaving import departure_time
@@ -250,7 +251,7 @@ class Topics(RemoteTopics):
 
     # ------------------------------------------------------------------ publishing
 
-    def publish(self, topic: str, message: Message, *, connection: Any = None) -> Position | None:
+    def publish(self, topic: str, message: DataLike, *, connection: Any = None) -> Position | None:
         """Publish a message; those of one thread stay in order.
 
         Args:
@@ -287,7 +288,7 @@ class Topics(RemoteTopics):
             self._handle_events()
 
     def publish_threadsafe(
-        self, topic: str, message: Message
+        self, topic: str, message: DataLike
     ) -> concurrent.futures.Future[Position | None]:
         """Publish a message without waiting for anybody; those of one thread stay in order.
 

@@ -12,6 +12,7 @@ import trio
 
 from wsproto_fast import Backpressure, PreparedMessage, Slow
 from wsproto_fast.frames import CloseCode, State
+from wsproto_fast.typing import DataLike
 
 from .._shared.connection import SkippedBroadcasts
 from .._shared.leaving import departure_time
@@ -229,7 +230,7 @@ class Topics(RemoteTopics):
     # ------------------------------------------------------------------ publishing
 
     async def publish(
-        self, topic: str, message: Message, *, connection: Any = None
+        self, topic: str, message: DataLike, *, connection: Any = None
     ) -> Position | None:
         """Publish a message.
 
@@ -271,7 +272,7 @@ class Topics(RemoteTopics):
             self._handle_events()
 
     def publish_threadsafe(
-        self, topic: str, message: Message
+        self, topic: str, message: DataLike
     ) -> concurrent.futures.Future[Position | None]:
         """Publish a message, from any thread; those of one thread stay in order.
 

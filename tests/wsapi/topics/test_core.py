@@ -1261,7 +1261,7 @@ class World:
             self.suspect: rare,
             self.audit: rare,
             self.fail: rare,
-            self.trim: rare / 3,
+            self.trim: choose([0.0, 0.05, 0.5]),
             self.restart: rare / 3,
         }
 
