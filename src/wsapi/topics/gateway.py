@@ -48,11 +48,11 @@ PROTOCOL: Final = 1
 MAX_DEPTH: Final = 64
 """How deep a client's message may be nested."""
 
-OnPublish: TypeAlias = Callable[[Any, str, Any], Position | Awaitable[Position | None] | None]
-"""Hook in the place of publishing: connection, topic, data; returns the message's position."""
-
 UNREAD_FACTOR: Final = 4
 """How many times larger than the limit a message is that isn't even read to tell its id."""
+
+OnPublish: TypeAlias = Callable[[Any, str, Any], Position | Awaitable[Position | None] | None]
+"""Hook in the place of publishing: connection, topic, data; returns the message's position."""
 
 Member: TypeAlias = Callable[[Any, str], str | None]
 """Hook: the name under which a connection is present on a topic."""
@@ -497,7 +497,8 @@ class _Session:
 
     async def _subscribe(self, request: _Request) -> None:
         number, topic = request.number, request.topic
-        if topic in self._subscriptions:
+        known = self._subscriptions.get(topic)
+        if known is not None and known.active:
             raise _Failure("already_subscribed", "the connection has this topic already")
         await self._ask(topic, "subscribe")
 

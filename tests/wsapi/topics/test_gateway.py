@@ -578,6 +578,22 @@ async def test_messages_that_are_lost() -> None:
             assert await another.data(1) == ["four"]
 
 
+async def test_subscription_that_has_ended_before_its_connection() -> None:
+    """Until the connection is closed, which may take its time, the topic isn't the client's."""
+    broker = MemoryBroker()
+    settings = {"bus": broker.bus(), "on_gap": "close", "spread": 3600.0}
+    async with gateway_of(settings) as (gateway, uri), client_of(uri) as client:
+        begun = await client.subscribe("room")
+        broker.go_away()
+        await until(lambda: not gateway.topics.healthy)
+        broker.come_back()
+        await until(lambda: gateway.topics.subscribers("room") == 0)
+        broker.publish("room", '"missed"')
+        answer = await client.subscribe("room", begun["position"])
+        assert answer == {"recovered": True, "position": begun["position"]}
+        assert await client.data(1) == ["missed"]
+
+
 async def test_broker_that_is_away() -> None:
     broker = MemoryBroker()
     async with gateway_of({"bus": broker.bus()}) as (gateway, uri), client_of(uri) as client:
