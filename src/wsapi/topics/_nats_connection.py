@@ -117,6 +117,9 @@ class Connection(Client):
                 flusher_queue_size=0,
                 **options,
             )
+        if self._reading_task is not None:
+            # Some errors end it without a word.
+            self._reading_task.add_done_callback(self._note_silence)
         self._inbox_sid = await self._subscribe(self._inbox + "*")
         self._opened = True
         await self.echo(timeout)
@@ -400,6 +403,9 @@ class Connection(Client):
 
     async def _note_end(self) -> None:
         self.abandon(BusError("the connection to the NATS server is closed"))
+
+    def _note_silence(self, task: asyncio.Task[None]) -> None:
+        self.abandon(BusError("nothing is read from the NATS server any more"))
 
     def _connect_command(self) -> bytes:
         # The last moment before credentials are sent.
