@@ -518,6 +518,16 @@ async def test_connection_that_is_lost_again_and_again(nats: NatsServer) -> None
         assert len(receiver.reasons) == 30
 
 
+async def test_client_that_reads_no_more(nats: NatsServer) -> None:
+    """nats-py stops so after some errors, and says nothing."""
+    async with opened(nats, **own()) as (bus, receiver):
+        await bus.follow("a")
+        bus._connection._reading_task.cancel()
+        await until(lambda: receiver.resumptions)
+        await bus.publish("a", "1")
+        await until(lambda: receiver.notices)
+
+
 async def test_publisher_whose_connection_is_lost(nats: NatsServer) -> None:
     """What raised nothing was published once, what raised PublishUncertain once at most."""
     options = {**own(), "history": 100_000}
@@ -992,6 +1002,22 @@ async def test_tls(
     with pytest.raises(BusUnavailable, match=r"(?i)certificate"):
         async with opened(uri):
             pass
+
+
+@pytest.mark.filterwarnings("ignore:parameter .timeout. of type:DeprecationWarning")
+async def test_websocket(start_nats: Start) -> None:
+    pytest.importorskip("aiohttp")
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    start_nats(settings=f'websocket {{ listen: "127.0.0.1:{port}", no_tls: true }}')
+    async with opened(f"ws://127.0.0.1:{port}") as (bus, receiver):
+        start = await bus.follow("a")
+        for number in range(1, 4):
+            await bus.publish("a", "x" * 10_000)
+            await until(lambda: len(receiver.notices) == number)  # noqa: B023
+            bus.reconnect()
+            await until(lambda: receiver.resumptions == number)  # noqa: B023
+        assert chained(receiver.notices, start.offset)
 
 
 async def test_no_tls_where_it_is_asked_for(start_nats: Start) -> None:
