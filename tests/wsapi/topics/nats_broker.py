@@ -96,8 +96,9 @@ class NatsServer:
         process, self.process = self.process, None
         if process is not None:
             if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
                 process.send_signal(how)
+                if how != signal.SIGKILL:
+                    process.send_signal(signal.SIGCONT)  # it may be paused
             try:
                 process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
