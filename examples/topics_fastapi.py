@@ -38,11 +38,7 @@ new Topics("topics").subscribe("orders", {
 </script>
 """
 
-bus = None
-if url := os.environ.get("TOPICS_BUS"):
-    from wsapi.topics.redis import RedisBus
-
-    bus = RedisBus(url)
+bus = os.environ.get("TOPICS_BUS")
 topics = Topics(bus, history=History(messages=100), envelope=envelope)
 # Browsers see what happens, and publish nothing themselves.
 gateway = Gateway(topics, authorize=lambda websocket, topic, action: action == "subscribe")

@@ -22,7 +22,7 @@ from typing import Any
 
 from wsapi.asyncio.server import ServerConnection, serve
 from wsapi.http11 import Request, Response
-from wsapi.topics import Bus, History, Position, Topics
+from wsapi.topics import History, Position, Topics
 from wsapi.topics.gateway import Gateway, RequestRefused, browser_client, envelope
 
 FILES = {
@@ -30,20 +30,6 @@ FILES = {
     "/wsapi-topics.js": (browser_client(), "text/javascript"),
 }
 KEPT = History(messages=1000, seconds=600)
-
-
-def bus_of(url: str) -> Bus | None:
-    if url.startswith("redis"):
-        from wsapi.topics.redis import RedisBus
-
-        return RedisBus(url)
-    if url.startswith("nats"):
-        from wsapi.topics.nats import NatsBus
-
-        return NatsBus(url)
-    if url:
-        raise SystemExit(f"no such bus: {url}")
-    return None
 
 
 class Chat:
@@ -76,8 +62,8 @@ def respond(connection: ServerConnection, request: Request) -> Response | None:
     return response
 
 
-async def main(port: int, url: str) -> None:
-    async with Topics(bus_of(url), history=KEPT, envelope=envelope) as topics:
+async def main(port: int, bus: str | None) -> None:
+    async with Topics(bus, history=KEPT, envelope=envelope) as topics:
         chat = Chat(topics)
         handle = chat.gateway.handle
         async with serve(handle, "127.0.0.1", port, process_request=respond) as server:
@@ -90,7 +76,7 @@ async def main(port: int, url: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("port", nargs="?", type=int, default=8765)
-    parser.add_argument("--bus", default=os.environ.get("CHAT_BUS", ""))
+    parser.add_argument("--bus", default=os.environ.get("CHAT_BUS"))
     arguments = parser.parse_args(sys.argv[1:])
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main(arguments.port, arguments.bus))

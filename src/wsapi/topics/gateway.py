@@ -259,7 +259,7 @@ class Gateway:
 
     ::
 
-        topics = Topics(RedisBus("redis://..."), envelope=envelope)
+        topics = Topics("redis://127.0.0.1:6379", envelope=envelope)
         gateway = Gateway(topics, authorize=may)
         async with topics, serve(gateway.handle, "localhost", 8765) as server:
             ...
