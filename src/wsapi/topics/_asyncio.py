@@ -85,6 +85,8 @@ class _ConnectionRecipient(WaitingRecipient):
             await self.connection.send(message)  # which subclasses may have without options
         else:
             await self.connection.send(message, compress=compress)
+        # Where messages may be dropped or the connection closed, that doesn't wait.
+        await self.connection.drain()
 
     def close(self, code: CloseCode, reason: str) -> None:
         if self.open:

@@ -487,12 +487,14 @@ class TestRecovery:
             stop = True
             assert await publishing >= 1000
 
-    async def test_backpressure_holds_what_catches_up(self) -> None:
+    @pytest.mark.parametrize("slow", [Slow.WAIT, Slow.CLOSE, Slow.DROP_OLDEST])
+    async def test_backpressure_holds_what_catches_up(self, slow: Slow) -> None:
         topics = Topics(history=History(messages=1000, bytes=2**25))
         first = await topics.publish("a", "0")
         for number in range(1, 300):
             await topics.publish("a", str(number) + "x" * 10_000)
-        async with SmallBuffers.stuck() as (client, server):
+        # Whatever the connection does with messages otherwise.
+        async with SmallBuffers.stuck(slow=slow, max_backlog=50_000) as (client, server):
             subscribing = asyncio.ensure_future(topics.subscribe(server, "a", since=first))
             await asyncio.wait({subscribing}, timeout=0.05)
             assert not subscribing.done()
