@@ -75,6 +75,8 @@ class _ConnectionRecipient(WaitingRecipient):
 
     async def send(self, message: Message, compress: bool | None) -> None:
         await self.connection.send(message, compress=compress)
+        # Where messages may be dropped or the connection closed, that doesn't wait.
+        await self.connection._drain()
 
     def close(self, code: CloseCode, reason: str) -> None:
         if self.open:

@@ -453,8 +453,12 @@ class TestSlowPeers:
                 assert got == sorted(set(got))
                 await driver.until(lambda: dropped >= sent - len(got))
 
-    async def test_catching_up_waits(self, driver: Driver) -> None:
-        """What was missed is sent as fast as the peer reads, and no faster."""
+    @pytest.mark.parametrize("slow", [Slow.WAIT, Slow.CLOSE])
+    async def test_catching_up_waits(self, driver: Driver, slow: Slow) -> None:
+        """What was missed is sent as fast as the peer reads, and no faster.
+
+        That holds whatever becomes of other messages on the connection.
+        """
         topics = Subscribed(driver, history=History(messages=400, bytes=2**26), max_backlog=65536)
         first = await topics.publish("a", "first")
         for number in range(399):
@@ -467,7 +471,8 @@ class TestSlowPeers:
                 live.set()
                 await ws.wait_closed()
 
-        async with driver.serve(handler) as served, driver.raw_client(served) as peer:
+        options = {"slow": slow, "max_backlog": 200_000}
+        async with driver.serve(handler, **options) as served, driver.raw_client(served) as peer:
             await driver.until(lambda: topics.subscribers("a") == 1)
             await driver.settle()
             assert not live.is_set()
