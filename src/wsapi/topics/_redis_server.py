@@ -327,6 +327,8 @@ class Server:
             for start in range(0, len(channels), ear.chunk):
                 chunk = channels[start : start + ear.chunk]
                 future: asyncio.Future[None] = ear.loop.create_future()
+                # The first one that fails is raised; the others aren't asked then.
+                future.add_done_callback(_retrieve)
                 ear.send(True, chunk, [future])
                 confirmed.append(future)
             for future in confirmed:
@@ -427,6 +429,11 @@ def _facts(info: str | bytes) -> dict[str, str]:
     """Return what INFO tells."""
     text = info.decode("utf-8", "replace") if isinstance(info, bytes) else info
     return {name: value for name, _, value in (line.partition(":") for line in text.splitlines())}
+
+
+def _retrieve(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 def _give_up(wire: Wire) -> None:

@@ -380,8 +380,8 @@ class Link(Wire):
         self.take = self._take
 
     def room(self, size: int) -> None:
-        """Raise ``BusUnavailable`` if there is none for so many bytes."""
-        if self._bytes + size > self._max_bytes and self._bytes:
+        """Raise ``BusUnavailable`` if there is none for so many bytes of messages."""
+        if size and self._bytes and self._bytes + size > self._max_bytes:
             raise BusUnavailable(f"{self._bytes} bytes wait for the broker already")
         if self.lost.done():
             raise BusUnavailable(self.lost.result())
@@ -408,9 +408,9 @@ class Link(Wire):
         """Send a command with the next round trip.
 
         Raises:
-            BusUnavailable: If there is no room for it.
+            BusUnavailable: If the connection is lost, or there is no room for a message.
         """
-        self.room(call.size)
+        self.room(call.size if call.uncertain else 0)
         self._bytes += call.size
         self._enqueue(call)
 

@@ -456,6 +456,7 @@ class RedisBus:
             return self._seed
         server = self._slots[topic.slot]
         if server is None:
+            self.moved()
             raise BusUnavailable(f"no node of the cluster is responsible for slot {topic.slot}")
         return server
 

@@ -462,6 +462,48 @@ async def test_many_topics_are_followed_again(broker: Broker) -> None:
         await until(lambda: len(receiver.notices) == 1234)
 
 
+async def test_it_is_cut_off_while_many_topics_are_followed_again(broker: Broker) -> None:
+    async with opened(broker) as (bus, receiver):
+        await asyncio.gather(*(bus.follow(f"room.{n}") for n in range(3000)))
+        for _ in range(10):
+            before = bus._seed.ear
+            broker.kill_clients("pubsub")
+            # The next one has begun to follow, and may not be done.
+            await until(lambda: bus._seed.ear not in (None, before))  # noqa: B023
+        await until(lambda: bus._seed.ready)
+        assert receiver.resumptions == len(receiver.interruptions)
+        await asyncio.gather(*(bus.publish(f"room.{n}", str(n)) for n in range(3000)))
+        await until(lambda: len(receiver.notices) == 3000)
+
+
+async def test_many_topics_prove_what_they_have_within_small_bounds(own: Broker) -> None:
+    own.start(appendonly="yes", appendfsync="always")
+    async with opened(own, max_pending_bytes=1000) as (bus, receiver):
+        for n in range(600):
+            await bus.publish(f"room.{n}", "x")
+        own.kill()
+        own.start()
+        await until(lambda: receiver.resumptions)
+        assert position_of(await bus.position("room.599")).offset == 1
+
+
+async def test_what_is_followed_does_not_expire(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsapi.topics.redis.EMPTY_SECONDS", 0.1)
+    async with opened(broker) as (bus, _):
+        positions = {}
+        for topic in ("followed", "quiet", "\0alive"):
+            positions[topic] = await bus.follow(topic)
+        positions["followed"] = await bus.publish("followed", "x")
+        for topic in ("followed", "quiet"):
+            broker.command("PEXPIRE", f"{bus._prefix}:{{{topic}}}:meta", 60_000)
+            await until(
+                lambda: broker.command("PTTL", f"{bus._prefix}:{{{topic}}}:meta") > 3_000_000  # noqa: B023
+            )
+            assert await bus.position(topic) == positions[topic]
+
+
 async def test_reconnect(broker: Broker) -> None:
     async with opened(broker) as (bus, receiver):
         await bus.follow("room")
