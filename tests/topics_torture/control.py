@@ -100,6 +100,9 @@ class NatsControl:
             await client.publish(CHANNEL, name.encode())
             await client.flush(timeout=2)
         except ERRORS:
+            # After a flush that isn't answered in time, the answer would end its reading.
+            await self.close()
+            self._client = None
             await asyncio.sleep(PAUSE)
             return False
         return True

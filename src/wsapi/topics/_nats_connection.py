@@ -189,6 +189,8 @@ class Connection(Client):
                 await subscription.unsubscribe()
             except errors.Error:
                 pass  # it ends right now
+            except Exception as error:
+                self.abandon(error)
 
     async def send(self, subject: str, payload: bytes) -> None:
         """Publish without an answer: ``echo()`` tells whether the server has got it."""
@@ -278,6 +280,9 @@ class Connection(Client):
             if number is not None:
                 self._forget(number)
             raise BusUnavailable(f"{self._why()}: {error}") from error
+        except Exception as error:
+            # Errors of the transport: it may have been written, which its caller is told.
+            self.abandon(error)
 
     def _expect(
         self,
@@ -328,7 +333,9 @@ class Connection(Client):
         # Without a callback there is no task; what comes doesn't go through its queue.
         try:
             return (await self.subscribe(subject))._id
-        except errors.Error as error:
+        except Exception as error:
+            if not isinstance(error, errors.Error):
+                self.abandon(error)
             raise BusUnavailable(f"{self._why()}: {error}") from error
 
     def _expire(self) -> None:

@@ -20,7 +20,11 @@ from .exceptions import BusUnavailable
 __all__ = ["Found", "JetStream", "Refused", "StreamAway", "refusal"]
 
 MAX_PAGE_SIZE: Final = 4 * 2**20
-"""Bytes of messages that the server is asked for at once."""
+"""Bytes of messages that are read before those who want them get them."""
+
+MAX_BATCH_SIZE: Final = 2**19
+"""Bytes of messages that the server is asked for at once: it ends connections that can't take them
+(its ``max_pending``)."""
 
 # Error codes of JetStream's API.
 _NO_STREAM: Final = 10059
@@ -159,19 +163,19 @@ class JetStream:
             connection: Whom to ask.
             subject: Where they were published.
             start: Number of the first one, or where to look for it.
-            count: Most messages to return.
+            count: Most messages to return: fewer, if they are large.
             leader: As for ``last()``.
         """
         start = max(start, 1)
         messages: list[tuple[Stored, bytes]] = []
         deadline = connection.loop.time() + self.timeout
-        more = True
-        while more and len(messages) < count:
+        more, size = True, 0
+        while more and len(messages) < count and size < MAX_PAGE_SIZE:
             request = {
                 "next_by_subj": subject,
                 "seq": start,
                 "batch": count - len(messages),
-                "max_bytes": MAX_PAGE_SIZE,
+                "max_bytes": MAX_BATCH_SIZE,
             }
             left = deadline - connection.loop.time()
             more = False
@@ -180,6 +184,7 @@ class JetStream:
                 if stored is not None:
                     messages.append((stored, data))
                     start = stored.sequence + 1
+                    size += len(data)
                     # A server before 2.11 sends one at a time, and doesn't tell whether it is the
                     # last one.
                     more = stored.pending is None or stored.pending > 0

@@ -254,6 +254,20 @@ async def test_pages(nats: NatsServer) -> None:
         assert messages == [str(i) for i in range(20)]
 
 
+async def test_pages_of_large_messages(nats: NatsServer) -> None:
+    async with opened(nats, **own()) as (bus, _):
+        since = await bus.position("a")
+        for number in range(12):
+            await bus.publish("a", f"{number:02}" * 400_000)
+        messages: list[Message] = []
+        while (page := await bus.read("a", since, 100)).notices:
+            assert sum(len(notice.message) for notice in page.notices) < 6 * 2**20
+            messages += [notice.message[:2] for notice in page.notices]
+            since = page.notices[-1].position
+        assert messages == [f"{number:02}" for number in range(12)]
+        assert page == ([], True, since)
+
+
 async def test_positions_that_are_none(nats: NatsServer) -> None:
     async with opened(nats, **own()) as (bus, _):
         last = await bus.publish("a", "1")
@@ -526,6 +540,47 @@ async def test_client_that_reads_no_more(nats: NatsServer) -> None:
         await until(lambda: receiver.resumptions)
         await bus.publish("a", "1")
         await until(lambda: receiver.notices)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(), RuntimeError("closed")])
+@pytest.mark.parametrize("history", [10, None])
+async def test_transport_that_fails(
+    nats: NatsServer, history: int | None, error: Exception
+) -> None:
+    """What was being published may be: the error comes after a part was written."""
+    async with opened(nats, **own(), history=history) as (bus, receiver):
+        await bus.follow("a")
+
+        async def fail(*args: object, **options: object) -> None:
+            raise error
+
+        for number, call in enumerate((bus.publish, bus.follow), 1):
+            bus._connection._send_command = fail
+            with pytest.raises(PublishUncertain if call == bus.publish else BusUnavailable):
+                await call(*("b", "x")[: 3 - number])
+            await until(lambda: receiver.resumptions == number)  # noqa: B023
+        bus._connection._send_command = fail
+        await bus.unfollow("a")
+        await until(lambda: receiver.resumptions == 3)
+
+
+async def test_process_that_does_not_keep_up(start_nats: Start) -> None:
+    """The server ends its connection: it is told, and reads what it missed."""
+    server = start_nats(settings="max_pending: 2000000")
+    log = server.directory / "log"
+    async with opened(server, history=1000) as (bus, receiver), opened(server) as (other, _):
+        start = await bus.follow("a")
+        transport = bus._connection._transport._io_writer.transport
+        transport.pause_reading()
+        published: list[str] = []
+        while "Slow Consumer" not in log.read_text():
+            message = f"{len(published):09}" * 9000  # bytes: 81,000
+            await other.publish("a", message)
+            published.append(message)
+        transport.resume_reading()
+        await until(lambda: receiver.resumptions)
+        assert await all_messages(bus, receiver, "a", start) == published
+        assert len(receiver.notices) < len(published)
 
 
 async def test_publisher_whose_connection_is_lost(nats: NatsServer) -> None:
