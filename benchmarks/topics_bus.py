@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from . import load, process
-from .topics_peers import PEERS
+from .topics_peers import PEERS, SHARES
 
 PARTS: Final = ("local", "bus", "memory")
 SUBSCRIBERS: Final = 1000
@@ -469,7 +469,9 @@ def _run_peers(
             figures: dict[str, list[tuple[float, float]]] = {peer: [] for peer in ends}
             for _ in range(options.rounds):
                 for peer, (end, clock, _) in ends.items():
-                    figures[peer].append(end.run(options.count, size, options.window, clock))
+                    count = options.count // SHARES.get(peer, 1)
+                    count = max(count - count % options.window, options.window)
+                    figures[peer].append(end.run(count, size, options.window, clock))
             for peer, values in figures.items():
                 processes = [value for value, _ in values]
                 rows.append(
@@ -601,7 +603,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if options.quick:
         options.rounds, options.count, options.subscribers = 2, 320, 100
-    options.count -= options.count % options.window
     figures: dict[str, Any] = {"machine": process.machine()}
     for part in options.part or PARTS:
         try:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, Protocol
 
-__all__ = ["PEERS", "Peer"]
+__all__ = ["PEERS", "SHARES", "Peer"]
 
 Got = Callable[[str], None]
 
@@ -191,3 +191,6 @@ PEERS: Final[dict[str, Callable[[], Any]]] = {
     "wsapi_nats": WsapiNats,
     "wsapi_nats_no_history": WsapiNatsWithoutHistory,
 }
+
+# Those that take so long for a message that they get a share of them: one of so many.
+SHARES: Final[dict[str, int]] = {"channels": 8}
