@@ -15,6 +15,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from math import inf
 
 from wsapi.topics.positions import Position
 
@@ -42,15 +43,17 @@ def read_payload(payload: str | bytes) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """The broker came back with an older state: what it had acknowledged since then may be lost.
+    """The broker came back with an older state.
+
+    What was published in between is lost, though it had acknowledged it, and brought it to some.
 
     Args:
-        down: When it went.
-        up: When it was back.
+        saved: When that state began to be saved.
+        down: When the broker ended.
     """
 
+    saved: float
     down: float
-    up: float
 
 
 @dataclass(slots=True)
@@ -164,6 +167,7 @@ class Account:
 
     def begin_anew(self) -> None:
         """Note that nothing is asked for of what came since: the next one has no ``since``."""
+        self._tell(inf)  # it wouldn't be told of what it passed over
         self._now = None
         self.position = None
 
@@ -213,7 +217,7 @@ class Judge:
         self.counts: Counter[str] = Counter()
         self._known: dict[tuple[str, str], dict[int, _Known]] = defaultdict(dict)
         self._where: dict[str, tuple[str, Position]] = {}
-        self._topics: dict[str, str] = {}  # of messages that were begun
+        self._begun: dict[str, tuple[str, float]] = {}  # topics and times of messages
         self._refused: set[str] = set()
         self._losses: list[Loss] = []
         self._latest: dict[tuple[str, str, str], tuple[int, int]] = {}
@@ -227,9 +231,9 @@ class Judge:
 
     # ------------------------------------------------------------------ what publishers tell
 
-    def begun(self, topic: str, name: str) -> None:
+    def begun(self, topic: str, name: str, now: float) -> None:
         """Note that a message is about to be published."""
-        self._topics[name] = topic
+        self._begun[name] = topic, now
         self.counts["begun"] += 1
 
     def acknowledged(self, topic: str, name: str, position: Position, now: float) -> None:
@@ -288,7 +292,7 @@ class Judge:
             for offset in gone:
                 name = known.pop(offset).name
                 self._where.pop(name, None)
-                self._topics.pop(name, None)
+                self._begun.pop(name, None)
             if not known:
                 del self._known[key]
         self._latest = {
@@ -299,7 +303,7 @@ class Judge:
 
     def _place(self, topic: str, name: str, position: Position, who: str) -> _Known | None:
         """Note where somebody says that a message stands."""
-        if self._topics.get(name) != topic:
+        if self._begun.get(name, ("",))[0] != topic:
             self.fail(f"{topic}: {who} has {name} at {position}, which nobody published there")
             return None
         if name in self._refused:
@@ -340,7 +344,7 @@ class Judge:
             )
             self.fail(
                 f"{stretch.who}, {stretch.topic}: {len(untold)} missing between {stretch.start} "
-                f"and {stretch.last.offset}, without a word: {names}"
+                f"and {stretch.last.offset}, without a word: {names}; told {stretch.told}"
             )
 
     def _told_late(self, stretch: Stretch, missing: _Known, offset: int) -> bool:
@@ -349,12 +353,12 @@ class Judge:
         Whoever hadn't got it before goes on without it: nobody but those who had, or who published
         it, can know that it was there. They end the epoch, which all are told of.
         """
-        if stretch.told is None:
-            return False
         place = bisect_left(stretch.offsets, offset)
         passed = stretch.times[place]
-        for loss in self._losses:
-            published = missing.acknowledged if missing.acknowledged is not None else missing.seen
-            if published <= loss.down and missing.seen <= loss.up <= passed <= stretch.told:
-                return True
-        return False
+        if stretch.told is None or stretch.told < passed:
+            return False
+        begun = self._begun[missing.name][1]
+        published = missing.seen if missing.acknowledged is None else missing.acknowledged
+        return any(
+            begun <= loss.down <= passed and loss.saved <= published for loss in self._losses
+        )

@@ -83,6 +83,7 @@ class RedisParty:
         self.bus: dict[str, Any] = {"history": HISTORY, "timeout": 2.0}
         self.counts: Counter[str] = Counter()
         self.version = kind
+        self.down = 0.0  # when it ended last
         self._client: Any = None
 
     async def start(self) -> None:
@@ -132,11 +133,11 @@ class RedisParty:
         await self._begin_again(chance)
 
     async def age(self, chance: random.Random) -> Loss:
+        saved = time.monotonic()
         await self._do("SAVE")
         await asyncio.sleep(chance.uniform(0.1, 1.5))
-        down = time.monotonic()
         await self._begin_again(chance)
-        return Loss(down, time.monotonic())
+        return Loss(saved, self.down)
 
     async def _begin_again(self, chance: random.Random) -> None:
         process = self.broker.process
@@ -146,6 +147,7 @@ class RedisParty:
                 break
             await asyncio.sleep(0.005)
         await asyncio.to_thread(self.broker.kill)
+        self.down = time.monotonic()
         await asyncio.sleep(chance.uniform(0, 1))
         await asyncio.to_thread(self.broker.start)
 
@@ -248,16 +250,17 @@ class NatsParty:
 
     async def age(self, chance: random.Random) -> Loss:
         store, copy = self.folder / "store", self.folder / "copy"
+        saved = time.monotonic()
         await asyncio.to_thread(self.server.stop, signal.SIGTERM)
         shutil.copytree(store, copy)
         await asyncio.to_thread(self.server.start)
         await asyncio.sleep(chance.uniform(0.5, 1.5))
-        down = time.monotonic()
         await asyncio.to_thread(self.server.stop)
+        down = time.monotonic()
         shutil.rmtree(store)
         copy.rename(store)
         await asyncio.to_thread(self.server.start)
-        return Loss(down, time.monotonic())
+        return Loss(saved, down)
 
     async def _with_jetstream(self, do: Any) -> None:
         import nats

@@ -478,7 +478,7 @@ class Run:
             lines += [json.loads(line) for line in data[:end].splitlines()]
         for kind, *rest in lines:
             if kind == "begun":
-                self.judge.begun(str(rest[0]), rest[1])
+                self.judge.begun(str(rest[0]), rest[1], rest[2])
         for kind, where, name, *rest in lines:
             if kind == "acknowledged":
                 position = Position.parse(rest[0])

@@ -25,7 +25,7 @@ class Story:
         for offset in offsets:
             self.now += 1
             name = f"{publisher}.{offset}"
-            self.judge.begun("t", name)
+            self.judge.begun("t", name, self.now)
             if acknowledged:
                 self.judge.acknowledged("t", name, at(offset, epoch), self.now)
             else:
@@ -213,7 +213,7 @@ def test_uncertain_message_for_some(story):
 
 
 def test_refused_message(story):
-    story.judge.begun("t", "p.1")
+    story.judge.begun("t", "p.1", 0.0)
     story.judge.refused("p.1")
     story.subscribe("a", 0)
     story.get("a", 1)
@@ -221,7 +221,7 @@ def test_refused_message(story):
 
 
 def test_message_of_another_topic(story):
-    story.judge.begun("u", "p.1")
+    story.judge.begun("u", "p.1", 0.0)
     story.subscribe("a", 0)
     story.get("a", 1)
     assert "nobody published there" in story.verdict()[0]
@@ -242,7 +242,7 @@ def test_message_at_two_positions(story):
 
 def test_publisher_out_of_order(story):
     for name in ("p.1", "p.2", "p.3"):
-        story.judge.begun("t", name)
+        story.judge.begun("t", name, 0.0)
     story.judge.acknowledged("t", "p.1", at(1), 0.0)
     story.judge.acknowledged("t", "p.3", at(2), 0.0)
     story.judge.acknowledged("t", "p.2", at(3), 0.0)
@@ -251,7 +251,7 @@ def test_publisher_out_of_order(story):
 
 def test_answers_may_come_in_another_order(story):
     for name in ("p.1", "p.2"):
-        story.judge.begun("t", name)
+        story.judge.begun("t", name, 0.0)
     story.judge.acknowledged("t", "p.2", at(2), 0.0)
     story.judge.acknowledged("t", "p.1", at(1), 0.0)
     assert not story.verdict()
@@ -260,33 +260,44 @@ def test_answers_may_come_in_another_order(story):
 class TestOlderState:
     """The broker loses what it has acknowledged, and nobody but the publisher knows."""
 
-    def begin(self, story):
-        story.publish(1, 2)
-        story.judge.lost(Loss(story.now + 1, story.now + 2))
+    def begin(self, story, saved):
+        account = story.subscribe("a", 0)
+        story.publish(1)
+        story.get("a", 1)
+        story.publish(2)
+        story.judge.lost(Loss(story.now - saved, story.now + 1))
         story.now += 2
         story.publish(900, publisher="q")
-        account = story.subscribe("a", 0)
-        account.stretches[0].times.append(1.0)
-        account.stretches[0].offsets.append(1)
-        account.stretches[0].names.append("p.1")
         story.get("a", 900, publisher="q")
         return account
 
     def test_told_later(self, story):
-        account = self.begin(story)
+        account = self.begin(story, 0.5)
         account.gap(Position("other", 0), story.now + 1)
         assert not story.verdict()
         assert story.judge.counts["told late"] == 1
 
     def test_never_told(self, story):
-        self.begin(story)
+        self.begin(story, 0.5)
         assert len(story.verdict()) == 1
 
-    def test_somebody_gets_it_afterwards(self, story):
-        account = self.begin(story)
-        story.subscribe("b", 1)
-        story.get("b", 2)
+    def test_nobody_to_be_told(self, story):
+        account = self.begin(story, 0.5)
+        account.ended()
+        account.begin_anew()
+        assert not story.verdict()
+
+    def test_what_was_saved_is_not_lost(self, story):
+        account = self.begin(story, -0.5)
         account.gap(Position("other", 0), story.now + 1)
+        assert len(story.verdict()) == 1
+
+    def test_passed_before_the_broker_ended(self, story):
+        account = story.subscribe("a", 0)
+        story.publish(1, 2, 3)
+        story.get("a", 1, 3)
+        story.judge.lost(Loss(0.0, story.now + 1))
+        account.gap(Position("other", 0), story.now + 2)
         assert len(story.verdict()) == 1
 
 
