@@ -86,6 +86,7 @@ class QueueRecipient(WaitingRecipient):
         "_queue",
         "_send_binary",
         "_send_text",
+        "_sending",
         "_size",
         "_task",
         "_topics",
@@ -101,6 +102,7 @@ class QueueRecipient(WaitingRecipient):
         self._size = 0
         self._droppable = 0  # how much of that may be dropped
         self._dropped: Counter[Slow] = Counter()
+        self._sending = False  # a task does, which may have begun before it is known here
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self.closed = False
@@ -208,7 +210,8 @@ class QueueRecipient(WaitingRecipient):
         self._size += waiting.size
         if waiting.droppable:
             self._droppable += waiting.size
-        if self._task is None:
+        if not self._sending:
+            self._sending = True
             self._task = self._topics._spawn(self._run())
 
     async def _run(self) -> None:
@@ -226,7 +229,7 @@ class QueueRecipient(WaitingRecipient):
             self._topics._logger.debug("a subscriber is gone: %r", exc)
             self.end()
         finally:
-            self._task = None
+            self._sending = False
             if waiting is not None:
                 waiting.tell(sent=False)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import sys
 from typing import Any
 
 import pytest
 
-from tests.wsapi.helpers import pair, turns, until
+from tests.wsapi.helpers import pair, run, turns, until
 from tests.wsapi.topics.test_asyncio import is_gone
 from wsapi import limits
 from wsapi.exceptions import ConnectionClosed
@@ -102,6 +103,37 @@ class TestSending:
             assert await client.recv() == "1"
             assert topics.stats().connections == 4
         assert is_gone(topics)
+
+    @pytest.mark.skipif(
+        sys.version_info < (3, 12), reason="there are no eager tasks in this version"
+    )
+    def test_eager_tasks(self) -> None:
+        """What sends may have ended before it is known; uvloop doesn't take this factory."""
+
+        def loop() -> asyncio.AbstractEventLoop:
+            made = asyncio.new_event_loop()
+            made.set_task_factory(asyncio.eager_task_factory)
+            return made
+
+        async def test() -> None:
+            topics = Topics(history=History(messages=10))
+            ws, slow = Plain(), FakeWebSocket()
+            first = await topics.publish("a", "0")
+            await topics.publish("a", "1")
+            async with topics.subscribe(ws, "a", since=first):
+                for number in range(2, 5):
+                    await topics.publish("a", str(number))
+                await until(lambda: len(ws.sent) == 4)
+                slow.let.clear()
+                async with topics.subscribe(slow, "a"):
+                    for number in range(5, 8):
+                        await topics.publish("a", str(number))
+                    slow.let.set()
+                    await until(lambda: len(slow.sent) == 3)
+            assert ws.sent == [str(number) for number in range(1, 8)]
+            assert slow.sent == ["5", "6", "7"]
+
+        run(test(), loop)
 
     async def test_what_cannot_send(self) -> None:
         for connection in (object(), None, type("Socket", (), {"send": 1})()):
