@@ -154,6 +154,18 @@ class JetStream:
         stored = _of_direct(headers)
         return None if stored is None else stored.time
 
+    async def has(self, connection: Connection, sequence: int, *, leader: bool) -> bool:
+        """Tell whether a message is there.
+
+        Args:
+            connection: Whom to ask.
+            sequence: Its number.
+            leader: As for ``last()``.
+        """
+        if leader:
+            return await self._of_leader(connection, {"seq": sequence}, self.timeout) is not None
+        return await self.time_of(connection, sequence) is not None
+
     async def fetch(
         self, connection: Connection, subject: str, start: int, count: int, *, leader: bool
     ) -> Found:

@@ -129,15 +129,15 @@ class NatsBus:
     server of version 2.10 or later; from 2.11 on, it is read much faster.
 
     A position is a number of the stream. That of a topic without messages is where the stream was
-    when one looked. ``read`` finds out whether all messages after a position are still there as
-    follows. They are, if the message at the position is, since those of a topic are dropped in
-    their order. If it isn't, they are if the stream hasn't dropped anything after the position for
-    its age or size (its first message isn't after the next number), and the topic has fewer
-    messages than it may have, so that none made room for another one. For a followed topic, the
-    position counts as the last number up to which this process has seen everything, be it long
-    after the topic's last message. In all other cases a gap is told of, although there may be none:
-    for who comes back, after ``history_seconds`` of silence, to a process that doesn't follow the
-    topic.
+    when one looked. Whether all messages after a position are still there, ``read`` finds out as
+    follows. They are, if the message at the position is, also after they were read, since those of
+    a topic are dropped in their order. Otherwise they are, if the stream hasn't dropped anything
+    after the position for its age or size (its first message isn't after the next number), and the
+    topic has fewer messages than it may have, so that none made room for another one. For a
+    followed topic, the position counts as the last number up to which this process has seen
+    everything, be it long after the topic's last message. In all other cases a gap is told of,
+    although there may be none: for who comes back, after ``history_seconds`` of silence, to a
+    process that doesn't follow the topic.
 
     Args:
         servers: URI of a server, or several: ``nats://HOST:PORT``, ``tls://``; ``ws://`` and
@@ -639,17 +639,21 @@ class NatsBus:
             for last_then, upto_then in ((last, upto), followed.before or (last, upto)):
                 if offset >= last_then:
                     known = max(known, upto_then)
-        seen = self._seen
+        seen, leader = self._seen, self._replicas > 1
         found = await self._jetstream.fetch(
-            connection, self._kept(topic), offset, limit + 1, leader=self._replicas > 1
+            connection, self._kept(topic), offset, limit + 1, leader=leader
         )
         messages = found.messages
-        if messages and messages[0][0].sequence == offset:
+        anchored = bool(messages) and messages[0][0].sequence == offset
+        if anchored:
             del messages[0]
-        else:
+        if messages and anchored:
+            # Those after it may have been dropped while they were read, but not before it.
+            anchored = await self._jetstream.has(connection, offset, leader=leader)
+        if not anchored:
             # Asked for after the messages: what isn't dropped now wasn't dropped then.
             stream = await self._jetstream.stream(connection, self._kept(topic))
-            if stream is None or stream.epoch != epoch:
+            if stream is None or stream.epoch != epoch or epoch != self._epoch:
                 self._doubt_stream()
                 raise self._began_anew()
             self._seen = max(self._seen, stream.last)

@@ -384,6 +384,22 @@ async def test_messages_that_are_dropped_before_they_are_noticed(nats: NatsServe
         assert page.latest.offset > cursor.offset
 
 
+async def test_messages_that_are_dropped_while_they_are_read(nats: NatsServer) -> None:
+    options = own()
+    async with opened(nats, **options) as (bus, _), admin(nats) as client:
+        positions = [await bus.publish("a", str(i)) for i in range(10)]
+        fetch = bus._jetstream.fetch
+
+        async def disturbed(*args: Any, **options_: Any) -> Any:
+            found = await fetch(*args, **options_)
+            del found.messages[3:6]
+            await trim(client, options["stream"])
+            return found
+
+        bus._jetstream.fetch = disturbed
+        assert await bus.read("a", positions[0], 100) == ([], False, positions[-1])
+
+
 async def test_nobody_deletes_single_messages(nats: NatsServer) -> None:
     options = own()
     async with opened(nats, **options) as (bus, _), admin(nats) as client:
