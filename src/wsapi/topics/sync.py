@@ -98,7 +98,10 @@ class _ConnectionRecipient(WaitingRecipient):
             self.connection._raise_closed()
 
     async def send(self, message: Message, compress: bool | None) -> None:
-        self.connection.send(message, compress=compress)
+        if compress is None:
+            self.connection.send(message)  # which subclasses may have without options
+        else:
+            self.connection.send(message, compress=compress)
         # Where messages may be dropped or the connection closed, that doesn't wait.
         self.connection._driver.drain()
 

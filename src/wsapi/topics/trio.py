@@ -74,7 +74,10 @@ class _ConnectionRecipient(WaitingRecipient):
             await self.raise_closed()
 
     async def send(self, message: Message, compress: bool | None) -> None:
-        await self.connection.send(message, compress=compress)
+        if compress is None:
+            await self.connection.send(message)  # which subclasses may have without options
+        else:
+            await self.connection.send(message, compress=compress)
         # Where messages may be dropped or the connection closed, that doesn't wait.
         await self.connection._drain()
 

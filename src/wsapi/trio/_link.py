@@ -221,7 +221,12 @@ class Link(AsyncConnection):
         protocol, transport = self.protocol, self._transport
         if protocol.state is not State.OPEN:
             return True
-        if transport.blocked or terms.slow is not None:
+        turns = self._turns
+        if (
+            transport.blocked
+            or self._paused
+            or (turns is not None and turns.taken and terms.slow is not None)
+        ):
             activity = protocol.offer(
                 message,
                 terms,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import pytest
@@ -452,6 +452,35 @@ class TestSlowPeers:
                 await reading
                 assert got == sorted(set(got))
                 await driver.until(lambda: dropped >= sent - len(got))
+
+    async def test_what_cannot_be_sent(self, driver: Driver) -> None:
+        """Whoever isn't sent a message is closed: it wouldn't know that one is missing."""
+        topics = Subscribed(driver, slow=Slow.WAIT)
+        begun, go_on = driver.event(), driver.event()
+
+        async def fragments() -> AsyncGenerator[str, None]:
+            yield "one"
+            begun.set()
+            await go_on.wait()
+            yield "two"
+
+        async def send(ws: Ws) -> None:
+            async with contextlib.aclosing(fragments()) as items:
+                with pytest.raises(ConnectionClosed):
+                    await ws.send(items)
+
+        async with driver.pair() as (client, server):
+            await topics.subscribed(server, "a")
+            sending = driver.spawn(send(server))
+            await begun.wait()
+            await topics.publish("a", "between")
+            with pytest.raises(ConnectionClosed):
+                await client.recv(timeout=10)
+            # Closing during a message in fragments has a code of its own.
+            assert client.close_code == CloseCode.INTERNAL_ERROR
+            go_on.set()
+            await sending
+            await driver.until(topics.gone)
 
     @pytest.mark.parametrize("slow", [Slow.WAIT, Slow.CLOSE])
     async def test_catching_up_waits(self, driver: Driver, slow: Slow) -> None:
