@@ -368,21 +368,21 @@ async def following(bus: RedisBus) -> Follower:
 
 async def test_notices_are_cut_off_again_and_again(broker: Broker) -> None:
     prefix = next(prefixes)
-    bus, publisher = (RedisBus(broker.url, prefix=prefix, history=5000) for _ in range(2))
+    bus, publisher = (RedisBus(broker.url, prefix=prefix, history=100_000) for _ in range(2))
     follower = await following(bus)
     await publisher.open(Receiver())
     try:
-        for kill in range(30):
-            published = [publisher.publish("room", f"{kill}.{n}") for n in range(50)]
-            await asyncio.gather(*published)
+        messages: list[str | bytes] = []
+        while follower.resumptions < 8:
+            more = [f"{len(messages)}.{n}" for n in range(50)]
+            messages += more
+            await asyncio.gather(*(publisher.publish("room", message) for message in more))
             broker.kill_clients("pubsub")
-        assert isinstance(await publisher.publish("room", "the last one"), Position)
-        await until(lambda: len(follower.interruptions) == follower.resumptions > 1)
+            await asyncio.sleep(0.005)
+        await publisher.publish("room", "the last one")
+        await until(lambda: len(follower.interruptions) == follower.resumptions)
         await follower.fill(bus, "room")
-        assert follower.delivered == [
-            *(f"{kill}.{n}" for kill in range(30) for n in range(50)),
-            "the last one",
-        ]
+        assert follower.delivered == [*messages, "the last one"]
         assert follower.filled
         assert not follower.gaps
     finally:
@@ -1160,7 +1160,7 @@ async def test_a_node_that_is_replaced(cluster: list[Broker], tmp_path: Path) ->
             assert await bus.read("room", lost, 10) == ([], False, now)
             await bus.publish("room", "after")
             await bus.publish("elsewhere", "hello")
-            await until(lambda: receiver.messages[-2:] == ["after", "hello"])
+            await until(lambda: {"after", "hello"} <= {*receiver.messages})
             assert len(bus._servers) == 3
         finally:
             replica.kill()
