@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,6 +70,14 @@ class Spec:
         peer: Peer = importlib.import_module(f"{__name__}.{self.module}").Peer(**self.options)
         return peer
 
+
+PING_INTERVAL: Final = "BENCHMARK_PING_INTERVAL"
+"""Environment variable: seconds between keepalive Pings of servers like ``websockets``."""
+
+# What such servers are given besides.
+KEEPALIVE: Final = (
+    {"ping_interval": float(os.environ[PING_INTERVAL])} if PING_INTERVAL in os.environ else {}
+)
 
 RAW: Final = ("raw", "plain")  # no WebSocket: bytes are echoed
 BOTH: Final = ("plain", "deflate")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from . import HOST, Running, version_of
+from . import HOST, KEEPALIVE, Running, version_of
 
 
 class Peer:
@@ -24,7 +24,7 @@ class Peer:
 
     def options(self, deflate: bool) -> dict[str, Any]:
         """Return the arguments of `serve`."""
-        return {} if deflate else {"compression": None}
+        return KEEPALIVE if deflate else {"compression": None, **KEEPALIVE}
 
     async def echo(self, deflate: bool) -> Running:
         module = await self.prepare()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import HOST
+from . import HOST, KEEPALIVE
 
 
 def raw_server() -> tuple[int, Callable[[], None]]:
@@ -43,7 +43,7 @@ def library_server(package: str) -> tuple[int, Callable[[], None]]:
             pass  # the load generator doesn't say good-bye
 
     module = importlib.import_module(f"{package}.sync.server")
-    server = module.serve(echo, HOST, 0, compression=None)
+    server = module.serve(echo, HOST, 0, compression=None, **KEEPALIVE)
     return server.socket.getsockname()[1], server.serve_forever
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from . import HOST
+from . import HOST, KEEPALIVE
 
 
 async def raw_echo(stream: trio.SocketStream) -> None:
@@ -55,7 +55,7 @@ async def start_server(peer: str, nursery: trio.Nursery) -> int:
         serve = importlib.import_module(f"{peer}.trio.server").serve
         listeners = (
             await nursery.start(
-                functools.partial(serve, library_echo, 0, host=HOST, compression=None)
+                functools.partial(serve, library_echo, 0, host=HOST, compression=None, **KEEPALIVE)
             )
         ).listeners
     return int(listeners[0].socket.getsockname()[1])
