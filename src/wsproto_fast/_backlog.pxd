@@ -34,10 +34,13 @@ cdef class Waiting:
     cdef object key
     cdef Py_ssize_t size
     cdef uint64_t number
+    cdef bint gone                  # it was dropped
 
 
 cdef class Backlog:
-    cdef object _queue              # a deque
+    cdef object _queue              # a deque, whose first one isn't gone
+    cdef Py_ssize_t _gone           # of these
+    cdef object _drops              # a deque of those that may be dropped
     cdef dict _latest               # key -> what waits with it
     cdef Py_ssize_t size            # in bytes, overhead included
     cdef Py_ssize_t _droppable      # of these

@@ -62,11 +62,12 @@ cdef class Backlog:
 
     def __cinit__(self):
         self._queue = deque()
+        self._drops = deque()
         self._latest = {}
 
     cdef Py_ssize_t count(self) except -1:
         """Return the number of messages."""
-        return len(self._queue)
+        return len(self._queue) - self._gone
 
     cdef int add(self, Waiting new, Py_ssize_t size, Py_ssize_t limit) except -1:
         """Add a message if its policy lets it, at the expense of others if that says so.
@@ -105,22 +106,27 @@ cdef class Backlog:
         if new.policy == LATEST:
             self._latest[new.key] = new
         if DROP_NEWEST <= new.policy <= LATEST:
+            self._drops.append(new)
             self._droppable += new.size
         return dropped
 
     cdef int _make_room(self, Py_ssize_t size, Py_ssize_t limit, Waiting spared) except -1:
         """Drop what has waited longest, but for what mustn't be dropped; return the number of messages."""
-        cdef Py_ssize_t place = 0
         cdef int dropped = 0
-        cdef Waiting waiting
+        cdef Waiting waiting, kept = None
         while self.size > limit - size:
-            waiting = self._queue[place]
-            if waiting is spared or not DROP_NEWEST <= waiting.policy <= LATEST:
-                place += 1
+            waiting = self._drops.popleft()
+            if waiting is spared:
+                kept = waiting
                 continue
-            del self._queue[place]
             self._forget(waiting)
+            waiting.gone = True
+            waiting.message = waiting.key = None
+            self._gone += 1
             dropped += 1
+        if kept is not None:
+            self._drops.appendleft(kept)
+        self._tidy()
         return dropped
 
     def _forget(self, Waiting waiting):
@@ -130,10 +136,26 @@ cdef class Backlog:
         if waiting.policy == LATEST:
             del self._latest[waiting.key]
 
+    def _tidy(self):
+        """Take what was dropped out of the queue: where it is first, and all if it is a quarter.
+
+        To take each out of the middle would take the longer, the more wait.
+        """
+        while self._gone and (<Waiting>self._queue[0]).gone:
+            self._queue.popleft()
+            self._gone -= 1
+        if 4 * self._gone > len(self._queue):
+            self._queue = deque([waiting for waiting in self._queue if not (<Waiting>waiting).gone])
+            self._gone = 0
+
     cdef Waiting take(self):
         """Remove and return what leaves next."""
         cdef Waiting waiting = self._queue.popleft()
+        if DROP_NEWEST <= waiting.policy <= LATEST:
+            self._drops.popleft()
         self._forget(waiting)
+        if self._gone:
+            self._tidy()
         return waiting
 
     cdef bint holds(self, uint64_t number) except -1:

@@ -210,3 +210,49 @@ def test_terms() -> None:
     assert (terms.slow, terms.max_backlog, terms.key) == (Slow.LATEST, 5, "k")
     terms = Backpressure()
     assert (terms.slow, terms.max_backlog, terms.key) == (None, 2**25, None)
+
+
+def test_what_is_dropped_in_the_middle() -> None:
+    """Behind what mustn't be dropped, over and over: order, numbers, and sizes stay right."""
+    protocol = Protocol(Side.SERVER)
+    protocol.pause_writing()
+    chance = random.Random(1)
+    kept: list[str] = []
+    droppable: list[str] = []
+    for number in range(2000):
+        if chance.random() < 0.1:
+            offer(protocol, f"w{number:04}", Slow.WAIT, None)
+            kept.append(f"w{number:04}")
+            continue
+        limit = protocol.backlog_size + room(0) if len(droppable) == 10 else None
+        offer(protocol, f"d{number:04}", Slow.DROP_OLDEST, limit)
+        droppable.append(f"d{number:04}")
+        del droppable[:-10]
+        assert protocol.backlog_messages == len(kept) + len(droppable)
+        assert protocol.backlog_size == room(len(kept) + len(droppable), 5)
+    mark = protocol.backlog_mark
+    protocol.resume_writing()
+    left: list[str] = []
+    while protocol.output_size:
+        assert protocol.is_waiting(mark) or not protocol.backlog_messages
+        left += payloads(protocol)
+    assert left == sorted(kept + droppable, key=lambda message: message[1:])
+    assert protocol.backlog_messages == protocol.backlog_size == 0
+
+
+def test_the_latest_is_spared_in_the_middle() -> None:
+    protocol = Protocol(Side.SERVER)
+    protocol.pause_writing()
+    offer(protocol, "o", Slow.DROP_OLDEST, None)
+    offer(protocol, "w", Slow.WAIT, None)
+    offer(protocol, "1", Slow.LATEST, None, "a")
+    offer(protocol, "o", Slow.DROP_OLDEST, None)
+    offer(protocol, "2", Slow.LATEST, None, "b")
+    # It stays in its place; what is dropped to make room comes behind it.
+    offer(protocol, "3" * 100, Slow.LATEST, room(2) + 160 + 100, "a")
+    assert protocol.dropped == {Slow.LATEST: 3}
+    offer(protocol, "p", Slow.DROP_OLDEST, None)
+    offer(protocol, "4", Slow.LATEST, room(4), "b")
+    assert protocol.dropped == {Slow.LATEST: 5}
+    protocol.resume_writing()
+    assert payloads(protocol) == ["w", "4", "p"]
