@@ -21,6 +21,7 @@ cdef class Pacing(Keepalive):
     cdef double _write_deadline
     cdef double _look_time          # when the driver is asked what the network has taken
     cdef double _stalled_since      # NAN before it was asked
+    cdef bint _excused              # the last look was late, and it wasn't held against the peer
     cdef object _progress
     cdef double _close_timeout
     cdef double _close_deadline

@@ -107,6 +107,7 @@ cdef class Pacing(Keepalive):
     cdef int _handle_pacing(self, double now, object progress) except -1:
         """Do what is due at ``now``, as ``handle_timeout`` does."""
         cdef double late = now - self._look_time
+        cdef bint excused = False
         if self._close_deadline_due:
             self._close_deadline_due = False
             self._close_deadline = now + min(self._close_timeout, self._write_deadline)
@@ -118,15 +119,18 @@ cdef class Pacing(Keepalive):
         if isnan(self._stalled_since) or progress != self._progress:
             self._stalled_since = now
             self._progress = progress
-        elif late > self._write_deadline / LOOKS:
-            # The caller comes late: it may not have had time to write either.
+        elif late > self._write_deadline / LOOKS and not self._excused:
+            # The caller comes late: it may not have had time to write either. If it comes late each time, which is so
+            # where that is less than its clock tells, it has had some.
             self._stalled_since += late
+            excused = True
         elif now - self._stalled_since >= self._write_deadline:
             self._look_time = INFINITY
             self.give_up(
                 TimeoutError(f"peer doesn't read: nothing was taken for {self._write_deadline:g} seconds")
             )
             return 0
+        self._excused = excused
         self._look_time = min(now + self._write_deadline / LOOKS, self._stalled_since + self._write_deadline)
 
     cdef Py_ssize_t _note_waiting(self, Py_ssize_t unsent) except -1:

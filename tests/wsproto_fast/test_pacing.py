@@ -461,6 +461,25 @@ class TestWriteDeadline:
             protocol.handle_timeout(now, progress=5)
         assert protocol.transport_action == ABORT
 
+    @pytest.mark.parametrize("every", [3, 5, 50])
+    def test_the_caller_always_comes_late(self, every: float) -> None:
+        """It has had time to write in between, so that this isn't for ever."""
+        protocol = self.paused()
+        looks = 0
+        while protocol.transport_action != ABORT:
+            looks += 1
+            protocol.handle_timeout(100 + looks * every, progress=5)
+            assert looks < 8
+
+    def test_a_deadline_that_clocks_can_hardly_tell(self) -> None:
+        protocol = Protocol(Side.SERVER)
+        protocol.set_backpressure(write_deadline=1e-6)
+        protocol.pause_writing()
+        for now in (100, 100.001, 100.002):
+            assert protocol.state is State.OPEN
+            protocol.handle_timeout(now, progress=5)
+        assert protocol.transport_action == ABORT
+
     def test_a_driver_that_cannot_tell(self) -> None:
         protocol = Protocol(Side.SERVER)
         protocol.set_backpressure(write_deadline=8)
