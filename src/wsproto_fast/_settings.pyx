@@ -14,7 +14,9 @@ cdef double duration(str name, value) except? -1.0:
     """Return a timeout in seconds; None stands for no limit."""
     if value is None:
         return INFINITY
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds or None, not {type(value).__name__}")
+    if not value >= 0:
         raise ValueError(f"{name} must be a number of seconds, 0 or more, or None; got {value!r}")
     return value
 

@@ -519,9 +519,12 @@ class TestWriteDeadline:
         protocol.connection_lost()
         assert protocol.next_timeout() is None
 
-    @pytest.mark.parametrize("deadline", [0, -1, "1", True])
-    def test_wrong_deadlines(self, deadline: Any) -> None:
-        with pytest.raises(ValueError, match="write_deadline"):
+    @pytest.mark.parametrize(
+        ("deadline", "error"),
+        [(0, ValueError), (-1, ValueError), ("1", TypeError), (True, TypeError)],
+    )
+    def test_wrong_deadlines(self, deadline: Any, error: type[Exception]) -> None:
+        with pytest.raises(error, match="write_deadline"):
             Protocol(Side.SERVER).set_backpressure(write_deadline=deadline)
 
 

@@ -28,7 +28,8 @@ INACCEPTABLE = [
     ),
     ("open_timeout", -1, ValueError, "open_timeout must be a number of seconds, 0 or more"),
     ("ping_interval", 0, ValueError, "ping_interval must be more than 0, or None"),
-    ("ping_timeout", "1", ValueError, "ping_timeout must be a number of seconds, 0 or more"),
+    ("ping_timeout", "1", TypeError, "ping_timeout must be a number of seconds or None, not str"),
+    ("open_timeout", True, TypeError, "open_timeout must be a number of seconds or None, not bool"),
     ("close_timeout", float("nan"), ValueError, "close_timeout must be a number of seconds"),
 ]
 

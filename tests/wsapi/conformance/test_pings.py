@@ -318,8 +318,8 @@ class TestTimeoutsOfAnOpenConnection:
     async def test_bad_values_change_nothing(self, driver: Driver, name: str) -> None:
         async with driver.pair() as (client, _):
             before = getattr(client, name)
-            for value in (-1, "1", True):
-                with pytest.raises(ValueError, match=name):
+            for value, error in ((-1, ValueError), ("1", TypeError), (True, TypeError)):
+                with pytest.raises(error, match=name):
                     setattr(client.raw, name, value)
                 assert getattr(client, name) == before
 

@@ -233,7 +233,7 @@ class TestPolicies:
             ({"max_backlog": -1}, ValueError),
             ({"max_backlog": 1.5}, TypeError),
             ({"write_deadline": 0}, ValueError),
-            ({"write_deadline": "1"}, ValueError),
+            ({"write_deadline": "1"}, TypeError),
             ({"on_drop": 1}, TypeError),
         ],
     )
