@@ -281,22 +281,6 @@ cdef class Pacing(Keepalive):
         self._write_prepared(message, compress)
         return self._pending()
 
-    def limit_backlog(self, unsent: int, limit: int | None) -> bool:
-        """Give up the connection if the peer is too far behind with reading what is sent.
-
-        Args:
-            unsent: Number of bytes that were taken from the output, and the network hasn't taken yet.
-            limit: Number of bytes that may wait, those in the output included; None for no limit.
-
-        Returns:
-            Whether it was given up.
-        """
-        cdef Py_ssize_t waiting = self._note_waiting(unsent)
-        if limit is None or waiting <= limit:
-            return False
-        self._give_up_backlog(limit)
-        return True
-
     def _give_up_backlog(self, limit):
         self.give_up(
             ConnectionAbortedError(f"peer doesn't read: more than {limit} bytes wait to be sent")

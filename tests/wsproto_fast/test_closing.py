@@ -5,19 +5,22 @@ from typing import Any
 import pytest
 
 from wsproto_fast import (
+    Backpressure,
     ClientProtocol,
     Close,
     ConnectionClosedError,
     ConnectionClosedOK,
     InvalidState,
+    PreparedMessage,
     Protocol,
     ProtocolError,
     ServerProtocol,
     Side,
+    Slow,
     State,
     activity,
 )
-from wsproto_fast.activity import ABORT
+from wsproto_fast.activity import ABORT, ATTENTION
 from wsproto_fast.uri import parse_uri
 
 from .helpers import (
@@ -355,10 +358,11 @@ class TestGivingUp:
 
     def test_backlog(self) -> None:
         protocol = Protocol(Side.SERVER)
-        protocol.send(bytes(8))  # and a header of 2 bytes
-        assert not protocol.limit_backlog(1000, None)
-        assert not protocol.limit_backlog(5, 15)
+        message = PreparedMessage(bytes(8))  # and a header of 2 bytes
+        protocol.pause_writing()
+        assert not protocol.offer(message, Backpressure(Slow.WAIT, None), unsent=1000) & ATTENTION
+        assert not protocol.offer(message, Backpressure(Slow.WAIT, 15), unsent=5) & ATTENTION
         assert protocol.state is State.OPEN
-        assert protocol.limit_backlog(5, 14)
+        assert protocol.offer(message, Backpressure(Slow.WAIT, 24), unsent=5) & ATTENTION
         assert protocol.transport_action == ABORT
         assert isinstance(protocol.parser_exc, ConnectionAbortedError)

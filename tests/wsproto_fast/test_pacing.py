@@ -394,7 +394,6 @@ class TestClosing:
         terms = Backpressure(Slow.WAIT, 500)
         protocol = waiting("a", "b", terms=DROP)
         assert protocol.offer(PreparedMessage("c"), terms, unsent=100) & ATTENTION == 0
-        assert not protocol.limit_backlog(0, 500)
         assert protocol.offer(PreparedMessage("d"), terms, unsent=100) & ATTENTION
         assert protocol.transport_action == ABORT
         assert protocol.dropped == {}
