@@ -33,7 +33,7 @@ from ._shared import checks
 from ._shared.budget import BufferBudget
 from ._shared.connection import FAILURE
 from ._shared.door import Door, Refusal
-from ._shared.leaving import check_seconds, departure_time
+from ._shared.leaving import check_seconds, departure_time, spread_within
 from ._shared.options import CONNECTION_OPTIONS, OnDrop
 from ._shared.statistics import ServerStats, Statistics
 from ._shared.sweep import Sweep
@@ -167,8 +167,8 @@ class ASGIConnection(AcceptedConnection):
     chooses; a subclass may set it. 0 to close all at once."""
 
     drain_timeout: float | None = None
-    """Seconds after which it aborts those that are left; a subclass may set it. None to close them
-    50 ms after the end of ``drain_spread``."""
+    """Seconds after which it aborts those that are left; a subclass may set it. ``drain_spread`` is
+    at most 80 % of it. None to close them 50 ms after the end of ``drain_spread``."""
 
     scope: Scope
     _task: asyncio.Task[None] | None = None
@@ -289,13 +289,14 @@ class ASGIConnection(AcceptedConnection):
         """Begin to close the connection because the server stops; safe to be called again."""
         if self._lost or self._departure:
             return
-        delay = 0.0
-        if self.protocol.state is State.OPEN:
-            delay = departure_time(0.0, self.drain_spread, random.random)
+        delay, spread = 0.0, self.drain_spread
         if self.drain_timeout is None:
-            timeout, end = self.drain_spread + SHUTDOWN_TIMEOUT, self._close_transport
+            timeout, end = spread + SHUTDOWN_TIMEOUT, self._close_transport
         else:
             timeout, end = self.drain_timeout, self._transport.abort
+            spread = spread_within(spread, timeout)
+        if self.protocol.state is State.OPEN:
+            delay = departure_time(0.0, spread, random.random)
         self._departure = (self.loop.call_later(timeout, end),)
         if delay:
             self._departure += (self.loop.call_later(delay, self._depart),)

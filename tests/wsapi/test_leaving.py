@@ -73,6 +73,8 @@ def test_without_spread() -> None:
 def test_no_connection_is_closed_after_the_timeout() -> None:
     leaving = departure([1], timeout=5)
     leaving.begin(["a"], 100)
+    assert leaving.next_time() == 104  # a fifth of the time is for its answer
+    assert leaving.due(104, lambda: ["a"]) == ["a"]
     assert leaving.next_time() == leaving.deadline == 105
 
 

@@ -9,13 +9,16 @@ import math
 import random as random_module
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from wsproto_fast import check_close
 
 from .door import Refusal
 
-__all__ = ["Departure", "check_seconds", "departure_time"]
+__all__ = ["ANSWERING", "Departure", "check_seconds", "departure_time", "spread_within"]
+
+ANSWERING: Final = 0.2
+"""Part of the time for leaving, at its end, that the last ones have to answer Close frames."""
 
 T = TypeVar("T")
 
@@ -31,12 +34,22 @@ def departure_time(start: float, spread: float, random: Callable[[], float]) -> 
     return start + spread * random()
 
 
+def spread_within(spread: float, timeout: float) -> float:
+    """Return the seconds in which connections are closed, so that the last ones can answer.
+
+    Args:
+        spread: As many are wanted.
+        timeout: Seconds after which connections are aborted, or infinite.
+    """
+    return min(spread, timeout * (1 - ANSWERING))
+
+
 class Departure(Generic[T]):
     """The end of a server that closes its connections one by one.
 
     Args:
         timeout: Seconds after which nothing is waited for; None for no limit.
-        spread: Seconds in which the connections are closed.
+        spread: Seconds in which the connections are closed; at most 80 % of ``timeout``.
         code: Close code.
         reason: Close reason.
         retry_after: Seconds after which clients that are refused meanwhile may try again.
@@ -75,7 +88,7 @@ class Departure(Generic[T]):
         if retry_after < 0:
             raise ValueError(f"retry_after must be 0 or more; got {retry_after}")
         self.timeout = math.inf if timeout is None else timeout
-        self.spread = min(spread, self.timeout)
+        self.spread = spread_within(spread, self.timeout)
         self.code = code
         self.reason = reason
         self.refusal = Refusal(

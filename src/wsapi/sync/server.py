@@ -511,7 +511,8 @@ class Server(BaseServer[ServerConnection]):
         Args:
             timeout: Seconds after which connections are aborted, and the server is shut down.
                 Handlers that don't end within a second then aren't waited for. None for no limit.
-            spread: Seconds in which connections are closed.
+            spread: Seconds in which connections are closed; at most 80 % of ``timeout``, so that
+                the last ones can answer.
             code: Close code for them.
             reason: Close reason for them.
             retry_after: Seconds after which clients that are refused may try again.

@@ -348,7 +348,8 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
         Args:
             timeout: Seconds after which connections are aborted, and the server is closed. Handlers
                 that don't end within a second then are cancelled. None for no limit.
-            spread: Seconds in which connections are closed.
+            spread: Seconds in which connections are closed; at most 80 % of ``timeout``, so that
+                the last ones can answer.
             code: Close code for them.
             reason: Close reason for them.
             retry_after: Seconds after which clients that are refused may try again.
