@@ -15,6 +15,9 @@ In:
 | `has_fragment()` | tell whether `pop_fragment()` would return something | |
 | `pop_message(decode, now)` | return the next message, or None | `next_message()` |
 | `pop_fragment(decode, now)` | return the next fragment and whether it ends its message, or None | `next_fragment()` |
+| `take_message(decode, now, &activity)` | do what `pop_message()` does, then, if there is room, `process_kept()` | |
+| `take_fragment(decode, now, &activity)` | the same with `pop_fragment()` | |
+| `has_kept()` | tell whether compressed input was kept, so that these two need the time | |
 | `can_process_kept()` | tell whether compressed input was kept that there is room for now | `can_receive_kept` |
 | `process_kept(now)` | process it; return activity bits | `receive_kept()` |
 | `has_acknowledged_pings()` | tell whether `acknowledged_pings()` would return something | |

@@ -49,6 +49,10 @@ cdef class Protocol(Pacing):
         """Tell whether ``pop_fragment`` would return something."""
         return self._queue is not None and self._queue.frames != 0
 
+    cdef inline bint has_kept(self) noexcept:
+        """Tell whether something was kept, compressed: ``take_message`` and ``take_fragment`` need the time then."""
+        return self._kept is not None
+
     cdef inline bint can_process_kept(self) noexcept:
         """Tell whether something was kept, compressed, and there is room for it: time for ``process_kept``."""
         return self._kept is not None and self._has_room()

@@ -16,6 +16,9 @@ cdef class Receiver(Parser):
     cdef bint wants_reading(self) noexcept
     cdef object pop_message(self, object decode, double now)
     cdef object pop_fragment(self, object decode, double now)
+    # The same; then, if there is room for what was kept, process that, with what these bits tell, and look again.
+    cdef object take_message(self, object decode, double now, int* activity)
+    cdef object take_fragment(self, object decode, double now, int* activity)
     cdef int process_kept(self, double now) except -1
 
     cdef int _require_queue(self) except -1

@@ -547,6 +547,15 @@ cdef class Receiver(Parser):
         except UnicodeDecodeError as exc:
             return self._fail_decoding(exc)
 
+    cdef object take_message(self, object decode, double now, int* activity):
+        cdef object message = self.pop_message(decode, now)
+        activity[0] = 0
+        if self._kept is not None and self._has_room():
+            activity[0] = self.process_kept(now)
+            if message is None:
+                message = self.pop_message(decode, now)
+        return message
+
     def next_fragment(self, decode: bool | None = None, *, now: float | None = None):
         """Return the next fragment and whether it ends its message, or None (after ``queue_messages``).
 
@@ -571,6 +580,15 @@ cdef class Receiver(Parser):
             return fragment
         except UnicodeDecodeError as exc:
             return self._fail_decoding(exc)
+
+    cdef object take_fragment(self, object decode, double now, int* activity):
+        cdef object fragment = self.pop_fragment(decode, now)
+        activity[0] = 0
+        if self._kept is not None and self._has_room():
+            activity[0] = self.process_kept(now)
+            if fragment is None:
+                fragment = self.pop_fragment(decode, now)
+        return fragment
 
     def _fail_decoding(self, exc):
         self._queue._clear()

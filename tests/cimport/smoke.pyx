@@ -44,6 +44,25 @@ def fragments(Protocol protocol not None, double now) -> list:
     return result
 
 
+def taken_messages(Protocol protocol not None, double now) -> tuple:
+    """Return all messages, and the bits of what was kept and has been processed for them."""
+    cdef list result = []
+    cdef int activity, bits = 0
+    while (message := protocol.take_message(None, now, &activity)) is not None:
+        result.append(message)
+        bits |= activity
+    return result, bits
+
+
+def taken_fragments(Protocol protocol not None, double now) -> tuple:
+    cdef list result = []
+    cdef int activity, bits = 0
+    while (fragment := protocol.take_fragment(None, now, &activity)) is not None:
+        result.append(fragment)
+        bits |= activity
+    return result, bits
+
+
 def send(Protocol protocol not None, message, double now) -> int:
     if isinstance(message, PreparedMessage):
         return protocol.send_prepared_message(message, None)
@@ -68,6 +87,7 @@ def look(Protocol protocol not None) -> dict:
         "has_ended": protocol.has_ended(),
         "wants_reading": protocol.wants_reading(),
         "has_fragment": protocol.has_fragment(),
+        "has_kept": protocol.has_kept(),
         "can_process_kept": protocol.can_process_kept(),
         "has_acknowledged_pings": protocol.has_acknowledged_pings(),
         "is_sending_fragments": protocol.is_sending_fragments(),

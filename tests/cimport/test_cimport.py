@@ -1,7 +1,7 @@
 """What an installed package offers to `cimport`."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -61,6 +61,7 @@ def test_compiled_driver(smoke: ModuleType) -> None:
         "has_ended": False,
         "wants_reading": True,
         "has_fragment": False,
+        "has_kept": False,
         "can_process_kept": False,
         "has_acknowledged_pings": False,
         "is_sending_fragments": False,
@@ -111,7 +112,33 @@ def test_compiled_driver(smoke: ModuleType) -> None:
     assert server.next_timeout() is None
 
 
-def test_compiled_driver_heeds_a_full_queue(smoke: ModuleType) -> None:
+def taken_and_processed(smoke: ModuleType, server: Protocol) -> list[object]:
+    """Take fragments one by one, and process what was kept whenever there is room."""
+    received: list[object] = []
+    while smoke.look(server)["has_fragment"]:
+        received += [fragment for fragment, _ in [server.next_fragment()]]
+        if smoke.look(server)["can_process_kept"]:
+            assert smoke.look(server)["next_deadline"] == smoke.look(server)["last_time"]
+            smoke.process_kept(server, 21.0)
+    return received
+
+
+def taken_messages(smoke: ModuleType, server: Protocol) -> list[object]:
+    received, activity = smoke.taken_messages(server, 21.0)
+    assert activity & MESSAGE
+    return list(received)
+
+
+def taken_fragments(smoke: ModuleType, server: Protocol) -> list[object]:
+    received, activity = smoke.taken_fragments(server, 21.0)
+    assert activity & FRAGMENT
+    return [fragment for fragment, _ in received]
+
+
+@pytest.mark.parametrize("take", [taken_and_processed, taken_messages, taken_fragments])
+def test_compiled_driver_heeds_a_full_queue(
+    smoke: ModuleType, take: Callable[[ModuleType, Protocol], list[object]]
+) -> None:
     client, server = Protocol(Side.CLIENT), Protocol(Side.SERVER)
     for protocol in (client, server):
         protocol.extensions = [PerMessageDeflate(False, False, 15, 15)]
@@ -126,13 +153,9 @@ def test_compiled_driver_heeds_a_full_queue(smoke: ModuleType) -> None:
     assert not smoke.look(server)["can_process_kept"]
     server.handle_timeout(20.0)
     assert smoke.look(server)["wants_network_silence"]
-    received = []
-    while smoke.look(server)["has_fragment"]:
-        received += [fragment for fragment, _ in [server.next_fragment()]]
-        if smoke.look(server)["can_process_kept"]:
-            assert smoke.look(server)["next_deadline"] == smoke.look(server)["last_time"]
-            smoke.process_kept(server, 21.0)
-    assert received == sent
+    assert smoke.look(server)["has_kept"]
+    assert take(smoke, server) == sent
+    assert not smoke.look(server)["has_kept"]
     assert smoke.look(server)["wants_reading"]
 
 

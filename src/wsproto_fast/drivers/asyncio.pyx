@@ -308,12 +308,15 @@ cdef class TransportDriver:
         cdef Protocol protocol = self._protocol
         # Failing to decode fails the connection.
         cdef bint may_fail = decode is not None or not protocol.validate_text
-        message = protocol.pop_message(decode, <double>monotonic() if may_fail else protocol.last_time())
-        if self.reading_paused:
-            if protocol.can_process_kept():
-                self._process_kept()
-                if message is None:
-                    message = protocol.pop_message(decode, protocol.last_time())
+        cdef int activity
+        message = protocol.take_message(
+            decode,
+            <double>monotonic() if may_fail or protocol.has_kept() else protocol.last_time(),
+            &activity,
+        )
+        if activity & ATTENTION:
+            self._update()
+        if self.reading_paused and protocol.wants_reading():
             self._connection._update_reading()
         if message is None and may_fail:
             self.update()
@@ -325,21 +328,15 @@ cdef class TransportDriver:
         Args:
             decode: As for ``Protocol.next_message``.
         """
-        fragment = self._protocol.pop_fragment(decode, monotonic())
-        if self.reading_paused:
-            if self._protocol.can_process_kept():
-                self._process_kept()
-                if fragment is None:
-                    fragment = self._protocol.pop_fragment(decode, self._protocol.last_time())
+        cdef int activity
+        fragment = self._protocol.take_fragment(decode, monotonic(), &activity)
+        if activity & ATTENTION:
+            self._update()
+        if self.reading_paused and self._protocol.wants_reading():
             self._connection._update_reading()
         if fragment is None:
             self.update()
         return fragment
-
-    cdef int _process_kept(self) except -1:
-        """Pass on what waits since the queue was full."""
-        if self._protocol.process_kept(monotonic()) & ATTENTION:
-            self._update()
 
     def concurrent_receiver(self, name: str) -> ConcurrencyError:
         """Return the exception for a second receiver.

@@ -78,6 +78,7 @@ cdef class SocketDriver(Wire):
         """
         cdef Protocol protocol = self._protocol
         cdef double deadline = INFINITY
+        cdef int activity
         # Failing to decode fails the connection.
         cdef bint may_fail = decode is not None or not protocol.validate_text
         if self.before_use is not None:
@@ -89,11 +90,13 @@ cdef class SocketDriver(Wire):
             if timeout is not None:
                 deadline = self._deadline(timeout)
             while True:
-                message = protocol.pop_message(decode, <double>monotonic() if may_fail else protocol.last_time())
-                if protocol.can_process_kept():
-                    self._process_kept()
-                    if message is None:
-                        message = protocol.pop_message(decode, protocol.last_time())
+                message = protocol.take_message(
+                    decode,
+                    <double>monotonic() if may_fail or protocol.has_kept() else protocol.last_time(),
+                    &activity,
+                )
+                if activity & ATTENTION:
+                    self._update()
                 if message is not None:
                     self._reader = self._owner
                     return message
@@ -127,6 +130,7 @@ cdef class SocketDriver(Wire):
         """
         cdef Protocol protocol = self._protocol
         cdef double deadline = INFINITY
+        cdef int activity
         if self.before_use is not None:
             self._warn()
         self._lock()
@@ -136,11 +140,9 @@ cdef class SocketDriver(Wire):
             if timeout is not None:
                 deadline = self._deadline(timeout)
             while True:
-                fragment = protocol.pop_fragment(decode, monotonic())
-                if protocol.can_process_kept():
-                    self._process_kept()
-                    if fragment is None:
-                        fragment = protocol.pop_fragment(decode, protocol.last_time())
+                fragment = protocol.take_fragment(decode, monotonic(), &activity)
+                if activity & ATTENTION:
+                    self._update()
                 if fragment is not None:
                     self._receiver = NOBODY if fragment[1] else STREAMING
                     return fragment
@@ -162,11 +164,6 @@ cdef class SocketDriver(Wire):
         finally:
             self._stop_reading()
             self._unlock()
-
-    cdef int _process_kept(self) except -1:
-        """Pass on what waits since the queue was full."""
-        if self._protocol.process_kept(monotonic()) & ATTENTION:
-            self._update()
 
     def stop_streaming(self) -> None:
         """Let others receive; the rest of the message is skipped. Finalizers may call this."""
