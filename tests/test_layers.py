@@ -67,6 +67,7 @@ ORDER = [
     "_receiver",
     "_keepalive",
     "_pacing",
+    "_statistics",
     "_protocol",
     "_handshake",
     "_client",

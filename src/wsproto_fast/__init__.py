@@ -7,10 +7,11 @@ try:
     from ._frames import Frame, apply_mask
     from ._http11_response import ResponseParser
     from ._listener import Listener
-    from ._protocol import Protocol, Totals
+    from ._protocol import Protocol
     from ._sender import PreparedMessage
     from ._server import ServerProtocol
     from ._settings import check_close, check_settings
+    from ._statistics import Totals
 except ModuleNotFoundError as exc:
     if exc.name is None or not exc.name.startswith(f"{__name__}._"):
         raise

@@ -1,7 +1,7 @@
 """What all layers of a connection share: role, state, time, log, and what is left to do for its driver.
 
-Lowest of the layers of a connection (Endpoint, Sender, Parser, Receiver, Keepalive, Pacing, Protocol), each of which
-is the base class of the next one. Nothing is decided here.
+Lowest of the layers of a connection (Endpoint, Sender, Parser, Receiver, Keepalive, Pacing, Statistics, Protocol), each
+of which is the base class of the next one. Nothing is decided here.
 """
 
 import logging

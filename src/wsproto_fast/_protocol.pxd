@@ -1,13 +1,11 @@
 # cython: language_level=3
 """The state machine of one connection; see _protocol.pyx."""
 
-from libc.stdint cimport uint64_t
-
-from ._endpoint cimport OPEN, Traffic
-from ._pacing cimport Pacing
+from ._endpoint cimport OPEN
+from ._statistics cimport Statistics
 
 
-cdef class Protocol(Pacing):
+cdef class Protocol(Statistics):
     # --- what programs read ---
     cdef public object handshake_exc
     cdef public object parser_exc
@@ -18,11 +16,7 @@ cdef class Protocol(Pacing):
 
     # --- time, in seconds ---
     cdef double _open_deadline
-    cdef double _begin_time         # of the opening handshake; this one and the next two are NaN before
-    cdef double _open_time
-    cdef double _end_time
     cdef bint _message_cut          # a message ended before its last frame, or wasn't valid after the end
-    cdef bint _closing_started      # the clock of the closing handshake runs
 
     # --- for compiled drivers and programs; see __init__.pxd ---
     cdef double next_deadline(self) noexcept
@@ -63,29 +57,9 @@ cdef class Protocol(Pacing):
     cdef int _set_open(self) except -1
     cdef int _set_handshake_failed(self, exc) except -1
 
-    cdef uint64_t _queued_bytes(self) noexcept
-    cdef uint64_t _buffered_bytes(self, Py_ssize_t unsent) except? 0
     cdef int _handle_timeout(self, double now, double silence, progress) except -1
     cdef int _received_close(self, bytes payload) except -1
     cdef int _start_closing(self) except -1
     cdef int _set_closed(self) except -1
     cdef int _deliver_kept(self, bint lost) except -1
     cdef int _drop_kept(self) except -1
-
-
-cdef class Totals:
-    cdef Traffic _sent
-    cdef Traffic _received
-    cdef uint64_t _dropped
-    cdef uint64_t _max_queued_frames
-    cdef uint64_t _max_queued_bytes
-    cdef uint64_t _max_write_buffer
-    # now
-    cdef uint64_t _queued_frames
-    cdef uint64_t _queued_bytes
-    cdef uint64_t _write_buffer
-    cdef readonly uint64_t opening
-    cdef readonly uint64_t open
-    cdef readonly uint64_t closing
-
-    cdef int _add_past(self, Protocol protocol) except -1

@@ -12,35 +12,32 @@ for are kept as they are: ``receive_kept()`` after ``next_message()`` goes on wi
 A peer's fault never raises here: it yields the right Close frame and is kept in ``parser_exc``. A caller's
 misuse raises and leaves the state as it was.
 
-Endpoint, Sender, Parser, Receiver, Keepalive, and Pacing are the layers below: what leaves, what arrives, whether the
-peer is there, what waits while it doesn't read.
+Endpoint, Sender, Parser, Receiver, Keepalive, Pacing, and Statistics are the layers below: what leaves, what arrives,
+whether the peer is there, what waits while it doesn't read, what was counted.
 """
 
 import logging
 
-cimport cython
-from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.math cimport INFINITY, NAN, isnan
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint64_t
 
-from ._endpoint cimport ABORT, CLOSE, CLOSED, CLOSING, CONNECTING, OPEN, Traffic, state_of
+from ._endpoint cimport ABORT, CLOSE, CLOSED, CLOSING, CONNECTING, OPEN, state_of
 from ._frames cimport OP_CLOSE, OP_PING, OP_PONG, Frame
-from ._pacing cimport Pacing
 from ._queue cimport ATTENTION, OUTPUT
 from ._rates cimport RateLimiter
 from ._settings cimport close_payload, duration, ping_interval_of
+from ._statistics cimport Statistics
 
 from .environment import default_logger
 from .exceptions import ConnectionClosedError, ConnectionClosedOK, ProtocolError
 from .frames import OK_CLOSE_CODES, Close, CloseCode, Side, State
 from .rates import Rate
-from .statistics import ConnectionStats
 
 
 cdef object _INFO = logging.INFO
 
 
-cdef class Protocol(Pacing):
+cdef class Protocol(Statistics):
     """Protocol(side, *, state=State.OPEN, max_size=1048576, logger=None)\n--\n
     A WebSocket connection as a state machine.
 
@@ -62,7 +59,6 @@ cdef class Protocol(Pacing):
 
     def __cinit__(self, *args, **kwargs):
         self._open_deadline = INFINITY
-        self._begin_time = self._open_time = self._end_time = NAN
 
     def __init__(
         self,
@@ -260,61 +256,6 @@ cdef class Protocol(Pacing):
             self._set_state(CLOSED)
             if opened and not self._is_client and self._enabled(_INFO):
                 self.logger.info("connection closed")
-
-    # ------------------------------------------------------------------ statistics
-
-    def stats(self, *, unsent: int = 0, now: float | None = None) -> ConnectionStats:
-        """Return what was counted so far: at any time, from any thread, also after the end.
-
-        Args:
-            unsent: Number of bytes that were taken from the output, and the network hasn't taken yet.
-            now: Current time.
-        """
-        cdef Totals totals = Totals()
-        cdef double end = self._time(now) if isnan(self._end_time) else self._end_time
-        totals.add(self, unsent)
-        return ConnectionStats(
-            **totals.counts(),
-            latency=self.latency,
-            handshake_seconds=self.handshake_seconds,
-            open_seconds=0.0 if isnan(self._open_time) else max(0.0, end - self._open_time),
-        )
-
-    @property
-    def handshake_seconds(self) -> float | None:
-        """Duration of the opening handshake in seconds; None before its end, or without one.
-
-        It begins with the first ``set_timeouts``.
-        """
-        if isnan(self._begin_time) or isnan(self._open_time):
-            return None
-        return self._open_time - self._begin_time
-
-    cdef uint64_t _queued_bytes(self) noexcept:
-        """Return the number of received bytes that wait."""
-        cdef bytes kept = self._kept
-        cdef uint64_t size = 0 if self._queue is None else self._queue.size
-        if kept is not None:
-            size += <uint64_t>(len(kept) - self._kept_position)
-        return size
-
-    def buffered_bytes(self, Py_ssize_t unsent = 0) -> int:
-        """Return how many bytes wait here for somebody: for the application, for the network, for the rest of a frame.
-
-        It can be called at any time, from any thread.
-
-        Args:
-            unsent: Number of bytes that were taken from the output, and the network hasn't taken yet.
-        """
-        return self._buffered_bytes(unsent)
-
-    cdef uint64_t _buffered_bytes(self, Py_ssize_t unsent) except? 0:
-        cdef uint64_t size = self._queued_bytes() + <uint64_t>self._note_waiting(unsent)
-        if self._partial != NULL:
-            size += <uint64_t>PyBytes_GET_SIZE(<object>self._partial)
-        if self._early is not None:
-            size += <uint64_t>len(self._early)
-        return size
 
     # ------------------------------------------------------------------ time
 
@@ -661,116 +602,3 @@ cdef class Protocol(Pacing):
         self._start_closing()
         if not self._is_client:
             self._send_eof()
-
-
-@cython.final
-cdef class Totals:
-    """Sum of what several connections have counted.
-
-    Attributes:
-        opening: Number of connections, of those that were added, in their opening handshake.
-        open: Number of those that are open.
-        closing: Number of those whose end has begun; they may be closed, too.
-    """
-
-    def add(self, Protocol protocol not None, Py_ssize_t unsent = 0) -> bool:
-        """Add what a connection has counted so far, and what there is on it now.
-
-        Args:
-            protocol: Engine of the connection.
-            unsent: Number of bytes that were taken from its output, and the network hasn't taken yet.
-
-        Returns:
-            Whether the network doesn't take what is sent on it at the moment.
-        """
-        cdef uint64_t unwritten = <uint64_t>protocol._note_waiting(unsent)
-        self._add_past(protocol)
-        if protocol._queue is not None:
-            self._queued_frames += protocol._queue.frames
-        self._queued_bytes += protocol._queued_bytes()
-        self._write_buffer += unwritten
-        if protocol._state == OPEN:
-            self.open += 1
-        elif protocol._state == CONNECTING and not protocol._closing_started:
-            self.opening += 1
-        else:
-            self.closing += 1
-        return protocol._writing_paused
-
-    def add_unsent(self, Py_ssize_t unsent) -> None:
-        """Add what the network hasn't taken on a connection that was added without it.
-
-        Args:
-            unsent: Number of bytes that were taken from its output.
-        """
-        self._write_buffer += <uint64_t>unsent
-        self._max_write_buffer = max(self._max_write_buffer, <uint64_t>unsent)
-
-    def add_past(self, Protocol protocol not None) -> None:
-        """Add what a connection has counted, when it has ended.
-
-        Args:
-            protocol: Engine of the connection.
-        """
-        self._add_past(protocol)
-
-    cdef int _add_past(self, Protocol protocol) except -1:
-        _add_traffic(&self._sent, &protocol._sent)
-        _add_traffic(&self._received, &protocol._received)
-        self._sent.wire += protocol._output.taken
-        if protocol._queue is not None:
-            self._max_queued_frames = max(self._max_queued_frames, protocol._queue.most_frames)
-            self._max_queued_bytes = max(self._max_queued_bytes, protocol._queue.most_bytes)
-        self._max_write_buffer = max(self._max_write_buffer, <uint64_t>protocol._output.most)
-        if protocol._dropped is not None:
-            self._dropped += <uint64_t>sum(protocol._dropped.values())
-
-    def copy(self) -> Totals:
-        """Return another one with the same numbers."""
-        cdef Totals other = Totals.__new__(Totals)
-        other._sent, other._received = self._sent, self._received
-        other._dropped = self._dropped
-        other._max_queued_frames = self._max_queued_frames
-        other._max_queued_bytes = self._max_queued_bytes
-        other._max_write_buffer = self._max_write_buffer
-        other._queued_frames, other._queued_bytes = self._queued_frames, self._queued_bytes
-        other._write_buffer = self._write_buffer
-        other.opening, other.open, other.closing = self.opening, self.open, self.closing
-        return other
-
-    def counts(self) -> dict:
-        """Return the numbers by the names that they have in ``statistics.Traffic``."""
-        return {
-            "messages_sent": self._sent.messages,
-            "messages_received": self._received.messages,
-            "message_bytes_sent": <int64_t>self._sent.payload + self._sent.change,
-            "message_bytes_received": <int64_t>self._received.payload + self._received.change,
-            "payload_bytes_sent": self._sent.payload,
-            "payload_bytes_received": self._received.payload,
-            "frames_sent": self._sent.frames,
-            "frames_received": self._received.frames,
-            "wire_bytes_sent": self._sent.wire,
-            "wire_bytes_received": self._received.wire,
-            "pings_sent": self._sent.pings,
-            "pings_received": self._received.pings,
-            "pongs_sent": self._sent.pongs,
-            "pongs_received": self._received.pongs,
-            "messages_dropped": self._dropped,
-            "queued_frames": self._queued_frames,
-            "queued_bytes": self._queued_bytes,
-            "max_queued_frames": self._max_queued_frames,
-            "max_queued_bytes": self._max_queued_bytes,
-            "write_buffer_bytes": self._write_buffer,
-            "max_write_buffer_bytes": self._max_write_buffer,
-        }
-
-
-cdef int _add_traffic(Traffic* total, const Traffic* one) noexcept:
-    total.wire += one.wire
-    total.frames += one.frames
-    total.messages += one.messages
-    total.payload += one.payload
-    total.change += one.change
-    total.pings += one.pings
-    total.pongs += one.pongs
-    return 0

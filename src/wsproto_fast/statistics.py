@@ -7,8 +7,28 @@ read after the end, too.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
+from typing import Final
 
-__all__ = ["ConnectionStats", "Traffic"]
+__all__ = ["HANDSHAKE_BOUNDS", "ConnectionStats", "Traffic"]
+
+HANDSHAKE_BOUNDS: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    inf,
+)
+"""Upper bounds of durations of opening handshakes in ``Totals``, in seconds; they are included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

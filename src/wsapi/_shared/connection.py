@@ -46,6 +46,9 @@ def concurrent_receiver(name: str, running: str, kind: str) -> ConcurrencyError:
     return ConcurrencyError(f"cannot call {name} while another {kind} is already running {running}")
 
 
+# To look a member up in its class takes longer.
+_WAIT: Final = Slow.WAIT
+
 FAILURE: Final = CloseCode.INTERNAL_ERROR
 """Close code where whoever uses a connection fails, an unexpected condition (RFC 6455 §7.4.1)."""
 
@@ -203,7 +206,7 @@ class BaseConnection:
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
         self._close_timeout = close_timeout
-        if slow is not Slow.WAIT or write_deadline is not None:
+        if slow is not _WAIT or write_deadline is not None:
             protocol.set_backpressure(
                 Backpressure(slow, max_backlog), write_deadline=write_deadline
             )

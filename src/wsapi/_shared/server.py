@@ -39,6 +39,9 @@ __all__ = [
     "format_address",
 ]
 
+# To look a member up in its class takes longer.
+_CONNECTING = State.CONNECTING
+
 SHUTTING_DOWN = "Server is shutting down.\n"
 FAILED_TO_OPEN = "Failed to open a WebSocket connection.\nSee server log for more information.\n"
 
@@ -184,8 +187,8 @@ class ServerSide(BaseConnection):
 
     def _is_late(self) -> bool:
         """Tell whether the server is closing by now, or on its way to it."""
-        closing: bool = getattr(self.server, "_closing", False)  # unless it is of another kind
-        return closing or self._leaving() is not None
+        server = self.server  # it may be of another kind
+        return getattr(server, "_closing", False) or getattr(server, "_departure", None) is not None
 
     def _leaving(self) -> Refusal | None:
         """Return what to tell clients if the server opens no more connections before it closes."""
@@ -198,22 +201,25 @@ class ServerSide(BaseConnection):
         Args:
             settings: How the server answers.
         """
-        protocol, request = self.protocol, self.request
+        request = self.request
         assert request is not None
-        if self._leaving() is not None and "Upgrade" in request.headers:
+        late = self._is_late()
+        if late and self._leaving() is not None and "Upgrade" in request.headers:
             return self._shutting_down()  # others may ask for what isn't a WebSocket connection
-        response = self._refused_at_door(request)
+        response = None if self._visit is None else self._refused_at_door(request)
         if response is not None:
             return response
         if settings.process_request is not None:
             response = await self._call("process_request", settings, request)
+            late = self._is_late()
         if response is None:
-            response = self._shutting_down() if self._is_late() else protocol.accept(request)
+            response = self._shutting_down() if late else self.protocol.accept(request)
         if settings.process_response is not None:
             replacement = await self._call("process_response", settings, request, response)
             if replacement is not None:
                 response = replacement
-        if response.status_code == 101 and self._is_late():
+            late = self._is_late()
+        if late and response.status_code == 101:
             response = self._shutting_down()
         return response
 
@@ -242,10 +248,6 @@ class ServerSide(BaseConnection):
         """
         if self._statistics is not None:
             self._statistics.refused(reason, self)
-
-    def _open_timeout(self, open_timeout: float | None) -> float | None:
-        """Return the seconds that the opening handshake of this connection may last."""
-        return open_timeout if self._visit is None else self._visit.bounded(open_timeout)
 
     async def _call(self, name: str, settings: ServerSettings, *args: object) -> Response | None:
         """Call a callback, and complete the response that it returns."""
@@ -285,7 +287,7 @@ class ServerSide(BaseConnection):
         """Send a response; return False if it is too late for one."""
         protocol = self.protocol
         forget_frames(protocol.handshake_exc)  # nobody raises it
-        if protocol.state is not State.CONNECTING:
+        if protocol.state is not _CONNECTING:
             return False
         try:
             protocol.send_response(response, self._now())
@@ -299,8 +301,6 @@ class ServerSide(BaseConnection):
             response = self._internal_error()
             protocol.send_response(response, self._now())
         self.response = response
-        if response.status_code == 101 and (statistics := self._statistics) is not None:
-            statistics.opened(self)
         if self._visit is not None:
             self._visit.opened()
         return True

@@ -7,41 +7,23 @@ counted per message above the engine, whose numbers are added when a connection 
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
-from math import inf
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from wsproto_fast import ServerProtocol, Totals
 from wsproto_fast.frames import CloseCode
-from wsproto_fast.statistics import Traffic
+from wsproto_fast.statistics import HANDSHAKE_BOUNDS, Traffic
 
 if TYPE_CHECKING:
     from .server import ServerSide
 
 __all__ = ["HANDSHAKE_BOUNDS", "Histogram", "ServerStats", "Statistics"]
 
-HANDSHAKE_BOUNDS: Final = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    inf,
-)
-"""Upper bounds of the histogram of opening handshakes, in seconds."""
+_ABNORMAL = int(CloseCode.ABNORMAL_CLOSURE)
 
 ConnectionT = TypeVar("ConnectionT", bound="ServerSide")
 
@@ -118,14 +100,11 @@ class Statistics(Generic[ConnectionT]):
     def __init__(self, connections: set[ConnectionT]) -> None:
         self._connections = connections
         self._lock = threading.RLock()  # a signal handler may read while this thread counts
-        self._accepted = 0
         self._refused: Counter[str] = Counter()
         self._closed: Counter[int] = Counter()
         self._given_up: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
         self._ended = Totals()
-        self._handshakes = [0] * len(HANDSHAKE_BOUNDS)
-        self._handshake_seconds = 0.0
 
     def accepted(self, connection: ConnectionT) -> None:
         """Count a connection that was accepted, and keep it among those of the server.
@@ -136,21 +115,7 @@ class Statistics(Generic[ConnectionT]):
         if self.log_connections:
             with suppress(OSError):  # it may be gone already
                 connection._peer = connection.remote_address
-        with self._lock:
-            self._accepted += 1
-            self._connections.add(connection)
-
-    def opened(self, connection: ConnectionT) -> None:
-        """Count an opening handshake that succeeded.
-
-        Args:
-            connection: Connection that is open.
-        """
-        seconds = connection.protocol.handshake_seconds
-        if seconds is not None:
-            with self._lock:
-                self._handshakes[bisect_left(HANDSHAKE_BOUNDS, seconds)] += 1
-                self._handshake_seconds += seconds
+        self._connections.add(connection)  # all that there is to count for now
 
     def ended(self, connection: ConnectionT) -> None:
         """Add what a connection has counted, once, when the TCP connection is gone.
@@ -163,12 +128,11 @@ class Statistics(Generic[ConnectionT]):
             if connection not in self._connections:
                 return
             self._connections.remove(connection)
-            self._ended.add_past(protocol)
-            opened = protocol.handshake_seconds is not None
+            opened = self._ended.add_past(protocol)
             if not opened:
                 self._refused[_refusal(connection)] += 1
             else:
-                self._closed[_end(protocol)[0]] += 1
+                self._closed[_code(protocol)] += 1
 
         if self.log_connections and opened:
             _log_end(connection)
@@ -185,7 +149,6 @@ class Statistics(Generic[ConnectionT]):
             connection._refusal = reason
             return
         with self._lock:
-            self._accepted += 1
             self._refused[reason] += 1
 
     def given_up(self, reason: str) -> None:
@@ -213,21 +176,23 @@ class Statistics(Generic[ConnectionT]):
             connections = list(self._connections)
             totals = self._ended.copy()
             own: dict[str, Any] = {
-                "accepted": self._accepted,
                 "refused": dict(self._refused),
                 "closed": dict(self._closed),
                 "given_up": dict(self._given_up),
                 "dropped": dict(self._dropped),
             }
-            counts = accumulate(self._handshakes)
-            own["handshakes"] = Histogram(
-                tuple(zip(HANDSHAKE_BOUNDS, counts, strict=True)), self._handshake_seconds
-            )
+        own["accepted"] = (
+            len(connections) + sum(own["refused"].values()) + sum(own["closed"].values())
+        )
         # One that ends meanwhile isn't among the others yet.
         for connection in connections:
             # Most have nothing to write, and needn't be asked.
             if totals.add(connection.protocol):
                 totals.add_unsent(connection._waiting_bytes())
+        counts = accumulate(totals.handshakes)
+        own["handshakes"] = Histogram(
+            tuple(zip(HANDSHAKE_BOUNDS, counts, strict=True)), totals.handshake_seconds
+        )
         own |= totals.counts()
         return ServerStats(
             **own,
@@ -253,20 +218,27 @@ def _refusal(connection: ServerSide) -> str:
     return "malformed"
 
 
-def _end(protocol: ServerProtocol) -> tuple[int, str]:
-    """Return code and reason of the end of a WebSocket connection, as they tell people most."""
+def _code(protocol: ServerProtocol) -> int:
+    """Return the code of the end of a WebSocket connection that tells people most."""
+    close = protocol.close_rcvd
+    if close is None:
+        close = protocol.close_sent
+    return _ABNORMAL if close is None else int(close.code)
+
+
+def _reason(protocol: ServerProtocol) -> str:
+    """Return the reason that goes with it."""
     for close in (protocol.close_rcvd, protocol.close_sent):
         if close is not None:
-            return int(close.code), close.reason
+            return close.reason
     exc = protocol.parser_exc
-    return int(CloseCode.ABNORMAL_CLOSURE), "" if exc is None else str(exc)
+    return "" if exc is None else str(exc)
 
 
 def _log_end(connection: ServerSide) -> None:
     """Log what a connection was, for people and for tools that look for ``name=value``."""
     protocol, request = connection.protocol, connection.request
     stats = protocol.stats()
-    code, reason = _end(protocol)
     connection.logger.info(
         # What the peer chose may hold anything: it is quoted.
         "connection ended: address=%s path=%a code=%d reason=%a seconds=%.3f "
@@ -274,8 +246,8 @@ def _log_end(connection: ServerSide) -> None:
         _address(connection),
         # There may be secrets in the query.
         "" if request is None else request.path.partition("?")[0],
-        code,
-        reason,
+        _code(protocol),
+        _reason(protocol),
         stats.open_seconds,
         stats.messages_received,
         stats.message_bytes_received,

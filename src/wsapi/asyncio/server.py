@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypedDict, Unpack
@@ -146,17 +147,22 @@ class ServerConnection(AcceptedConnection):
         super().connection_made(transport)
         server = self.server
         server._statistics.accepted(self)
-        self._set_timeouts(monotonic(), self._open_timeout(server._settings.open_timeout))
+        open_timeout = server._settings.open_timeout
+        if self._visit is not None:
+            open_timeout = self._visit.bounded(open_timeout)
+        self._set_timeouts(monotonic(), open_timeout)
         self._driver.update()
         if server._closing:
             self._refuse()  # its TLS handshake ended after the server was closed
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self.server._statistics.ended(self)
+        server = self.server
+        server._statistics.ended(self)
         if self._visit is not None:
             self._visit.leave()
-        self.server._notify()
+        if server._changed is not None:
+            server._notify()
 
     def _start(self) -> None:
         self.server._start_handler(self)
@@ -655,15 +661,18 @@ def serve(
     async def create_server(server: Server) -> asyncio.Server:
         loop = asyncio.get_running_loop()
 
+        create = settings.create_connection or ServerConnection
+        factory: Callable[[], asyncio.BaseProtocol]
+
         def new() -> ServerConnection:
-            create = settings.create_connection or ServerConnection
             return create(settings.new_protocol(), server, **settings.connection_options)
 
-        def factory() -> asyncio.BufferedProtocol:
-            if door is not None:
-                return Reception(server, door, new, tls)
-            return new() if transport.get("ssl") is None else StandIn(new)
-
+        if door is not None:
+            factory = partial(Reception, server, door, new, tls)
+        elif transport.get("ssl") is not None:
+            factory = partial(StandIn, new)
+        else:
+            factory = new
         if "path" in transport or _is_unix(transport.get("sock")):
             return await loop.create_unix_server(factory, **transport)
         return await loop.create_server(factory, host, port, **transport)

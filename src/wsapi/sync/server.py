@@ -473,7 +473,8 @@ class Server(BaseServer[ServerConnection]):
             connection: ServerConnection = create(
                 channel.secured(), settings.new_protocol(), self, **settings.connection_options
             )
-            connection._visit = visit
+            if visit is not None:
+                connection._visit = visit
         except Exception as exc:
             expected = isinstance(exc, (OSError, InvalidMessage))
             level = logging.DEBUG if expected else logging.ERROR
