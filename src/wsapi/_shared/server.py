@@ -385,6 +385,14 @@ class BaseServer(Generic[ConnectionT]):
         if budget is not None:
             self._sweep = Sweep(budget, self._connections, self._statistics, self.logger)
 
+    def _creation_failed(self) -> None:
+        """Log the exception that kept a connection from being made, and count it.
+
+        It is the application's fault, and concerns no other connection.
+        """
+        self.logger.error("opening handshake failed", exc_info=True)
+        self._statistics.refused("error")
+
     def _rest(self) -> list[ConnectionT]:
         """Return the connections to abort when the server has drained for too long."""
         rest = list(self._connections)

@@ -27,7 +27,7 @@ class Reception(asyncio.BufferedProtocol):
     Args:
         server: The server.
         door: Its door.
-        create: Callable that returns a connection.
+        create: Callable that returns a connection; None if it can't.
         tls: Arguments of ``loop.start_tls``, among them ``sslcontext``, for TLS behind a header of
             the PROXY protocol; None if there is no TLS, or if the event loop has done it.
     """
@@ -44,7 +44,7 @@ class Reception(asyncio.BufferedProtocol):
         self,
         server: Server,
         door: Door,
-        create: Callable[[], ServerConnection],
+        create: Callable[[], ServerConnection | None],
         tls: dict[str, Any] | None,
     ) -> None:
         self._server = server
@@ -149,12 +149,10 @@ class Reception(asyncio.BufferedProtocol):
     def _admit(self, transport: asyncio.Transport) -> None:
         """Hand the transport to a connection, with what came for it."""
         self._stop()
-        try:
-            connection = self._create()
-        except Exception:
-            # It is the application's fault. The event loop logs it, but doesn't close anything.
+        connection = self._create()
+        if connection is None:
             self.abort()
-            raise
+            return
         connection._visit = self._visit
         transport.set_protocol(connection)
         connection.connection_made(transport)

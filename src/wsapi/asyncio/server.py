@@ -664,15 +664,22 @@ def serve(
         create = settings.create_connection or ServerConnection
         factory: Callable[[], asyncio.BaseProtocol]
 
-        def new() -> ServerConnection:
-            return create(settings.new_protocol(), server, **settings.connection_options)
+        def new() -> ServerConnection | None:
+            try:
+                return create(settings.new_protocol(), server, **settings.connection_options)
+            except Exception:
+                server._creation_failed()
+                return None
+
+        def plain() -> asyncio.BaseProtocol:
+            return new() or StandIn(_nobody)
 
         if door is not None:
             factory = partial(Reception, server, door, new, tls)
         elif transport.get("ssl") is not None:
             factory = partial(StandIn, new)
         else:
-            factory = new
+            factory = plain
         if "path" in transport or _is_unix(transport.get("sock")):
             return await loop.create_unix_server(factory, **transport)
         return await loop.create_server(factory, host, port, **transport)
@@ -682,6 +689,10 @@ def serve(
     server._statistics.log_connections = settings.log_connections
     server._keep(settings.buffer_budget)
     return server
+
+
+def _nobody() -> None:
+    """Return the connection of a transport for which there is none."""
 
 
 def _is_unix(sock: socket.socket | None) -> bool:

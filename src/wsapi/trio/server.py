@@ -261,10 +261,15 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
                 open_timeout = max(0.0, deadline - trio.current_time())
 
         create = settings.create_connection or ServerConnection
-        connection: ServerConnection = create(
-            nursery, stream, settings.new_protocol(), self, **settings.connection_options
-        )
-        connection._visit = visit
+        try:
+            connection: ServerConnection = create(
+                nursery, stream, settings.new_protocol(), self, **settings.connection_options
+            )
+        except Exception:
+            self._creation_failed()
+            return  # which closes the stream
+        if visit is not None:
+            connection._visit = visit
         self._statistics.accepted(connection)
         await self._handle(connection, open_timeout)
 

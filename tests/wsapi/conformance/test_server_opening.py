@@ -14,7 +14,7 @@ from tests.wsapi.conformance.driver import Driver, Ws, until_closed
 from tests.wsapi.conformance.raw import parsed
 from tests.wsapi.helpers import logged_errors, request
 from wsapi.datastructures import Headers
-from wsapi.exceptions import NegotiationError
+from wsapi.exceptions import InvalidHandshake, NegotiationError
 from wsapi.frames import Frame
 from wsapi.http11 import Request, Response
 
@@ -310,6 +310,32 @@ class TestOpeningHandshake:
             async with driver.connect(server):
                 pass
         assert seen == [Mine]
+
+    @pytest.mark.parametrize("secure", [False, True])
+    async def test_create_connection_fails(self, driver: Driver, secure: bool, tls: Any) -> None:
+        """That is the end of this connection, and of no other one."""
+        failing = True
+
+        def create_connection(*args: Any, **options: Any) -> Any:
+            if failing:
+                raise ZeroDivisionError
+            return driver.server.ServerConnection(*args, **options)
+
+        contexts = tls if secure else (None, None)
+        async with driver.serve(
+            until_closed, create_connection=create_connection, ssl=contexts[0]
+        ) as server:
+            uri = server.uri(host="localhost", tls=secure)
+            for _ in range(2):
+                with pytest.raises((OSError, InvalidHandshake)):
+                    async with driver.connect(uri, ssl=contexts[1]):
+                        pass
+            await driver.until(lambda: server.raw.stats().refused == {"error": 2})
+            failing = False
+            async with driver.connect(uri, ssl=contexts[1]):
+                pass
+            await driver.until(lambda: server.raw.stats().accepted == 3)
+        logged_errors("opening handshake failed", "opening handshake failed")
 
 
 class TestProcess:
