@@ -23,7 +23,10 @@ COMPILED = sorted(
 )
 DRIVING = sorted(path for path in DRIVERS.rglob("*") if path.suffix in (".py", ".pyx", ".pxd"))
 # Code of the drivers that is a front-end's.
-DRIVER_OF = {"asyncio": ["asyncio.pyx"], "sync": ["threads.pyx", "_wire.pyx", "_housekeeper.py"]}
+DRIVER_OF = {
+    "asyncio": ["asyncio.pyx"],
+    "sync": ["threads.pyx", "_wire.pyx", "_sharing.pyx", "_housekeeper.py"],
+}
 FRONT_ENDS = ["asyncio", "sync", "trio"]
 MOST_REPEATED_LINES = 15
 # What functions of pure modules import when they are called. Request.parse and Response.parse are a

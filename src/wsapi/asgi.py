@@ -36,8 +36,8 @@ from ._shared.door import Door, Refusal
 from ._shared.leaving import check_seconds, departure_time, spread_within
 from ._shared.options import CONNECTION_OPTIONS, OnDrop
 from ._shared.statistics import ServerStats, Statistics
-from ._shared.sweep import Sweep
-from .asyncio._timer import Timer
+from .asyncio._partial_transport import PartialTransport
+from .asyncio._timer import forget, keep
 from .asyncio.server import AcceptedConnection
 from .limits import MAX_BACKLOG
 
@@ -65,42 +65,6 @@ CLOSED = "Unexpected ASGI message '{}', after sending 'websocket.close' or a com
 
 # Of all connections of this process: most often, they are of one server.
 _statistics: Statistics[Any] = Statistics(set())
-
-
-# Event loops of this process -> budgets -> who looks at the connections there that share one.
-_budgets: weakref.WeakKeyDictionary[
-    asyncio.AbstractEventLoop, dict[BufferBudget, tuple[set[Any], Timer]]
-] = weakref.WeakKeyDictionary()
-
-
-def _keep(budget: BufferBudget, connection: ASGIConnection) -> None:
-    """Add a connection to those that share a budget.
-
-    Args:
-        budget: What it and others may hold.
-        connection: The connection.
-    """
-    budgets = _budgets.setdefault(connection.loop, {})
-    if budget not in budgets:
-        connections: set[Any] = set()
-        sweep = Sweep(budget, connections, _statistics, connection.log)
-        budgets[budget] = connections, Timer(connection.loop, sweep)
-    budgets[budget][0].add(connection)
-
-
-def _forget(budget: BufferBudget, connection: ASGIConnection) -> None:
-    """Forget a connection that has ended; with the last one, the budget.
-
-    Args:
-        budget: As for ``_keep``.
-        connection: The connection.
-    """
-    budgets = _budgets[connection.loop]
-    connections, timer = budgets[budget]
-    connections.discard(connection)
-    if not connections:
-        timer.stop()
-        del budgets[budget]
 
 
 def stats() -> ServerStats:
@@ -242,12 +206,13 @@ class ASGIConnection(AcceptedConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if not hasattr(transport, "set_write_buffer_limits"):
-            transport = cast(asyncio.Transport, _PartialTransport(transport))
+            transport = cast(asyncio.Transport, PartialTransport(transport))
         super().connection_made(transport)
         _statistics.accepted(self)
         if self.buffer_budget is not None:
-            _keep(self.buffer_budget, self)
-        self.protocol.limit_rates(self.message_rate, self.byte_rate, now=monotonic())
+            keep(self.buffer_budget, self, _statistics, self.log)
+        if self.message_rate is not None or self.byte_rate is not None:
+            self.protocol.limit_rates(self.message_rate, self.byte_rate, now=monotonic())
         if self.door is not None:
             visit = self.door.arrive(self.remote_address)
             if isinstance(visit, Refusal):
@@ -281,7 +246,7 @@ class ASGIConnection(AcceptedConnection):
         super().connection_lost(exc)
         _statistics.ended(self)
         if self.buffer_budget is not None:
-            _forget(self.buffer_budget, self)
+            forget(self.buffer_budget, self)
         if self._visit is not None:
             self._visit.leave()
 
@@ -604,39 +569,6 @@ class ASGIConnection(AcceptedConnection):
                     event["reason"] = close.reason
             self._disconnect = event
             self._driver.wake()
-
-
-class _PartialTransport:
-    """A transport that has only what servers of HTTP use, such as those of their tests.
-
-    Args:
-        transport: The transport.
-    """
-
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Do nothing."""
-
-    def get_write_buffer_size(self) -> int:
-        """Return how much waits to be written: nothing, as far as is known."""
-        return 0
-
-    def is_reading(self) -> bool:
-        """Tell whether it reads, as it does in the beginning."""
-        return True
-
-    def can_write_eof(self) -> bool:
-        """Tell whether it can be closed for writing only."""
-        return False
-
-    def abort(self) -> None:
-        """Close it."""
-        self._transport.close()
 
 
 def _address(address: object) -> tuple[str, int | None] | None:

@@ -1,4 +1,4 @@
-"""What waits while the peer doesn't read, for how long, and what becomes of it.
+"""What waits while the peer doesn't read, for how long, and what becomes of it; and how fast the peer may send.
 
 Messages that may be dropped wait in a backlog, unframed, from the moment in which the driver tells that writing is
 paused; when it tells that writing resumes, or a fragmented message is complete, they leave in order, and what is sent
@@ -15,11 +15,13 @@ from ._endpoint cimport CLOSED, to_bytes
 from ._frames cimport OP_BINARY, OP_CLOSE, OP_PONG, OP_TEXT
 from ._keepalive cimport Keepalive
 from ._queue cimport ATTENTION, OUTPUT
+from ._rates cimport RateLimiter
 from ._sender cimport BACKLOG, FRAGMENTS, PAUSED, PreparedMessage
 from ._settings cimport write_deadline_of
 
 from .exceptions import ConcurrencyError
 from .frames import CloseCode
+from .rates import Rate
 from .slow import Slow
 
 
@@ -68,6 +70,26 @@ cdef class Pacing(Keepalive):
         self._backpressure = None if backpressure is None or backpressure.policy == WAIT else backpressure
         self._look_time = self._now if self._writing_paused and deadline != INFINITY else INFINITY
         self._stalled_since = NAN
+
+    def limit_rates(self, messages=None, size=None, *, now: float | None = None) -> None:
+        """Limit what the peer may send in a given time, from now on.
+
+        While it has to wait, ``reading_wanted`` is false, and ``next_timeout()`` tells until when.
+
+        Args:
+            messages: Limit on messages, Pings, and Pongs beyond the answers to our Pings: a ``Rate``, a number per
+                second, or None for no limit.
+            size: Limit on the bytes of their payloads, as they are received.
+            now: Current time.
+
+        Raises:
+            TypeError, ValueError: If a limit isn't acceptable.
+        """
+        messages, size = Rate.of("messages", messages), Rate.of("size", size)
+        self._now = self._time(now)
+        self._rates = None if messages is None and size is None else RateLimiter(messages, size, self._now)
+        if self._rates is not None and self._received.pongs > self._sent.pings:
+            self._rates.pongs = self._received.pongs - self._sent.pings
 
     # ------------------------------------------------------------------ the network
 

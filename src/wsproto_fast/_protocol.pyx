@@ -24,14 +24,12 @@ from libc.stdint cimport uint64_t
 from ._endpoint cimport ABORT, CLOSE, CLOSED, CLOSING, CONNECTING, OPEN, state_of
 from ._frames cimport OP_CLOSE, OP_PING, OP_PONG, Frame
 from ._queue cimport ATTENTION, OUTPUT
-from ._rates cimport RateLimiter
 from ._settings cimport close_payload, duration, ping_interval_of
 from ._statistics cimport Statistics
 
 from .environment import default_logger
 from .exceptions import ConnectionClosedError, ConnectionClosedOK, ProtocolError
 from .frames import OK_CLOSE_CODES, Close, CloseCode, Side, State
-from .rates import Rate
 
 
 cdef object _INFO = logging.INFO
@@ -119,26 +117,6 @@ cdef class Protocol(Statistics):
             self._ping_time = self._now + interval
             if self._keepalive_payload is not None:
                 self._keepalive_began()
-
-    def limit_rates(self, messages=None, size=None, *, now: float | None = None) -> None:
-        """Limit what the peer may send in a given time, from now on.
-
-        While it has to wait, ``reading_wanted`` is false, and ``next_timeout()`` tells until when.
-
-        Args:
-            messages: Limit on messages, Pings, and Pongs beyond the answers to our Pings: a ``Rate``, a number per
-                second, or None for no limit.
-            size: Limit on the bytes of their payloads, as they are received.
-            now: Current time.
-
-        Raises:
-            TypeError, ValueError: If a limit isn't acceptable.
-        """
-        messages, size = Rate.of("messages", messages), Rate.of("size", size)
-        self._now = self._time(now)
-        self._rates = None if messages is None and size is None else RateLimiter(messages, size, self._now)
-        if self._rates is not None and self._received.pongs > self._sent.pings:
-            self._rates.pongs = self._received.pongs - self._sent.pings
 
     # ------------------------------------------------------------------ state
 
@@ -320,6 +298,11 @@ cdef class Protocol(Statistics):
         self.transport_action = ABORT
 
     # ------------------------------------------------------------------ receiving
+
+    @property
+    def can_receive_kept(self) -> bool:
+        """Whether ``receive_kept`` has something to do: compressed input was kept that there is room for now."""
+        return self.can_process_kept()
 
     def receive_eof(self, now: float | None = None) -> int:
         """Process the end of the stream; return the activity bits. May be called more than once."""

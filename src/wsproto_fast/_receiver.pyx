@@ -46,6 +46,37 @@ cdef Py_ssize_t FLUSH_SIZE = 65536
 cdef Py_ssize_t MAX_BURST = 1 << 20
 
 
+cdef inline object next_item(MessageQueue queue, bint fragment, object decode):
+    return queue.next_fragment(decode) if fragment else queue.next_message(decode)
+
+
+cdef inline object pop(Receiver receiver, bint fragment, object decode, double now):
+    """Return the next message or fragment, or None."""
+    cdef object item
+    receiver._require_queue()
+    receiver._now = now
+    try:
+        item = next_item(receiver._queue, fragment, decode)
+        if receiver._kept is not None and receiver._discarding and receiver._queue.has_room():
+            receiver._receive_kept()
+            if item is None:
+                item = next_item(receiver._queue, fragment, decode)
+        return item
+    except UnicodeDecodeError as exc:
+        return receiver._fail_decoding(exc)
+
+
+cdef inline object take(Receiver receiver, bint fragment, object decode, double now, int* activity):
+    """Do the same, then process what was kept if there is room for it."""
+    cdef object item = pop(receiver, fragment, decode, now)
+    activity[0] = 0
+    if receiver._kept is not None and receiver._has_room():
+        activity[0] = receiver.process_kept(now)
+        if item is None:
+            item = pop(receiver, fragment, decode, now)
+    return item
+
+
 cdef class Receiver(Parser):
     """The incoming side of a connection: frames into messages or events."""
 
@@ -460,11 +491,6 @@ cdef class Receiver(Parser):
             pieces.append(data[begin:size])
         self._kept, self._kept_position = (b"".join(pieces), 0) if pieces else (None, 0)
 
-    @property
-    def can_receive_kept(self) -> bool:
-        """Whether ``receive_kept`` has something to do: compressed input was kept that there is room for now."""
-        return self._kept is not None and self._has_room()
-
     def receive_kept(self, now: float | None = None) -> int:
         """Process what was received and isn't yet; return the activity bits.
 
@@ -485,18 +511,6 @@ cdef class Receiver(Parser):
         return self._activity | (OUTPUT if self._output.size else 0)
 
     # ------------------------------------------------------------------ messages and events
-
-    @property
-    def queued_frames(self) -> int:
-        """Number of received frames that wait for the application."""
-        return 0 if self._queue is None else self._queue.frames
-
-    @property
-    def queue_marks(self) -> tuple[int | None, int | None]:
-        """Numbers of queued frames above which reading pauses and at which it resumes; None for no limit."""
-        if self._queue is None or self._queue.high == UINT32_MAX:
-            return None, None
-        return self._queue.high, self._queue.low
 
     @property
     def reading_wanted(self) -> bool:
@@ -534,27 +548,10 @@ cdef class Receiver(Parser):
         return self.pop_message(decode, self._time(now))
 
     cdef object pop_message(self, object decode, double now):
-        cdef object message
-        self._require_queue()
-        self._now = now
-        try:
-            message = self._queue.next_message(decode)
-            if self._kept is not None and self._discarding and self._queue.has_room():
-                self._receive_kept()
-                if message is None:
-                    message = self._queue.next_message(decode)
-            return message
-        except UnicodeDecodeError as exc:
-            return self._fail_decoding(exc)
+        return pop(self, False, decode, now)
 
     cdef object take_message(self, object decode, double now, int* activity):
-        cdef object message = self.pop_message(decode, now)
-        activity[0] = 0
-        if self._kept is not None and self._has_room():
-            activity[0] = self.process_kept(now)
-            if message is None:
-                message = self.pop_message(decode, now)
-        return message
+        return take(self, False, decode, now, activity)
 
     def next_fragment(self, decode: bool | None = None, *, now: float | None = None):
         """Return the next fragment and whether it ends its message, or None (after ``queue_messages``).
@@ -568,27 +565,10 @@ cdef class Receiver(Parser):
         return self.pop_fragment(decode, self._time(now))
 
     cdef object pop_fragment(self, object decode, double now):
-        cdef object fragment
-        self._require_queue()
-        self._now = now
-        try:
-            fragment = self._queue.next_fragment(decode)
-            if self._kept is not None and self._discarding and self._queue.has_room():
-                self._receive_kept()
-                if fragment is None:
-                    fragment = self._queue.next_fragment(decode)
-            return fragment
-        except UnicodeDecodeError as exc:
-            return self._fail_decoding(exc)
+        return pop(self, True, decode, now)
 
     cdef object take_fragment(self, object decode, double now, int* activity):
-        cdef object fragment = self.pop_fragment(decode, now)
-        activity[0] = 0
-        if self._kept is not None and self._has_room():
-            activity[0] = self.process_kept(now)
-            if fragment is None:
-                fragment = self.pop_fragment(decode, now)
-        return fragment
+        return take(self, True, decode, now, activity)
 
     def _fail_decoding(self, exc):
         self._queue._clear()

@@ -6,7 +6,7 @@ The layers below count. Nothing is decided here.
 cimport cython
 from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.math cimport NAN, isnan
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport UINT32_MAX, int64_t, uint64_t
 
 from ._endpoint cimport CONNECTING, OPEN, Traffic
 from ._pacing cimport Pacing
@@ -54,6 +54,18 @@ cdef class Statistics(Pacing):
     cdef bint _has_opened(self) noexcept:
         """Tell whether there has been an opening handshake that succeeded."""
         return not isnan(self._begin_time) and not isnan(self._open_time)
+
+    @property
+    def queued_frames(self) -> int:
+        """Number of received frames that wait for the application."""
+        return 0 if self._queue is None else self._queue.frames
+
+    @property
+    def queue_marks(self) -> tuple[int | None, int | None]:
+        """Numbers of queued frames above which reading pauses and at which it resumes; None for no limit."""
+        if self._queue is None or self._queue.high == UINT32_MAX:
+            return None, None
+        return self._queue.high, self._queue.low
 
     cdef uint64_t _queued_bytes(self) noexcept:
         """Return the number of received bytes that wait."""

@@ -10,8 +10,9 @@ from unittest import mock
 import pytest
 
 from tests.wsapi.helpers import port_of, serving, turns, uri_of
+from wsapi.asyncio._opening import _Tunnel, turn
 from wsapi.asyncio._stand_in import StandIn
-from wsapi.asyncio.client import ClientConnection, _Tunnel, _turn, connect
+from wsapi.asyncio.client import ClientConnection, connect
 from wsapi.exceptions import InvalidProxyStatus
 from wsapi.proxy import ConnectProtocol, parse_proxy
 from wsproto_fast.uri import parse_uri
@@ -182,17 +183,17 @@ async def test_connection_is_lost_when_tls_is_set_up(monkeypatch: pytest.MonkeyP
 
 async def test_cancelled_when_the_turn_has_just_come() -> None:
     async def take_turn() -> None:
-        async with _turn("key"):
+        async with turn("key"):
             raise AssertionError
 
-    async with _turn("key"):
+    async with turn("key"):
         waiting = asyncio.create_task(take_turn())
         await turns(2)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     await turns(2)
-    async with asyncio.timeout(5), _turn("key"):
+    async with asyncio.timeout(5), turn("key"):
         pass
 
 

@@ -189,7 +189,7 @@ def test_accepting_fails_for_a_while(
 def test_accepting_ends_later_than_the_server(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("wsapi.sync.server.SIGNAL_INTERVAL", 0.01)
+    monkeypatch.setattr("wsapi.sync._accepting.SIGNAL_INTERVAL", 0.01)
     accepting, go_on = threading.Event(), threading.Event()
 
     def before() -> None:
@@ -489,7 +489,7 @@ def test_open_timeout() -> None:
             slow.sock.sendall(b"GET / HTTP/1.1\r\n")
             assert silent.read_to_end() == b""
             assert slow.read_to_end().startswith(b"HTTP/1.1 408 ")
-        eventually(lambda: not server._threads)
+        eventually(lambda: not server._handlers)
 
 
 def test_open_timeout_that_is_over_before_the_request_is_waited_for() -> None:
@@ -502,7 +502,7 @@ def test_open_timeout_that_is_over_before_the_request_is_waited_for() -> None:
     with serving(open_timeout=0.01, create_connection=create) as server:
         with raw_client(server, b"") as peer:
             assert peer.read_to_end() == b""
-        eventually(lambda: not server._threads)
+        eventually(lambda: not server._handlers)
         assert server.stats().refused == {"timeout": 1}
 
 

@@ -465,7 +465,7 @@ class TestTLS:
                     with contextlib.suppress(trio.BrokenResourceError):
                         while await stream.receive_some():
                             pass
-            await until(lambda: not server._tasks)
+            await until(lambda: not server._handlers)
             async with connect(uri, ssl=tls[1]) as connection:
                 await connection.send("hello")
                 assert await connection.recv() == "hello"

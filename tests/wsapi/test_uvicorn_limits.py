@@ -10,9 +10,9 @@ import pytest
 
 from tests.wsapi.helpers import BINARY, CLOSE, TEXT, close_payload, frame, request, until
 from tests.wsapi.uvicorn_helpers import accepted, client, echo_app, recording, serving_app
-from wsapi import asgi
 from wsapi._shared import door as door_module
 from wsapi.asgi import ClientDisconnected
+from wsapi.asyncio import _timer
 from wsapi.exceptions import ConnectionClosed
 from wsapi.limits import BufferBudget, Door, Rate, Slow, forwarded_for
 from wsapi.uvicorn import WebSocketProtocol, stats
@@ -193,7 +193,7 @@ async def test_buffer_budget() -> None:
             assert budget.buffered_bytes > 2**18
             over.set()
     assert not budget._seen
-    await until(lambda: not any(asgi._budgets.values()))
+    await until(lambda: not any(_timer._budgets.values()))
 
 
 async def test_a_budget_and_echoes_that_are_not_read() -> None:
@@ -212,7 +212,7 @@ async def test_a_budget_and_echoes_that_are_not_read() -> None:
             )
         assert stats().given_up["buffer_budget"] == before + 1
     assert not budget._seen
-    assert not any(asgi._budgets.values())
+    assert not any(_timer._budgets.values())
 
 
 def test_buffer_budget_is_checked() -> None:

@@ -1,4 +1,4 @@
-"""How a server leaves: when it closes which connection, and what it answers meanwhile.
+"""How a server leaves: when it closes which connection, what it answers, and for whom it waits.
 
 Knows nothing of loops, threads, or clocks: times are arguments. Front-ends close and abort.
 """
@@ -15,7 +15,7 @@ from wsproto_fast import check_close
 
 from .door import Refusal
 
-__all__ = ["ANSWERING", "Departure", "check_seconds", "departure_time", "spread_within"]
+__all__ = ["ANSWERING", "Departure", "Handlers", "check_seconds", "departure_time", "spread_within"]
 
 ANSWERING: Final = 0.2
 """Part of the time for leaving, at its end, that the last ones have to answer Close frames."""
@@ -141,6 +141,46 @@ class Departure(Generic[T]):
     def time_left(self, now: float, time: float) -> float | None:
         """Return the seconds until a time, at least zero; None if it never comes."""
         return None if time == math.inf else max(0.0, time - now)
+
+
+class Handlers(set[T]):
+    """Who runs the handlers of a server: tasks, or threads, and whom of them its end waits for.
+
+    It isn't locked.
+
+    Attributes:
+        arriving: Those that have no request yet, which draining doesn't wait for.
+        leaving: Those that it does wait for.
+        excused: Who waits for the end, which doesn't wait for them: handlers, and others.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arriving: set[T] = set()
+        self.leaving: set[T] = set()
+        self.excused: set[T] = set()
+
+    def end(self, one: T) -> None:
+        """Take note that one has ended."""
+        self.discard(one)
+        self.arriving.discard(one)
+        self.leaving.discard(one)
+
+    def leave(self) -> None:
+        """Begin to drain: those that are there now are waited for."""
+        self.leaving = self - self.arriving
+
+    def are_leaving(self) -> bool:
+        """Tell whether draining has to wait."""
+        return not self.leaving <= self.excused
+
+    def are_left(self) -> bool:
+        """Tell whether closing has to wait."""
+        return not self <= self.excused
+
+    def waiting(self) -> set[T]:
+        """Return those that it has to wait for."""
+        return self - self.excused
 
 
 def check_seconds(name: str, value: object) -> None:

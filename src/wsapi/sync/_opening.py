@@ -1,27 +1,42 @@
-"""What a connection of a client is opened on: TCP connections and Unix sockets, proxies, TLS."""
+"""How a client opens a connection: on TCP connections and Unix sockets, through proxies and TLS."""
 
 from __future__ import annotations
 
 import os
 import socket
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.uri import WebSocketURI
 
 from .._shared.client import BaseConnect
+from .._shared.connection import forget_frames
 from .._shared.gate import gate
 from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy
 from ._channel import Channel, Deadline
 
-__all__ = ["ChannelOpener", "turn"]
+__all__ = ["ConnectionOpener", "warn_unentered"]
 
-ConnectionT = TypeVar("ConnectionT")
+if TYPE_CHECKING:
+    from .client import ClientConnection
+
+ConnectionT = TypeVar("ConnectionT", bound="ClientConnection")
 
 # python-socks takes None for a limit of its own. This is one that isn't reached.
 _NO_TIMEOUT = 1_000_000
+
+
+def warn_unentered() -> None:
+    """Warn of a connection that is used although nobody has entered it."""
+    warnings.warn(
+        "connect() must be used as a context manager: with legacy=True, it needn't be",
+        DeprecationWarning,
+        stacklevel=3,
+    )
 
 
 @contextmanager
@@ -41,8 +56,39 @@ def turn(key: str, deadline: Deadline) -> Iterator[None]:
         gate.leave(key)
 
 
-class ChannelOpener(BaseConnect[ConnectionT]):
-    """Opens channels to where the settings say; arguments are those of ``BaseConnect``."""
+class ConnectionOpener(BaseConnect[ConnectionT]):
+    """Opens connections to where the settings say; arguments are those of ``BaseConnect``."""
+
+    def _open(self, deadline: Deadline) -> ConnectionT:
+        """Open a connection for one request."""
+        uri, additional_headers = self._target.request()
+        if self.one_connecting:
+            with turn(self._ip_address(uri), deadline):
+                return self._open_connection(uri, additional_headers, deadline)
+        return self._open_connection(uri, additional_headers, deadline)
+
+    def _open_connection(
+        self,
+        uri: WebSocketURI,
+        additional_headers: HeadersLike | None,
+        deadline: Deadline,
+    ) -> ConnectionT:
+        channel = self._open_channel(uri, deadline)
+        try:
+            connection = self._new_connection(uri, channel.secured())
+        except BaseException:
+            channel.sock.close()
+            raise
+        try:
+            connection.handshake(additional_headers, self.user_agent_header, deadline.time_left())
+            return connection
+        except BaseException as exc:
+            connection._driver.abort()
+            if connection.protocol.handshake_exc is not exc:
+                forget_frames(connection.protocol.handshake_exc)
+            raise
+        finally:
+            del connection  # the traceback mustn't hold what holds the exception
 
     def _ip_address(self, uri: WebSocketURI) -> str:
         """Return the IP address to connect to, or the name if the host isn't for us to look up."""

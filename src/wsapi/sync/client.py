@@ -21,16 +21,15 @@ from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.http11 import USER_AGENT
 from wsproto_fast.rates import RateLike
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
-from wsproto_fast.uri import WebSocketURI
 
 from .._shared.client import ClientSide, TransportNames, unix_arguments
-from .._shared.connection import FAILURE, closing, forget_frames
+from .._shared.connection import FAILURE, closing
 from .._shared.options import Limits, OnDrop, arguments
 from .._shared.reconnection import backoff, process_exception
 from .._shared.target import MAX_REDIRECTS
 from ..limits import MAX_BACKLOG, Slow
 from ._channel import Deadline
-from ._opening import ChannelOpener, turn
+from ._opening import ConnectionOpener, warn_unentered
 from .connection import Connection
 
 __all__ = [
@@ -95,7 +94,7 @@ class ClientConnection(ClientSide, Connection):
         driver.watch()
 
 
-class reconnect(ChannelOpener[ClientConnection]):
+class reconnect(ConnectionOpener[ClientConnection]):
     """Connect to a WebSocket server, once or again and again.
 
     Entered as a context manager, this connects, and closes the connection at the end of the block:
@@ -282,8 +281,6 @@ class reconnect(ChannelOpener[ClientConnection]):
             if delay := self._ended(reconnection, connection):
                 time.sleep(delay)
 
-    # ------------------------------------------------------------------ opening
-
     def _connect(self) -> ClientConnection:
         deadline = Deadline(self.open_timeout)
         self._target.begin()
@@ -293,45 +290,6 @@ class reconnect(ChannelOpener[ClientConnection]):
             except Exception as exc:
                 if not self._goes_on(exc, MAX_REDIRECTS):
                     raise
-
-    def _open(self, deadline: Deadline) -> ClientConnection:
-        """Open a connection for one request."""
-        uri, additional_headers = self._target.request()
-        if self.one_connecting:
-            with turn(self._ip_address(uri), deadline):
-                return self._open_connection(uri, additional_headers, deadline)
-        return self._open_connection(uri, additional_headers, deadline)
-
-    def _open_connection(
-        self,
-        uri: WebSocketURI,
-        additional_headers: HeadersLike | None,
-        deadline: Deadline,
-    ) -> ClientConnection:
-        channel = self._open_channel(uri, deadline)
-        try:
-            connection = self._new_connection(uri, channel.secured())
-        except BaseException:
-            channel.sock.close()
-            raise
-        try:
-            connection.handshake(additional_headers, self.user_agent_header, deadline.time_left())
-            return connection
-        except BaseException as exc:
-            connection._driver.abort()
-            if connection.protocol.handshake_exc is not exc:
-                forget_frames(connection.protocol.handshake_exc)
-            raise
-        finally:
-            del connection  # the traceback mustn't hold what holds the exception
-
-
-def _warn_unentered() -> None:
-    warnings.warn(
-        "connect() must be used as a context manager: with legacy=True, it needn't be",
-        DeprecationWarning,
-        stacklevel=3,
-    )
 
 
 @overload
@@ -482,7 +440,7 @@ def connect(
         return connector
     connection = connector._connect()
     if legacy is None:
-        connection._driver.before_use = _warn_unentered
+        connection._driver.before_use = warn_unentered
     return connection
 
 

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import logging
 import re
-import selectors
-import signal
 import socket
 import ssl as ssl_module
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from math import inf
-from time import monotonic, sleep
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypedDict, Unpack
 
-from wsproto_fast import ServerProtocol, check_close
+from wsproto_fast import ServerProtocol
 from wsproto_fast.aliases import fallback
 from wsproto_fast.exceptions import InvalidMessage, InvalidStatus
-from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.rates import RateLike
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
@@ -29,11 +26,11 @@ from .._shared import checks
 from .._shared.basic_auth import basic_auth_sync
 from .._shared.budget import BufferBudget
 from .._shared.connection import FAILURE
-from .._shared.door import Door, Refusal, Visit
-from .._shared.leaving import Departure
+from .._shared.door import Door, Visit
 from .._shared.options import SERVER_OPTIONS, Limits, OnDrop, arguments, defaults
-from .._shared.server import BaseServer, ServerSettings, ServerSide, check_listening, finish
+from .._shared.server import ServerSettings, ServerSide, check_listening, finish
 from ..limits import MAX_BACKLOG, Slow
+from ._accepting import AcceptingServer
 from ._channel import Channel, Deadline
 from .connection import Connection, broadcast
 
@@ -44,14 +41,6 @@ broadcast.__module__ = __name__
 basic_auth = basic_auth_sync
 
 Handler: TypeAlias = "Callable[[ServerConnection], None]"
-
-# How long a server that can't accept connections waits before it tries again, in seconds.
-ACCEPT_PAUSE = 0.1
-# How often it logs that, in seconds.
-ACCEPT_LOG_INTERVAL = 1.0
-# How long the main thread waits at most before it looks for signals, in seconds. One that comes
-# right before a system call doesn't interrupt it; nor does one that another thread takes.
-SIGNAL_INTERVAL = 0.5
 
 
 class TransportOptions(TypedDict, total=False):
@@ -177,7 +166,7 @@ class ServerConnection(ServerSide, Connection):
                 return
             driver.progress(inf)
         if isinstance(self.server, Server):  # it may be of another kind
-            self.server._arriving.discard(threading.current_thread())
+            self.server._handlers.arriving.discard(threading.current_thread())
         driver.enter()
         try:
             self._respond(finish(self._answer(settings)))
@@ -195,7 +184,7 @@ class ServerConnection(ServerSide, Connection):
         self._driver.call(super()._refuse)
 
 
-class Server(BaseServer[ServerConnection]):
+class Server(AcceptingServer[ServerConnection]):
     """A WebSocket server; what ``serve`` returns.
 
     It accepts connections while ``serve_forever`` runs. Leaving it as a context manager shuts it
@@ -216,26 +205,7 @@ class Server(BaseServer[ServerConnection]):
         handler: Callable[[socket.socket, Any], None],
         logger: LoggerLike | None = None,
     ) -> None:
-        super().__init__(handler, logger)  # type: ignore[arg-type] # here it is given a socket
-        self.socket = sock
-        self.draining = threading.Event()
-        self._lock = threading.RLock()  # a signal handler may call shutdown()
-        self._changed = threading.Condition(self._lock)  # for who waits for threads
-        self._threads: set[threading.Thread] = set()
-        self._arriving: set[threading.Thread] = set()  # those that have no request yet
-        self._shutting: set[threading.Thread] = set()  # those that wait for the others
-        self._opening: set[socket.socket] = set()  # in their TLS handshake, or before it
-        self._door: Door | None = None
-        self._stopped = threading.Event()  # nothing is accepted any more
-        self._serving: threading.Thread | None = None
-        self._ringer: socket.socket | None = None  # ends its sleep
-        self._deferred: tuple[bool, int, str] | None = None  # how it is to shut the server down
-        self._deferred_drain: Departure[ServerConnection] | None = None  # how before that
-        self._drain_thread: threading.Thread | None = None  # does that
-        self._drained = threading.Event()
-        self._signals: dict[int, Any] = {}  # and what handled them before
-        self._accept_log_time = -inf
-        self._look_time: float | None = None
+        super().__init__(sock, handler, logger)
 
     # ------------------------------------------------------------------ life cycle
 
@@ -253,136 +223,6 @@ class Server(BaseServer[ServerConnection]):
     def fileno(self) -> int:
         """Return the file descriptor of the listening socket."""
         return self.socket.fileno()
-
-    def serve_forever(self) -> None:
-        """Accept connections until the server is shut down.
-
-        Raises:
-            RuntimeError: If it is running already.
-        """
-        try:
-            try:
-                self._accept_until_closing()
-            finally:
-                # Whatever a signal handler did after it had called drain() or shutdown().
-                if self._deferred is None and self._drain_if_deferred():
-                    self._wait_drained()
-                if self._deferred is not None:
-                    self.shutdown(*self._deferred)
-            if self._drain_thread is not None:
-                self._wait_drained()
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                while self._signals:
-                    signal.signal(*self._signals.popitem())
-
-    def _accept_until_closing(self) -> None:
-        bell, ringer = socket.socketpair()
-        with selectors.DefaultSelector() as selector, bell, ringer:
-            with self._lock:
-                if self._ending():
-                    return
-                if self._serving is not None:
-                    raise RuntimeError("serve_forever() is running already")
-                self._serving, self._ringer = threading.current_thread(), ringer
-            try:
-                self.socket.setblocking(False)
-                selector.register(self.socket, selectors.EVENT_READ)
-                selector.register(bell, selectors.EVENT_READ)
-                while not self._ending():
-                    self._drain_if_deferred()
-                    for key, _ in selector.select(min(SIGNAL_INTERVAL, self._look())):
-                        if key.fileobj is bell:
-                            bell.recv(64)
-                    self._accept()
-            finally:
-                if self._sweep is not None:
-                    self._sweep.end()
-                with self._lock:
-                    if self._closing:
-                        self._stopped.set()
-                    self._serving = self._ringer = None
-
-    def _look(self) -> float:
-        """Look at what connections hold if it is time; return the seconds until it is again."""
-        if self._sweep is None:
-            return inf
-        now = monotonic()
-        if self._look_time is None:
-            self._look_time = now + self._sweep.budget.interval
-        elif self._look_time <= now:
-            self._look_time = now + self._sweep.step()
-        return max(0.0, self._look_time - now)
-
-    def _ending(self) -> bool:
-        return self._closing or self._deferred is not None
-
-    def _accept(self) -> None:
-        """Accept the connections that wait."""
-        while not self._ending():
-            self._drain_if_deferred()
-            try:
-                sock, address = self.socket.accept()
-            except BlockingIOError:
-                return
-            except ConnectionError:
-                continue  # it was given up meanwhile
-            except OSError:
-                if self._ending():
-                    return
-                # There are too many open files, most likely.
-                self._accepting_failed()
-                return
-            try:
-                self._start(sock, address)
-            except RuntimeError:
-                # There are too many threads.
-                sock.close()
-                self._accepting_failed()
-                return
-
-    def _accepting_failed(self) -> None:
-        now = monotonic()
-        if now >= self._accept_log_time:
-            self._accept_log_time = now + ACCEPT_LOG_INTERVAL
-            self.logger.error("accepting a connection failed", exc_info=True)
-        sleep(ACCEPT_PAUSE)
-
-    def _start(self, sock: socket.socket, address: Any) -> None:
-        known: tuple[Visit, ...] = ()
-        if self._door is not None:
-            visit = self._door.arrive(address)
-            if isinstance(visit, Refusal):
-                self._statistics.refused(visit.reason)
-                sock.close()
-                return
-            known = (visit,)
-
-        def run() -> None:
-            try:
-                self.handler(sock, address, *known)  # type: ignore[call-arg,arg-type] # see __init__
-            finally:
-                self._forget(thread)
-
-        thread = threading.Thread(target=run, name=f"wsapi-handler-{address}")
-        with self._lock:
-            self._arriving.add(thread)
-            self._threads.add(thread)
-        try:
-            thread.start()
-        except Exception:
-            # Not if a signal handler's exception interrupts it: the thread may run.
-            self._forget(thread)
-            for visit in known:
-                visit.leave()
-            raise
-
-    def _forget(self, thread: threading.Thread) -> None:
-        """Take note that a thread has ended, or won't start."""
-        with self._lock:
-            self._arriving.discard(thread)
-            self._threads.discard(thread)
-            self._changed.notify_all()
 
     # ------------------------------------------------------------------ connections
 
@@ -487,287 +327,6 @@ class Server(BaseServer[ServerConnection]):
         if self._closing:
             connection._refuse()
         return connection
-
-    # ------------------------------------------------------------------ leaving
-
-    def drain(
-        self,
-        timeout: float | None = 30,
-        spread: float = 5,
-        code: int = CloseCode.SERVICE_RESTART,
-        reason: str = "",
-        *,
-        retry_after: int = 1,
-    ) -> None:
-        """Shut the server down in such a way that its clients find another one, one by one.
-
-        It goes on listening, and answers 503 with ``Retry-After``. ``draining`` is set, so that
-        handlers can end by themselves. Connections are closed at times that chance chooses. When
-        all handlers have ended, the server is shut down, and this returns.
-
-        If this runs already, wait for it. ``shutdown`` closes the rest at once. A handler may call
-        this; it doesn't wait for that handler then. In a signal handler that interrupts
-        ``serve_forever`` it returns at once, and ``serve_forever`` when it is done.
-
-        Args:
-            timeout: Seconds after which connections are aborted, and the server is shut down.
-                Handlers that don't end within a second then aren't waited for. None for no limit.
-            spread: Seconds in which connections are closed; at most 80 % of ``timeout``, so that
-                the last ones can answer.
-            code: Close code for them.
-            reason: Close reason for them.
-            retry_after: Seconds after which clients that are refused may try again.
-
-        Raises:
-            ProtocolError: If the code or the reason isn't allowed.
-            TypeError, ValueError: If another argument isn't acceptable.
-        """
-        departure = Departure[ServerConnection](timeout, spread, code, reason, retry_after)
-        thread = threading.current_thread()
-        with self._lock:
-            if thread in self._shutting:
-                return  # a signal handler has interrupted this very method
-            if self._serving is thread:
-                self._defer(departure)
-                return
-            self._shutting.add(thread)
-            self._changed.notify_all()
-            first = self._departure is None
-            if first:
-                self._departure = departure
-        try:
-            if first:
-                self._drain(departure)
-            else:
-                self._wait_drained()
-        finally:
-            with self._lock:
-                self._shutting.discard(thread)
-
-    def drain_on_signal(
-        self,
-        *signals: int,
-        timeout: float | None = 30,
-        spread: float = 5,
-        code: int = CloseCode.SERVICE_RESTART,
-        reason: str = "",
-        retry_after: int = 1,
-    ) -> None:
-        """Have the server drained when the process gets a signal, and closed if it gets another.
-
-        ``serve_forever``, in whatever thread, sees to it, and returns when it is done. When it
-        runs in the main thread, the previous handlers of the signals are there again then.
-
-        Args:
-            *signals: Numbers of signals; SIGTERM by default.
-            timeout: As for ``drain``, as are those that aren't listed here.
-
-        Raises:
-            ValueError: If this isn't the main thread.
-        """
-
-        def departure() -> Departure[ServerConnection]:
-            return Departure(timeout, spread, code, reason, retry_after)
-
-        def received(*args: object) -> None:
-            with self._lock:
-                if self._deferred_drain is None and self._departure is None:
-                    self._defer(departure())
-                elif self._deferred is None:
-                    self._deferred = (True, code, reason)
-                    self._ring()
-
-        departure()  # for its errors
-        for number in signals or (signal.SIGTERM,):
-            previous = signal.signal(number, received)
-            self._signals.setdefault(number, signal.SIG_DFL if previous is None else previous)
-
-    def _defer(self, departure: Departure[ServerConnection]) -> None:
-        """Have ``serve_forever`` begin to drain: a signal handler may have interrupted anything."""
-        if self._deferred_drain is None:
-            self._deferred_drain = departure
-            self._ring()
-
-    def _ring(self) -> None:
-        if self._ringer is not None:
-            self._ringer.send(b"\0")
-
-    def _drain_if_deferred(self) -> bool:
-        """Drain in another thread, while this one goes on accepting connections.
-
-        Returns:
-            Whether this began it.
-        """
-        departure = self._deferred_drain
-        if departure is None or self._drain_thread is not None:
-            return False
-
-        def drain() -> None:
-            with self._lock:
-                first = self._departure is None
-                if first:
-                    self._departure = departure
-            if first:
-                self._drain(departure)
-
-        self._drain_thread = threading.Thread(target=drain, name="wsapi-drain")
-        try:
-            self._drain_thread.start()
-        except RuntimeError:
-            # There are too many threads.
-            self._drain_thread = None
-            self._deferred = (True, departure.code, departure.reason)
-            return False
-        return True
-
-    def _drain(self, departure: Departure[ServerConnection]) -> None:
-        with self._lock:
-            leaving = self._threads - self._arriving
-            departure.begin(self.connections, monotonic())
-        if not self._closing:
-            self.logger.info("server draining")
-            self.draining.set()
-        while not self._closing:
-            now = monotonic()
-            for connection in departure.due(now, lambda: self.connections):
-                connection._driver.close(departure.code, departure.reason)
-            if now >= departure.deadline:
-                break
-            with self._lock:
-                if not self._waits_for(leaving):
-                    break
-                self._wait_for_change(departure.next_time())
-        try:
-            self._shut_down(True, departure.code, departure.reason, departure)
-        finally:
-            self._drained.set()
-
-    def _wait_drained(self) -> None:
-        while not self._drained.wait(SIGNAL_INTERVAL):
-            pass  # signal handlers run
-
-    def _waits_for(self, threads: Iterable[threading.Thread]) -> bool:
-        """Tell whether there are some among threads that haven't ended, nor wait for the others."""
-        waiting = (thread in self._threads and thread not in self._shutting for thread in threads)
-        return not self._closing and any(waiting)
-
-    def _wait_for_change(self, until: float) -> None:
-        """Wait, with the lock held, until a thread ends, waits for others, or signal handlers run.
-
-        Args:
-            until: Time until which to wait at most.
-        """
-        self._changed.wait(max(0.0, min(SIGNAL_INTERVAL, until - monotonic())))
-
-    # ------------------------------------------------------------------ closing
-
-    def shutdown(
-        self,
-        close_connections: bool = True,
-        code: int = CloseCode.GOING_AWAY,
-        reason: str = "",
-    ) -> None:
-        """Shut the server down; return when that is done.
-
-        A handler may call this; it doesn't wait for that handler then. In a signal handler that
-        interrupts ``serve_forever`` it returns at once, and ``serve_forever`` when it is done.
-
-        Stops listening, refuses connections that are in their opening handshake with 503, closes
-        the open ones, and waits for their handlers.
-
-        Args:
-            close_connections: Whether to close open connections.
-            code: Close code for them.
-            reason: Close reason for them.
-
-        Raises:
-            ProtocolError: If the code or the reason isn't allowed.
-        """
-        check_close(code, reason)
-        thread = threading.current_thread()
-        with self._lock:
-            if thread in self._shutting:
-                return  # a signal handler has interrupted this very method
-            if self._serving is thread:
-                # A signal handler has interrupted serve_forever(), which may hold any lock.
-                if self._deferred is None:
-                    self._deferred = (close_connections, code, reason)
-                    self._ring()
-                return
-            self._shutting.add(thread)
-            self._changed.notify_all()
-        try:
-            self._shut_down(close_connections, code, reason)
-        finally:
-            with self._lock:
-                self._shutting.discard(thread)
-
-    def _shut_down(
-        self,
-        close_connections: bool,
-        code: int,
-        reason: str,
-        departure: Departure[ServerConnection] | None = None,
-    ) -> None:
-        with self._lock:
-            first = not self._closing
-            self._closing = True
-            self._changed.notify_all()
-            if self._ringer is None:
-                self._stopped.set()
-            else:
-                self._ring()
-        self.draining.set()
-        if first:
-            self.logger.info("server closing")
-        while not self._stopped.wait(SIGNAL_INTERVAL):
-            pass  # signal handlers run
-        self.socket.close()
-        if first or departure is None:
-            # The first call may be one that leaves connections open, or have been interrupted.
-            self._close_connections(close_connections, code, reason)
-        if departure is None:
-            self._wait_for_handlers(inf)
-        elif not self._wait_for_handlers(departure.deadline):
-            for connection in self._rest():
-                connection._driver.abort()
-            if not self._wait_for_handlers(monotonic() + departure.grace):
-                self.logger.error("handlers of a server that has drained are still running")
-        if first:
-            self.logger.info("server closed")
-
-    def _close_connections(self, close_connections: bool, code: int, reason: str) -> None:
-        with self._lock:
-            connections = list(self._connections)
-            # None is closed meanwhile: its descriptor might be that of another connection.
-            for sock in self._opening:
-                try:
-                    sock.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass  # it is gone already
-        for connection in connections:
-            if connection.state is State.CONNECTING:
-                connection._refuse()
-            # It may have been opened meanwhile.
-            if connection.state is State.OPEN and close_connections:
-                connection._driver.close(code, reason)
-
-    def _wait_for_handlers(self, deadline: float) -> bool:
-        """Wait until a time for threads of handlers; return whether all have ended."""
-        while True:
-            with self._lock:
-                waiting = self._threads - self._shutting
-            if not waiting:
-                return True
-            for thread in waiting:
-                left = deadline - monotonic()
-                if left <= 0:
-                    return False
-                try:
-                    thread.join(min(SIGNAL_INTERVAL, left))
-                except RuntimeError:
-                    # An exception of a signal handler kept it from starting.
-                    self._forget(thread)
 
 
 def serve(

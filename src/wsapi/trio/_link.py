@@ -495,14 +495,16 @@ class Link(AsyncConnection):
 
     def _handle_timeout(self, now: float) -> None:
         """Have the engine do what is due."""
+        protocol = self.protocol
         silence = progress = sock = None
-        with contextlib.suppress(OSError):  # there may be no socket
-            sock = find_socket(self.stream)
-        if self.protocol.network_silence_wanted:
+        if protocol.network_silence_wanted or protocol.progress_wanted:
+            with contextlib.suppress(OSError):  # there may be no socket
+                sock = find_socket(self.stream)
+        if protocol.network_silence_wanted:
             silence = network_silence(sock)
-        if self.protocol.progress_wanted:
+        if protocol.progress_wanted:
             progress = self._transport.taken, bytes_acknowledged(sock)
-        self.protocol.handle_timeout(now, silence, progress)
+        protocol.handle_timeout(now, silence, progress)
         self._update()
         self._read_now()
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import ssl as ssl_module
 import stat
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
-from wsproto_fast import ServerProtocol, check_close
+from wsproto_fast import ServerProtocol
 from wsproto_fast.aliases import fallback
 from wsproto_fast.exceptions import InvalidMessage
-from wsproto_fast.frames import CloseCode, State
+from wsproto_fast.frames import State
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.proxy_protocol import ProxyHeader, ProxyHeaderParser
 from wsproto_fast.rates import RateLike
@@ -26,12 +25,12 @@ from .._shared.basic_auth import basic_auth
 from .._shared.budget import BufferBudget
 from .._shared.connection import FAILURE
 from .._shared.door import Door, Refusal, Visit
-from .._shared.leaving import Departure
 from .._shared.options import SERVER_OPTIONS, AnswerLater, Limits, OnDrop, arguments, defaults
-from .._shared.server import BaseServer, ServerSettings, ServerSide, check_listening
+from .._shared.server import ServerSettings, ServerSide, check_listening
 from .._shared.sweep import Sweep
 from .._shared.tls import keep_errors_apart
 from ..limits import MAX_BACKLOG, Slow
+from ._leaving import LeavingServer
 from ._transports import start_tls
 from .connection import Connection, broadcast
 
@@ -121,7 +120,7 @@ class ServerConnection(ServerSide, Connection):
             ):
                 return
             await self._wait()
-        server._arriving.discard(trio.lowlevel.current_task())
+        server._handlers.arriving.discard(trio.lowlevel.current_task())
         self._respond(await self._answer(server._settings))
 
     def _respond(self, response: Response) -> bool:
@@ -135,7 +134,7 @@ class ServerConnection(ServerSide, Connection):
         self.server._statistics.ended(self)
 
 
-class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
+class Server(LeavingServer[ServerConnection], trio.abc.AsyncResource):
     """A WebSocket server; what ``nursery.start(serve, ...)`` returns.
 
     Leaving it as a context manager closes it.
@@ -155,22 +154,10 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
         handler: Handler,
         logger: LoggerLike | None = None,
     ) -> None:
-        super().__init__(handler, logger)
-        self.listeners = list(listeners)
+        super().__init__(listeners, handler, logger)
         self._settings = ServerSettings(handler, defaults(SERVER_OPTIONS))
         self._ssl: ssl_module.SSLContext | None = None
-        self._nursery: trio.Nursery | None = None  # of connections, and what serves them
-        self._accepting = trio.CancelScope()
         self._looking = trio.CancelScope()
-        self._tasks: dict[trio.lowlevel.Task, trio.CancelScope] = {}
-        self._arriving: set[trio.lowlevel.Task] = set()  # those that have no request yet
-        self._excused: set[trio.lowlevel.Task] = set()  # those that wait for the end themselves
-        self._preparing: set[trio.CancelScope] = set()  # what comes before opening handshakes
-        self._watching: set[trio.CancelScope] = set()  # for signals
-        self._changed = trio.lowlevel.ParkingLot()  # for who waits for tasks
-        self.draining = trio.Event()
-        self._dismissed = trio.Event()  # nothing is accepted any more, and Close frames are sent
-        self._closed = trio.Event()
 
     async def serve_forever(
         self, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED
@@ -198,7 +185,7 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
                         self._serve_stream, self.listeners, handler_nursery=self._nursery
                     )
                 if self._sweep is not None:
-                    while self._tasks:
+                    while self._handlers:
                         await self._changed.park()
                     self._looking.cancel()
         finally:
@@ -228,8 +215,9 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
         """Serve a connection, in a task of its own."""
         task = trio.lowlevel.current_task()
         visit: Visit | Refusal | None = None
-        with trio.CancelScope() as self._tasks[task]:
-            self._arriving.add(task)
+        with trio.CancelScope() as self._scopes[task]:
+            self._handlers.add(task)
+            self._handlers.arriving.add(task)
             try:
                 door = self._settings.door
                 if door is not None:
@@ -241,8 +229,8 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
             finally:
                 if isinstance(visit, Visit):
                     visit.leave()
-                self._arriving.discard(task)
-                del self._tasks[task]
+                self._handlers.end(task)
+                del self._scopes[task]
                 self._changed.unpark_all()
 
     async def _serve(self, stream: trio.abc.Stream, visit: Visit | None) -> None:
@@ -329,208 +317,6 @@ class Server(BaseServer[ServerConnection], trio.abc.AsyncResource):
             # There is no time for a closing handshake.
             connection._drop(FAILURE)
             raise
-
-    # ------------------------------------------------------------------ leaving
-
-    async def drain(
-        self,
-        timeout: float | None = 30,
-        spread: float = 5,
-        code: int = CloseCode.SERVICE_RESTART,
-        reason: str = "",
-        *,
-        retry_after: int = 1,
-    ) -> None:
-        """Close the server in such a way that its clients find another one, one by one.
-
-        It goes on listening, and answers 503 with ``Retry-After``. ``draining`` is set, so that
-        handlers can end by themselves. Connections are closed at times that chance chooses. When
-        all handlers have ended, the server is closed.
-
-        If this runs already, wait for it. ``aclose`` closes the rest at once; cancelling this
-        closes all at once, as it does there. A handler may call this: it isn't waited for, then.
-
-        Args:
-            timeout: Seconds after which connections are aborted, and the server is closed. Handlers
-                that don't end within a second then are cancelled. None for no limit.
-            spread: Seconds in which connections are closed; at most 80 % of ``timeout``, so that
-                the last ones can answer.
-            code: Close code for them.
-            reason: Close reason for them.
-            retry_after: Seconds after which clients that are refused may try again.
-
-        Raises:
-            ProtocolError: If the code or the reason isn't allowed.
-            TypeError, ValueError: If another argument isn't acceptable.
-        """
-        departure = Departure[ServerConnection](timeout, spread, code, reason, retry_after)
-        if self._nursery is None:
-            return await self.aclose(code=code, reason=reason)
-        self._start_draining(departure)
-        await self._wait_closed(code)
-
-    async def drain_on_signal(
-        self,
-        *signals: int,
-        timeout: float | None = 30,
-        spread: float = 5,
-        code: int = CloseCode.SERVICE_RESTART,
-        reason: str = "",
-        retry_after: int = 1,
-    ) -> None:
-        """Have the server drained when the process gets a signal, and closed if it gets another.
-
-        This returns when it is so, until the server is closed.
-
-        Args:
-            *signals: Numbers of signals; SIGTERM by default.
-            timeout: As for ``drain``, as are those that aren't listed here.
-
-        Raises:
-            RuntimeError: If the server isn't running, or this isn't the main thread.
-        """
-
-        def departure() -> Departure[ServerConnection]:
-            return Departure(timeout, spread, code, reason, retry_after)
-
-        departure()  # for its errors
-        if self._nursery is None or self._closing:
-            raise RuntimeError("server isn't running")
-        await self._nursery.start(self._watch_signals, signals or (signal.SIGTERM,), departure)
-
-    async def _watch_signals(
-        self,
-        signals: Sequence[int],
-        departure: Callable[[], Departure[ServerConnection]],
-        task_status: trio.TaskStatus[None],
-    ) -> None:
-        with trio.CancelScope() as scope, trio.open_signal_receiver(*signals) as received:
-            self._watching.add(scope)
-            task_status.started()
-            async for _ in received:
-                if self._departure is None:
-                    self._start_draining(departure())
-                else:
-                    await self._close(True, self._departure.code, self._departure.reason)
-
-    def _start_draining(self, departure: Departure[ServerConnection]) -> None:
-        assert self._nursery is not None
-        if self._departure is None and not self._closed.is_set():
-            departure.begin(self.connections, trio.current_time())
-            self._departure = departure
-            if not self._closing:
-                self.logger.info("server draining")
-                self.draining.set()
-            self._nursery.start_soon(self._drain, departure)
-
-    async def _drain(self, departure: Departure[ServerConnection]) -> None:
-        assert self._nursery is not None
-        leaving = self._tasks.keys() - self._arriving
-        while not self._closing and self._waits_for(leaving):
-            now = trio.current_time()
-            for connection in departure.due(now, lambda: self.connections):
-                self._begin_closing(connection, departure.code, departure.reason)
-            if now >= departure.deadline:
-                break
-            with trio.CancelScope(deadline=departure.next_time()):
-                await self._changed.park()
-        await self._close(True, departure.code, departure.reason)
-        with trio.CancelScope(deadline=departure.deadline):
-            await self._wait_for_tasks()
-            return
-        for connection in self._rest():
-            connection._abort()
-        with trio.CancelScope(deadline=trio.current_time() + departure.grace):
-            await self._wait_for_tasks()
-            return
-        for task, scope in self._tasks.items():
-            if task not in self._excused:
-                scope.cancel()
-
-    def _waits_for(self, tasks: Iterable[trio.lowlevel.Task]) -> bool:
-        """Tell whether there are some among tasks that haven't ended, nor wait for the others."""
-        return any(task in self._tasks and task not in self._excused for task in tasks)
-
-    async def _wait_for_tasks(self) -> None:
-        while self._waits_for(self._tasks):
-            await self._changed.park()
-
-    # ------------------------------------------------------------------ closing
-
-    async def aclose(
-        self,
-        close_connections: bool = True,
-        code: int = CloseCode.GOING_AWAY,
-        reason: str = "",
-    ) -> None:
-        """Close the server.
-
-        A handler may call this: it isn't waited for, then. Cancelling this closes all at once.
-
-        Stops listening, refuses connections that are in their opening handshake with 503, closes
-        the open ones, and waits for their handlers.
-
-        Args:
-            close_connections: Whether to close open connections.
-            code: Close code for them.
-            reason: Close reason for them.
-
-        Raises:
-            ProtocolError: If the code or the reason isn't allowed.
-        """
-        check_close(code, reason)
-        await self._wait_closed(code, close_connections, reason)
-
-    async def _wait_closed(
-        self, code: int, close_connections: bool | None = None, reason: str = ""
-    ) -> None:
-        """Wait until the server is closed; close it before that unless it closes by itself."""
-        task = trio.lowlevel.current_task()
-        try:
-            if close_connections is not None:
-                await self._close(close_connections, code, reason)
-            if task in self._tasks:
-                self._excused.add(task)
-                self._changed.unpark_all()
-                await self._dismissed.wait()
-                await self._wait_for_tasks()
-            elif self._nursery is not None:
-                await self._closed.wait()
-        except BaseException:
-            for connection in list(self._connections):
-                connection._drop(code)
-            if self._nursery is not None:
-                self._nursery.cancel_scope.cancel()
-            raise
-        finally:
-            self._excused.discard(task)
-
-    async def _close(self, close_connections: bool, code: int, reason: str) -> None:
-        if self._closing:
-            return
-        self._closing = True
-        self.draining.set()
-        self._changed.unpark_all()
-        self.logger.info("server closing")
-        self._accepting.cancel()
-        for listener in self.listeners:
-            await listener.aclose()
-        for scope in self._preparing:
-            scope.cancel()
-        for connection in list(self._connections):
-            connection._refuse()
-        if close_connections and self._nursery is not None:
-            for connection in self.connections:
-                self._begin_closing(connection, code, reason)
-        self._dismissed.set()
-        for scope in self._watching:
-            scope.cancel()
-
-    def _begin_closing(self, connection: ServerConnection, code: int, reason: str) -> None:
-        assert self._nursery is not None
-        # Now, whatever the handler does next.
-        connection._begin_closing(code, reason)
-        self._nursery.start_soon(connection.aclose, code, reason)
 
 
 def _peer_address(stream: trio.abc.Stream) -> object:

@@ -1,9 +1,9 @@
 # cython: binding=False
 """What moves bytes between a socket and the engine, for any number of threads.
 
-Owns one mutex per connection, without which its engine is never entered; the role of the reader,
-which at most one thread has, and which it has while it is blocked in a system call, with the mutex
-released; the order of what is written; and when the socket may be closed.
+Owns the role of the reader, which at most one thread has, and which it has while it is blocked in a
+system call, with the mutex released; the order of what is written; and when the socket may be
+closed. The mutex, without which the engine is never entered, is that of its base class.
 
 Being compiled makes it sound: no signal handler, hence no KeyboardInterrupt, comes between the
 steps of what is done with the mutex held, unless that calls code of the program: a logging handler,
@@ -13,25 +13,23 @@ it waits for must not be up to its own thread.
 """
 
 import socket
-from _thread import allocate_lock
 from time import monotonic
 
 from cpython.bytes cimport PyBytes_GET_SIZE
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
 
 from wsproto_fast cimport ABORT, ATTENTION, CLOSE, HALF_CLOSE, KEEP, Protocol
 
-from ._inbox cimport NOTHING, READ, WRITE, current_inbox
+from ._inbox cimport READ, WRITE, current_inbox
+from ._sharing cimport Shared
 from ._socket_calls cimport (
     INTERRUPTED,
     NOTHING_THERE,
     SYSTEM_CALLS,
     TIMED_OUT,
     Memory,
-    milliseconds,
     receive,
     send,
     wait_writable,
@@ -39,8 +37,6 @@ from ._socket_calls cimport (
 from .tls cimport TLS
 
 from . import _housekeeper  # no-cython-lint # it sets the inbox that connections need
-
-from wsproto_fast.exceptions import ConcurrencyError
 
 
 cdef object SHUT_WR = socket.SHUT_WR
@@ -54,7 +50,7 @@ cdef double TICK = 0.1
 cdef double HOLD = 0.005
 
 
-cdef class Wire:
+cdef class Wire(Shared):
     """One connection between a socket and the engine.
 
     Args:
@@ -86,151 +82,6 @@ cdef class Wire:
         # Whoever was to use it failed, or forgot to close it.
         if self._inbox is not None and not self.closed:
             self._inbox.detach()
-
-    # ------------------------------------------------------------------ the mutex
-
-    cdef int _lock(self) except -1:
-        cdef unsigned long thread = PyThread_get_thread_ident()
-        if self._owner == thread:
-            # A logging handler, an extension or a finalizer of the program runs inside the engine.
-            raise ConcurrencyError("the connection is being used by the calling thread already")
-        if self._inbox is not current_inbox():
-            self._change_inbox()
-        self._mutex.acquire()
-        self._owner = thread
-
-    cdef int _unlock(self) except -1:
-        if not self._chores:
-            self._owner = 0
-            self._mutex.release()
-            return 0
-        try:
-            if self._close_request is not None:
-                self._close_as_requested()
-        finally:
-            self._do_chores()
-
-    cdef int _do_chores(self) except -1:
-        """Do what can't be done with the mutex held: it runs Python code, hence signal handlers."""
-        cdef list events
-        cdef bint closing = self._close_due
-        cdef bint reporting = self._report_due
-        self._report_due = False
-        events, self._events = self._events, []
-        # Until it is closed, whoever comes here closes the socket: a signal handler that interrupts
-        # this may wait for it.
-        self._chores = closing
-        self._owner = 0
-        self._mutex.release()
-        try:
-            if closing:
-                self._close_socket()
-        finally:
-            try:
-                while events:
-                    events[0].set()
-                    del events[0]
-            except BaseException:
-                # An exception of a signal handler. Those that wait for the others don't wait in vain.
-                self._mutex.acquire()
-                self._events += events
-                self._chores = True
-                self._mutex.release()
-                self._inbox.post(self, -INFINITY)
-                raise
-        if reporting:
-            report = self.reporter()
-            if report is not None:
-                report()
-
-    cdef int _note_dropped(self) except -1:
-        """Have the messages that were dropped reported."""
-        if self.reporter is not None and self._protocol.has_dropped():
-            self._report_due = True
-            self._chores = True
-
-    cdef int _close_as_requested(self) except -1:
-        code, reason = self._close_request
-        self._close_request = None
-        self._protocol.close(code, reason, now=monotonic())
-        self._update()
-        self._watch_now()
-
-    cdef int _change_inbox(self) except -1:
-        """Turn to the housekeeper of this process, after a fork."""
-        if self._owner:
-            # What it was doing will never be completed here.
-            raise ConcurrencyError("another thread was using the connection when the process forked")
-        self._inbox = current_inbox()
-        self._timer_time = self._hold_time = self._list_time = INFINITY
-        self._watched = NOTHING
-        self._registered = False
-        # Threads that don't exist here.
-        self._reading = False
-        self._users = self._senders = 0
-        self._waiters = []
-        self._inbox.attach()
-        if not self._lost:
-            self._inbox.post(self, -INFINITY)
-
-    cdef int _close_socket(self) except -1:
-        cdef bint first
-        try:
-            self.socket.close()
-        finally:
-            self._mutex.acquire()
-            first = not self.closed
-            self.closed = True
-            self._close_due = False
-            self._chores = len(self._events) > 0
-            self._notify()
-            self._mutex.release()
-            if first:
-                self._inbox.detach()
-
-    cdef int _notify(self) except -1:
-        """Let the threads that wait for a change look again."""
-        if self._waiters:
-            waiters, self._waiters = self._waiters, []
-            for waiter in waiters:
-                waiter.release()
-
-    cdef bint _wait(self, double deadline) except -1:
-        """Wait for a change, the mutex released; return whether the deadline came first."""
-        cdef bint notified = False
-        cdef int timeout
-        if self._chores:
-            self._unlock()
-            self._lock()
-            return False
-        # A signal handler that interrupts this may use the connection: no role is held.
-        waiter = allocate_lock()
-        waiter.acquire()
-        self._waiters.append(waiter)
-        self._owner = 0
-        self._mutex.release()
-        try:
-            timeout = milliseconds(deadline)
-            notified = waiter.acquire(True, timeout if timeout < 0 else timeout / 1000.0)
-            if not notified:
-                PyErr_CheckSignals()
-        finally:
-            self._mutex.acquire()
-            self._owner = PyThread_get_thread_ident()
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-        return not notified and <double>monotonic() >= deadline
-
-    cdef int _handle_signals(self) except -1:
-        """Run signal handlers, which may use the connection: the mutex is released, no role is held."""
-        self._stop_reading()  # they may take their time
-        self._owner = 0
-        self._mutex.release()
-        try:
-            PyErr_CheckSignals()
-        finally:
-            self._mutex.acquire()
-            self._owner = PyThread_get_thread_ident()
 
     # ------------------------------------------------------------------ reading
 
@@ -389,6 +240,12 @@ cdef class Wire:
         if deadline < self._timer_time:
             self._timer_time = deadline
             self._inbox.post(self, deadline)
+
+    cdef int _note_dropped(self) except -1:
+        """Have the messages that were dropped reported."""
+        if self.reporter is not None and self._protocol.has_dropped():
+            self._report_due = True
+            self._chores = True
 
     cdef int _act(self) except -1:
         """Do to the socket what the engine wants, after everything was written."""

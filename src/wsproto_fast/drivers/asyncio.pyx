@@ -33,6 +33,8 @@ from wsproto_fast cimport (
     Protocol,
 )
 
+from ._transports cimport send_now, writable_descriptor
+
 from wsproto_fast.exceptions import ConcurrencyError
 
 from .liveness import bytes_acknowledged
@@ -57,40 +59,7 @@ cdef extern from "Python.h":
     int PyContext_Exit(object context) except -1
 
 
-cdef extern from *:
-    """
-    #ifdef _WIN32
-        /* Transports there write by requests that the operating system completes later. */
-        #define send_now(fd, data, size) (-1)
-    #else
-        #include <sys/socket.h>
-        #ifdef MSG_NOSIGNAL
-            #define send_now(fd, data, size) send((fd), (data), (size_t)(size), MSG_DONTWAIT | MSG_NOSIGNAL)
-        #else /* Python ignores SIGPIPE. */
-            #define send_now(fd, data, size) send((fd), (data), (size_t)(size), MSG_DONTWAIT)
-        #endif
-    #endif
-    """
-    # Returns the number of bytes that were sent, or -1.
-    Py_ssize_t send_now(int fd, const void* data, Py_ssize_t size)
-
-
 cdef object running_loop = asyncio._get_running_loop
-
-
-cdef int writable_descriptor(transport) except -2:
-    """Return the descriptor to which the transport would write unchanged what it is given, or -1.
-
-    As long as their loop runs, these transports keep it open until connection_lost() has returned.
-    """
-    cls = type(transport)
-    if (cls.__module__, cls.__qualname__) in (
-        ("asyncio.selector_events", "_SelectorSocketTransport"),
-        ("uvloop.loop", "TCPTransport"),
-        ("uvloop.loop", "UnixTransport"),
-    ):
-        return transport.get_extra_info("socket").fileno()
-    return -1
 
 
 @cython.final
