@@ -133,6 +133,34 @@ cdef str quote(const unsigned char* line, Py_ssize_t size):
     return seen.encode("unicode_escape").decode() + more
 
 
+# Without a call, for each line of each request.
+cdef inline Py_ssize_t scan_rest(
+    HeadParser self, const unsigned char* line, Py_ssize_t size, Py_ssize_t i, int phase
+) except -1:
+    if phase == VALUE:
+        while i < size and ws_is(line[i], WS_FIELD):
+            i += 1
+        if i < size:
+            if line[i] != c"\r":
+                self._invalid(line, size)
+            i += 1
+            phase = CR
+    if phase == CR and i < size:
+        if line[i] != c"\n":
+            self._invalid(line, size)
+        i += 1
+        if i > MAX_LINE_LENGTH:
+            self._line_too_long()
+        self._scanned = 0
+        self._phase = FIRST
+        return i
+    if size > MAX_LINE_LENGTH:
+        self._line_too_long()
+    self._scanned = i
+    self._phase = phase
+    return 0
+
+
 cdef class HeadParser:
     """Base of the parsers. Not for use as such."""
 
@@ -310,34 +338,13 @@ cdef class HeadParser:
                     phase = VALUE
                 else:
                     self._invalid(line, size)
-        return self._scan_rest(line, size, i, phase)
+        return scan_rest(self, line, size, i, phase)
 
     cdef Py_ssize_t _scan_rest(
         self, const unsigned char* line, Py_ssize_t size, Py_ssize_t i, int phase
     ) except -1:
         """Do what ``_scan`` does from `i` on, where any kind of line may have a value, and ends."""
-        if phase == VALUE:
-            while i < size and ws_is(line[i], WS_FIELD):
-                i += 1
-            if i < size:
-                if line[i] != c"\r":
-                    self._invalid(line, size)
-                i += 1
-                phase = CR
-        if phase == CR and i < size:
-            if line[i] != c"\n":
-                self._invalid(line, size)
-            i += 1
-            if i > MAX_LINE_LENGTH:
-                self._line_too_long()
-            self._scanned = 0
-            self._phase = FIRST
-            return i
-        if size > MAX_LINE_LENGTH:
-            self._line_too_long()
-        self._scanned = i
-        self._phase = phase
-        return 0
+        return scan_rest(self, line, size, i, phase)
 
     cdef int _process(self, const unsigned char* line, Py_ssize_t size) except -1:
         """Handle a whole line."""
@@ -507,7 +514,7 @@ cdef class RequestParser(HeadParser):
                     self._invalid(line, size)
                 i += 1
                 phase = CR
-        return self._scan_rest(line, size, i, phase)
+        return scan_rest(self, line, size, i, phase)
 
     cdef int _process_other(self, const unsigned char* line, Py_ssize_t size) except -1:
         cdef const unsigned char* version = line + self._second_mark + 1

@@ -22,7 +22,7 @@ cdef double MAX_UNANSWERED = 4.0
 cdef class Keepalive(Receiver):
     """A connection that knows whether its peer is there."""
 
-    def __cinit__(self, *args, **kwargs):
+    def __cinit__(self):
         self._ping_interval = self._ping_timeout = self._ping_time = self._pong_deadline = INFINITY
 
     # ------------------------------------------------------------------ pings

@@ -41,7 +41,7 @@ cdef list _slow = list(Slow)
 cdef class Pacing(Keepalive):
     """A connection that knows what to do while its peer doesn't read."""
 
-    def __cinit__(self, *args, **kwargs):
+    def __cinit__(self):
         self._write_deadline = self._look_time = INFINITY
         self._close_timeout = self._close_deadline = INFINITY
         self._stalled_since = NAN

@@ -64,7 +64,7 @@ cdef dict _header_faults = {
 cdef class Parser(Sender):
     """The incoming side of a connection, as far as frames."""
 
-    def __cinit__(self, *args, **kwargs):
+    def __cinit__(self):
         self._max_fragments = UINT32_MAX
 
     def __dealloc__(self):

@@ -9,8 +9,6 @@ cdef class Protocol(Statistics):
     # --- what programs read ---
     cdef public object handshake_exc
     cdef public object parser_exc
-    cdef public object close_rcvd
-    cdef public object close_sent
     cdef public object close_rcvd_then_sent
     cdef public object subprotocol
 

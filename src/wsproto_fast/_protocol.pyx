@@ -55,7 +55,7 @@ cdef class Protocol(Statistics):
     makes them messages (``next_message``).
     """
 
-    def __cinit__(self, *args, **kwargs):
+    def __cinit__(self):
         self._open_deadline = INFINITY
 
     def __init__(

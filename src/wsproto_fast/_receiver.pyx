@@ -80,7 +80,7 @@ cdef inline object take(Receiver receiver, bint fragment, object decode, double 
 cdef class Receiver(Parser):
     """The incoming side of a connection: frames into messages or events."""
 
-    def __cinit__(self, *args, **kwargs):
+    def __cinit__(self):
         self._events = []
 
     # ------------------------------------------------------------------ settings

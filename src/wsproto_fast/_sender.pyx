@@ -119,7 +119,7 @@ cdef inline int write_prepared(Sender sender, PreparedMessage message, object co
 cdef class Sender(Endpoint):
     """The outgoing side of a connection: messages into frames, through the extensions, into the output."""
 
-    def __cinit__(self, *args, **kwargs):
+    def __cinit__(self):
         self._output = OutputBuffer.__new__(OutputBuffer)
         self._release_time = INFINITY
         self.validate_text = True

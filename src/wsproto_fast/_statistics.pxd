@@ -13,6 +13,10 @@ cdef enum:
 
 
 cdef class Statistics(Pacing):
+    # --- what programs read ---
+    cdef public object close_rcvd
+    cdef public object close_sent
+
     # --- time, in seconds; NaN before ---
     cdef double _begin_time         # of the opening handshake
     cdef double _open_time

@@ -11,8 +11,11 @@ from libc.stdint cimport UINT32_MAX, int64_t, uint64_t
 from ._endpoint cimport CONNECTING, OPEN, Traffic
 from ._pacing cimport Pacing
 
+from .frames import CloseCode
 from .statistics import HANDSHAKE_BOUNDS, ConnectionStats
 
+
+cdef object _ABNORMAL = int(CloseCode.ABNORMAL_CLOSURE)
 
 cdef double[BOUNDS] _bounds
 assert len(HANDSHAKE_BOUNDS) == BOUNDS
@@ -23,7 +26,7 @@ for _place, _bound in enumerate(HANDSHAKE_BOUNDS):
 cdef class Statistics(Pacing):
     """A connection that knows what it has counted."""
 
-    def __cinit__(self, *args, **kwargs):
+    def __cinit__(self):
         self._begin_time = self._open_time = self._end_time = NAN
 
     def stats(self, *, unsent: int = 0, now: float | None = None) -> ConnectionStats:
@@ -140,17 +143,20 @@ cdef class Totals:
         self._write_buffer += <uint64_t>unsent
         self._max_write_buffer = max(self._max_write_buffer, <uint64_t>unsent)
 
-    def add_past(self, Statistics protocol not None) -> bool:
+    def add_past(self, Statistics protocol not None) -> int:
         """Add what a connection has counted, when it has ended.
 
         Args:
             protocol: Engine of the connection.
 
         Returns:
-            Whether it has had an opening handshake that succeeded.
+            The close code received, or else the one sent; 1006 without either; 0 if no opening handshake succeeded.
         """
         self._add_past(protocol)
-        return protocol._has_opened()
+        if not protocol._has_opened():
+            return 0
+        close = protocol.close_sent if protocol.close_rcvd is None else protocol.close_rcvd
+        return _ABNORMAL if close is None else int(close.code)
 
     cdef int _add_past(self, Statistics protocol) except -1:
         cdef double seconds

@@ -235,12 +235,18 @@ def check_connection_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         TypeError, ValueError: If one isn't acceptable.
     """
-    chosen = {name: options[name] for name in CONNECTION_OPTIONS}
-    slow, max_backlog, on_drop = (chosen.pop(name) for name in ("slow", "max_backlog", "on_drop"))
-    check_slow(slow, max_backlog, on_drop)
-    check_settings(max_size=options["max_size"], open_timeout=options["open_timeout"], **chosen)
-    write_deadline = chosen.pop("write_deadline")
     # Classes of programs that were made for the others needn't know these.
+    names = ("slow", "max_backlog", "write_deadline", "on_drop")
+    slow, max_backlog, write_deadline, on_drop = (options[name] for name in names)
+    # Without removing any: what a dict has had makes it slow to be passed on.
+    chosen = {name: options[name] for name in CONNECTION_OPTIONS if name not in names}
+    check_slow(slow, max_backlog, on_drop)
+    check_settings(
+        max_size=options["max_size"],
+        open_timeout=options["open_timeout"],
+        write_deadline=write_deadline,
+        **chosen,
+    )
     if slow is not Slow.WAIT:
         chosen |= {"slow": slow, "max_backlog": max_backlog}
     if write_deadline is not None:

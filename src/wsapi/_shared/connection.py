@@ -190,7 +190,6 @@ class BaseConnection:
     def __init__(
         self,
         protocol: Protocol,
-        *,
         ping_interval: float | None = CONNECTION_OPTIONS["ping_interval"].default,
         ping_timeout: float | None = CONNECTION_OPTIONS["ping_timeout"].default,
         close_timeout: float | None = CONNECTION_OPTIONS["close_timeout"].default,

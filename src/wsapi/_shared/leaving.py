@@ -163,8 +163,10 @@ class Handlers(set[T]):
     def end(self, one: T) -> None:
         """Take note that one has ended."""
         self.discard(one)
-        self.arriving.discard(one)
-        self.leaving.discard(one)
+        if self.arriving:
+            self.arriving.discard(one)
+        if self.leaving:
+            self.leaving.discard(one)
 
     def leave(self) -> None:
         """Begin to drain: those that are there now are waited for."""

@@ -187,8 +187,12 @@ class ServerSide(BaseConnection):
 
     def _is_late(self) -> bool:
         """Tell whether the server is closing by now, or on its way to it."""
-        server = self.server  # it may be of another kind
-        return getattr(server, "_closing", False) or getattr(server, "_departure", None) is not None
+        server = self.server
+        try:
+            late: bool = server._closing or server._departure is not None
+        except AttributeError:
+            return False  # it is of another kind
+        return late
 
     def _leaving(self) -> Refusal | None:
         """Return what to tell clients if the server opens no more connections before it closes."""
@@ -206,7 +210,7 @@ class ServerSide(BaseConnection):
         late = self._is_late()
         if late and self._leaving() is not None and "Upgrade" in request.headers:
             return self._shutting_down()  # others may ask for what isn't a WebSocket connection
-        response = None if self._visit is None else self._refused_at_door(request)
+        response = None if settings.door is None else self._refused_at_door(request)
         if response is not None:
             return response
         if settings.process_request is not None:
@@ -286,7 +290,8 @@ class ServerSide(BaseConnection):
     def _respond(self, response: Response) -> bool:
         """Send a response; return False if it is too late for one."""
         protocol = self.protocol
-        forget_frames(protocol.handshake_exc)  # nobody raises it
+        if protocol.handshake_exc is not None:
+            forget_frames(protocol.handshake_exc)  # nobody raises it
         if protocol.state is not _CONNECTING:
             return False
         try:

@@ -15,15 +15,12 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from wsproto_fast import ServerProtocol, Totals
-from wsproto_fast.frames import CloseCode
 from wsproto_fast.statistics import HANDSHAKE_BOUNDS, Traffic
 
 if TYPE_CHECKING:
     from .server import ServerSide
 
 __all__ = ["HANDSHAKE_BOUNDS", "Histogram", "ServerStats", "Statistics"]
-
-_ABNORMAL = int(CloseCode.ABNORMAL_CLOSURE)
 
 ConnectionT = TypeVar("ConnectionT", bound="ServerSide")
 
@@ -95,9 +92,8 @@ class Statistics(Generic[ConnectionT]):
         log_connections: Whether to log a line about each connection that was open, when it ends.
     """
 
-    log_connections = False
-
     def __init__(self, connections: set[ConnectionT]) -> None:
+        self.log_connections = False
         self._connections = connections
         self._lock = threading.RLock()  # a signal handler may read while this thread counts
         self._refused: Counter[str] = Counter()
@@ -123,19 +119,18 @@ class Statistics(Generic[ConnectionT]):
         Args:
             connection: What ``accepted`` was told of.
         """
-        protocol = connection.protocol
         with self._lock:
-            if connection not in self._connections:
+            try:
+                self._connections.remove(connection)
+            except KeyError:
                 return
-            self._connections.remove(connection)
-            opened = self._ended.add_past(protocol)
-            if not opened:
-                self._refused[_refusal(connection)] += 1
+            code = self._ended.add_past(connection.protocol)
+            if code:
+                self._closed[code] += 1
             else:
-                self._closed[_code(protocol)] += 1
-
-        if self.log_connections and opened:
-            _log_end(connection)
+                self._refused[_refusal(connection)] += 1
+        if code and self.log_connections:
+            _log_end(connection, code)
 
     def refused(self, reason: str, connection: ConnectionT | None = None) -> None:
         """Count a connection that was refused for a reason other than what it asked for.
@@ -218,16 +213,8 @@ def _refusal(connection: ServerSide) -> str:
     return "malformed"
 
 
-def _code(protocol: ServerProtocol) -> int:
-    """Return the code of the end of a WebSocket connection that tells people most."""
-    close = protocol.close_rcvd
-    if close is None:
-        close = protocol.close_sent
-    return _ABNORMAL if close is None else int(close.code)
-
-
 def _reason(protocol: ServerProtocol) -> str:
-    """Return the reason that goes with it."""
+    """Return the reason of the end of a WebSocket connection that tells people most."""
     for close in (protocol.close_rcvd, protocol.close_sent):
         if close is not None:
             return close.reason
@@ -235,7 +222,7 @@ def _reason(protocol: ServerProtocol) -> str:
     return "" if exc is None else str(exc)
 
 
-def _log_end(connection: ServerSide) -> None:
+def _log_end(connection: ServerSide, code: int) -> None:
     """Log what a connection was, for people and for tools that look for ``name=value``."""
     protocol, request = connection.protocol, connection.request
     stats = protocol.stats()
@@ -246,7 +233,7 @@ def _log_end(connection: ServerSide) -> None:
         _address(connection),
         # There may be secrets in the query.
         "" if request is None else request.path.partition("?")[0],
-        _code(protocol),
+        code,
         _reason(protocol),
         stats.open_seconds,
         stats.messages_received,

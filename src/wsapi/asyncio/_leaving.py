@@ -174,7 +174,7 @@ class LeavingServer(BaseServer[ConnectionT]):
         while not self._closing and self._handlers.are_leaving():
             now = monotonic()
             for connection in departure.due(now, lambda: self.connections):
-                connection._begin_closing(departure.code, departure.reason)
+                connection._driver.begin_closing(departure.code, departure.reason)
             if now >= departure.deadline:
                 break
             await self._change(departure.time_left(now, departure.next_time()))

@@ -61,15 +61,17 @@ class Link(AsyncConnection, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
-        forget_frames(exc)
-        forget_frames(self.protocol.parser_exc)
-        self.protocol.connection_lost(exc, now=monotonic())
+        protocol = self.protocol
+        for failure in (exc, protocol.parser_exc):
+            if failure is not None:
+                forget_frames(failure)
+        protocol.connection_lost(exc, now=monotonic())
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for waiter in self.protocol.abandoned_pings():
+        for waiter in protocol.abandoned_pings():
             if not waiter.done():
-                waiter.set_exception(self.protocol.close_exc)
+                waiter.set_exception(protocol.close_exc)
                 waiter.exception()  # nobody has to look at it
         # Whoever sends a fragmented message may wait for the rest of it for ever.
         for waiter in (self._drain_waiter, self._fragmented, *self._lost_waiters):

@@ -105,16 +105,17 @@ class Connection(Link):
         write_deadline: float | None = None,
         on_drop: OnDrop | None = None,
     ) -> None:
+        # In order: to find them by their names takes longer.
         super().__init__(
             protocol,
-            ping_interval=ping_interval,
-            ping_timeout=ping_timeout,
-            close_timeout=close_timeout,
-            max_queue=max_queue,
-            slow=slow,
-            max_backlog=max_backlog,
-            write_deadline=write_deadline,
-            on_drop=on_drop,
+            ping_interval,
+            ping_timeout,
+            close_timeout,
+            max_queue,
+            slow,
+            max_backlog,
+            write_deadline,
+            on_drop,
         )
         self.write_limit = write_limit
         self.loop = asyncio.get_running_loop()
@@ -368,15 +369,12 @@ class Connection(Link):
         Raises:
             ProtocolError: If the code or the reason isn't allowed; the connection stays open.
         """
-        self._begin_closing(code, reason)
-        await self.wait_closed()
+        self._driver.begin_closing(code, reason)
+        if not self._lost:
+            await self.wait_closed()
 
     def _begin_closing(self, code: int, reason: str) -> None:
-        if self._driver.exposed:
-            self._driver.is_gone()
-        self.protocol.close(code, reason, now=monotonic())
-        if not self._lost:
-            self._driver.update()
+        self._driver.begin_closing(code, reason)
 
     async def wait_closed(self) -> None:
         """Wait until the TCP connection is closed."""

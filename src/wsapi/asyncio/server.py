@@ -144,7 +144,7 @@ class ServerConnection(AcceptedConnection):
         server = self.server
         server._statistics.accepted(self)
         open_timeout = server._settings.open_timeout
-        if self._visit is not None:
+        if server._settings.door is not None and self._visit is not None:
             open_timeout = self._visit.bounded(open_timeout)
         self._set_timeouts(monotonic(), open_timeout)
         self._driver.update()
@@ -155,7 +155,7 @@ class ServerConnection(AcceptedConnection):
         super().connection_lost(exc)
         server = self.server
         server._statistics.ended(self)
-        if self._visit is not None:
+        if server._settings.door is not None and self._visit is not None:
             self._visit.leave()
         if server._changed is not None:
             server._notify()
@@ -284,7 +284,9 @@ class Server(LeavingServer[ServerConnection]):
                 elif not entered and not connection._lost:
                     await connection.close(FAILURE)
             finally:
-                self._end_handler(task)
+                self._handlers.end(task)
+                if self._changed is not None:
+                    self._notify()
                 del connection.task, task  # what ends it may hold this frame
 
 

@@ -80,7 +80,8 @@ class AcceptingServer(LeavingServer[ConnectionT]):
                 selector.register(self.socket, selectors.EVENT_READ)
                 selector.register(bell, selectors.EVENT_READ)
                 while not self._ending():
-                    self._drain_if_deferred()
+                    if self._deferred_drain is not None:
+                        self._drain_if_deferred()
                     for key, _ in selector.select(min(SIGNAL_INTERVAL, self._look())):
                         if key.fileobj is bell:
                             bell.recv(64)
@@ -107,7 +108,8 @@ class AcceptingServer(LeavingServer[ConnectionT]):
     def _accept(self) -> None:
         """Accept the connections that wait."""
         while not self._ending():
-            self._drain_if_deferred()
+            if self._deferred_drain is not None:
+                self._drain_if_deferred()
             try:
                 sock, address = self.socket.accept()
             except BlockingIOError:

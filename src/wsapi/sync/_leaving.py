@@ -70,7 +70,8 @@ class LeavingServer(BaseServer[ConnectionT]):
         """Take note that a thread has ended, or won't start."""
         with self._lock:
             self._handlers.end(thread)
-            self._changed.notify_all()
+            if self._departure is not None:
+                self._changed.notify_all()
 
     # ------------------------------------------------------------------ leaving
 

@@ -243,20 +243,6 @@ class Server(AcceptingServer[ServerConnection]):
             sock: Socket of the connection.
             visit: What the server's door knows of it.
         """
-        try:
-            self._serve(settings, handler, ssl, sock, visit)
-        finally:
-            if visit is not None:
-                visit.leave()
-
-    def _serve(
-        self,
-        settings: ServerSettings,
-        handler: Handler,
-        ssl: ssl_module.SSLContext | None,
-        sock: socket.socket,
-        visit: Visit | None,
-    ) -> None:
         open_timeout = settings.open_timeout
         deadline = Deadline(open_timeout if visit is None else visit.bounded(open_timeout))
         connection = self._open(settings, ssl, sock, visit, deadline)
@@ -441,7 +427,13 @@ def serve(
     def handle(sock: socket.socket, address: Any, visit: Visit | None = None) -> None:
         server = reference()
         assert server is not None
-        server._handle(settings, handler, ssl, sock, visit)
+        if visit is None:
+            server._handle(settings, handler, ssl, sock, None)
+        else:
+            try:
+                server._handle(settings, handler, ssl, sock, visit)
+            finally:
+                visit.leave()
 
     server = Server(sock, handle, settings.logger)
     server._statistics.log_connections = settings.log_connections

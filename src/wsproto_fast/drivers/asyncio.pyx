@@ -193,6 +193,13 @@ cdef class TransportDriver:
         if deadline < self.timer_time:
             connection._set_timer(deadline)
 
+    def begin_closing(self, code, reason) -> None:
+        """Start the closing handshake, as ``Protocol.close`` does; arguments are the same."""
+        if self.exposed:
+            self.is_gone()
+        self._protocol.close(code, reason, now=monotonic())
+        self.update()
+
     # ------------------------------------------------------------------ receiving
 
     def buffer_updated(self, Py_ssize_t nbytes) -> None:
@@ -514,10 +521,7 @@ cdef class TransportDriver:
         return not refused and self.failure is None
 
     def progress(self):
-        """Return what is another value whenever the network has taken something.
-
-        For ``Protocol.handle_timeout`` while writing is paused.
-        """
+        """Return what is another value whenever the network has taken something, for ``Protocol.handle_timeout``."""
         transport = self._connection._transport
         return (
             self._handed_over - transport.get_write_buffer_size(),
