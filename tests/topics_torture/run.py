@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -247,7 +248,8 @@ class Process:
 
     def signal(self, number: signal.Signals) -> None:
         if self.process is not None and self.process.returncode is None:
-            os.kill(self.process.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ends right now
+                os.kill(self.process.pid, number)
 
     async def stop(self) -> None:
         """End it orderly."""
