@@ -16,6 +16,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from importlib import resources
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Protocol, TypeAlias
 
 from wsproto_fast import Slow
@@ -735,7 +736,8 @@ def _shown(value: object) -> str:
     """Return a short text for what a client has sent."""
     if isinstance(value, str):
         return repr(value[:100])
-    if value is None or isinstance(value, (bool, float)):
-        return _encode_escaped(value) if value == value else "nan"
-    names = {dict: "an object", list: "an array", int: "a number"}
+    if value is None or isinstance(value, bool) or (isinstance(value, float) and isfinite(value)):
+        return _encode_escaped(value)
+    # 1e999 is infinite, which JSON can't express; an int may have any number of digits.
+    names = {dict: "an object", list: "an array", int: "a number", float: "a number"}
     return names.get(type(value), type(value).__name__)

@@ -672,6 +672,15 @@ HOSTILE = [
     (SUBSCRIBE + ', "since": ["' + "e" * 60_000 + '", 1]}', "invalid_position", "epoch", True),
     ('{"type": "publish", "id": 1, "topic": "t"}', "invalid_message", "data", True),
     ('{"type": "publish", "id": 1, "topic": "t", "data": 1e999}', "invalid_message", "data", True),
+    ('{"type": "ping", "id": 1e999}', "invalid_message", "got a number", False),
+    ('{"type": -1e999, "id": 1}', "unknown_type", "a number", True),
+    ('{"type": "subscribe", "id": 1, "topic": 1e999}', "invalid_message", "a number", True),
+    (
+        '{"type": "subscribe", "id": 1, "topic": "t", "since": 1e999}',
+        "invalid_position",
+        "a number",
+        True,
+    ),
     ('{"type": "unsubscribe", "id": 1, "topic": "t"}', "not_subscribed", "", True),
     (
         f'{{"type": "publish", "id": 1, "topic": "t", "data": "{"x" * 65536}"}}',
