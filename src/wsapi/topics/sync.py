@@ -279,10 +279,10 @@ class Topics(RemoteTopics):
         if connection is not None:
             drive(self._ask(connection, topic, "publish"))
         self._check_running()
-        if self._runner is not None:
-            return self._there(self._publish_there(topic, message))
         if self._desk.mine:
             raise RuntimeError("an envelope must not publish")
+        if self._runner is not None:
+            return self._there(self._publish_there(topic, message))
         return self._desk.call(self._publish_here, topic, message)
 
     def _publish_here(self, topic: str, message: Message) -> Position | None:

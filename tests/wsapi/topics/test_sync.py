@@ -191,6 +191,23 @@ class TestCallbacks:
             futures[0].result(PATIENCE)
             assert [client.recv(PATIENCE) for _ in range(2)] == ["later", "2"]
 
+    def test_an_envelope_that_publishes_on_the_bus(self) -> None:
+        """The thread that it is called in would have to bring the answer."""
+        errors: list[Exception] = []
+
+        def envelope(topic: str, position: Position | None, message: Message) -> Message:
+            try:
+                topics.publish("a", "never")
+            except Exception as exc:
+                errors.append(exc)
+            return message
+
+        with topics_on("bus", envelope=envelope) as topics, pair() as (client, server):
+            topics.subscribe(server, "a")
+            topics.publish_threadsafe("a", "1")
+            assert client.recv(PATIENCE) == "1"
+            assert [str(exc) for exc in errors] == ["an envelope must not publish"]
+
     def test_authorize_that_is_a_coroutine_function(self) -> None:
         async def authorize(connection: Any, topic: str, action: str) -> bool:
             return True
