@@ -138,7 +138,8 @@ class QueueRecipient(WaitingRecipient):
                 self._dropped[slow] += 1
                 self._make_room(0, limit, old, slow)
                 return False
-        if limit is not None and self._size + size > limit:
+        # What finds nothing that waits goes on, whatever its size: the peer reads.
+        if limit is not None and self._queue and self._size + size > limit:
             if slow in (Slow.CLOSE, Slow.WAIT):
                 # Whoever is told that this returns False has its subscriptions end.
                 self._dropped[Slow.CLOSE] += 1

@@ -332,6 +332,12 @@ class TestSlowSubscribers:
         await topics.publish("a", "x" * 2000)
         assert await self.after(ws) == ["first", "0", "1"]
 
+    @pytest.mark.parametrize("slow", Slow)
+    async def test_what_is_larger_than_the_limit_while_nothing_waits(self, slow: Slow) -> None:
+        topics, ws = await self.stuck(slow, 0)
+        await topics.publish("a", "x" * 2000)
+        assert await self.after(ws) == ["first", "x" * 2000]
+
     async def test_what_must_not_be_dropped_keeps_its_room(self) -> None:
         topics, ws = await self.stuck(Slow.CLOSE, 2)
         await topics.subscribe(ws, "b", slow=Slow.DROP_OLDEST, max_backlog=LIMIT)
