@@ -176,6 +176,7 @@ class Topics(CoroutineTopics):
 
         Raises:
             BusUnavailable: If it can't be reached, or doesn't bring what is published.
+            RuntimeError: If these topics, or others with the same bus, are open.
         """
         self._bind()
         if self._runner is not None:

@@ -161,6 +161,7 @@ class Runner:
 
         Raises:
             BusUnavailable: If it doesn't; ``open`` may be called again.
+            RuntimeError: If these topics, or others, have opened the bus.
         """
         if self._state != "new":
             raise RuntimeError(f"topics are {self._state} already")
@@ -175,10 +176,15 @@ class Runner:
         self._beating = self._auditing = self._telling = False
         self._health.begin()
         self._transient[self._alive] = self._take_beat
+        ours = True
         try:
             try:
                 async with asyncio.timeout(OPENING_TIME):
-                    await self._bus.open(self)
+                    try:
+                        await self._bus.open(self)
+                    except RuntimeError:
+                        ours = False  # others have opened it, and go on with it
+                        raise
                     for topic in self._transient:
                         await self._bus.follow(topic)
             except TimeoutError:
@@ -195,7 +201,7 @@ class Runner:
                 raise BusUnavailable("the bus doesn't bring what is published") from None
         except BaseException as exc:
             closed = self._state == "closed"
-            await self._shut(BusUnavailable(f"the bus didn't open: {_text(exc)}"))
+            await self._shut(BusUnavailable(f"the bus didn't open: {_text(exc)}"), ours)
             self._state = "closed" if closed else "new"
             raise
         self.flush()
@@ -662,7 +668,7 @@ class Runner:
 
     # ------------------------------------------------------------------ end
 
-    async def _shut(self, error: BusUnavailable) -> None:
+    async def _shut(self, error: BusUnavailable, close_bus: bool = True) -> None:
         """End what is under way; wait no longer than it has to take."""
         with self._lock:
             self._state = "closed"
@@ -678,7 +684,8 @@ class Runner:
             await asyncio.wait(tasks, timeout=CLOSING_TIME)
         try:
             async with asyncio.timeout(CLOSING_TIME):
-                await self._bus.close()
+                if close_bus:
+                    await self._bus.close()
         except Exception as exc:
             text = f"topics: the bus didn't close well: {_text(exc)}"
             self._lines.write(logging.WARNING, "close", text)

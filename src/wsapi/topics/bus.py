@@ -97,6 +97,7 @@ class Bus(Protocol):
 
         Raises:
             BusUnavailable: If that isn't possible; ``open`` may be called again.
+            RuntimeError: If the bus is open: it has one receiver, which keeps it.
         """
 
     async def close(self) -> None:

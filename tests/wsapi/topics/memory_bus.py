@@ -247,6 +247,8 @@ class MemoryBus(Bus):
 
     async def open(self, receiver: BusReceiver) -> None:
         await asyncio.sleep(0)
+        if self in self.broker.buses:
+            raise RuntimeError("the bus is open")
         with self.broker.lock:
             if not self.broker.available:
                 raise BusUnavailable("no connection to the broker")

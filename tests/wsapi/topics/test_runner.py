@@ -569,6 +569,19 @@ async def test_open_with_a_broker_that_does_not_answer() -> None:
 
 
 @fake_time
+async def test_a_bus_of_others_is_left_alone() -> None:
+    broker = MemoryBroker()
+    async with Process(broker) as process:
+        reader = await process.subscribed("a")
+        with pytest.raises(RuntimeError, match="the bus is open"):
+            await Process(broker, bus=process.bus).runner.open()
+        assert process.runner.healthy
+        await process.runner.publish("a", "1")
+        await turns(5)
+        assert reader.got == ["1"]
+
+
+@fake_time
 async def test_open_deaf() -> None:
     broker = MemoryBroker()
     broker.drops = lambda notice: True
