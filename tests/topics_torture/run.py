@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import sys
@@ -42,6 +43,9 @@ CONNECTED = 1.0
 FLOODED = 4.0
 """Seconds for which a server is stopped while the others publish as much as they can, at most."""
 
+ENOUGH = 1000
+"""Messages of plain Pub/Sub of which some must have been lost."""
+
 ENDED = 90.0
 """Seconds in which what was begun in a round must end: servers start, brokers read their data."""
 
@@ -53,6 +57,13 @@ MOST_GROWTH = 0.08
 
 LEAST_GROWTH = 3 * 1024
 """KiB that aren't worth a word."""
+
+
+# What tasks of nats-py raise when a connection is cut while they close it: nobody awaits them.
+CONTROL_COMPLAINTS = re.compile(
+    rb"Task exception was never retrieved\nfuture: <Task finished [^\n]*site-packages/nats/[^\n]*\n"
+    rb"(?:(?:Traceback|  |During handling|The above|\w+(?:\.\w+)*(?:Error|Exception))[^\n]*\n|\n)*"
+)
 
 
 class Act(NamedTuple):
@@ -532,6 +543,7 @@ class Run:
                 file.seek(self.read.get(path, 0))
                 data = file.read()
             self.read[path] = self.read.get(path, 0) + len(data)
+            data = CONTROL_COMPLAINTS.sub(b"", data)
             for mark in (b"Traceback", b"was never ", b"exception was never"):
                 place = data.find(mark)
                 if place >= 0:
@@ -648,7 +660,7 @@ class Run:
             report.counts["plain lost"] += len(self.plain_published - got)
         if growth := what_grows(report.memory):
             report.fail(growth)
-        if report.rounds and not report.counts["plain lost"]:
+        if len(self.plain_published) > ENOUGH and not report.counts["plain lost"]:
             report.fail("plain Pub/Sub lost nothing: this was no torture")
 
 

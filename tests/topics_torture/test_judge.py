@@ -3,7 +3,7 @@ import random
 import pytest
 
 from tests.topics_torture.judge import Account, Judge, Loss, make_payload, read_payload
-from tests.topics_torture.run import is_harmless, plan, what_grows
+from tests.topics_torture.run import CONTROL_COMPLAINTS, is_harmless, plan, what_grows
 from wsapi.topics.positions import Position
 
 E = "epoch"
@@ -345,3 +345,15 @@ def test_broker_loses_nothing_in_some_rounds():
 )
 def test_memory(memory, flat):
     assert (what_grows(memory) == "") is flat
+
+
+def test_complaints_of_the_control_are_not_ours():
+    ours = b"Task exception was never retrieved\nfuture: <Task finished coro=<f() at /src/a.py>>\n"
+    theirs = (
+        b"Task exception was never retrieved\n"
+        b"future: <Task finished coro=<f() at /lib/site-packages/nats/aio/client.py:1>>\n"
+        b"Traceback (most recent call last):\n  File\nConnectionResetError: lost\n\n"
+        b"During handling of the above exception, another exception occurred:\n\n"
+        b"Traceback (most recent call last):\n  File\nBrokenPipeError: [Errno 32] Broken pipe\n"
+    )
+    assert CONTROL_COMPLAINTS.sub(b"", b"before\n" + theirs + ours) == b"before\n" + ours
