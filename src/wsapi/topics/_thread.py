@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
+
+from .exceptions import BusUnavailable
 
 __all__ = ["LoopThread"]
 
@@ -30,6 +33,7 @@ class LoopThread:
         # A signal handler may have interrupted the thread that has it.
         self._lock = threading.RLock()
         self._stopping = False
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -44,7 +48,11 @@ class LoopThread:
 
         Raises:
             RuntimeError: If the thread is stopped, or stops.
+            BusUnavailable: If it is another process's, of which this one was forked.
         """
+        if os.getpid() != self._process:
+            coroutine.close()
+            raise BusUnavailable("topics that are open don't survive a fork: open them after it")
         with self._lock:
             if self._stopping:
                 coroutine.close()

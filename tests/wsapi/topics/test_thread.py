@@ -13,6 +13,7 @@ from tests.wsapi.sync_helpers import PATIENCE
 from tests.wsapi.topics.memory_bus import MemoryBroker
 from tests.wsapi.topics.processes import Process
 from wsapi.topics._thread import LoopThread
+from wsapi.topics.exceptions import BusUnavailable
 from wsapi.topics.positions import Position
 
 
@@ -99,3 +100,14 @@ def test_core_under_a_lock() -> None:
         late = process.read("b")
     assert late.error is not None
     thread.stop()
+
+
+def test_a_forked_process_has_no_such_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    thread = LoopThread()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr("wsapi.topics._thread.os.getpid", lambda: 0)
+            with pytest.raises(BusUnavailable, match="fork"):
+                thread.submit(asyncio.sleep(0))
+    finally:
+        thread.stop()
