@@ -1048,6 +1048,7 @@ class Core:
         try:
             entries = self._entries(topic, since, page, now)
         except Exception as exc:
+            self.events.append(Event(Happening.ENVELOPE, reason=exc))
             readers, topic.readers = topic.readers, None
             self._fail(topic, list(readers or ()), exc)
             return

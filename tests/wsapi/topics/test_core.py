@@ -822,6 +822,7 @@ def test_an_envelope_that_fails_is_a_gap() -> None:
     late = join(core, at(4))
     late.go()
     core.page(pop(core, Read), page(5, 6), 0.0)
+    told(core, "ENVELOPE", "READY")
     with pytest.raises(BusUnavailable):
         late.go()
 
