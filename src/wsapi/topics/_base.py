@@ -18,7 +18,7 @@ from wsproto_fast import Backpressure, Slow
 from wsproto_fast.frames import CloseCode
 from wsproto_fast.typing import LoggerLike
 
-from .._shared.checks import check_callable, check_instance
+from .._shared.checks import check_callable, check_instance, check_logger
 from .._shared.connection import SkippedBroadcasts
 from ._core import Core, Counters, Event, Happening, Sink, State, Subscriber
 from ._history import History
@@ -195,6 +195,8 @@ class BaseTopics:
     ) -> None:
         if isinstance(bus, str):
             bus = bus_of(bus)
+        if isinstance(bus, type):
+            raise TypeError(f"bus must be an instance of a class; {bus.__name__} is the class")
         missing = [name for name in _BUS_METHODS if not callable(getattr(bus, name, None))]
         if bus is not None and missing:
             raise TypeError(f"bus must be a Bus, a URL, or None; {bus!r} has no {missing[0]}()")
@@ -222,6 +224,7 @@ class BaseTopics:
         check_callable("authorize", authorize)
         check_callable("envelope", envelope)
         check_callable("on_health", on_health)
+        check_logger(logger)
         if history is None:
             history = History() if bus is None else BUS_HISTORY
         self._terms = Backpressure(slow, max_backlog)

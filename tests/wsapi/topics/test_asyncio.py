@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.wsapi.helpers import pair, serving, turns, until, uri_of
+from tests.wsapi.topics.memory_bus import MemoryBus
 from wsapi.asyncio.client import ClientConnection, connect
 from wsapi.asyncio.server import ServerConnection
 from wsapi.exceptions import ConnectionClosed, ConnectionClosedError
@@ -745,6 +746,7 @@ class TestOptions:
         ("options", "error", "text"),
         [
             ({"bus": object()}, TypeError, r"bus must be a Bus, a URL, .* has no open\(\)"),
+            ({"bus": MemoryBus}, TypeError, "bus must be an instance of .*; MemoryBus is the"),
             ({"history": 5}, TypeError, "history must be a History or None, not int"),
             ({"slow": None}, TypeError, "slow must be a member of Slow; got None"),
             ({"slow": "close"}, TypeError, "slow must be a member of Slow; got 'close'"),
@@ -764,6 +766,7 @@ class TestOptions:
             ({"authorize": 1}, TypeError, "authorize must be a callable or None"),
             ({"envelope": 1}, TypeError, "envelope must be a callable or None"),
             ({"on_health": 1}, TypeError, "on_health must be a callable or None"),
+            ({"logger": 5}, TypeError, "logger must be a Logger, a LoggerAdapter.* not int"),
         ],
     )
     def test_wrong_options(
