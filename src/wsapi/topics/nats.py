@@ -124,6 +124,10 @@ class NatsBus:
     Without it, nothing is stored, and nobody can tell whether a message was missed: the messages of
     core NATS are delivered at most once.
 
+    A message may have one byte less than the server's ``max_payload``: by default 1,048,575, while
+    ``max_message_size`` of topics is 1,048,576. For a larger one, ``publish`` raises ``ValueError``
+    that names both. Where messages are large, set one of them.
+
     All processes take the same ``prefix`` and ``stream``. They need permission to publish and to
     subscribe to ``PREFIX.>``, and with a history to publish to ``$JS.API.>``. A history needs a
     server of version 2.10 or later; from 2.11 on, it is read much faster.
