@@ -69,19 +69,19 @@ class Connection(Client):
 
     Args:
         inbox: Subject, with a dot at its end, under which answers to this process come.
-        max_pending: Bytes of messages that may wait for an answer.
+        max_pending_bytes: Bytes of messages that may wait for an answer.
         lost: Called once, with the connection and the reason, if it ends before ``end()``.
     """
 
     def __init__(
-        self, inbox: str, max_pending: int, lost: Callable[[Connection, Exception], None]
+        self, inbox: str, max_pending_bytes: int, lost: Callable[[Connection, Exception], None]
     ) -> None:
         super().__init__()
         self.loop = asyncio.get_running_loop()
         self.denied: set[tuple[str, str]] = set()
         self._inbox = inbox
         self._inbox_length = len(inbox)
-        self._max_pending = max_pending
+        self._max_pending_bytes = max_pending_bytes
         self._pending_bytes = 0
         self._lost = lost
         self._reason: Exception | None = None
@@ -195,7 +195,7 @@ class Connection(Client):
     async def send(self, subject: str, payload: bytes) -> None:
         """Publish without an answer: ``echo()`` tells whether the server has got it."""
         self._usable()
-        if self.pending_data_size + len(payload) > self._max_pending:
+        if self.pending_data_size + len(payload) > self._max_pending_bytes:
             raise BusUnavailable(self._full(self.pending_data_size))
         await self._write(subject, payload, None)
 
@@ -224,7 +224,7 @@ class Connection(Client):
         """
         self._usable()
         size = len(payload)
-        if publishes and self._pending_bytes + size > self._max_pending and self._calls:
+        if publishes and self._pending_bytes + size > self._max_pending_bytes and self._calls:
             raise BusUnavailable(self._full(self._pending_bytes))
         future: asyncio.Future[Any] = self.loop.create_future()
         number = self._expect(subject, size, timeout, future, publishes=publishes, parts=parts)
@@ -315,7 +315,7 @@ class Connection(Client):
         return call
 
     def _full(self, size: int) -> str:
-        return f"{size} bytes wait for the NATS server, as many as max_pending allows"
+        return f"{size} bytes wait for the NATS server, as many as max_pending_bytes allows"
 
     def _why(self) -> str:
         return f"no connection to a NATS server: {self._reason or 'it is lost'}"

@@ -148,14 +148,16 @@ class NatsBus:
             ``wss://`` where aiohttp is installed. With ``tls://`` or ``tls``, a server without TLS
             is refused.
         prefix: What all subjects begin with: one or more tokens of letters, digits, ``-``, ``_``.
-        history: How many messages the stream keeps of each topic; None or 0 for core NATS.
+        history: How many messages the stream keeps of each topic; None or 0 for core NATS. By
+            default fewer than on Redis: all topics share ``history_bytes``, and one with many
+            messages takes room from the others' histories.
         history_seconds: How long it keeps them, in seconds.
         history_bytes: Bytes that it keeps of all topics together.
         stream: Its name.
         replicas: How many servers of the cluster hold it.
         storage: Where they hold it: ``"file"`` or ``"memory"``.
         timeout: How long each call waits for the server, in seconds.
-        max_pending: Bytes of messages that may wait for the server's answers. Beyond that,
+        max_pending_bytes: Bytes of messages that may wait for the server's answers. Beyond that,
             ``publish`` raises ``BusUnavailable``.
         name: What the server's monitoring calls this process.
         user: Name of a user.
@@ -187,7 +189,7 @@ class NatsBus:
         replicas: int = 1,
         storage: Literal["file", "memory"] = "file",
         timeout: float = 5.0,
-        max_pending: int = 2**25,
+        max_pending_bytes: int = 2**25,
         name: str | None = None,
         user: str | None = None,
         password: str | None = None,
@@ -206,7 +208,7 @@ class NatsBus:
         check_int("history", history, 0, 10**6)
         check_int("history_bytes", history_bytes, 1, 2**63 - 1)
         check_int("replicas", replicas, 1, 5)
-        check_int("max_pending", max_pending, 1, None)
+        check_int("max_pending_bytes", max_pending_bytes, 1, None)
         check_seconds("history_seconds", history_seconds, 1)
         check_seconds("timeout", timeout, 0.001)
         if storage not in ("file", "memory"):
@@ -217,7 +219,7 @@ class NatsBus:
         self._jetstream = JetStream(self._settings, timeout)
         self._history = history
         self._timeout = timeout
-        self._max_pending = max_pending
+        self._max_pending_bytes = max_pending_bytes
         self._options: dict[str, Any] = {
             "name": name,
             "user": user,
@@ -319,7 +321,7 @@ class NatsBus:
         for server in servers:
             connection = Connection(
                 f"{self._prefix}.r.{secrets.token_hex(8)}.",
-                self._max_pending,
+                self._max_pending_bytes,
                 self._lost,
             )
             try:

@@ -962,7 +962,7 @@ async def test_message_that_is_too_large(start_nats: Start) -> None:
 
 async def test_too_much_that_waits(start_nats: Start) -> None:
     server = start_nats()
-    async with opened(server, max_pending=10_000, timeout=1) as (bus, _):
+    async with opened(server, max_pending_bytes=10_000, timeout=1) as (bus, _):
         server.pause()
         try:
             calls = [asyncio.create_task(bus.publish("a", "x" * 999)) for _ in range(11)]
@@ -970,7 +970,7 @@ async def test_too_much_that_waits(start_nats: Start) -> None:
         finally:
             server.go_on()
         assert [type(result) for result in results] == [PublishUncertain] * 10 + [BusUnavailable]
-        assert "max_pending" in str(results[-1])
+        assert "max_pending_bytes" in str(results[-1])
         await publish_until(bus, "a", "x" * 100_000)
 
 
@@ -1260,7 +1260,7 @@ def test_cluster(start_nats: Start) -> None:
         ({"storage": "disk"}, "storage is"),
         ({"timeout": 0}, "timeout is finite"),
         ({"timeout": float("nan")}, "timeout is finite"),
-        ({"max_pending": 0}, "max_pending is at least"),
+        ({"max_pending_bytes": 0}, "max_pending_bytes is at least"),
     ],
 )
 def test_arguments_that_cannot_be(options: dict[str, Any], match: str) -> None:
