@@ -161,8 +161,10 @@ class Runner:
 
         Raises:
             BusUnavailable: If it doesn't; ``open`` may be called again.
-            RuntimeError: If these topics, or others, have opened the bus.
+            RuntimeError: If these topics, or others, have opened the bus; if they were closed.
         """
+        if self._state == "closed":
+            raise RuntimeError("these topics are closed for good: make others for the bus")
         if self._state != "new":
             raise RuntimeError(f"topics are {self._state} already")
         self._loop = asyncio.get_running_loop()

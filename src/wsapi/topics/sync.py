@@ -192,8 +192,13 @@ class Topics(RemoteTopics):
     def open(self) -> None:
         """Connect to the broker; what ``with`` does.
 
+        Topics that were closed can be opened again if they have no bus. With one, new topics take
+        their place, which may have the same bus.
+
         Raises:
             BusUnavailable: If it can't be reached, or doesn't bring what is published.
+            RuntimeError: If these topics, or others with the same bus, are open, or these were
+                closed.
         """
         if self._runner is not None:
             thread = LoopThread()

@@ -281,6 +281,8 @@ class TestSubscribing:
                 await topics.subscribed(other, "a")
             await driver.call(getattr(topics.raw, driver.close_topics))
             assert other.state.name == "OPEN"
+            async with topics, topics.subscribe(other, "a"):
+                assert topics.subscribers("a") == 1  # without a bus, it can be opened again
 
     async def test_asking_for_leave(self, driver: Driver) -> None:
         asked: list[Any] = []

@@ -167,6 +167,20 @@ class TestOpeningAndClosing:
                 with pytest.raises((BusError, RuntimeError)):
                     topics.publish_threadsafe("a", "x")
 
+    async def test_opening_after_closing(self, driver: Driver) -> None:
+        """Those that were closed can't be opened; others take their place, with the same bus."""
+        bus = MemoryBroker().bus()
+        async with Subscribed(driver, bus) as first:
+            position = await first.publish("a", "1")
+        with pytest.raises(RuntimeError, match="closed for good: make others"):
+            await driver.call(first.raw.open)
+        with pytest.raises(RuntimeError, match="these topics are closed"):
+            await first.publish("a", "x")
+        async with Subscribed(driver, bus) as second, driver.pair() as (client, server):
+            async with second.subscribe(server, "a", since=position):
+                await second.publish("a", "2")
+                assert await messages(client, 1) == ["2"]
+
     @pytest.mark.parametrize("patience", [0.1, None])
     async def test_closing_what_does_not_answer(
         self, driver: Driver, patience: float | None

@@ -555,7 +555,7 @@ async def test_open_while_the_broker_is_away() -> None:
         await process.subscribed("a")
         with pytest.raises(RuntimeError, match="open already"):
             await process.runner.open()
-    with pytest.raises(RuntimeError, match="closed already"):
+    with pytest.raises(RuntimeError, match="closed for good"):
         await process.runner.open()
 
 
@@ -658,7 +658,7 @@ def test_closed_while_it_opens(turn: int) -> None:
             await opening
         assert not process.runner.healthy
         assert broker.buses == []
-        with pytest.raises(RuntimeError, match="closed already"):
+        with pytest.raises(RuntimeError, match="closed for good"):
             await process.runner.open()
 
     test()
