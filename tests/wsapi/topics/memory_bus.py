@@ -247,7 +247,7 @@ class MemoryBus(Bus):
 
     async def open(self, receiver: BusReceiver) -> None:
         await asyncio.sleep(0)
-        if self in self.broker.buses:
+        if self._receiver is not None:
             raise RuntimeError("the bus is open")
         with self.broker.lock:
             if not self.broker.available:
@@ -255,13 +255,14 @@ class MemoryBus(Bus):
             self._loop = asyncio.get_running_loop()
             self._receiver = receiver
             self.connected = True
-            self.broker.buses.append(self)
+            if self not in self.broker.buses:
+                self.broker.buses.append(self)
 
     async def close(self) -> None:
+        self._receiver = None  # it can be opened again, however this ends
         if not self.broker.answers and self.timeout is None:
             await asyncio.get_running_loop().create_future()
         with self.broker.lock:
-            self._receiver = None
             self.connected = False
             self.followed.clear()
             if self in self.broker.buses:
