@@ -360,6 +360,73 @@ def test_shutdown_while_a_request_is_processed() -> None:
         shutdown.result()
 
 
+def test_shutdown_while_a_door_asks_for_an_address() -> None:
+    asking, go_on = threading.Event(), threading.Event()
+
+    def client_address(ws: ServerConnection, request: Request) -> None:
+        asking.set()
+        go_on.wait(PATIENCE)
+
+    with serving(door=Door(client_address=client_address)) as server:
+        client = Spawned(connect, uri_of(server))
+        assert asking.wait(PATIENCE)
+        shutdown = Spawned(server.shutdown)
+        eventually(lambda: server.fileno() == -1)
+        time.sleep(0.05)  # connections are closed now
+        go_on.set()
+        with pytest.raises(InvalidStatus, match="HTTP 503"):
+            client.result()
+        shutdown.result()
+
+
+def test_drain_while_a_subprotocol_is_selected() -> None:
+    """When others have been closed already, nothing opens any more."""
+    selecting, go_on = threading.Event(), threading.Event()
+
+    def select_subprotocol(ws: ServerConnection, offered: object) -> None:
+        if offered:
+            selecting.set()
+            go_on.wait(PATIENCE)
+
+    with serving(until_closed, select_subprotocol=select_subprotocol) as server:
+        with connect(uri_of(server)) as ws:
+            client = Spawned(connect, uri_of(server), subprotocols=["chat"])
+            assert selecting.wait(PATIENCE)
+            drain = Spawned(server.drain, timeout=None, spread=0)
+            with pytest.raises(ConnectionClosed):
+                ws.recv(PATIENCE)
+            go_on.set()
+            with pytest.raises(InvalidStatus, match="HTTP 503"):
+                client.result()
+            drain.result()
+
+
+def test_drain_begins_while_a_connection_opens() -> None:
+    """One that opens when the others have been closed is closed, too."""
+    opening, go_on = threading.Event(), threading.Event()
+
+    class SlowConnection(ServerConnection):
+        def _respond(self, response: Response) -> bool:
+            assert self.request is not None
+            if self.request.path == "/slow":
+                opening.set()
+                go_on.wait(PATIENCE)
+            return super()._respond(response)
+
+    with serving(until_closed, create_connection=SlowConnection) as server:
+        with connect(uri_of(server)) as ws:
+            client = Spawned(connect, uri_of(server, "/slow"))
+            assert opening.wait(PATIENCE)
+            drain = Spawned(server.drain, timeout=None, spread=0)
+            with pytest.raises(ConnectionClosed):
+                ws.recv(PATIENCE)
+            go_on.set()
+            with client.result() as late, pytest.raises(ConnectionClosed):
+                late.recv(PATIENCE)
+            assert late.close_code == 1012
+            drain.result()
+
+
 if hasattr(signal, "pthread_kill"):
 
     @pytest.fixture

@@ -210,9 +210,12 @@ class ServerSide(BaseConnection):
         late = self._is_late()
         if late and self._leaving() is not None and "Upgrade" in request.headers:
             return self._shutting_down()  # others may ask for what isn't a WebSocket connection
-        response = None if settings.door is None else self._refused_at_door(request)
-        if response is not None:
-            return response
+        response = None
+        if settings.door is not None:
+            response = self._refused_at_door(request)
+            if response is not None:
+                return response
+            late = self._is_late()
         if settings.process_request is not None:
             response = await self._call("process_request", settings, request)
             late = self._is_late()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypedDict, Unpack
 from wsproto_fast import ServerProtocol
 from wsproto_fast.aliases import fallback
 from wsproto_fast.exceptions import InvalidMessage, InvalidStatus
+from wsproto_fast.frames import State
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.rates import RateLike
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
@@ -167,11 +168,20 @@ class ServerConnection(ServerSide, Connection):
             driver.progress(inf)
         if isinstance(self.server, Server):  # it may be of another kind
             self.server._handlers.arriving.discard(threading.current_thread())
+        departure = None
         driver.enter()
         try:
-            self._respond(finish(self._answer(settings)))
+            response = finish(self._answer(settings))
+            # Draining may have begun since it was asked, such as while a subprotocol was selected.
+            if response.status_code == 101 and self._is_late():
+                response = self._shutting_down()
+            if self._respond(response) and protocol.state is State.OPEN:
+                # Nor may it know that this connection is open: not even the client does, yet.
+                departure = getattr(self.server, "_departure", None)
         finally:
             driver.leave()
+        if departure is not None:
+            driver.close(departure.code, departure.reason)
 
     def _invoke(self, callback: Callable[..., Any], *args: object) -> Any:
         self._driver.leave()
