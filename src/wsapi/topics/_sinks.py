@@ -30,6 +30,9 @@ __all__ = ["QueueRecipient", "senders"]
 CLOSE_TIMEOUT: Final = 10.0
 """Seconds that closing such an object may last."""
 
+MAX_BURST_SIZE: Final = 2**22
+"""Bytes that may wait, if ``max_backlog`` is less, until sending them has begun."""
+
 Sender = Callable[[Any], Awaitable[object]]
 
 
@@ -79,6 +82,7 @@ class QueueRecipient(WaitingRecipient):
     """
 
     __slots__ = (
+        "_began",
         "_closing",
         "_droppable",
         "_dropped",
@@ -103,6 +107,7 @@ class QueueRecipient(WaitingRecipient):
         self._droppable = 0  # how much of that may be dropped
         self._dropped: Counter[Slow] = Counter()
         self._sending = False  # a task does, which may have begun before it is known here
+        self._began = False  # this task has had its first turn
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self.closed = False
@@ -141,6 +146,10 @@ class QueueRecipient(WaitingRecipient):
         # What finds nothing that waits goes on, whatever its size: the peer reads.
         if limit is not None and self._queue and self._size + size > limit:
             if slow in (Slow.CLOSE, Slow.WAIT):
+                if not self._began and self._size + size <= MAX_BURST_SIZE:
+                    # All came in one turn of the event loop: that doesn't show how the peer reads.
+                    self._put(_Waiting(message, size, None, droppable=False))
+                    return True
                 # Whoever is told that this returns False has its subscriptions end.
                 self._dropped[Slow.CLOSE] += 1
                 self._begin_closing(CloseCode.TRY_AGAIN_LATER, "")
@@ -213,10 +222,12 @@ class QueueRecipient(WaitingRecipient):
             self._droppable += waiting.size
         if not self._sending:
             self._sending = True
+            self._began = False
             self._task = self._topics._spawn(self._run())
 
     async def _run(self) -> None:
         """Send what waits."""
+        self._began = True
         waiting: _Waiting | None = None
         try:
             while self._queue:

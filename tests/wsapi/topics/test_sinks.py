@@ -15,7 +15,8 @@ from wsapi import limits
 from wsapi.exceptions import ConnectionClosed
 from wsapi.frames import CloseCode
 from wsapi.limits import Slow
-from wsapi.topics import History, Message, Topics
+from wsapi.topics import History, Message, Topics, _sinks
+from wsapi.topics._history import ENTRY_OVERHEAD
 
 LIMIT = 1000
 
@@ -298,6 +299,40 @@ class TestSlowSubscribers:
         assert await self.after(ws) == []
         with pytest.raises(TypeError):
             topics.subscribe(object(), "a")
+
+    async def test_a_burst_of_one_turn(self) -> None:
+        """How the peer reads shows only when sending has begun."""
+        topics = Topics(max_backlog=LIMIT)
+        ws, stuck = FakeWebSocket(), FakeWebSocket()
+        stuck.let.clear()
+        await topics.subscribe(ws, "a")
+        await topics.subscribe(stuck, "a")
+        burst = [f"{count}".ljust(40_000) for count in range(32)]
+        for message in burst:
+            await topics.publish("a", message)
+        await until(lambda: len(ws.sent) == 32)
+        assert ws.sent == burst
+        assert topics.stats().subscriptions == 2
+        await topics.publish("a", "more")
+        await until(lambda: stuck.close_code == CloseCode.TRY_AGAIN_LATER)
+        await until(lambda: ws.sent[32:] == ["more"])
+        assert ws.close_code is None
+        for message in burst:
+            await topics.publish("a", message)
+        await until(lambda: len(ws.sent) == 65)  # again, by another task
+        assert topics.stats().subscriptions == 1
+
+    async def test_a_burst_that_is_too_large(self) -> None:
+        topics = Topics(max_backlog=LIMIT)
+        ws = FakeWebSocket()
+        await topics.subscribe(ws, "a")
+        message = "x" * (_sinks.MAX_BURST_SIZE // 4 - ENTRY_OVERHEAD)
+        for _ in range(4):
+            await topics.publish("a", message)
+        assert topics.stats().subscriptions == 1
+        await topics.publish("a", message)
+        assert topics.stats().subscriptions == 0
+        await until(lambda: ws.close_code == CloseCode.TRY_AGAIN_LATER)
 
     @pytest.mark.parametrize(
         ("slow", "kept"),
