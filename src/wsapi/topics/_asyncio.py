@@ -248,6 +248,7 @@ class Topics(CoroutineTopics):
             BusUnavailable: If the bus can't be reached; it wasn't published.
             PublishUncertain: If the bus was lost before it answered.
             TopicLimitExceeded: If there are too many topics with a history.
+            RuntimeError: If the topics are closed, or have a bus and aren't open.
         """
         check_name(topic)
         message = self._check_message(message)
@@ -368,6 +369,8 @@ class Topics(CoroutineTopics):
             TopicLimitExceeded: If there are too many topics or subscriptions.
             BusUnavailable: If the bus can't be reached, and the topic isn't followed yet.
             ConnectionClosed: When the connection is closed.
+            RuntimeError: If the topics are closed, or have a bus and aren't open; if the connection
+                isn't accepted yet.
         """
         if since is not None:
             since = Position.parse(since)

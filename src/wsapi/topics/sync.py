@@ -278,6 +278,7 @@ class Topics(RemoteTopics):
             BusUnavailable: If the bus can't be reached; it wasn't published.
             PublishUncertain: If the bus was lost before it answered.
             TopicLimitExceeded: If there are too many topics with a history.
+            RuntimeError: If the topics are closed, or have a bus and aren't open.
         """
         check_name(topic)
         message = self._check_message(message)
@@ -387,6 +388,7 @@ class Topics(RemoteTopics):
             TopicLimitExceeded: If there are too many topics or subscriptions.
             BusUnavailable: If the bus can't be reached, and the topic isn't followed yet.
             ConnectionClosed: When the connection is closed.
+            RuntimeError: If the topics are closed, or have a bus and aren't open.
         """
         if since is not None:
             since = Position.parse(since)
