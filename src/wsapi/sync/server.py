@@ -305,10 +305,18 @@ class Server(AcceptingServer[ServerConnection]):
                 finally:
                     with self._lock:
                         self._opening.discard(sock)
+            secured = channel.secured()
             create = settings.create_connection or ServerConnection
-            connection: ServerConnection = create(
-                channel.secured(), settings.new_protocol(), self, **settings.connection_options
-            )
+            try:
+                connection: ServerConnection = create(
+                    secured, settings.new_protocol(), self, **settings.connection_options
+                )
+            except ssl_module.SSLError:
+                raise  # because of what came behind the TLS handshake
+            except Exception:
+                self._creation_failed()
+                sock.close()
+                return None
             if visit is not None:
                 connection._visit = visit
         except Exception as exc:

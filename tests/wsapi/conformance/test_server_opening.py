@@ -311,14 +311,17 @@ class TestOpeningHandshake:
                 pass
         assert seen == [Mine]
 
+    @pytest.mark.parametrize("error", [ZeroDivisionError, ConnectionRefusedError])
     @pytest.mark.parametrize("secure", [False, True])
-    async def test_create_connection_fails(self, driver: Driver, secure: bool, tls: Any) -> None:
+    async def test_create_connection_fails(
+        self, driver: Driver, secure: bool, error: type[Exception], tls: Any
+    ) -> None:
         """That is the end of this connection, and of no other one."""
         failing = True
 
         def create_connection(*args: Any, **options: Any) -> Any:
             if failing:
-                raise ZeroDivisionError
+                raise error
             return driver.server.ServerConnection(*args, **options)
 
         contexts = tls if secure else (None, None)
