@@ -58,7 +58,8 @@ cdef class Pacing(Keepalive):
                 no policy of their own; None or ``Slow.WAIT`` if who sends waits. What waits already stays.
             write_deadline: Seconds for which the network may take nothing while writing is paused; None for no
                 limit. The driver is asked for its ``progress`` four times in this time, and what is found late
-                isn't held against the peer: it is aborted after at most half as long again.
+                isn't held against the peer, unless that is so twice running: it is aborted after at most half as long
+                again if the driver is in time.
 
         Raises:
             ValueError: If one isn't acceptable.

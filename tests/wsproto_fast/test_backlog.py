@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Container
 from typing import Any
 
 import pytest
@@ -187,6 +188,89 @@ def test_bound_and_order(seed: int) -> None:
     assert left == [message for message in sent if message in set(left)]
     assert set(kept) <= set(left)
     assert len(sent) - len(left) == sum(protocol.dropped.values())
+
+
+class Model:
+    """What waits, as a list that is looked through for everything."""
+
+    def __init__(self) -> None:
+        self.waiting: list[list[Any]] = []  # message, policy, key
+
+    def size(self, slows: Container[Slow] = tuple(Slow)) -> int:
+        return sum(room(1, len(message)) for message, slow, _ in self.waiting if slow in slows)
+
+    def add(self, message: str, slow: Slow, limit: int, key: int) -> int | None:
+        """Return how many messages are dropped; None if the connection is closed."""
+        size, undroppable = room(1, len(message)), self.size((Slow.WAIT, Slow.CLOSE))
+        for entry in self.waiting:
+            if entry[1:] == [Slow.LATEST, key] and slow is Slow.LATEST:
+                if undroppable + size > limit:
+                    return 1
+                entry[0] = message
+                return 1 + self.drop_oldest(limit, entry)
+        dropped = 0
+        if slow is not Slow.WAIT and self.size() + size > limit:
+            if slow is Slow.CLOSE:
+                return None
+            if slow is Slow.DROP_NEWEST or undroppable + size > limit:
+                return 1
+            dropped = self.drop_oldest(limit - size)
+        self.waiting.append([message, slow, key])
+        return dropped
+
+    def drop_oldest(self, limit: int, spared: list[Any] | None = None) -> int:
+        droppable = [
+            entry
+            for entry in self.waiting
+            if entry[1] not in (Slow.WAIT, Slow.CLOSE) and entry is not spared
+        ]
+        dropped = 0
+        while self.size() > limit:
+            self.waiting.remove(droppable[dropped])
+            dropped += 1
+        return dropped
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_all_policies_together(seed: int) -> None:
+    """What waits, what leaves first, and what is dropped is what a plain model says."""
+    chance = random.Random(seed)
+    protocol, model = Protocol(Side.SERVER), Model()
+    protocol.pause_writing()
+    protocol.send("first")
+    assert payloads(protocol) == ["first"]
+    offer(protocol, "second", Slow.DROP_OLDEST, None)
+    model.add("second", Slow.DROP_OLDEST, 2**62, 0)
+    slows = [slow for slow in Slow if slow is not Slow.CLOSE]
+    for number in range(400):
+        if chance.random() < 0.02:
+            # A burst leaves, or everything.
+            protocol.resume_writing()
+            protocol.pause_writing()
+            left = payloads(protocol)
+            assert left == [message for message, _, _ in model.waiting[: len(left)]]
+            del model.waiting[: len(left)]
+        message = f"{number} ".ljust(chance.choice([5, 5, 300, 9000]), "x")
+        slow, key = chance.choice([*slows, Slow.CLOSE] if number > 300 else slows), number % 3
+        limit = chance.choice([2**62, chance.randrange(20_000), chance.randrange(100_000)])
+        if slow is Slow.WAIT:
+            limit = 2**62
+            if not model.waiting:
+                continue  # it wouldn't wait
+        before = sum(protocol.dropped.values())
+        offer(protocol, message, slow, limit, key)
+        dropped = model.add(message, slow, limit, key)
+        if dropped is None:
+            assert protocol.state is State.CLOSING
+            return
+        assert sum(protocol.dropped.values()) - before == dropped
+        assert protocol.backlog_size == model.size()
+        assert protocol.backlog_messages == len(model.waiting)
+    protocol.resume_writing()
+    left = []
+    while protocol.output_size:
+        left += payloads(protocol)
+    assert left == [message for message, _, _ in model.waiting]
 
 
 @pytest.mark.parametrize(
