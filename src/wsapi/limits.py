@@ -40,7 +40,7 @@ class _Count:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal handler may count while its thread does
         self.total = 0
         self.unlogged = 0
         self.next_line = 0.0
