@@ -11,7 +11,6 @@ import secrets
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from math import isfinite
 from typing import Any, Final, Literal, TypeAlias
 
 from wsproto_fast import Backpressure, Slow
@@ -20,6 +19,7 @@ from wsproto_fast.typing import LoggerLike
 
 from .._shared.checks import check_callable, check_instance, check_logger
 from .._shared.connection import SkippedBroadcasts
+from .._shared.leaving import check_seconds
 from ._core import Core, Counters, Event, Happening, Sink, State, Subscriber
 from ._history import History
 from ._names import check_name
@@ -211,7 +211,9 @@ class BaseTopics:
             "publish_timeout": publish_timeout,
             "heartbeat": heartbeat,
         }.items():
-            _check_seconds(name, seconds, zero=name in ("spread", "unfollow_delay"))
+            check_seconds(name, seconds)
+            if not seconds and name not in ("spread", "unfollow_delay"):
+                raise ValueError(f"{name} must be more than 0; got {seconds}")
         _check_number("max_message_size", max_message_size, least=1)
         _check_number("publish_queue", publish_queue, least=0)
         for name, limit in {
@@ -601,13 +603,6 @@ class BaseTopics:
         self, recipient: Recipient, code: CloseCode, reason: str, spread: float
     ) -> None:
         """Close a connection at a random time within ``spread`` seconds."""
-
-
-def _check_seconds(name: str, value: object, *, zero: bool) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number; got {type(value).__name__}")
-    if not isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise ValueError(f"{name} must be {'0 or more' if zero else 'more than 0'}; got {value}")
 
 
 def _check_number(name: str, value: object, *, least: int, optional: bool = False) -> None:
