@@ -280,4 +280,4 @@ class TestRun:
     def test_wrong_arguments(self, arguments: list[str], message: str) -> None:
         error = python("-m", "wsapi", "run", *arguments, status=2)
         assert message in error
-        assert error.startswith("usage: wsapi ")
+        assert error.startswith("wsapi: ")

@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.sync.server import ServerConnection, serve
 
 import wsapi
-from wsapi.cli import _Client
+from wsapi.cli._interactive import Client
 
 TIMEOUT = 20
 
@@ -92,7 +92,7 @@ class TestArguments:
     def test_help(self) -> None:
         result = run("--help")
         assert result.returncode == 0
-        assert result.stdout.startswith("usage: wsapi [--help] [--insecure] [--version] [<uri>]\n")
+        assert result.stdout.startswith("usage: wsapi [options] URI\n")
 
     def test_nothing(self) -> None:
         result = run()
@@ -120,13 +120,13 @@ class TestClosedMeanwhile:
     """The thread of the connection says so while the other one does something else."""
 
     def test_before_a_line_is_read(self) -> None:
-        client = _Client("ws://localhost/", False)
+        client = Client("ws://localhost/", {})
         client.closed = True
         with mock.patch("builtins.input", side_effect=AssertionError):
             client.send_lines(None)
 
     def test_signal_that_comes_too_late(self) -> None:
-        client = _Client("ws://localhost/", False)
+        client = Client("ws://localhost/", {})
         client.reading = True
         with pytest.raises(KeyboardInterrupt):
             client.interrupted(signal.SIGINT, None)

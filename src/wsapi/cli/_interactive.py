@@ -1,120 +1,42 @@
-"""Command line: an interactive client, and ``run`` for programs that can't be edited."""
+"""The interactive client: lines are sent as text, what is received is shown above the next one."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import os
 import signal
-import ssl
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from wsproto_fast import __version__
 from wsproto_fast.exceptions import ConnectionClosed
 
+from ._terminal import printable
+
 if TYPE_CHECKING:
-    from .asyncio.client import ClientConnection
+    from ..asyncio.client import ClientConnection
 
 with contextlib.suppress(ImportError):  # not on Windows
     import readline  # noqa: F401 - input() edits lines then
 
-__all__ = ["main"]
+__all__ = ["Client"]
 
 PROMPT = "> "
 
-USAGE = """\
-usage: wsapi [--help] [--insecure] [--version] [<uri>]
-       wsapi run --as websockets,wsproto -- <command> [<argument> ...]
-"""
 
-HELP = f"""{USAGE}
-Connect to a WebSocket server: send lines as text, show what is received.
---insecure doesn't check the server's certificate.
-
-run starts a Python program (a command, a file, or -m module) with packages of this distribution
-in place of those named, in its child processes, too:
-wsapi run --as websockets -- uvicorn app:app
-"""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        argv: Arguments; by default those of the process.
-
-    Returns:
-        Exit status.
-    """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if arguments[:1] == ["run"]:
-            return _run(arguments[1:])
-        parser = _Parser(add_help=False)
-        parser.add_argument("uri", nargs="?")
-        parser.add_argument("--help", action="store_true")
-        parser.add_argument("--insecure", action="store_true")
-        parser.add_argument("--version", action="store_true")
-        options = parser.parse_args(arguments)
-    except _WrongArguments as exc:
-        print(f"{USAGE}wsapi: {exc}", file=sys.stderr)
-        return 2
-    if options.help:
-        print(HELP, end="")
-        return 0
-    if options.version:
-        print(f"wsapi {__version__}")
-        return 0
-    if options.uri is None:
-        print(USAGE, end="")
-        return 2
-    return _Client(options.uri, options.insecure).run()
-
-
-class _WrongArguments(Exception):
-    """Raised when the arguments aren't right."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        raise _WrongArguments(message)
-
-
-def _run(arguments: list[str]) -> int:
-    from ._run import parse_aliases, run
-
-    options: list[str]
-    if "--" in arguments:
-        split = arguments.index("--")
-        options, command = arguments[:split], arguments[split + 1 :]
-    else:
-        options, command = arguments[:2], arguments[2:]
-    parser = _Parser(add_help=False)
-    parser.add_argument("--as", dest="aliases", required=True)
-    names = parser.parse_args(options).aliases
-    if not command or command == ["-m"]:
-        raise _WrongArguments("run needs a command")
-    try:
-        return run(parse_aliases(names), command)
-    except (FileNotFoundError, ValueError) as exc:
-        raise _WrongArguments(str(exc)) from exc
-
-
-class _Client:
+class Client:
     """The interactive client: lines are read in the main thread, the connection is in another one.
 
     Args:
         uri: WebSocket URI.
-        insecure: Don't check the server's certificate.
+        arguments: Keyword arguments of ``connect``.
     """
 
-    def __init__(self, uri: str, insecure: bool) -> None:
+    def __init__(self, uri: str, arguments: Mapping[str, Any]) -> None:
         self.uri = uri
-        self.insecure = insecure
+        self.arguments = arguments
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
         self.lock = threading.Lock()
         self.reading = False  # the main thread waits for a line, or is about to
@@ -155,14 +77,9 @@ class _Client:
             loop.close()
 
     async def connect(self) -> ClientConnection:
-        from .asyncio.client import connect
+        from ..asyncio.client import connect
 
-        options: dict[str, Any] = {}
-        if self.insecure and self.uri.lower().startswith("wss:"):
-            options["ssl"] = ssl.create_default_context()
-            options["ssl"].check_hostname = False
-            options["ssl"].verify_mode = ssl.CERT_NONE
-        return await connect(self.uri, **options)
+        return await connect(self.uri, **self.arguments)
 
     def send_lines(self, send: Any) -> None:
         """Send each line that is typed.
@@ -186,7 +103,7 @@ class _Client:
         with contextlib.suppress(ConnectionClosed):
             async for message in connection:
                 if isinstance(message, str):
-                    self.show(f"< {_printable(message)}")
+                    self.show(f"< {printable(message)}")
                 else:
                     self.show(f"< (binary) {message.hex()}")
         # Have input() return, or not begin.
@@ -217,11 +134,6 @@ class _Client:
             # One string: print() writes the end of a line separately.
             sys.stdout.write(line)
             sys.stdout.flush()
-
-
-def _printable(text: str) -> str:
-    """Escape what could control a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _interrupt_main_thread() -> None:
