@@ -14,9 +14,9 @@ LOCK := $(if $(shell command -v flock),flock $(VENV)/.lock,)
 JOBS := 2
 
 COMPILED := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
-LINTED := src tests benchmarks examples demo setup.py
+LINTED := src tests benchmarks examples demo docs setup.py
 
-.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check soak faults topics-torture fuzz wsproto-suite downstream sanitize coverage clean distclean
+.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check soak faults topics-torture fuzz wsproto-suite downstream sanitize coverage docs clean distclean
 
 build: $(VENV)/.built ## create .venv and compile in place (the default)
 
@@ -108,8 +108,11 @@ sanitize: $(VENV)/.deps ## the engine's tests under address and undefined-behavi
 coverage: $(VENV)/.deps ## lines and branches that the tests reach, in Python and in Cython
 	.ci/coverage $(PY)
 
+docs: build ## the documentation site in site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs --quiet build --clean
+
 clean: ## remove what was built (not the virtual environments)
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .venv/.built .venvs/*/.built
+	rm -rf build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .venv/.built .venvs/*/.built
 	find src tests benchmarks examples demo -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 	find src \( -name '*.so' -o -name '*.pyd' -o -name '*.egg-info' -prune \) -exec rm -rf {} +
 	find src -name '*.pyx' | sed 's/pyx$$/c/' | xargs rm -f

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs import blocks
 from tests.wsapi.topics import nats_broker, valkey_broker
 from wsapi.sync.client import connect
 from wsapi.topics import Topics
@@ -18,7 +19,7 @@ from wsapi.topics._url import bus_of
 from wsapi.topics.nats import NatsBus
 from wsapi.topics.redis import RedisBus
 
-PAGE = Path(__file__).parents[3] / "docs" / "topics.md"
+PAGE = blocks.DOCS / "topics.md"
 LINE = "topics = Topics(history=History(messages=100))"
 DEADLINE = 20.0
 
@@ -60,12 +61,13 @@ def process(path: Path) -> Iterator[str]:
 
 
 def program_and_lines() -> tuple[str, list[str]]:
-    """Return the first program of the page, and the lines that replace one of its lines."""
-    blocks = re.findall(r"(?s)```python\n(.*?)```", PAGE.read_text(encoding="utf-8"))
-    lines = [block.strip() for block in blocks if re.match(r'topics = Topics\("', block)]
-    assert blocks[0].count(LINE) == 1
+    """Return the program of the page, and the lines that replace one of its lines."""
+    program = blocks.program("topics.md", "board.py")
+    texts = [block.text for block in blocks.blocks("topics.md") if block.is_snippet]
+    lines = [text.strip() for text in texts if re.match(r'topics = Topics\("', text)]
+    assert program.count(LINE) == 1
     assert len(lines) == 2
-    return blocks[0], lines
+    return program, lines
 
 
 def write_and_see(urls: list[str]) -> None:
