@@ -25,6 +25,7 @@ from wsproto_fast.exceptions import (
 )
 from wsproto_fast.headers import build_authorization_basic, build_host
 from wsproto_fast.http11 import USER_AGENT, Request, Response
+from wsproto_fast.redaction import redact_repr, redact_url
 from wsproto_fast.uri import WebSocketURI
 
 from ._shared.connection import forget_frames
@@ -63,6 +64,8 @@ class Proxy:
     username: str | None = None
     password: str | None = None
 
+    __repr__ = redact_repr
+
     @property
     def user_info(self) -> tuple[str, str] | None:
         """Return user name and password, or None."""
@@ -89,7 +92,10 @@ def parse_proxy(proxy: str) -> Proxy:
         parsed = urllib.parse.urlsplit(proxy)
         port = parsed.port
     except ValueError as exc:
-        raise InvalidProxy(proxy, str(exc)) from exc
+        if redact_url(proxy) == proxy:
+            raise InvalidProxy(proxy, str(exc)) from exc
+        # Its text may have a part of the password.
+        raise InvalidProxy(proxy, "invalid host or port") from None
     if parsed.scheme not in _DEFAULT_PORTS:
         raise InvalidProxy(proxy, f"scheme {parsed.scheme} isn't supported")
     if parsed.hostname is None:

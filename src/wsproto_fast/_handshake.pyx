@@ -13,6 +13,7 @@ from ._endpoint cimport CONNECTING
 from .datastructures import Headers
 from .exceptions import InvalidHeader, InvalidState, InvalidUpgrade
 from .headers import parse_connection, parse_extension, parse_subprotocol, parse_upgrade
+from .redaction import redact_header, redact_url
 
 
 cdef bytes GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -145,14 +146,14 @@ cdef class HandshakeProtocol(Protocol):
         debug = self.logger.debug
         debug("%s %s", direction, line)
         for name, value in message.headers.raw_items():
-            debug("%s %s: %s", direction, name, value)
+            debug("%s %s: %s", direction, name, redact_header(name, value))
         body = getattr(message, "body", b"")
         if body:
             debug("%s [body] (%d bytes)", direction, len(body))
 
     def _log_request(self, direction, request):
         self._log_message(
-            direction, f"{request.method} {request.path} {request.protocol}", request
+            direction, f"{request.method} {redact_url(request.path)} {request.protocol}", request
         )
 
     def _log_response(self, direction, response):

@@ -21,6 +21,7 @@ from .exceptions import (
 )
 from .environment import follow
 from .http11 import Request, check_no_body
+from .redaction import redact_header, redact_line
 
 
 cdef Py_ssize_t MAX_LINE_LENGTH
@@ -436,8 +437,12 @@ cdef class HeadParser:
 
     cdef int _invalid(self, const unsigned char* line, Py_ssize_t size) except -1:
         """Refuse a line, of which there are `size` bytes and perhaps more."""
-        name = self._start_line_name() if self._part == START_LINE else "header line"
-        raise ValueError(f"invalid HTTP {name}: {quote(line, size)}")
+        cdef str text = quote(line, size)
+        if self._part == START_LINE:
+            raise ValueError(f"invalid HTTP {self._start_line_name()}: {text}")
+        if self._items and line[0] in b" \t":  # it continues a value
+            text = redact_header(self._items[len(self._items) - 1][0], text)
+        raise ValueError(f"invalid HTTP header line: {redact_line(text)}")
 
     # What differs between the two kinds of messages: both parsers override these.
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Protocol, TypeAlias
 
 from .exceptions import InvalidHeader, InvalidHeaderValue
+from .redaction import redact_header
 
 __all__ = ["Headers", "HeadersLike", "MultipleValuesError", "SupportsKeysAndGetItem"]
 
@@ -136,7 +137,8 @@ class Headers(MutableMapping[str, str]):
             # What typing forbids, programs do all the same.
             value = str(value)
         if _invalid_value(value) is not None:
-            raise InvalidHeaderValue(key, value)
+            # Tokens that were read from a file end with a newline.
+            raise InvalidHeaderValue(key, redact_header(key, value))
         name = key.lower()
         if self._index is not None:
             self._index.setdefault(name, []).append(value)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
+from .redaction import redact_url
+
 if TYPE_CHECKING:
     from .frames import Close
     from .http11 import Response
@@ -124,7 +126,7 @@ class ConnectionClosedError(ConnectionClosed):
 
 
 class InvalidURI(WebSocketException):
-    """Raised when a URI isn't a WebSocket URI.
+    """Raised when a URI isn't a WebSocket URI. Its text doesn't show a password.
 
     Args:
         uri: The URI as given.
@@ -137,11 +139,14 @@ class InvalidURI(WebSocketException):
         self.msg = msg
 
     def __str__(self) -> str:
-        return f"{self.uri} isn't a valid URI: {self.msg}"
+        return f"{redact_url(self.uri)} isn't a valid URI: {self.msg}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({redact_url(self.uri)!r}, {self.msg!r})"
 
 
 class InvalidProxy(WebSocketException):
-    """Raised when the address of a proxy can't be used.
+    """Raised when the address of a proxy can't be used. Its text doesn't show a password.
 
     Args:
         proxy: The address as given.
@@ -154,7 +159,10 @@ class InvalidProxy(WebSocketException):
         self.msg = msg
 
     def __str__(self) -> str:
-        return f"{self.proxy} isn't a valid proxy: {self.msg}"
+        return f"{redact_url(self.proxy)} isn't a valid proxy: {self.msg}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({redact_url(self.proxy)!r}, {self.msg!r})"
 
 
 class InvalidHandshake(WebSocketException):

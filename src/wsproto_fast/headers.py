@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 from .exceptions import InvalidHeaderFormat, InvalidHeaderValue
+from .redaction import redact_header
 from .typing import (
     ConnectionOption,
     ExtensionHeader,
@@ -296,16 +297,22 @@ def parse_authorization_basic(header: str) -> tuple[str, str]:
         InvalidHeaderFormat: If it is malformed.
         InvalidHeaderValue: If the scheme isn't Basic or the credentials are unusable.
     """
-    scheme, pos = _parse_token("Authorization", header, 0)
+    # What is wrong is told without what is secret.
+    shown = redact_header("Authorization", header)
+    match = _token.match(header)
+    if match is None:
+        raise InvalidHeaderFormat("Authorization", "expected token", shown, 0)
+    scheme, pos = match.group(), match.end()
     if scheme.lower() != "basic":
-        raise InvalidHeaderValue("Authorization", f"unsupported scheme: {scheme}")
+        shown = redact_header("Authorization", scheme)
+        raise InvalidHeaderValue("Authorization", f"unsupported scheme: {shown}")
     if not header.startswith(" ", pos):
-        raise InvalidHeaderFormat("Authorization", "expected space after scheme", header, pos)
+        raise InvalidHeaderFormat("Authorization", "expected space after scheme", shown, pos)
     match = _token68.match(header, pos + 1)
     if match is None:
-        raise InvalidHeaderFormat("Authorization", "expected token68", header, pos + 1)
+        raise InvalidHeaderFormat("Authorization", "expected token68", shown, pos + 1)
     if match.end() != len(header):
-        raise InvalidHeaderFormat("Authorization", "trailing data", header, match.end())
+        raise InvalidHeaderFormat("Authorization", "trailing data", shown, match.end())
     try:
         credentials = base64.b64decode(match.group(), validate=True)
     except binascii.Error:

@@ -8,6 +8,7 @@ import urllib.parse
 
 from .exceptions import InvalidURI
 from .headers import build_host, is_valid_host
+from .redaction import redact_repr, redact_url
 
 __all__ = ["WebSocketURI", "parse_uri"]
 
@@ -37,6 +38,8 @@ class WebSocketURI:
     query: str
     username: str | None = None
     password: str | None = None
+
+    __repr__ = redact_repr
 
     @property
     def resource_name(self) -> str:
@@ -68,7 +71,14 @@ def parse_uri(uri: str) -> WebSocketURI:
         raise InvalidURI(uri, "control characters aren't allowed")
     if uri != uri.strip() or (uri.isascii() and " " in uri):
         raise InvalidURI(uri, "spaces aren't allowed")
-    parsed = urllib.parse.urlparse(uri)
+    try:
+        parsed = urllib.parse.urlparse(uri)
+        port = parsed.port
+    except ValueError:
+        if redact_url(uri) == uri:
+            raise
+        # Its text may have a part of the password.
+        raise ValueError(f"invalid host or port in {redact_url(uri)}") from None
     if parsed.scheme not in ("ws", "wss"):
         raise InvalidURI(uri, "scheme isn't ws or wss")
     if parsed.hostname is None:
@@ -78,7 +88,7 @@ def parse_uri(uri: str) -> WebSocketURI:
 
     secure = parsed.scheme == "wss"
     host = parsed.hostname
-    port = parsed.port or (443 if secure else 80)
+    port = port or (443 if secure else 80)
     path = f"{parsed.path};{parsed.params}" if parsed.params else parsed.path
     query = parsed.query
     username = parsed.username

@@ -613,3 +613,21 @@ def test_uvicorn() -> None:
         "received 1012 (service restart); then sent 1012 (service restart)",
         "websocket.disconnect 1012",
     }
+
+
+async def test_secrets_are_masked(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    cookies = {"Set-Cookie": "session=hunter2"}
+    protocol = basic_auth_protocol_factory(credentials=("user", "hunter2"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        async with serve(
+            nothing, "127.0.0.1", 0, create_protocol=protocol, extra_headers=cookies
+        ) as server:
+            uri = uri_of(server).replace("//", "//user:hunter2@")
+            async with connect(uri) as ws:
+                assert ws.response_headers["Set-Cookie"] == "session=hunter2"
+    assert "hunter2" not in caplog.text
+    for direction in "<>":
+        assert f"{direction} Authorization: Basic ***" in caplog.messages
+        assert f"{direction} Set-Cookie: ***" in caplog.messages

@@ -35,6 +35,7 @@ from wsapi.exceptions import (
 )
 from wsapi.proxy import ConnectProtocol, Proxy, get_proxy, parse_proxy
 from wsapi.uri import parse_uri
+from wsproto_fast.redaction import redact_url
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +95,7 @@ def test_parse_proxy_refuses(url: str, msg: str | None) -> None:
         parse_proxy(url)
     assert info.value.proxy == url
     if msg is not None:
-        assert str(info.value) == f"{url} isn't a valid proxy: {msg}"
+        assert str(info.value) == f"{redact_url(url)} isn't a valid proxy: {msg}"
 
 
 ALL = {f"{key}_proxy": f"http://{key}" for key in ("ws", "wss", "socks", "http", "https")}

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from tests.wsapi.helpers import TEXT, accept_key, logged_errors, raw_client, request, until
+from tests.wsapi.helpers import (
+    CLOSE,
+    TEXT,
+    accept_key,
+    close_payload,
+    logged_errors,
+    raw_client,
+    request,
+    until,
+)
 from tests.wsapi.uvicorn_helpers import (
     DEFAULT_HEADERS,
     HTTP,
@@ -22,6 +31,7 @@ from tests.wsapi.uvicorn_helpers import (
 )
 from wsapi.asgi import ClientDisconnected
 from wsapi.exceptions import InvalidHeaderValue
+from wsapi.uvicorn import WebSocketProtocol
 
 
 class TestScope:
@@ -346,3 +356,43 @@ async def test_bad_handshakes(http: str, handshake: bytes, status: int) -> None:
     head, body = await answer(app, handshake, http=http)
     assert head.status == status
     assert body.startswith(b"Failed to open a WebSocket connection: ")
+
+
+class TestLogs:
+    async def test_secrets_are_masked(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG, "uvicorn.error")
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            assert (b"authorization", b"Bearer hunter2") in scope["headers"]
+            headers = [(b"set-cookie", b"session=hunter2")]
+            await accepted(receive, send, headers=headers)
+
+        handshake = request(Authorization="Bearer hunter2", Cookie="a=hunter2")
+        async with serving_app(app) as running:
+            async with client(running, handshake) as (_, head):
+                assert head.get("set-cookie") == ["session=hunter2"]
+        assert "hunter2" not in caplog.text
+        shown = [line.lower() for line in caplog.messages]
+        for line in ("< authorization: bearer ***", "< cookie: ***", "> set-cookie: ***"):
+            assert line in shown
+
+    @pytest.mark.parametrize("asked", [True, False])
+    async def test_line_at_the_end(self, asked: bool, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "uvicorn.error")
+        ws = type("Logging", (WebSocketProtocol,), {"log_connections": asked})
+        async with serving_app(echo_app, ws) as running:
+            async with client(running, request("GET /chat?token=x HTTP/1.1")) as (peer, _):
+                host, port = peer.writer.get_extra_info("sockname")
+                peer.write(TEXT, b"abc")
+                await peer.read()
+                peer.write(CLOSE, close_payload(4000, "over"))
+                await peer.read_to_end()
+        ended = [line for line in caplog.messages if line.startswith("connection ended: ")]
+        assert len(ended) == asked
+        for line in ended:
+            assert line.startswith(
+                f"connection ended: address={host}:{port} path='/chat' code=4000 reason='over' "
+            )
+            assert line.endswith(
+                "messages_received=1 bytes_received=3 messages_sent=1 bytes_sent=3"
+            )

@@ -12,6 +12,7 @@ import urllib.parse
 from wsproto_fast.datastructures import Headers, HeadersLike
 from wsproto_fast.environment import getenv_int
 from wsproto_fast.exceptions import InvalidStatus, InvalidURI, SecurityError
+from wsproto_fast.redaction import redact_url
 from wsproto_fast.uri import WebSocketURI, parse_uri
 
 from .authentication import Digest
@@ -132,14 +133,15 @@ class Target:
             return InvalidURI(location, str(error))
         except InvalidURI as error:
             return InvalidURI(location, error.msg)
+        shown = redact_url(location)
         if self._socket:
-            return ValueError(f"cannot follow redirect to {location} with a preexisting socket")
+            return ValueError(f"cannot follow redirect to {shown} with a preexisting socket")
         if self.parsed.secure and not parsed.secure:
-            return SecurityError(f"cannot follow redirect to non-secure URI {location}")
+            return SecurityError(f"cannot follow redirect to non-secure URI {shown}")
         if _origin(parsed) != _origin(self.parsed):
             if self._fixed is not None:
                 return ValueError(
-                    f"cannot follow cross-origin redirect to {location} with {self._fixed}"
+                    f"cannot follow cross-origin redirect to {shown} with {self._fixed}"
                 )
             if self._additional_headers is not None:
                 self._withheld = self._additional_headers
