@@ -35,7 +35,7 @@ from ._shared.connection import FAILURE
 from ._shared.door import Door, Refusal
 from ._shared.leaving import check_seconds, departure_time, spread_within
 from ._shared.options import CONNECTION_OPTIONS, OnDrop
-from ._shared.statistics import ServerStats, Statistics
+from ._shared.statistics import ServerStats, Statistics, log_end, remember_peer
 from .asyncio._partial_transport import PartialTransport
 from .asyncio._timer import forget, keep
 from .asyncio.server import AcceptedConnection
@@ -134,6 +134,10 @@ class ASGIConnection(AcceptedConnection):
     """Seconds after which it aborts those that are left; a subclass may set it. ``drain_spread`` is
     at most 80 % of it. None to close them 50 ms after the end of ``drain_spread``."""
 
+    log_connections: bool = False
+    """Whether a line with level INFO says at the end of each connection what it was: address, path,
+    close code, reason, seconds, messages and bytes in both directions; a subclass may set it."""
+
     scope: Scope
     _task: asyncio.Task[None] | None = None
     _connected = False  # the application knows about the connection
@@ -209,6 +213,8 @@ class ASGIConnection(AcceptedConnection):
             transport = cast(asyncio.Transport, PartialTransport(transport))
         super().connection_made(transport)
         _statistics.accepted(self)
+        if self.log_connections:
+            remember_peer(self)
         if self.buffer_budget is not None:
             keep(self.buffer_budget, self, _statistics, self.log)
         if self.message_rate is not None or self.byte_rate is not None:
@@ -244,7 +250,9 @@ class ASGIConnection(AcceptedConnection):
         for timer in self._departure:
             timer.cancel()
         super().connection_lost(exc)
-        _statistics.ended(self)
+        code = _statistics.ended(self)
+        if code and self.log_connections:
+            log_end(self, code)
         if self.buffer_budget is not None:
             forget(self.buffer_budget, self)
         if self._visit is not None:

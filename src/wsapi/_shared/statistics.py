@@ -20,7 +20,14 @@ from wsproto_fast.statistics import HANDSHAKE_BOUNDS, Traffic
 if TYPE_CHECKING:
     from .server import ServerSide
 
-__all__ = ["HANDSHAKE_BOUNDS", "Histogram", "ServerStats", "Statistics"]
+__all__ = [
+    "HANDSHAKE_BOUNDS",
+    "Histogram",
+    "ServerStats",
+    "Statistics",
+    "log_end",
+    "remember_peer",
+]
 
 ConnectionT = TypeVar("ConnectionT", bound="ServerSide")
 
@@ -109,28 +116,31 @@ class Statistics(Generic[ConnectionT]):
             connection: Connection whose opening handshake begins.
         """
         if self.log_connections:
-            with suppress(OSError):  # it may be gone already
-                connection._peer = connection.remote_address
+            remember_peer(connection)
         self._connections.add(connection)  # all that there is to count for now
 
-    def ended(self, connection: ConnectionT) -> None:
+    def ended(self, connection: ConnectionT) -> int:
         """Add what a connection has counted, once, when the TCP connection is gone.
 
         Args:
             connection: What ``accepted`` was told of.
+
+        Returns:
+            Its close code if it was a WebSocket connection that wasn't added before, else 0.
         """
         with self._lock:
             try:
                 self._connections.remove(connection)
             except KeyError:
-                return
+                return 0
             code = self._ended.add_past(connection.protocol)
             if code:
                 self._closed[code] += 1
             else:
                 self._refused[_refusal(connection)] += 1
         if code and self.log_connections:
-            _log_end(connection, code)
+            log_end(connection, code)
+        return code
 
     def refused(self, reason: str, connection: ConnectionT | None = None) -> None:
         """Count a connection that was refused for a reason other than what it asked for.
@@ -222,8 +232,19 @@ def _reason(protocol: ServerProtocol) -> str:
     return "" if exc is None else str(exc)
 
 
-def _log_end(connection: ServerSide, code: int) -> None:
-    """Log what a connection was, for people and for tools that look for ``name=value``."""
+def remember_peer(connection: ServerSide) -> None:
+    """Keep the address of the peer for ``log_end``, before which it is gone."""
+    with suppress(OSError):  # it may be gone already
+        connection._peer = connection.remote_address
+
+
+def log_end(connection: ServerSide, code: int) -> None:
+    """Log what a connection was, for people and for tools that look for ``name=value``.
+
+    Args:
+        connection: The connection, whose peer was remembered.
+        code: Its close code.
+    """
     protocol, request = connection.protocol, connection.request
     stats = protocol.stats()
     connection.logger.info(
