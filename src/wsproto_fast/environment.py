@@ -5,10 +5,20 @@ A package on top of the engine tells its own name, by ``identify``. The engine a
 """
 
 import logging
+import math
 import os
 from collections.abc import Callable
 
-__all__ = ["default_logger", "follow", "getenv", "getenv_int", "identify", "name", "package"]
+__all__ = [
+    "default_logger",
+    "follow",
+    "getenv",
+    "getenv_float",
+    "getenv_int",
+    "identify",
+    "name",
+    "package",
+]
 
 name = "wsproto_fast"
 """Name of what programs use: in ``User-Agent`` and ``Server``, and before that of a setting."""
@@ -45,15 +55,60 @@ def follow(read: Callable[[], object]) -> None:
     read()
 
 
+def _find(setting: str) -> tuple[str, str | None]:
+    """Return the name of the variable that is set, or could be, and its value."""
+    own, theirs = f"{name.upper()}_{setting}", f"WEBSOCKETS_{setting}"
+    variable = theirs if own not in os.environ and theirs in os.environ else own
+    return variable, os.environ.get(variable)
+
+
 def getenv(setting: str) -> str | None:
     """Return the variable ``setting``, given without its prefix; None if it isn't set."""
-    return os.environ.get(f"{name.upper()}_{setting}", os.environ.get(f"WEBSOCKETS_{setting}"))
+    return _find(setting)[1]
 
 
 def getenv_int(setting: str, default: int) -> int:
-    """Return the variable ``setting`` as an integer, or ``default`` if it isn't set or empty."""
-    value = getenv(setting)
-    return int(value) if value else default
+    """Return the variable ``setting`` as an integer, or ``default`` if it isn't set or empty.
+
+    Args:
+        setting: Name of the variable, without its prefix.
+        default: Value where there is none.
+
+    Raises:
+        ValueError: If it isn't an integer, or less than zero; the text names the variable.
+    """
+    variable, value = _find(setting)
+    if not value:
+        return default
+    try:
+        number = int(value)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise ValueError(f"{variable} in the environment must be an integer >= 0; got {value!r}")
+    return number
+
+
+def getenv_float(setting: str, default: float) -> float:
+    """Return the variable ``setting`` as a number, or ``default`` if it isn't set or empty.
+
+    Args:
+        setting: Name of the variable, without its prefix.
+        default: Value where there is none.
+
+    Raises:
+        ValueError: If it isn't a finite number, or less than zero; the text names the variable.
+    """
+    variable, value = _find(setting)
+    if not value:
+        return default
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{variable} in the environment must be a number >= 0; got {value!r}")
+    return number
 
 
 def default_logger(side: str) -> logging.Logger:

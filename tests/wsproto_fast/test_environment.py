@@ -4,6 +4,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from wsproto_fast.environment import getenv_float, getenv_int
+
 ENGINE = "import wsproto_fast as e; from wsproto_fast import environment, http11; "
 SHOW = (
     "print(http11.SERVER.split()[1].split('/')[0], http11.MAX_LINE_LENGTH, "
@@ -42,3 +46,41 @@ def test_name_under_which_it_is_imported() -> None:
         "environment.identify('owner', imported_as='other'); " + SHOW, OWNER_MAX_LINE_LENGTH="30"
     )
     assert shown == ["owner", "30", "other.server", "75", "other"]
+
+
+@pytest.mark.parametrize("value", ["abc", "-1", "1.5"])
+@pytest.mark.parametrize("variable", ["WSAPI_MAX_LOG_SIZE", "WEBSOCKETS_MAX_LOG_SIZE"])
+def test_text_that_is_no_integer(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsproto_fast.environment.name", "wsapi")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError) as raised:
+        getenv_int("MAX_LOG_SIZE", 75)
+    assert str(raised.value) == (
+        f"{variable} in the environment must be an integer >= 0; got {value!r}"
+    )
+
+
+@pytest.mark.parametrize("value", ["abc", "-0.5", "nan", "inf"])
+def test_text_that_is_no_number(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsproto_fast.environment.name", "wsapi")
+    monkeypatch.setenv("WSAPI_BACKOFF_FACTOR", value)
+    with pytest.raises(ValueError) as raised:
+        getenv_float("BACKOFF_FACTOR", 1.618)
+    assert str(raised.value) == (
+        f"WSAPI_BACKOFF_FACTOR in the environment must be a number >= 0; got {value!r}"
+    )
+
+
+def test_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsproto_fast.environment.name", "wsapi")
+    monkeypatch.setenv("WEBSOCKETS_MAX_FRAGMENTS", "5")
+    monkeypatch.setenv("WSAPI_MAX_REDIRECTS", "1_0")
+    monkeypatch.setenv("WSAPI_BACKOFF_FACTOR", "2.5")
+    monkeypatch.setenv("WSAPI_MAX_LOG_SIZE", "")
+    assert getenv_int("MAX_FRAGMENTS", 4096) == 5
+    assert getenv_int("MAX_REDIRECTS", 3) == 10
+    assert getenv_float("BACKOFF_FACTOR", 1.618) == 2.5
+    assert getenv_int("MAX_LOG_SIZE", 75) == 75
+    assert getenv_float("BACKOFF_MAX_DELAY", 90.0) == 90.0

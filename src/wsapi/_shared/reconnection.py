@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 from wsproto_fast.datastructures import Headers
-from wsproto_fast.environment import getenv
+from wsproto_fast.environment import getenv_float
 from wsproto_fast.exceptions import (
     InvalidMessage,
     InvalidProxyStatus,
@@ -33,15 +33,10 @@ __all__ = [
 ]
 
 
-def _getenv_float(name: str, default: float) -> float:
-    value = getenv(name)
-    return float(value) if value else default
-
-
-BACKOFF_INITIAL_DELAY = _getenv_float("BACKOFF_INITIAL_DELAY", 5.0)
-BACKOFF_MIN_DELAY = _getenv_float("BACKOFF_MIN_DELAY", 3.1)
-BACKOFF_MAX_DELAY = _getenv_float("BACKOFF_MAX_DELAY", 90.0)
-BACKOFF_FACTOR = _getenv_float("BACKOFF_FACTOR", 1.618)
+BACKOFF_INITIAL_DELAY = getenv_float("BACKOFF_INITIAL_DELAY", 5.0)
+BACKOFF_MIN_DELAY = getenv_float("BACKOFF_MIN_DELAY", 3.1)
+BACKOFF_MAX_DELAY = getenv_float("BACKOFF_MAX_DELAY", 90.0)
+BACKOFF_FACTOR = getenv_float("BACKOFF_FACTOR", 1.618)
 
 MAX_RETRY_AFTER: Final = 300.0
 """Seconds for which a server can keep a client away by ``Retry-After``."""
