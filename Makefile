@@ -109,7 +109,7 @@ coverage: $(VENV)/.deps ## lines and branches that the tests reach, in Python an
 	.ci/coverage $(PY)
 
 docs: build ## the documentation site in site/; warnings are errors
-	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs --quiet build --clean
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --clean
 
 clean: ## remove what was built (not the virtual environments)
 	rm -rf build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .venv/.built .venvs/*/.built
