@@ -59,10 +59,12 @@ bench: build ## compare with other libraries (BENCH= options), then the engine's
 bench-smoke: build ## the same, for a moment: shows that it runs, measures nothing
 	$(PY) -m benchmarks.compare --quick --peer wsapi --front-end asyncio
 
-lint: $(VENV)/.deps ## ruff, cython-lint
+lint: $(VENV)/.deps ## ruff, cython-lint; of workflows: zizmor, and what actionlint checks
 	$(BIN)/ruff check $(wildcard $(LINTED))
 	$(BIN)/ruff format --check $(wildcard $(LINTED))
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src tests
+	$(BIN)/zizmor --offline --no-progress --quiet --persona pedantic .github
+	$(BIN)/jactionlint $(wildcard .github/workflows/*.yml) .github/dependabot.yml
 
 types: build ## mypy --strict; stubtest of the compiled parts
 	$(PY) -m mypy -p wsproto_fast -p wsapi $(if $(wildcard benchmarks/*.py),-p benchmarks)
