@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
-import websocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve
@@ -20,6 +18,10 @@ from websockets.sync.server import ServerConnection, serve
 from wsproto_fast import Side
 
 from .helpers import TEXT, frame, header, run_apart
+
+# Where wheels are tested there is less.
+aiohttp = pytest.importorskip("aiohttp")
+websocket = pytest.importorskip("websocket")
 
 PROGRAMS = Path(__file__).with_name("wsproto_programs.py")
 NEEDS = {
