@@ -42,8 +42,9 @@ $(VENV)/.built: $(VENV)/.deps setup.py $(COMPILED)
 demo: build ## start a server, talk to it with three clients, measure
 	$(PY) demo/run.py
 
+# Most of their time tests wait, so two processes take half of it. TESTS="-n 0 --pdb" runs in one.
 test: build ## run the tests
-	$(PY) -m pytest $(TESTS)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 test-all: ## run the tests on each CPython found (PATH, pyenv), in .venvs/
 	@set -e; for python in $$(.ci/pythons); do \

@@ -511,6 +511,21 @@ class TestLimits:
         (frame(TEXT, b"\xc3", fin=False, masked=True) + frame(CONT, b"\x28", masked=True), 1007),
         (b"\x82\xff" + b"\xff" * 8, 1002),
     ],
+    ids=[  # the masks, and so the bytes, are others each time
+        "not masked",
+        "reserved bit",
+        "unknown opcode",
+        "long ping",
+        "fragmented ping",
+        "continuation without beginning",
+        "interleaved messages",
+        "close of one byte",
+        "close with 1005",
+        "close reason",
+        "text",
+        "text over two frames",
+        "length",
+    ],
 )
 async def test_hostile_bytes(data: bytes, code: int) -> None:
     app, seen = recording(echo_app)

@@ -199,6 +199,7 @@ class TestClose:
                         raise error
             except ZeroDivisionError:
                 pass
+            await driver.until(lambda: closed == [code])
             async with await driver.open(server) as ws:
                 pass
             assert ws.state is State.CLOSED
