@@ -204,7 +204,11 @@ class ASGIConnection(AcceptedConnection):
         return ()
 
     def task_started(self, task: asyncio.Task[None]) -> None:
-        """Note that the application runs in ``task``."""
+        """Note that the application runs.
+
+        Args:
+            task: The task that it runs in.
+        """
 
     # ------------------------------------------------------------------ from the server
 

@@ -55,6 +55,11 @@ max_size=1048576, logger=None)\n--\n
         state: State to start in.
         max_size: Limit for messages and fragments, see ``Protocol``.
         logger: Logger, ``wsproto_fast.client`` by default; see ``environment``.
+
+    Attributes:
+        key: Value of the ``Sec-WebSocket-Key`` header.
+        available_extensions: Factories of extensions that are offered.
+        available_subprotocols: Subprotocols that are offered.
     """
 
     def __init__(

@@ -135,7 +135,16 @@ if hasattr(os, "register_at_fork"):
 
 
 def apply_mask(data, mask) -> bytes:
-    """Mask or unmask ``data`` with the four bytes of ``mask`` (RFC 6455 section 5.3)."""
+    """Mask or unmask data (RFC 6455 section 5.3).
+
+    Args:
+        data: Bytes-like object.
+        mask: The masking key, four bytes.
+
+    Raises:
+        ValueError: If the mask doesn't have four bytes.
+        TypeError, BufferError: If one of them isn't a contiguous bytes-like object.
+    """
     cdef const unsigned char[::1] source = data
     cdef const unsigned char[::1] key = mask
     if key.shape[0] != 4:
@@ -185,7 +194,9 @@ cdef class Frame:
         opcode: Opcode; what the frame is.
         data: Payload, a bytes-like object.
         fin: Whether this is the last frame of a message.
-        rsv1, rsv2, rsv3: Reserved bits, for extensions (RFC 6455 section 5.2).
+        rsv1: The first reserved bit, for extensions (RFC 6455 section 5.2).
+        rsv2: The second one.
+        rsv3: The third one.
 
     Behaves like a dataclass: equality, ``repr``, ``dataclasses.fields`` and ``dataclasses.replace``.
     """

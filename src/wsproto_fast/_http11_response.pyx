@@ -56,6 +56,10 @@ cdef class ResponseParser(HeadParser):
     Args:
         allow_http10: Accept HTTP/1.0, for proxies.
         read_body: Read the body; no for the answer to CONNECT, after which other data follows.
+
+    Attributes:
+        complete: Whether the response is whole.
+        message: The ``Response`` once it is whole; None before.
     """
 
     def __init__(self, *, allow_http10: bool = False, read_body: bool = True) -> None:

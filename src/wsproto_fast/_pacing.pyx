@@ -189,6 +189,9 @@ cdef class Pacing(Keepalive):
         """Tell whether messages still wait for the network that did when ``backlog_mark`` was read.
 
         Those that wait for the end of a message in fragments don't count: who sends that would wait for itself.
+
+        Args:
+            mark: ``backlog_mark`` at that time.
         """
         return self.backlog_holds(mark)
 

@@ -48,6 +48,16 @@ cdef class Protocol(Statistics):
             ``wsproto_fast.server`` by default; see ``environment``.
 
     Attributes:
+        side: Role.
+        subprotocol: Subprotocol that was agreed on; None if none was.
+        handshake_exc: Why the opening handshake failed; None if it didn't.
+        parser_exc: What the peer did wrong, or how its stream ended too early; None if it didn't.
+        close_rcvd: Close frame that was received, or None.
+        close_sent: Close frame that was sent, or None.
+        close_rcvd_then_sent: Whether the peer closed first; None unless both frames exist.
+        latency: Round-trip time of the last answered Ping in seconds; 0 before the first one.
+        transport_action: What to do with the transport when all output is written, a constant of
+            ``wsproto_fast.activity``.
         validate_text: Check that text is UTF-8, in what is received and in bytes sent as text. With False
             what is received is only checked where it is decoded.
 
@@ -305,7 +315,11 @@ cdef class Protocol(Statistics):
         return self.can_process_kept()
 
     def receive_eof(self, now: float | None = None) -> int:
-        """Process the end of the stream; return the activity bits. May be called more than once."""
+        """Process the end of the stream; return the activity bits. May be called more than once.
+
+        Args:
+            now: Current time.
+        """
         self._now = self._time(now)
         self._activity = 0
         if not self._eof_received:

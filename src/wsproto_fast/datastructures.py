@@ -31,7 +31,9 @@ class MultipleValuesError(LookupError):
 class SupportsKeysAndGetItem(Protocol):
     """What ``dict`` takes for a mapping: ``keys()`` and ``__getitem__``."""
 
-    def keys(self) -> Iterable[str]: ...
+    def keys(self) -> Iterable[str]:
+        """Return the keys."""
+        ...
 
     def __getitem__(self, key: str, /) -> str: ...
 

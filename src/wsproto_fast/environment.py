@@ -63,7 +63,11 @@ def _find(setting: str) -> tuple[str, str | None]:
 
 
 def getenv(setting: str) -> str | None:
-    """Return the variable ``setting``, given without its prefix; None if it isn't set."""
+    """Return the variable ``setting``; None if it isn't set.
+
+    Args:
+        setting: Name of the variable, without its prefix.
+    """
     return _find(setting)[1]
 
 

@@ -301,7 +301,12 @@ class InvalidHeaderFormat(InvalidHeader):
 
 
 class InvalidHeaderValue(InvalidHeader):
-    """Raised when a header is well formed but its value isn't acceptable."""
+    """Raised when a header is well formed but its value isn't acceptable.
+
+    Args:
+        name: Name of the header.
+        value: Its value.
+    """
 
 
 class InvalidOrigin(InvalidHeader):
@@ -319,7 +324,12 @@ class InvalidOrigin(InvalidHeader):
 
 
 class InvalidUpgrade(InvalidHeader):
-    """Raised when ``Connection`` or ``Upgrade`` doesn't ask for, or grant, WebSocket."""
+    """Raised when ``Connection`` or ``Upgrade`` doesn't ask for, or grant, WebSocket.
+
+    Args:
+        name: Name of the header.
+        value: Its value; None when the header is missing.
+    """
 
 
 class NegotiationError(InvalidHandshake):
@@ -390,6 +400,9 @@ class PayloadTooBig(WebSocketException):
         max_size: Limit in bytes for this frame; not optional with a size.
         current_size: Bytes of the message read before this frame; None outside fragmented messages.
             ``max_size`` then is what was left, and the attribute tells the limit for the whole.
+
+    Raises:
+        TypeError: If there is neither a text alone nor ``max_size``.
     """
 
     def __init__(
@@ -435,6 +448,9 @@ class PayloadTooBig(WebSocketException):
 
         Args:
             current_size: Bytes read; ``max_size`` grows by as many.
+
+        Raises:
+            ValueError: If it is known already, or there is no ``max_size``.
         """
         if self.max_size is None or self.current_size is not None:
             raise ValueError("current_size can be set once, beside max_size")

@@ -67,7 +67,9 @@ class ProxyHeaderParser:
             data: At most ``wanted`` bytes; none at the end of the stream.
 
         Raises:
-            InvalidMessage: If this isn't a header; ``wanted`` is 0 then.
+            InvalidMessage: If this isn't a header; ``wanted`` is 0 then. ``__cause__`` says why:
+                EOFError or ValueError.
+            ValueError: If there are more bytes than ``wanted``.
         """
         if len(data) > self.wanted:
             raise ValueError(f"received {len(data)} bytes, but only {self.wanted} were wanted")

@@ -55,7 +55,11 @@ class LeavingServer(BaseServer[ConnectionT]):
         self._close_waiter: asyncio.Future[None] | None = None
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the event loop of the server."""
+        """Return the event loop of the server.
+
+        Raises:
+            RuntimeError: If the server hasn't started.
+        """
         if self._loop is None:
             raise RuntimeError(NOT_STARTED)
         return self._loop

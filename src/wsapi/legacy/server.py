@@ -328,12 +328,20 @@ class WebSocketServer(Server):
         self.websockets: set[WebSocketServerProtocol] = set()
 
     def register(self, protocol: WebSocketServerProtocol) -> None:
-        """Count a connection among those of this server."""
+        """Count a connection among those of this server.
+
+        Args:
+            protocol: The connection.
+        """
         self.websockets.add(protocol)
         self._statistics.accepted(cast(Any, protocol))
 
     def unregister(self, protocol: WebSocketServerProtocol) -> None:
-        """Count it no more."""
+        """Count a connection no more.
+
+        Args:
+            protocol: The connection.
+        """
         self.websockets.discard(protocol)
         self._statistics.ended(cast(Any, protocol))
         self._notify()
@@ -368,6 +376,9 @@ class Serve:
         read_limit: Without effect.
         write_limit: Size of the write buffer in bytes above which ``send`` waits.
         **kwargs: Passed on to ``loop.create_server`` or ``loop.create_unix_server``.
+
+    Raises:
+        ValueError: If ``compression`` is something else.
     """
 
     def __init__(

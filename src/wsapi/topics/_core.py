@@ -197,6 +197,7 @@ class Subscriber:
     Attributes:
         recovered: Whether all messages after the position that it came with are sent; None if it
             came with none, or that isn't known.
+        state: How far it is in getting what it has missed.
         error: Why it failed.
     """
 

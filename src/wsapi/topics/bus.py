@@ -25,6 +25,9 @@ def is_transient(topic: str) -> bool:
     """Tell whether a topic has neither offsets nor history, whatever the settings of the bus.
 
     Such topics carry what processes tell each other: that they live, who comes and goes.
+
+    Args:
+        topic: Name of the topic.
     """
     return topic.startswith(TRANSIENT)
 
@@ -71,16 +74,28 @@ class BusReceiver(Protocol):
     """Whom a bus tells. All calls are made in its event loop, none of them waits or raises."""
 
     def notice(self, notice: Notice) -> None:
-        """Take a message of a followed topic. Those of one topic come in the broker's order."""
+        """Take a message of a followed topic. Those of one topic come in the broker's order.
+
+        Args:
+            notice: The message, and where it stands.
+        """
 
     def interrupted(self, reason: Exception) -> None:
-        """Note that messages may be missing from now on: the connection is lost."""
+        """Note that messages may be missing from now on: the connection is lost.
+
+        Args:
+            reason: What happened.
+        """
 
     def resumed(self) -> None:
         """Note that all followed topics are followed again; what came meanwhile is to be read."""
 
     def suspect(self, topic: str) -> None:
-        """Note that messages of one topic may be missing."""
+        """Note that messages of one topic may be missing.
+
+        Args:
+            topic: Name of the topic.
+        """
 
 
 class Bus(Protocol):
@@ -95,6 +110,9 @@ class Bus(Protocol):
     async def open(self, receiver: BusReceiver) -> None:
         """Connect, and say from now on what happens.
 
+        Args:
+            receiver: Whom to tell.
+
         Raises:
             BusUnavailable: If that isn't possible; ``open`` may be called again.
             RuntimeError: If the bus is open: it has one receiver, which keeps it.
@@ -108,6 +126,10 @@ class Bus(Protocol):
 
         Calls that are made while others wait for the broker share its next round trip, in order.
 
+        Args:
+            topic: Name of the topic.
+            message: The message.
+
         Raises:
             BusUnavailable: If it wasn't published.
             PublishUncertain: If that isn't known.
@@ -116,18 +138,34 @@ class Bus(Protocol):
     async def follow(self, topic: str) -> Position | None:
         """Have messages of a topic noticed from now on.
 
+        Args:
+            topic: Name of the topic.
+
         Returns:
             Position of the last message before some moment of this call: all messages after it are
             noticed, and some before it may be. None without history.
+
+        Raises:
+            BusUnavailable: If that isn't possible now.
         """
 
     async def unfollow(self, topic: str) -> None:
-        """Have them noticed no more."""
+        """Have messages of a topic noticed no more.
+
+        Args:
+            topic: Name of the topic.
+        """
 
     async def position(self, topic: str) -> Position | None:
         """Return the position of the last message; None without history.
 
         A topic without messages has one, too: offset 0 of an epoch that stays.
+
+        Args:
+            topic: Name of the topic.
+
+        Raises:
+            BusUnavailable: If the broker can't be asked.
         """
 
     async def read(self, topic: str, since: Position, limit: int) -> Page:
@@ -136,7 +174,11 @@ class Bus(Protocol):
         Args:
             topic: Name of the topic.
             since: Position of the last message that is known.
-            limit: Most messages to return.
+            limit: Most messages to return, at least 1.
+
+        Raises:
+            BusUnavailable: If the broker can't be asked.
+            ValueError: If the topic has no history.
         """
 
     def reconnect(self) -> None:

@@ -265,9 +265,13 @@ class NatsBus:
     async def open(self, receiver: BusReceiver) -> None:
         """Connect, and see to it that there is a stream; see ``Bus.open``.
 
+        Args:
+            receiver: Whom to tell what happens.
+
         Raises:
             BusUnavailable: If that isn't possible: no server, no permission, no JetStream, a stream
                 of that name that is another's.
+            RuntimeError: If the bus is open.
         """
         if self._receiver is not None:
             raise RuntimeError("the bus is open")
@@ -451,6 +455,10 @@ class NatsBus:
     async def publish(self, topic: str, message: Message) -> Position | None:
         """Publish a message; see ``Bus.publish``.
 
+        Args:
+            topic: Name of the topic.
+            message: The message.
+
         Raises:
             ValueError: If it is larger than the server takes.
             BusUnavailable: If it wasn't published.
@@ -582,7 +590,17 @@ class NatsBus:
     # ------------------------------------------------------------------------------------ following
 
     async def follow(self, topic: str) -> Position | None:
-        """Have messages of a topic noticed from now on; see ``Bus.follow``."""
+        """Have messages of a topic noticed from now on; see ``Bus.follow``.
+
+        Args:
+            topic: Name of the topic.
+
+        Returns:
+            Position of the last message before some moment of this call; None without history.
+
+        Raises:
+            BusUnavailable: If that isn't possible now.
+        """
         connection = self._current()
         if topic in self._topics:
             return await self.position(topic)
@@ -608,7 +626,11 @@ class NatsBus:
         return position
 
     async def unfollow(self, topic: str) -> None:
-        """Have them noticed no more."""
+        """Have messages of a topic noticed no more.
+
+        Args:
+            topic: Name of the topic.
+        """
         followed = self._topics.pop(topic, None)
         if followed is not None and self._connection is not None:
             await self._connection.unlisten(followed.sid)
@@ -616,7 +638,14 @@ class NatsBus:
     # -------------------------------------------------------------------------------------- history
 
     async def position(self, topic: str) -> Position | None:
-        """Return the position of the last message; see ``Bus.position``."""
+        """Return the position of the last message; see ``Bus.position``.
+
+        Args:
+            topic: Name of the topic.
+
+        Raises:
+            BusUnavailable: If the server can't be asked.
+        """
         connection = self._current()
         if not self._history or is_transient(topic):
             return None
@@ -624,7 +653,17 @@ class NatsBus:
             return await self._look_up(connection, topic, self._topics.get(topic))
 
     async def read(self, topic: str, since: Position, limit: int) -> Page:
-        """Return what the history has after a position; see ``Bus.read``."""
+        """Return what the history has after a position; see ``Bus.read``.
+
+        Args:
+            topic: Name of the topic.
+            since: Position of the last message that is known.
+            limit: Most messages to return.
+
+        Raises:
+            BusUnavailable: If the server can't be asked.
+            ValueError: If the topic has no history.
+        """
         connection = self._current()
         if not self._history or is_transient(topic):
             raise ValueError(f"topic {topic!r} has no history")

@@ -163,6 +163,9 @@ class RedisBus:
     async def open(self, receiver: BusReceiver) -> None:
         """Connect, and say from now on what happens.
 
+        Args:
+            receiver: Whom to tell.
+
         Raises:
             BusUnavailable: If that isn't possible; ``open`` may be called again.
             RuntimeError: If the bus is open.
@@ -213,9 +216,15 @@ class RedisBus:
     async def publish(self, topic: str, message: Message) -> Position | None:
         """Publish a message; return its position.
 
+        Args:
+            topic: Name of the topic.
+            message: The message.
+
         Raises:
             BusUnavailable: If it wasn't published.
             PublishUncertain: If that isn't known.
+            TypeError: If the message is neither str nor bytes.
+            ValueError: If it is larger than the bus takes.
         """
         if isinstance(message, str):
             kind, data = b"t", message.encode()
@@ -235,9 +244,15 @@ class RedisBus:
     async def follow(self, topic: str) -> Position | None:
         """Have messages of a topic noticed from now on.
 
+        Args:
+            topic: Name of the topic.
+
         Returns:
             Position of the last message before some moment of this call: all messages after it are
             noticed, and some before it may be.
+
+        Raises:
+            BusUnavailable: If that isn't possible now.
         """
         known = self._topics.get(topic) or self._remember(topic)
         server = self._responsible(known)
@@ -260,7 +275,11 @@ class RedisBus:
             raise
 
     async def unfollow(self, topic: str) -> None:
-        """Have them noticed no more."""
+        """Have messages of a topic noticed no more.
+
+        Args:
+            topic: Name of the topic.
+        """
         known = self._topics.get(topic)
         if known is not None and known.followed:
             self._leave(known)
@@ -269,6 +288,12 @@ class RedisBus:
         """Return the position of the last message.
 
         A topic without messages has one, too: offset 0 of an epoch that stays.
+
+        Args:
+            topic: Name of the topic.
+
+        Raises:
+            BusUnavailable: If the server can't be asked.
         """
         if is_transient(topic):
             return None
@@ -283,6 +308,10 @@ class RedisBus:
             since: Position of the last message that is known.
             limit: Most messages to return; there may be fewer, though ``latest`` is further, if
                 they have several MiB.
+
+        Raises:
+            BusUnavailable: If the server can't be asked.
+            ValueError: If the topic has no history, or the limit isn't positive.
         """
         if is_transient(topic):
             raise ValueError("a transient topic has no history")
@@ -361,7 +390,12 @@ class RedisBus:
     # What is published.
 
     def hear(self, channel: bytes, payload: bytes) -> None:
-        """Take what was published on a channel."""
+        """Take what was published on a channel.
+
+        Args:
+            channel: Name of the channel.
+            payload: What came.
+        """
         topic = self._channels.get(channel)
         receiver = self._receiver
         if topic is None or receiver is None:
@@ -461,7 +495,11 @@ class RedisBus:
         return server
 
     def seen(self, server: Server) -> list[Topic]:
-        """Return the topics of a server of which offsets were seen."""
+        """Return the topics of a server of which offsets were seen.
+
+        Args:
+            server: The server.
+        """
         slots = self._slots
         return [
             topic
@@ -470,7 +508,12 @@ class RedisBus:
         ]
 
     def gone(self, server: Server, reason: str) -> None:
-        """Note that a connection is lost, or isn't made."""
+        """Note that a connection is lost, or isn't made.
+
+        Args:
+            server: Whose connection.
+            reason: What happened.
+        """
         if self._slots is not None:
             self.moved()
         if not self._interrupted and self._receiver is not None:
@@ -478,7 +521,11 @@ class RedisBus:
             self._receiver.interrupted(BusUnavailable(reason))
 
     def connected(self, server: Server) -> None:
-        """Note that a connection is made, and all is followed that was."""
+        """Note that a connection is made, and all is followed that was.
+
+        Args:
+            server: Whose connection.
+        """
         if self._interrupted and all(server.ready for server in self._servers.values()):
             self._interrupted = False
             if self._receiver is not None:

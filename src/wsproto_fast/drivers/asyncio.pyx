@@ -365,23 +365,47 @@ cdef class TransportDriver:
         return self
 
     def throw(self, typ, value=None, traceback=None):
+        """End the waiting with an exception, as coroutines do.
+
+        Args:
+            typ: The exception, or its class.
+            value: The exception, if ``typ`` is its class.
+            traceback: Is ignored.
+        """
         self.close()
         raise typ if value is None else value
 
     def close(self):
+        """End the waiting."""
         self.receiver = None
         self._callback = self._context = None
         self._protocol.stop_waiting()
 
     def add_done_callback(self, callback, *, context):
+        """Have a task resumed by a callback, as futures do.
+
+        Args:
+            callback: What resumes it.
+            context: Where that runs.
+        """
         self._callback = callback
         self._context = context
 
     def result(self):
+        """Return None, as futures return their result.
+
+        Raises:
+            CancelledError: If the waiting was cancelled.
+        """
         if self._cancelled:
             raise CancelledError
 
     def cancel(self, msg=None) -> bool:
+        """Cancel the waiting; return whether there is any.
+
+        Args:
+            msg: Is ignored.
+        """
         if self._callback is None:
             return False
         self._cancelled = True

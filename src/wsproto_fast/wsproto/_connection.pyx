@@ -27,6 +27,9 @@ cdef class Connection:
         trailing_data: Bytes received so far, behind the opening handshake.
         max_size: Limit on the size of messages in bytes, inflated; None for no limit. A larger one is a
             ``CloseConnection`` with code 1009.
+
+    Attributes:
+        client: Whether this is the client's side.
     """
 
     cdef readonly bint client

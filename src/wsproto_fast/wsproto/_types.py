@@ -73,7 +73,13 @@ LOCAL_ONLY_CLOSE_REASONS = tuple(code for code in CloseReason if code not in EXT
 
 
 class RsvBits(NamedTuple):
-    """Reserved bits of a frame's header (RFC 6455 §5.2)."""
+    """Reserved bits of a frame's header (RFC 6455 §5.2).
+
+    Args:
+        rsv1: The first one, which permessage-deflate uses (RFC 7692 §7).
+        rsv2: The second one.
+        rsv3: The third one.
+    """
 
     rsv1: bool
     rsv2: bool
