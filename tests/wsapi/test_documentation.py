@@ -25,8 +25,8 @@ FRONT_ENDS = ["asyncio", "sync", "trio"]
 MODULES = [
     f"wsapi.{front_end}.{name}"
     for front_end in FRONT_ENDS
-    for name in ("client", "connection", "router", "server")
-]
+    for name in ("client", "connection", "router", "server", "typed")
+] + ["wsapi.codecs"]
 TABLES: dict[str, Mapping[str, Option]] = {
     "client.connect": CLIENT_OPTIONS,
     "client.unix_connect": CLIENT_OPTIONS,

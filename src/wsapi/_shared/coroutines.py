@@ -7,15 +7,28 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from typing import Any, Literal, NoReturn, Self, overload
+from typing import Any, Literal, NoReturn, Self, TypeVar, overload
 
 from wsproto_fast.exceptions import InvalidState
 from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike
 
+from ..codecs import (
+    CLOSE_CODE,
+    CLOSE_REASON,
+    JSON,
+    Codec,
+    DecodeError,
+    OnError,
+    check_on_error,
+    decode_error,
+)
 from .connection import BaseConnection, FragmentedMessage
 
 __all__ = ["AsyncConnection", "AsyncFragments"]
+
+
+T = TypeVar("T")
 
 
 class AsyncConnection(BaseConnection):
@@ -60,6 +73,67 @@ class AsyncConnection(BaseConnection):
             await self._raise_closed()
         await self._flush_and_drain()
 
+    async def send_json(self, value: T, *, codec: Codec[T, Any] = JSON) -> None:
+        """Send a value as a message.
+
+        Args:
+            value: What to send.
+            codec: What makes a message of it, by default the standard library's ``json``.
+
+        Raises:
+            ConnectionClosed: When the connection is closed.
+            TypeError, ValueError: If ``json`` can't encode the value; of another codec, what it
+                raises. Nothing is sent.
+        """
+        await self.send(codec.encode(value), codec.text)
+
+    @overload
+    async def recv_json(self, *, on_error: OnError = "raise") -> Any: ...
+    @overload
+    async def recv_json(self, *, codec: Codec[Any, T], on_error: OnError = "raise") -> T: ...
+
+    async def recv_json(self, *, codec: Codec[Any, Any] = JSON, on_error: OnError = "raise") -> Any:
+        """Receive the next message, and return its value.
+
+        Cancelling this loses nothing.
+
+        Args:
+            codec: What makes a value of it, by default the standard library's ``json``.
+            on_error: What follows a message that can't be decoded: ``"raise"`` a ``DecodeError``,
+                and the connection stays open; or ``"close"`` it with 1007.
+
+        Raises:
+            ConnectionClosed: When the connection is closed and every message was received; also
+                when a message has closed it that can't be decoded, with the ``DecodeError`` as its
+                cause.
+            DecodeError: If the message can't be decoded, unless it closes the connection.
+            ConcurrencyError: If the connection is being received from already.
+        """
+        check_on_error(on_error)
+        message = await self.recv()
+        try:
+            return codec.decode(message)
+        except Exception as exc:
+            error = decode_error(message, exc)
+        try:
+            if on_error == "close":
+                await self._close_undecoded(error)
+            raise error
+        finally:
+            del error  # its traceback holds this frame
+
+    async def _close_undecoded(self, error: DecodeError) -> None:
+        """Close the connection because of a message, and raise; return if others have closed it."""
+        if self.protocol.state is not State.OPEN:
+            return
+        self._begin_closing(CLOSE_CODE, CLOSE_REASON)
+        await self.wait_closed()
+        closed = self.protocol.close_exc
+        try:
+            raise closed from error
+        finally:
+            del closed, error
+
     async def _send_fragments(
         self,
         message: Iterable[DataLike] | AsyncIterable[DataLike],
@@ -102,6 +176,22 @@ class AsyncConnection(BaseConnection):
             del closed  # its traceback holds this frame
 
     # ------------------------------------------------------------------ a front-end's business
+
+    @abstractmethod
+    async def send(
+        self,
+        message: DataLike | Iterable[DataLike] | AsyncIterable[DataLike],
+        text: bool | None = None,
+    ) -> None:
+        """Send a message."""
+
+    @abstractmethod
+    async def recv(self, decode: bool | None = None) -> Data:
+        """Receive the next message."""
+
+    @abstractmethod
+    def _begin_closing(self, code: int, reason: str) -> None:
+        """Begin to close the connection."""
 
     @abstractmethod
     async def wait_closed(self) -> None:

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overload
 
 from wsproto_fast import Backpressure, PreparedMessage, Protocol
 from wsproto_fast.aliases import fallback
@@ -26,12 +26,23 @@ from wsproto_fast.typing import Data, DataLike
 from .._shared.checks import check_names
 from .._shared.connection import BaseConnection, FragmentedMessage, SkippedBroadcasts, closing
 from .._shared.options import Limits, OnDrop
+from ..codecs import (
+    CLOSE_CODE,
+    CLOSE_REASON,
+    JSON,
+    Codec,
+    OnError,
+    check_on_error,
+    decode_error,
+)
 from ..limits import MAX_BACKLOG, Slow
 
 __all__ = ["Connection"]
 
 # What broadcast() takes for ThreadPoolExecutor. It needs no threads: nothing that it does blocks.
 _EXECUTOR_OPTIONS = frozenset({"max_workers", "thread_name_prefix", "initializer", "initargs"})
+
+T = TypeVar("T")
 
 
 class Connection(BaseConnection):
@@ -232,6 +243,71 @@ class Connection(BaseConnection):
         """
         if not self._driver.send(message, text, compress):
             self._send_slowly(message, text, compress)
+
+    def send_json(self, value: T, *, codec: Codec[T, Any] = JSON) -> None:
+        """Send a value as a message.
+
+        Args:
+            value: What to send.
+            codec: What makes a message of it, by default the standard library's ``json``.
+
+        Raises:
+            ConnectionClosed: When the connection is closed.
+            TypeError, ValueError: If ``json`` can't encode the value; of another codec, what it
+                raises. Nothing is sent.
+        """
+        self.send(codec.encode(value), codec.text)
+
+    @overload
+    def recv_json(self, timeout: float | None = None, *, on_error: OnError = "raise") -> Any: ...
+    @overload
+    def recv_json(
+        self,
+        timeout: float | None = None,
+        *,
+        codec: Codec[Any, T],
+        on_error: OnError = "raise",
+    ) -> T: ...
+
+    def recv_json(
+        self,
+        timeout: float | None = None,
+        *,
+        codec: Codec[Any, Any] = JSON,
+        on_error: OnError = "raise",
+    ) -> Any:
+        """Receive the next message, and return its value.
+
+        Args:
+            timeout: Seconds to wait, None for no limit; with 0 or less only what has arrived
+                already is received.
+            codec: What makes a value of it, by default the standard library's ``json``.
+            on_error: What follows a message that can't be decoded: ``"raise"`` a ``DecodeError``,
+                and the connection stays open; or ``"close"`` it with 1007.
+
+        Raises:
+            TimeoutError: If there is no message in time; nothing is lost.
+            ConnectionClosed: When the connection is closed and every message was received; also
+                when a message has closed it that can't be decoded, with the ``DecodeError`` as its
+                cause.
+            DecodeError: If the message can't be decoded, unless it closes the connection.
+            ConcurrencyError: If the connection is being received from already.
+        """
+        check_on_error(on_error)
+        message = self.recv(timeout)
+        try:
+            return codec.decode(message)
+        except Exception as exc:
+            error: Exception = decode_error(message, exc)
+        try:
+            if on_error == "close" and self.protocol.state is State.OPEN:
+                self.close(CLOSE_CODE, CLOSE_REASON)
+                closed = self.protocol.close_exc
+                closed.__cause__, error = error, closed
+                del closed
+            raise error
+        finally:
+            del error  # its traceback holds this frame
 
     def _send_slowly(
         self,
