@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from typing import Any, Literal, NoReturn, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overload
 
 from wsproto_fast.exceptions import InvalidState
 from wsproto_fast.frames import State
@@ -177,17 +177,13 @@ class AsyncConnection(BaseConnection):
 
     # ------------------------------------------------------------------ a front-end's business
 
-    @abstractmethod
-    async def send(
-        self,
-        message: DataLike | Iterable[DataLike] | AsyncIterable[DataLike],
-        text: bool | None = None,
-    ) -> None:
-        """Send a message."""
+    if TYPE_CHECKING:  # where they stand, there are docstrings and overloads
 
-    @abstractmethod
-    async def recv(self, decode: bool | None = None) -> Data:
-        """Receive the next message."""
+        @abstractmethod
+        async def send(self, message: Data, text: bool | None = None) -> None: ...
+
+        @abstractmethod
+        async def recv(self) -> Data: ...
 
     @abstractmethod
     def _begin_closing(self, code: int, reason: str) -> None:
