@@ -18,6 +18,7 @@ from ._terminal import CommandError, Status, complain, use_safe_streams
 __all__ = ["main"]
 
 COMMANDS = {
+    "check": "check whether a server does what the standard says",
     "run": "start a program with packages of this distribution in place of others",
 }
 """Commands, and what each does. The module of ``name`` is ``_name``."""
