@@ -32,6 +32,7 @@ LANGUAGES = {
     "py": "python",
     "pyx": "cython",
     "service": "ini",
+    "socket": "ini",
     "cfg": "text",
     "md": "md",
     "sh": "sh",

@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
@@ -19,7 +18,7 @@ import pytest
 
 from tests.wsapi.foreign import running_chromium
 from tests.wsapi.helpers import echo, run, serving, uri_of
-from wsapi.asyncio.client import ClientConnection, connect, unix_connect
+from wsapi.asyncio.client import ClientConnection, connect
 from wsapi.asyncio.server import ServerConnection, serve
 from wsapi.exceptions import ConnectionClosedError, InvalidStatus
 
@@ -283,39 +282,7 @@ async def test_rolling_restart() -> None:
     assert sum(map(int, re.findall(r"(?m)^ *[\d.]+ s +(\d+) #", output))) == returns
 
 
-# ---------------------------------------------------------------------- behind nginx
-
-
-@contextlib.asynccontextmanager
-async def running_nginx(directory: Path, site: str) -> AsyncIterator[None]:
-    """Run nginx with a site, in the foreground, with all its files in one directory."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
-    if program is None:
-        pytest.skip("nginx isn't installed")
-    (directory / "site.conf").write_text(site, encoding="utf-8")
-    temporary = "".join(
-        f"    {kind}_temp_path {directory}/{kind};\n"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    configuration = directory / "nginx.conf"
-    configuration.write_text(
-        "daemon off;\nmaster_process off;\nworker_processes 1;\n"
-        f"pid {directory}/pid;\nerror_log stderr;\n"
-        "events { worker_connections 64; }\n"
-        f"http {{\n    access_log off;\n{temporary}    include {directory}/site.conf;\n}}\n",
-        encoding="utf-8",
-    )
-    process = await asyncio.create_subprocess_exec(
-        *(program, "-p", str(directory), "-e", "stderr", "-c", str(configuration)),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.communicate()
+# ---------------------------------------------------------------------- the dashboard
 
 
 def free_port() -> int:
@@ -346,41 +313,6 @@ async def http_get(port: int, path: str) -> bytes:
     finally:
         writer.close()
         await writer.wait_closed()
-
-
-async def test_behind_nginx(tmp_path: Path) -> None:
-    path, port = str(tmp_path / "socket"), free_port()
-    site = (EXAMPLES / "nginx.conf").read_text(encoding="utf-8")
-    changes = {"/run/websocket.sock": path, "listen 8080": f"listen 127.0.0.1:{port}"}
-    for old, new in changes.items():
-        assert site.count(old) == 1
-        site = site.replace(old, new)
-    async with running("behind_nginx.py", path) as server, running_nginx(tmp_path, site):
-        assert await server.line() == path
-        await accepting(port)
-        headers = {"X-Real-IP": "1.2.3.4"}  # not to be believed
-        async with connect(f"ws://127.0.0.1:{port}", additional_headers=headers) as connection:
-            await connection.send("hello")
-            # nginx appends nothing: it replaces what the client says.
-            assert await connection.recv() == "127.0.0.1: hello"
-            await connection.send("x" * 100_000)
-            assert await connection.recv() == "127.0.0.1: " + "x" * 100_000
-            assert await (await connection.ping()) > 0
-        response = await http_get(port, "/health")
-        assert response.startswith(b"HTTP/1.1 200 OK\r\n")
-        assert response.endswith(b"\r\n\r\nOK\n")
-        response = await http_get(port, "/")
-        assert response.startswith(b"HTTP/1.1 426 ")
-        async with unix_connect(path, additional_headers={"X-Real-IP": "local"}) as connection:
-            await connection.send("without nginx")
-            assert await connection.recv() == "local: without nginx"
-        async with connect(f"ws://127.0.0.1:{port}") as connection:
-            await server.end()
-            await connection.wait_closed()
-            assert connection.close_code == 1001
-
-
-# ---------------------------------------------------------------------- the dashboard
 
 
 async def test_dashboard() -> None:
