@@ -98,3 +98,47 @@ def _lines(left: float, title: str, latencies: Sequence[dict[str, float]]) -> li
             f'<polyline points="{points}" fill="none" stroke="{_colour(number)}" stroke-width="2"/>'
         )
     return parts
+
+
+def timeline(stories: Sequence[tuple[str, Sequence[tuple[float, str]]]]) -> str:
+    """Return a picture of what happened when, one row for each story.
+
+    Args:
+        stories: Title and events of each; an event is its time in seconds and what happened.
+    """
+    left, right, row = 40, WIDTH - 150, 104
+    end = max(at for _, events in stories for at, _ in events)
+    seconds = range(0, int(end) + 6, 5)
+    height = 50 + row * len(stories)
+
+    def place(at: float) -> float:
+        return left + (right - left) * at / seconds[-1]
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        'font-family="sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
+    ]
+    for second in seconds:
+        x = place(second)
+        parts.append(f'<line x1="{x:.1f}" y1="25" x2="{x:.1f}" y2="{height - 20}" stroke="#eee"/>')
+        parts.append(_text(x, 18, f"{second} s", anchor="middle", size=11))
+    for number, (title, events) in enumerate(stories):
+        top = 42 + row * number
+        y = top + 18
+        parts.append(_text(left, top, title, size=13))
+        ends = place(events[-1][0])
+        parts.append(
+            f'<line x1="{left}" y1="{y}" x2="{ends:.1f}" y2="{y}" '
+            f'stroke="{_colour(number)}" stroke-width="3"/>'
+        )
+        ends_of_lines = [0.0] * len(events)
+        for at, text in events:
+            x = place(at)
+            parts.append(f'<circle cx="{x:.1f}" cy="{y}" r="4" fill="{_colour(number)}"/>')
+            line = next(line for line, taken in enumerate(ends_of_lines) if taken < x)
+            # What comes later stands lower where there is no room beside it, never higher.
+            for above in range(line + 1):
+                ends_of_lines[above] = max(ends_of_lines[above], x + 6.2 * len(text))
+            parts.append(_text(x - 3, y + 18 + 14 * line, text, size=11))
+    return "\n".join([*parts, "</svg>", ""])
