@@ -3,9 +3,13 @@
 Load balancers are told by /healthz to send nobody any more, and who comes all the same is answered
 503 with Retry-After. Connections are closed one by one (1012, service restart), so that their
 clients don't all look for another server at once; handlers finish what they began. A second signal
-closes what is left.
+closes what is left at once.
 
-Usage: graceful_shutdown.py [PORT]
+Whatever clients do, it is over SECONDS + 1 after the signal: connections of those that don't answer
+are aborted, handlers that still run are cancelled. Containers are killed 10 seconds after the
+signal by default with Docker, 30 seconds with Kubernetes.
+
+Usage: graceful_shutdown.py [PORT [SECONDS]]
 """
 
 import asyncio
@@ -23,9 +27,11 @@ async def work(connection: ServerConnection) -> None:
         print(f"finished {message!r}")
 
 
-async def main(port: int = 8765) -> None:
+async def main(port: int = 8765, seconds: int = 8) -> None:
     async with serve(work, "127.0.0.1", port, process_request=readiness("/healthz")) as server:
-        server.drain_on_signal(signal.SIGTERM, signal.SIGINT, timeout=30, spread=1)
+        server.drain_on_signal(
+            signal.SIGTERM, signal.SIGINT, timeout=seconds, spread=min(1, seconds / 2)
+        )
         print(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         await server.wait_closed()
     print("closed")

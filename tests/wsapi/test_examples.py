@@ -11,8 +11,9 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from tests.wsapi.helpers import echo, run, serving, uri_of
 from wsapi.asyncio.client import ClientConnection, connect
 from wsapi.asyncio.server import ServerConnection, serve
 from wsapi.exceptions import ConnectionClosedError, InvalidStatus
+from wsapi.http11 import Response
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -269,6 +271,95 @@ async def test_graceful_shutdown(number: int) -> None:
             await connect(url)
 
 
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_graceful_shutdown_under_load(signals: int) -> None:
+    """What was acknowledged is finished, whoever goes on sending, also after a second signal."""
+    acknowledged: list[str] = []
+    codes = []
+
+    async def client(url: str, name: int) -> None:
+        try:
+            async with connect(url) as connection:
+                for number in itertools.count():
+                    message = f"{name}-{number}"
+                    await connection.send(message)
+                    assert await connection.recv() == f"working on {message!r}"
+                    acknowledged.append(message)
+        except ConnectionClosedError as exc:
+            codes.append(exc.rcvd and exc.rcvd.code)
+
+    async with running("graceful_shutdown.py", "0") as server:
+        url = await server.line()
+        async with asyncio.TaskGroup() as clients:
+            for name in range(30):
+                clients.create_task(client(url, name))
+            while len(acknowledged) < 60:
+                await asyncio.sleep(0.01)
+            if signals == 2:
+                server.process.send_signal(signal.SIGTERM)
+                with contextlib.suppress(InvalidStatus):
+                    while True:
+                        async with connect(url):
+                            pass
+                server.process.send_signal(signal.SIGTERM)
+                output = await server.wait()
+            else:
+                output = await server.end(signal.SIGTERM)
+    finished = re.findall(r"finished '([\d-]+)'", output)
+    assert len(set(finished)) == len(finished)
+    assert set(acknowledged) <= set(finished)
+    assert output.endswith("\nclosed\n")
+    assert codes == [1012] * 30
+
+
+OPENING = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+@contextlib.contextmanager
+def deaf_client(port: int, data: bytes, address: str = "127.0.0.1") -> Iterator[socket.socket]:
+    """Send something to a server, and read nothing but what is asked for."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(30)
+        sock.bind((address, 0))
+        sock.connect(("127.0.0.1", port))
+        sock.sendall(data)
+        yield sock
+
+
+def text(payload: bytes) -> bytes:
+    """Return a frame as clients send it, masked with zeros."""
+    size = len(payload)
+    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+    return b"\x81" + length + bytes(4) + payload
+
+
+async def test_graceful_shutdown_of_those_that_do_not_answer() -> None:
+    """It ends, whoever is there, and handlers of those that are silent finish their work."""
+    async with running("graceful_shutdown.py", "0", "1") as server:
+        port = int((await server.line()).rpartition(":")[2])
+        large = text(bytes(60_000)) * 60
+        with contextlib.ExitStack() as stack:
+            for data in (b"", OPENING[:30], OPENING, OPENING + text(b"it")):
+                stack.enter_context(deaf_client(port, data))
+            deaf = stack.enter_context(deaf_client(port, OPENING))
+            deaf.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                deaf.sendall(large * 3)
+            async with connect(f"ws://127.0.0.1:{port}") as connection:
+                await connection.send("mine")
+                assert await connection.recv() == "working on 'mine'"
+                server.process.send_signal(signal.SIGTERM)
+                # Others than this one are told of in the log.
+                output = await server.wait(quiet=False)
+    assert "finished 'it'\n" in output
+    assert "finished 'mine'\n" in output
+    assert output.endswith("closed\n")
+
+
 @pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="needs SO_REUSEPORT")
 async def test_rolling_restart() -> None:
     async with running("rolling_restart.py", "20", "0.2") as example:
@@ -382,6 +473,162 @@ async def test_statistics_on_a_page() -> None:
         assert (stats["messages_received"], stats["message_bytes_sent"]) == (1, 4)
         assert stats["handshakes"]["inf"] == 1
         await server.end()
+
+
+async def test_prometheus() -> None:
+    parser = pytest.importorskip("prometheus_client.parser", reason="it isn't installed")
+    async with running("prometheus_metrics.py", "0") as server:
+        url = await server.line()
+        port = int(url.removesuffix("/metrics").rpartition(":")[2])
+        async with connect(f"ws://127.0.0.1:{port}/") as connection:
+            for message in ("one", "two", b"three"):
+                await connection.send(message)
+                assert await connection.recv() == message.upper()
+            head, _, body = (await http_get(port, "/metrics")).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        (kind,) = re.findall(rb"(?i)\r\ncontent-type: ([^\r]*)", head + b"\r")
+        assert kind.startswith(b"text/plain; version=")
+        found = {
+            (sample.name, *sorted(sample.labels.items())): sample.value
+            for family in parser.text_string_to_metric_families(body.decode())
+            for sample in family.samples
+        }
+        own = ("server", "echo")
+        assert found["wsapi_connections", own, ("state", "open")] == 1
+        assert found["wsapi_messages_total", ("direction", "received"), own] == 3
+        assert found["wsapi_message_bytes_total", ("direction", "sent"), own] == 11
+        assert found["wsapi_handshake_seconds_count", own] == 1
+        assert found["echo_commands_total", ("command", "shout")] == 2
+        assert found["echo_commands_total", ("command", "other")] == 1
+        assert found[("echo_seconds_count",)] == 3
+        # The scrape before this one was an ordinary request, which made no connection.
+        again = (await http_get(port, "/metrics?again")).decode()
+        assert 'wsapi_connections_refused_total{reason="200",server="echo"} 1.0' in again
+        await server.end()
+
+
+def summary(output: str) -> dict[str, str]:
+    return dict(line.split(": ", 1) for line in output.splitlines())
+
+
+async def refusal(url: str, **options: Any) -> Response:
+    with pytest.raises(InvalidStatus) as raised:
+        await connect(url, **options)
+    return raised.value.response
+
+
+async def refused(url: str) -> bool:
+    try:
+        async with connect(url):
+            return False
+    except InvalidStatus:
+        return True
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no 127.0.0.2")
+async def test_limits_at_the_door() -> None:
+    async with running("limits.py", "0") as server:
+        url = await server.line()
+        port = int(url.rpartition(":")[2])
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(5):
+                await stack.enter_async_context(connect(url))
+            response = await refusal(url)
+            assert (response.status_code, response.headers["Retry-After"]) == (429, "5")
+            other: dict[str, Any] = {"local_addr": ("127.0.0.2", 0)}
+            await stack.enter_async_context(connect(url, **other))
+            response = await refusal(url, **other)
+            assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+        with contextlib.ExitStack() as clients:
+            for _ in range(3):
+                clients.enter_context(deaf_client(port, b""))
+            # It may be some time until the others are gone.
+            while (response := await refusal(url)).status_code == 429:
+                await asyncio.sleep(0.01)
+            assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+        reasons = summary(await server.end())["refused"]
+        for reason in ("max_per_address", "max_connections", "max_opening"):
+            assert f"'{reason}': " in reasons
+
+
+async def test_limits_on_what_is_sent() -> None:
+    async with running("limits.py", "0") as server:
+        url = await server.line()
+        for sent, code, reason in [
+            (["x" * 20_001], 1009, "frame with 20001 bytes exceeds limit of 20000 bytes"),
+            (["x"] * 20, 1008, "more than 5 messages per second"),
+            (["x" * 20_000] * 4, 1008, "more than 50000 bytes per second"),
+        ]:
+            with pytest.raises(ConnectionClosedError) as closed:
+                async with connect(url, compression=None) as connection:
+                    for message in sent:
+                        await connection.send(message)
+                    async for _ in connection:
+                        pass
+            assert closed.value.rcvd is not None
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (code, reason)
+        assert summary(await server.end())["closed"] == "{1009: 1, 1008: 2}"
+
+
+async def test_limits_on_time() -> None:
+    async with running("limits.py", "0") as server:
+        port = int((await server.line()).rpartition(":")[2])
+        with contextlib.ExitStack() as stack:
+            nothing, half, silent = (
+                stack.enter_context(deaf_client(port, data))
+                for data in (b"", OPENING[:30], OPENING)
+            )
+            loop = asyncio.get_running_loop()
+            assert await loop.run_in_executor(None, nothing.recv, 100) == b""
+            assert (await loop.run_in_executor(None, half.recv, 100)).startswith(b"HTTP/1.1 408 ")
+            received = b""
+            while data := await loop.run_in_executor(None, silent.recv, 1000):
+                received += data
+            frames = received.partition(b"\r\n\r\n")[2]
+            assert frames[:2] == b"\x89\x04"  # a Ping
+            assert frames[6] == 0x88  # a Close frame
+            assert frames[8:10] == (1011).to_bytes(2, "big")
+        numbers = summary(await server.end())
+        assert numbers["refused"] in ("{'timeout': 1, '408': 1}", "{'408': 1, 'timeout': 1}")
+        assert numbers["closed"] == "{1011: 1}"
+
+
+async def test_limits_on_what_waits() -> None:
+    asks = OPENING + text(b"/history") * 9
+    async with running("limits.py", "0") as server:
+        port = int((await server.line()).rpartition(":")[2])
+        url = f"ws://127.0.0.1:{port}"
+        with deaf_client(port, asks) as client:
+            assert client.recv(12) == b"HTTP/1.1 101"
+            async with contextlib.AsyncExitStack() as others:
+                for _ in range(4):
+                    await others.enter_async_context(connect(url))
+                # It takes nothing for too long, which drops messages before, and leaves its place.
+                while await refused(url):
+                    await asyncio.sleep(0.05)
+        server.process.send_signal(signal.SIGINT)
+        numbers = summary(await server.wait(quiet=False))
+        assert numbers["closed"] == "{1006: 1, 1000: 5}"
+        assert numbers["given up"] == "{}"
+        assert int(numbers["dropped"].split()[0]) > 0
+
+
+async def test_limits_on_what_waits_together() -> None:
+    asks = OPENING + text(b"/history") * 9
+    async with running("limits.py", "0") as server:
+        port = int((await server.line()).rpartition(":")[2])
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):
+                client = stack.enter_context(deaf_client(port, asks))
+                # A response is there: that was no connection in its opening handshake.
+                assert client.recv(12) == b"HTTP/1.1 101"
+            assert server.process.stderr is not None
+            lines = b""
+            while b"too much waits" not in lines:
+                lines += await server.process.stderr.readline()
+        server.process.send_signal(signal.SIGINT)
+        output = await server.wait(quiet=False)
+        assert re.fullmatch(r"\{'buffer_budget': [1-4]\}", summary(output)["given up"])
 
 
 async def test_topics_in_fastapi() -> None:
