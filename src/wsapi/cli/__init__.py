@@ -38,6 +38,10 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **kwargs)
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse doesn't tell when it can't be written.
+        (file or sys.stderr).write(message)
+
     def error(self, message: str) -> Any:
         raise CommandError(Status.USAGE, message, f"see {self.prog} --help")
 
@@ -54,8 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     use_safe_streams()
     try:
-        status = _main(arguments)
-        sys.stdout.flush()
+        try:
+            status = _main(arguments)
+        finally:
+            sys.stdout.flush()
     except CommandError as exc:
         complain(exc.message, exc.hint)
         status = exc.status
@@ -66,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         status = Status.BROKEN_PIPE
     except OSError as exc:
-        complain(str(exc))
+        complain(exc.strerror or str(exc))
         status = Status.FAILURE
     except Exception as exc:
         if os.environ.get("WSAPI_TRACEBACK"):
@@ -91,7 +97,7 @@ def _main(arguments: list[str]) -> int:
             arguments, rest = module.split(arguments[1:])
         else:
             arguments = arguments[1:]
-        options = parser.parse_args(arguments)
+        options = parser.parse_intermixed_args(arguments)
         options.rest = rest
         status: int = module.run(options)
         return status

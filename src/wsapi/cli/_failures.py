@@ -20,7 +20,7 @@ from wsproto_fast.exceptions import (
     WebSocketException,
 )
 
-from ._options import masked_uri
+from ._heads import masked_uri
 from ._terminal import CommandError, Status
 
 if TYPE_CHECKING:
@@ -130,11 +130,14 @@ def explain(exc: BaseException, uri: str) -> CommandError:
         )
     if isinstance(exc, OSError):
         reason = exc.strerror or _text(exc)
-        if secure and isinstance(exc, ConnectionResetError):
-            hint = "does it speak TLS? ws:// is without"
-        else:
-            hint = None
-        return CommandError(Status.UNREACHABLE, f"can't connect to {where}: {reason}", hint)
+        if secure and isinstance(exc, ConnectionError):
+            return CommandError(
+                Status.TLS,
+                f"{where} ended the connection before TLS was there",
+                "does it speak TLS? ws:// is without",
+                "tls",
+            )
+        return CommandError(Status.UNREACHABLE, f"can't connect to {where}: {reason}")
     if isinstance(exc, ImportError):  # of what SOCKS needs
         return CommandError(Status.FAILURE, _text(exc))
     if isinstance(exc, (WebSocketException, ValueError, TypeError)):
@@ -168,7 +171,8 @@ def _of_status(exc: InvalidStatus, where: str) -> CommandError:
     elif status >= 500 and hint is None:
         hint = "the server has a problem"
     phrase = f" {response.reason_phrase}" if response.reason_phrase else ""
-    return CommandError(Status.REFUSED, f"{where} refuses: HTTP {status}{phrase}", hint, kind)
+    message = f"{where} refuses: HTTP {status}{phrase}"
+    return CommandError(Status.REFUSED, message, hint, kind, http=status)
 
 
 def _of_tls(exc: ssl.SSLError, where: str) -> CommandError:

@@ -21,6 +21,7 @@ from wsproto_fast.exceptions import InvalidProxy, InvalidURI
 from wsproto_fast.headers import build_authorization_basic
 from wsproto_fast.uri import parse_uri
 
+from ._heads import masked_uri
 from ._terminal import CommandError, Status, is_terminal, printable
 
 __all__ = [
@@ -38,7 +39,6 @@ DEFAULT_URI = "ws://localhost/"
 
 _size = re.compile(r"([0-9]+)([kmg]?)(i?b)?", re.IGNORECASE)
 _factors = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
-_user_info = re.compile(r"(?<=//)[^/?#@]*(?=@)")
 
 
 # ---------------------------------------------------------------------- values
@@ -111,11 +111,6 @@ def _host_and_port(text: str) -> tuple[str, int]:
 # ---------------------------------------------------------------------- URIs
 
 
-def masked_uri(uri: str) -> str:
-    """Return a URI without its credentials, for messages."""
-    return _user_info.sub("***", uri)
-
-
 def target(uri: str) -> str:
     """Return a URI if it is a WebSocket URI.
 
@@ -137,9 +132,9 @@ def _hint(uri: str) -> str:
     scheme, colons, rest = uri.partition("://")
     instead = {"http": "ws", "https": "wss"}.get(scheme.lower())
     if colons and instead is not None:
-        return f"try {instead}://{masked_uri('//' + rest)[2:]}"
+        return f"try {masked_uri(f'{instead}://{rest}')}"
     if not colons and uri and not uri.startswith(("/", "-", "ws:", "wss:")):
-        return f"try ws://{uri}"
+        return f"try {masked_uri(f'ws://{uri}')}"
     return "such as ws://localhost:8765/ or wss://example.com/path"
 
 

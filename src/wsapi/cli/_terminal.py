@@ -57,6 +57,7 @@ class CommandError(Exception):
         message: What happened, in one line.
         hint: What one may do about it.
         kind: A word for programs that read JSON; by default the name of the status.
+        **details: What else such programs may want to know.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class CommandError(Exception):
         message: str,
         hint: str | None = None,
         kind: str | None = None,
+        **details: object,
     ) -> None:
         super().__init__(status, message, hint, kind)
         self.status = status
         self.message = message
         self.hint = hint
         self.kind = status.name.lower() if kind is None else kind
+        self.details = details
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message} ({self.hint})"

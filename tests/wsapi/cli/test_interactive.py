@@ -20,7 +20,8 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.sync.server import ServerConnection, serve
 
 import wsapi
-from wsapi.cli._interactive import Client
+from wsapi.cli._input import Decoder
+from wsapi.cli._interactive import LineClient
 
 TIMEOUT = 20
 
@@ -120,13 +121,13 @@ class TestClosedMeanwhile:
     """The thread of the connection says so while the other one does something else."""
 
     def test_before_a_line_is_read(self) -> None:
-        client = Client("ws://localhost/", {})
+        client = LineClient(mock.Mock(), Decoder(False, None))
         client.closed = True
         with mock.patch("builtins.input", side_effect=AssertionError):
             client.send_lines(None)
 
     def test_signal_that_comes_too_late(self) -> None:
-        client = Client("ws://localhost/", {})
+        client = LineClient(mock.Mock(), Decoder(False, None))
         client.reading = True
         with pytest.raises(KeyboardInterrupt):
             client.interrupted(signal.SIGINT, None)
@@ -227,7 +228,10 @@ class TestTerminal:
         while text.encode() not in output:
             assert time.monotonic() < end, output
             if select.select([controller], [], [], 0.1)[0]:
-                output += os.read(controller, 4096)
+                try:
+                    output += os.read(controller, 4096)
+                except OSError as exc:  # the process has ended
+                    raise AssertionError(output) from exc
         return output.decode()
 
     def test_prompt_and_line_being_typed(self) -> None:
