@@ -18,6 +18,7 @@ from ._terminal import CommandError, Status, complain, use_safe_streams
 __all__ = ["main"]
 
 COMMANDS = {
+    "serve": "run a server to try clients with: echo, broadcast, files, and a page",
     "check": "check whether a server does what the standard says",
     "run": "start a program with packages of this distribution in place of others",
 }
