@@ -19,6 +19,8 @@ __all__ = ["main"]
 
 COMMANDS = {
     "serve": "run a server to try clients with: echo, broadcast, files, and a page",
+    "record": "be the client, and write what passes to a file",
+    "replay": "play a recording as the client or as the server, and compare",
     "check": "check whether a server does what the standard says",
     "run": "start a program with packages of this distribution in place of others",
 }
