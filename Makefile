@@ -13,10 +13,14 @@ PY := $(BIN)/python
 LOCK := $(if $(shell command -v flock),flock $(VENV)/.lock,)
 JOBS := 2
 
+# What benchmarks/plot.py has panels for.
+PLOTTED := echo-100x64 echo-50x64 pipeline-16x4k broadcast-500 idle-1000 idle-300 handshake deflate-1k client-1x64 \
+  uvicorn-100x64
+
 COMPILED := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 LINTED := src tests benchmarks examples demo docs setup.py
 
-.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check soak faults topics-torture fuzz wsproto-suite downstream sanitize coverage docs clean distclean
+.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check soak faults topics-torture fuzz wsproto-suite downstream sanitize coverage docs screenshots plots bench-results clean distclean
 
 build: $(VENV)/.built ## create .venv and compile in place (the default)
 
@@ -113,6 +117,18 @@ coverage: $(VENV)/.deps ## lines and branches that the tests reach, in Python an
 
 docs: build ## the documentation site in site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --clean
+
+screenshots: docs ## pictures of the site's pages in reports/screenshots/, light and dark, by Chromium
+	$(PY) docs/screenshots.py
+
+plots: build ## the pictures and tables of docs/performance.md, docs/design.md, and README.md
+	$(PY) -m benchmarks.plot
+	$(PY) docs/states.py
+
+# On a quiet machine; an hour.
+bench-results: build ## measure what docs/performance.md tells (BENCH= options)
+	$(PY) -m benchmarks.compare --json benchmarks/results/compare.json $(BENCH) \
+	  $(addprefix --front-end ,uvloop asyncio threads trio) $(addprefix --scenario ,$(PLOTTED))
 
 clean: ## remove what was built (not the virtual environments)
 	rm -rf build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .venv/.built .venvs/*/.built

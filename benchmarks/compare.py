@@ -11,13 +11,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from . import load, peers
+from .plot import QUIET
 from .process import Probe, cores, machine
 from .scenarios import SCENARIOS, Case, Figure, Settings
-
-QUIET: Final = 0.05  # share of a window that others may have the server's core
 
 
 @dataclass

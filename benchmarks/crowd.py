@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from . import data, load, peers, plot, process
-from .compare import QUIET
+from .plot import QUIET
 
 BEFORE: Final = 100  # connections open before the memory of the others is counted
 PER_SOURCE: Final = 10_000  # connections from one address, which has some 28,000 ports

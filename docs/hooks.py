@@ -6,6 +6,7 @@ import ast
 import posixpath
 import re
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -41,6 +42,7 @@ LANGUAGES = {
     "yml": "yaml",
 }
 LINK = re.compile(r"(?<!!)\]\((?!\w+:|#)(?P<path>[^)#\s]*)(?P<anchor>#[^)\s]*)?\)")
+IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<path>[^)\s]+)\.svg\)")
 FENCE = re.compile(r"(?ms)^ *(?P<fence>`{3,}|~{3,}).*?^ *(?P=fence) *$")
 COMMENT = re.compile(r"(?s)^ *<!--.*?-->\n?", re.MULTILINE)
 
@@ -56,7 +58,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, page in DOCUMENTS.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=text))
-    for path in sorted((ROOT / "benchmarks" / "results").iterdir()):
+    for path in sorted((ROOT / "benchmarks" / "results").glob("*.[!m]*")):
         files.append(File.generated(config, f"results/{path.name}", abs_src_path=str(path)))
     rows = []
     for path in examples():
@@ -106,6 +108,15 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         relative = posixpath.relpath(found, posixpath.dirname(page.file.src_uri) or ".")
         return f"]({relative}{link['anchor'] or ''})"
 
+    def doubled(image: re.Match[str]) -> str:
+        """Return a picture in light and dark, if there are both."""
+        path = posixpath.join(posixpath.dirname(source), f"{image['path']}-dark.svg")
+        if not (ROOT / path).is_file():
+            return image[0]
+        start = f"![{image['alt']}]({image['path']}"
+        return f"{start}.svg#only-light){start}-dark.svg#only-dark)"
+
+    markdown = IMAGE.sub(doubled, markdown)
     parts = []
     position = 0
     for fence in FENCE.finditer(markdown):
@@ -140,6 +151,7 @@ def _page_of(path: str) -> str | None:
 # ---------------------------------------------------------------------- llms.txt
 
 _texts: dict[str, str] = {}
+_markdown: dict[str, str] = {}
 _navigation: list[Navigation] = []
 
 
@@ -149,8 +161,70 @@ def on_nav(nav: Navigation, *, config: MkDocsConfig, files: Files) -> Navigation
 
 
 def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    _texts[page.file.src_uri] = page.markdown or ""
+    markdown = page.markdown or ""
+    _markdown[page.file.src_uri] = markdown
+    # What is made from docstrings is nowhere but in the HTML.
+    made = re.search(r"(?m)^::: ", markdown)
+    _texts[page.file.src_uri] = text_of(html) if made else _expanded(markdown)
     return html
+
+
+class _Text(HTMLParser):
+    """Takes the text out of HTML, with a line for each block, and marks for headings and code."""
+
+    BLOCKS = frozenset(
+        ("article", "blockquote", "dd", "div", "dt", "h1", "h2", "h3", "h4", "h5", "h6", "li", "p")
+    ) | {"pre", "table", "tr", "ul"}
+    SKIPPED = frozenset(("button", "nav", "script", "style", "svg"))
+    EMPTY = frozenset(("br", "hr", "img", "input", "path", "wbr"))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[str] = []
+        self.skipping = 0
+        self.preformatted = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if self.skipping or tag in self.SKIPPED or dict(attrs).get("class") == "headerlink":
+            self.skipping += tag not in self.EMPTY
+            return
+        if tag in self.BLOCKS:
+            self.parts.append("\n")
+        if re.fullmatch("h[1-6]", tag):
+            self.parts.append("#" * int(tag[1]) + " ")
+        elif tag == "li":
+            self.parts.append("- ")
+        elif tag == "pre":
+            self.preformatted += 1
+            self.parts.append("```\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        if self.skipping:
+            self.skipping -= 1
+            return
+        if tag == "pre":
+            self.preformatted -= 1
+            self.parts.append("\n```")
+        if tag in self.BLOCKS:
+            self.parts.append("\n")
+
+    def handle_data(self, data: str) -> None:
+        if not self.skipping:
+            self.parts.append(data if self.preformatted else re.sub(r"\s+", " ", data))
+
+
+def text_of(html: str) -> str:
+    """Return the text of HTML."""
+    parser = _Text()
+    parser.feed(html)
+    lines = "".join(parser.parts).split("\n")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in lines)).strip()
+
+
+def heading_of(markdown: str) -> str:
+    """Return the title of a page."""
+    found = re.search(r"(?m)^# (.+)$", markdown)
+    return found[1].strip() if found else ""
 
 
 def on_post_build(config: MkDocsConfig) -> None:
@@ -160,10 +234,11 @@ def on_post_build(config: MkDocsConfig) -> None:
     for title, pages in _sections(_navigation[0]):
         lines += [f"## {title}", ""]
         for page in pages:
-            text = _texts[page.file.src_uri]
+            markdown = _markdown[page.file.src_uri]
             url = posixpath.join(config.site_url or "", page.url)
-            lines.append(f"- [{page.title}]({url}): {first_sentence(text)}".rstrip(": "))
-            whole += [f"<!-- {url} -->", "", _expanded(text).strip(), ""]
+            name = heading_of(markdown) or page.title
+            lines.append(f"- [{name}]({url}): {first_sentence(markdown)}".rstrip(": "))
+            whole += [f"<!-- {url} -->", "", _texts[page.file.src_uri].strip(), ""]
         lines.append("")
     (site / "llms.txt").write_text("\n".join(lines), encoding="utf-8")
     (site / "llms-full.txt").write_text("\n".join(whole), encoding="utf-8")
@@ -199,8 +274,8 @@ def first_sentence(markdown: str) -> str:
 def _expanded(markdown: str) -> str:
     """Return a page with the files in place that it includes."""
 
-    def text_of(include: re.Match[str]) -> str:
+    def content(include: re.Match[str]) -> str:
         path = ROOT / include[1].partition(":")[0]
         return path.read_text(encoding="utf-8").rstrip()
 
-    return re.sub(r'(?m)^-{2,}8<-{2,} "([^"]+)"$', text_of, markdown)
+    return re.sub(r'(?m)^-{2,}8<-{2,} "([^"]+)"$', content, markdown)

@@ -26,6 +26,7 @@ DOCS = ROOT / "docs"
 DEADLINE = 30.0
 # What the documents have servers listen on.
 PORT = "8765"
+METRICS_PORT = "9100"
 
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<info>[^`\n]*)$")
 HIDDEN = re.compile(r"^ *<!-- (?P<kind>setup|check):(?P<first>.*)$")
@@ -283,10 +284,12 @@ class Page:
                 self.runner.run(self._in_asyncio(code, companions))
 
     def adapted(self, block: Block) -> Block:
-        """Return what is printed, with a free port in place of the usual one."""
-        if block.hidden:
-            return block
-        return replace(block, text=block.text.replace(PORT, str(self.namespace["port"])))
+        """Return what is printed, with free ports in place of the usual ones."""
+        text = block.text
+        if not block.hidden:
+            text = text.replace(PORT, str(self.namespace["port"]))
+            text = text.replace(METRICS_PORT, str(free_port()))
+        return replace(block, text=text)
 
     @staticmethod
     def compiled(block: Block) -> CodeType:
