@@ -35,7 +35,7 @@ def main(role: str, path: str = "websocket.sock") -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
+    if len(sys.argv) not in (2, 3) or sys.argv[1] not in ("server", "client"):
         sys.exit(__doc__)
     with contextlib.suppress(KeyboardInterrupt):
         main(*sys.argv[1:])

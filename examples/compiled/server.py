@@ -1,6 +1,7 @@
 """Serve the compiled echo on port 8765; see echo.pyx."""
 
 import asyncio
+import contextlib
 import sys
 
 from wsapi.asyncio.server import ServerConnection, serve
@@ -22,4 +23,5 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 8765))
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 8765))

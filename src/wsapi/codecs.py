@@ -28,6 +28,8 @@ stays open; or ``"close"`` it with 1007 (RFC 6455 section 7.4.1)."""
 
 CLOSE_CODE: Final = 1007
 CLOSE_REASON: Final = "message can't be decoded"
+# Characters of what a library says is wrong; some show the message itself, in more lines.
+MAX_REASON: Final = 200
 
 
 class Codec(Protocol[SentT_contra, ReceivedT_co]):
@@ -167,6 +169,9 @@ def check_on_error(on_error: OnError) -> None:
 
 def decode_error(message: Data, exc: Exception) -> DecodeError:
     """Return the error for a message whose decoding has raised ``exc``."""
-    error = DecodeError(message, f"{type(exc).__name__}: {exc}")
+    reason = f"{type(exc).__name__}: {exc}".partition("\n")[0]
+    if len(reason) > MAX_REASON:
+        reason = f"{reason[:MAX_REASON]}..."
+    error = DecodeError(message, reason)
     error.__cause__ = exc
     return error

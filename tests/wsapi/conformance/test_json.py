@@ -121,6 +121,23 @@ class TestJson:
             assert isinstance(caught.value.__cause__, Exception)
             assert await recv_json(server) == "after"
 
+    async def test_what_is_said_of_bad_data(self, driver: Driver) -> None:
+        """One line that isn't long, whatever a library writes about the message."""
+
+        def refuse(message: str) -> Any:
+            raise LookupError(f"1 error\n{message}" if message else "x" * 1000)
+
+        async with driver.pair() as (client, server):
+            for message, reason in [
+                ("secret", "LookupError: 1 error"),
+                ("", "LookupError: " + "x" * 187 + "..."),
+            ]:
+                await client.send(message)
+                with pytest.raises(DecodeError) as caught:
+                    await recv_json(server, codec=codec(str, refuse))
+                assert caught.value.reason == reason
+                assert str(caught.value).endswith(f": {reason}")
+
     async def test_bad_data_closes(self, driver: Driver) -> None:
         async with driver.pair() as (client, server):
             await client.send("nothing")
