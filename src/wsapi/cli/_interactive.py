@@ -107,7 +107,7 @@ async def _converse(new_session: NewSession, decoder: Decoder) -> int:
     with patch_stdout(raw=True):
         try:
             await _send_lines(session, decoder, receiver, show)
-        except (EOFError, KeyboardInterrupt, ConnectionClosed):
+        except (EOFError, ConnectionClosed):
             pass
     if not receiver.done() and session.ending.wait:
         await asyncio.wait({receiver}, timeout=session.ending.wait)
@@ -124,11 +124,12 @@ async def _send_lines(
 ) -> None:
     prompt = _prompt_session()
     while not receiver.done():
-        line: asyncio.Future[Any] = asyncio.ensure_future(prompt.prompt_async(PROMPT))
+        line: asyncio.Future[Any] = asyncio.ensure_future(_ask(prompt))
         await asyncio.wait({line, receiver}, return_when=asyncio.FIRST_COMPLETED)
         if not line.done():
+            prompt.app.erase_when_done = True  # what was being typed is of no use any more
             line.cancel()
-            with contextlib.suppress(asyncio.CancelledError, EOFError, KeyboardInterrupt):
+            with contextlib.suppress(asyncio.CancelledError, EOFError):
                 await line
             return
         message = _message(line.result(), decoder, show)
@@ -136,12 +137,30 @@ async def _send_lines(
             await session.send(message)
 
 
+async def _ask(prompt: PromptSession[str]) -> str:
+    try:
+        return await prompt.prompt_async(PROMPT)
+    except KeyboardInterrupt:
+        raise EOFError from None  # out of a task, it would end the event loop
+
+
 def _prompt_session() -> PromptSession[str]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
-    path = os.environ.get("WSAPI_HISTORY")
+    path = _history_file()
     return PromptSession(history=FileHistory(path) if path else InMemoryHistory())
+
+
+def _history_file() -> str | None:
+    """Return the file that keeps what was typed, if there shall be one; it is the user's alone."""
+    path = os.environ.get("WSAPI_HISTORY")
+    if path:
+        try:
+            Path(path).touch(0o600)
+        except OSError:
+            return None
+    return path
 
 
 # ---------------------------------------------------------------------- input()
@@ -232,11 +251,19 @@ class LineClient:
                 self.reading = True
             try:
                 line = input(PROMPT)
+            except (EOFError, KeyboardInterrupt):
+                self._leave_prompt()
+                raise
             finally:
                 self.reading = False
             message = _message(line, self.decoder, self.show)
             if message is not None:
                 send(message)
+
+    def _leave_prompt(self) -> None:
+        """Begin a new line, or erase what isn't of use any more."""
+        sys.stdout.write("\r\x1b[K" if self.closed else "\n")
+        sys.stdout.flush()
 
     async def receive(self) -> None:
         """Show what is received; have the main thread know when there won't be more."""
@@ -283,12 +310,11 @@ def _load_readline() -> None:
         import readline
     except ImportError:  # on Windows
         return
-    path = os.environ.get("WSAPI_HISTORY")
+    path = _history_file()
     if path:
         import atexit
 
         with contextlib.suppress(OSError):
-            Path(path).touch(0o600)
             readline.read_history_file(path)
             atexit.register(_save_history, path)
 

@@ -33,10 +33,12 @@ __all__ = [
     "seconds",
     "size",
     "target",
+    "token",
 ]
 
 DEFAULT_URI = "ws://localhost/"
 
+_token = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
 _size = re.compile(r"([0-9]+)([kmg]?)(i?b)?", re.IGNORECASE)
 _factors = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
@@ -96,6 +98,19 @@ def secret(text: str, option: str) -> str:
                 Status.USAGE, f"{option}: there is no environment variable {text[4:]}"
             )
         text = value
+    return text
+
+
+def token(text: str) -> str:
+    """Parse the name of a subprotocol."""
+    if not _token.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} isn't a name without spaces and separators")
+    return text
+
+
+def _origin(text: str) -> str:
+    if not re.fullmatch(r"[!-~]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} isn't an origin like http://localhost:3000")
     return text
 
 
@@ -173,11 +188,12 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="header to add to the request; @FILE for a file with a header on each line",
     )
-    add("--origin", metavar="ORIGIN", help="Origin header, as browsers send it")
+    add("--origin", metavar="ORIGIN", type=_origin, help="Origin header, as browsers send it")
     add(
         "--subprotocol",
         dest="subprotocols",
         metavar="NAME",
+        type=token,
         action="append",
         default=[],
         help="subprotocol to offer; again for others, in order of preference",
@@ -305,7 +321,7 @@ def _lines(path: str, option: str) -> list[str]:
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     name, value = name.strip(), value.strip()
-    if not colon or not re.fullmatch(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+", name):
+    if not colon or not _token.fullmatch(name):
         # Not as it was given: it may be a secret.
         raise CommandError(Status.USAGE, "--header must be like 'Name: value'")
     if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):

@@ -17,17 +17,18 @@ import re
 import signal
 import ssl
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from importlib import resources
 from typing import Any
 
 from wsproto_fast.exceptions import ConnectionClosed
 from wsproto_fast.http11 import Request, Response
+from wsproto_fast.typing import Subprotocol
 
 from ..asyncio.server import Server, ServerConnection, broadcast, serve
 from ..limits import Door
 from ._files import Answer, Files
-from ._options import count, seconds, size
+from ._options import count, seconds, size, token
 from ._terminal import CommandError, Status, printable
 
 __all__ = ["add_arguments", "listening_error", "quiet_server_logger", "run"]
@@ -73,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--subprotocol",
         dest="subprotocols",
         metavar="NAME",
+        type=token,
         action="append",
         help="subprotocol to accept; again for more",
     )
@@ -312,6 +314,15 @@ def _context(options: argparse.Namespace) -> ssl.SSLContext | None:
     return context
 
 
+def _first_of(known: Sequence[str]) -> Callable[[Any, Sequence[Subprotocol]], Subprotocol | None]:
+    """Return a function that chooses the first subprotocol of a client that is known, if any."""
+
+    def choose(_: Any, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        return next((name for name in offered if name in known), None)
+
+    return choose
+
+
 async def _serve(options: argparse.Namespace, mode: str, files: Files | None) -> None:
     handler: Handler = Room() if mode == "broadcast" else echo
     context = _context(options)
@@ -328,6 +339,7 @@ async def _serve(options: argparse.Namespace, mode: str, files: Files | None) ->
         process_request=Website(files),
         origins=origins,
         subprotocols=options.subprotocols,
+        select_subprotocol=_first_of(options.subprotocols or ()),
         compression=None if options.no_compression else "deflate",
         max_size=options.max_size,
         ping_interval=options.ping_interval,

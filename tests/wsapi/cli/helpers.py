@@ -76,6 +76,9 @@ async def handle(connection: ServerConnection) -> None:
                     connection.transport.write(b"\x81\x01\xff")
                 case "escape":
                     await connection.send("\x1b[2J\x07\u202e\r\n")
+                case "later":
+                    await asyncio.sleep(0.5)
+                    await connection.send("news")
                 case "silence":
                     await asyncio.sleep(PATIENCE)
                 case _:
@@ -100,7 +103,7 @@ def answer(connection: ServerConnection, request: Request) -> Response | None:
 
 
 @contextlib.contextmanager
-def serving(**options: Any) -> Iterator[int]:
+def serving(handler: Callable[[ServerConnection], Any] = handle, **options: Any) -> Iterator[int]:
     """Run a server in a thread; give its port."""
     ready = threading.Event()
     ports: list[int] = []
@@ -109,7 +112,7 @@ def serving(**options: Any) -> Iterator[int]:
 
     async def run() -> None:
         defaults: dict[str, Any] = {"process_request": answer, "close_timeout": 1}
-        async with serve(handle, "127.0.0.1", 0, **{**defaults, **options}) as server:
+        async with serve(handler, "127.0.0.1", 0, **{**defaults, **options}) as server:
             ports.append(server.sockets[0].getsockname()[1])
             ready.set()
             await ending.wait()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -20,6 +23,7 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.sync.server import ServerConnection, serve
 
 import wsapi
+from tests.wsapi.cli.helpers import raw_server
 from wsapi.cli._input import Decoder
 from wsapi.cli._interactive import LineClient
 
@@ -249,3 +253,218 @@ class TestTerminal:
             self.read_until(controller, "> ")
             os.write(controller, b"\x04")
             self.read_until(controller, "Connection closed: 1000 (OK).")
+
+
+class Tmux:
+    """A terminal in which a command runs, and what it shows.
+
+    Args:
+        name: Name of the server, which is this test's alone.
+        command: Command for a shell; its exit status is shown at the end.
+        environment: Additions to the environment.
+    """
+
+    def __init__(self, name: str, command: str, **environment: str) -> None:
+        self.name = name
+        variables = [f"{key}={value}" for key, value in environment.items()]
+        start = ["new-session", "-d", "-x", "100", "-y", "40"]
+        # The shell must not end before what it shows was seen.
+        shown = f"trap : INT; env {' '.join(variables)} {command}; echo status=$?; sleep 60"
+        self.call("-f", os.devnull, *start, "sh", "-c", shown)
+
+    def call(self, *arguments: str) -> str:
+        return subprocess.run(
+            ["tmux", "-L", self.name, *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        ).stdout
+
+    def type(self, text: str, *keys: str) -> None:
+        if text:
+            self.call("send-keys", "-l", text)
+        if keys:
+            self.call("send-keys", *keys)
+
+    def screen(self, *options: str) -> str:
+        return self.call("capture-pane", "-p", *options).rstrip("\n")
+
+    def until(self, text: str) -> str:
+        end = time.monotonic() + TIMEOUT
+        while text not in (screen := self.screen()):
+            assert time.monotonic() < end, screen
+            time.sleep(0.05)
+        return screen
+
+
+WITHOUT = (
+    "import sys; sys.modules['prompt_toolkit'] = sys.modules['rich'] = None; "
+    "from wsapi.cli import main; sys.exit(main())"
+)
+
+
+both = pytest.mark.parametrize("libraries", ["with prompt_toolkit", "without"])
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux isn't installed")
+class TestTmux:
+    """The client as people have it, with the libraries of the extra, and without them."""
+
+    @pytest.fixture
+    def libraries(self) -> str:
+        """Whether the libraries of the extra are there, unless a test has both."""
+        return "without"
+
+    @pytest.fixture
+    def client(self, libraries: str) -> Iterator[Callable[..., Tmux]]:
+        """Start the client in a terminal."""
+        if libraries == "without":
+            program = f'{sys.executable} -c "{WITHOUT}"'
+        else:
+            pytest.importorskip("prompt_toolkit")
+            program = f"{sys.executable} -m wsapi"
+        name = f"wsapi-test-{os.getpid()}-{time.monotonic_ns()}"
+
+        def start(arguments: str, **environment: str) -> Tmux:
+            return Tmux(name, f"{program} {arguments}", **environment)
+
+        yield start
+        subprocess.run(["tmux", "-L", name, "kill-server"], capture_output=True, timeout=TIMEOUT)
+
+    @both
+    def test_conversation(self, client: Callable[..., Tmux], uri: str) -> None:
+        terminal = client(uri)
+        terminal.until(f"Connected to {uri}.\n>")
+        terminal.type("héllo", "Enter")
+        terminal.until("> héllo\n< héllo\n>")
+        terminal.type("escape", "Enter")
+        terminal.until("< \\x1b[2J\\x07\\u202e\\r\\n\n>")
+        terminal.type("binary", "Enter")
+        terminal.until("< (binary) 00ff\n>")
+        terminal.type("", "C-d")
+        screen = terminal.until("status=")
+        assert screen.endswith("Connection closed: 1000 (OK).\nstatus=0")
+
+    @both
+    def test_line_being_typed(self, client: Callable[..., Tmux], uri: str) -> None:
+        """What comes is shown above it, and leaves it as it is."""
+        terminal = client(uri)
+        terminal.until(">")
+        terminal.type("later", "Enter")
+        terminal.type("half a ")
+        terminal.until("< news\n> half a")
+        terminal.type("line", "Enter")
+        screen = terminal.until("< half a line")
+        assert screen.count("news") == 1
+        assert "> half a line\n< half a line\n>" in screen
+
+    @both
+    def test_history_and_editing(self, client: Callable[..., Tmux], uri: str) -> None:
+        terminal = client(uri)
+        terminal.until(">")
+        terminal.type("first", "Enter")
+        terminal.until("< first")
+        terminal.type("", "Up", "Left", "BSpace")
+        terminal.type("z", "Enter")
+        terminal.until("< firzt")
+
+    @both
+    def test_ctrl_c(self, client: Callable[..., Tmux], uri: str) -> None:
+        terminal = client(uri)
+        terminal.until(">")
+        terminal.type("half", "C-c")
+        screen = terminal.until("status=")
+        assert "Connection closed: 1000 (OK).\nstatus=0" in screen
+        assert "Traceback" not in screen
+
+    def test_ctrl_c_while_connecting(self, client: Callable[..., Tmux]) -> None:
+        with raw_server(None) as port:
+            terminal = client(f"-v ws://127.0.0.1:{port}/")
+            time.sleep(1)  # there is nothing to see; a signal before that ends it, too
+            terminal.type("", "C-c")
+            screen = terminal.until("status=")
+            with socket.create_connection(("127.0.0.1", port)):
+                pass
+        assert "status=130" in screen
+        assert "Traceback" not in screen or "KeyboardInterrupt" in screen
+
+    def test_closed_by_the_server(self, client: Callable[..., Tmux], uri: str) -> None:
+        terminal = client(f"-v {uri}")
+        terminal.until(">")
+        terminal.type("bye", "Enter")
+        screen = terminal.until("status=")
+        assert "> GET / HTTP/1.1\n" in screen
+        assert "Connection closed: 4001 (private use) so long.\nstatus=8" in screen
+
+    @both
+    def test_closed_while_typing(self, client: Callable[..., Tmux], uri: str) -> None:
+        terminal = client(uri)
+        terminal.until(">")
+        terminal.type("bye", "Enter")
+        terminal.type("half a line")
+        terminal.until("Connection closed: 4001 (private use) so long.\nstatus=0")
+
+    @both
+    def test_lines_that_are_wrong(self, client: Callable[..., Tmux], uri: str) -> None:
+        terminal = client(f"--hex {uri}")
+        terminal.until(">")
+        terminal.type("0g", "Enter")
+        terminal.until("wsapi: the line isn't hex\n>")
+        terminal.type("00 ff", "Enter")
+        terminal.until("< (binary) 00ff\n>")
+
+    @both
+    def test_count(self, client: Callable[..., Tmux], uri: str) -> None:
+        terminal = client(f"-n 1 {uri}")
+        terminal.until(">")
+        terminal.type("x", "Enter")
+        terminal.until("< x\nConnection closed: 1000 (OK).\nstatus=0")
+
+    def test_refused(self, client: Callable[..., Tmux], free_port: int) -> None:
+        terminal = client(f"-v ws://127.0.0.1:{free_port}/")
+        terminal.until("status=3")
+
+    @both
+    def test_colours(self, client: Callable[..., Tmux], uri: str) -> None:
+        """Only where rich is, and nobody minds."""
+        terminal = client(uri)
+        terminal.until(">")
+        terminal.type("x", "Enter")
+        terminal.until("< x")
+        coloured = "\x1b[1m\x1b[36m<" in terminal.screen("-e")
+        has_rich = "sys.modules" not in terminal.call("list-panes", "-F", "#{pane_start_command}")
+        assert coloured == has_rich
+
+    def test_no_colours(self, client: Callable[..., Tmux], uri: str) -> None:
+        terminal = client(uri, NO_COLOR="1")
+        terminal.until(">")
+        terminal.type("x", "Enter")
+        terminal.until("< x")
+        assert "\x1b[36m" not in terminal.screen("-e")
+
+    @both
+    def test_history_in_a_file(self, client: Callable[..., Tmux], uri: str, tmp_path: Path) -> None:
+        path = tmp_path / "history"
+        terminal = client(uri, WSAPI_HISTORY=str(path))
+        terminal.until(">")
+        terminal.type("remember", "Enter")
+        terminal.until("< remember")
+        terminal.type("", "C-d")
+        terminal.until("status=0")
+        assert "remember" in path.read_text()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    def test_payloads(self, client: Callable[..., Tmux], uri: str) -> None:
+        """They can't control the terminal either, when nothing else is shown."""
+        terminal = client(f"-q -m escape -m x -n 2 {uri}")
+        screen = terminal.until("status=0")
+        assert screen.startswith("\\x1b[2J\\x07\\u202e\\r\n\nx\n")
+
+    def test_password(self, client: Callable[..., Tmux], uri: str) -> None:
+        terminal = client(f"-v -q --auth me -m x -n 1 {uri}")
+        terminal.until("Password of me:")
+        terminal.type("s3cret", "Enter")
+        screen = terminal.until("status=0")
+        assert "> Authorization: Basic ***\n" in screen
+        assert "s3cret" not in screen

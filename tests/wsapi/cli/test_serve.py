@@ -69,13 +69,19 @@ class TestHandlers:
             with pytest.raises(InvalidStatus, match="HTTP 403"):
                 connect(uri, origin="http://elsewhere")
             with connect(uri, origin="http://localhost", subprotocols=["b", "a"]) as connection:
-                assert connection.subprotocol == "a"
+                assert connection.subprotocol == "a"  # others may have none
                 assert connection.protocol.extensions == []
                 with pytest.raises(InvalidStatus, match="HTTP 503"):
                     connect(uri)
                 connection.send("x" * 11)
                 with pytest.raises(ConnectionClosed, match="1009"):
                     connection.recv(PATIENCE)
+
+    def test_other_subprotocols(self) -> None:
+        with serving("--subprotocol", "a") as (_, uri, _):
+            for offered in (None, ["b"]):
+                with connect(uri, subprotocols=offered) as connection:
+                    assert connection.subprotocol is None
 
     def test_unix_socket(self, tmp_path: Path) -> None:
         path = tmp_path / "socket"

@@ -1,0 +1,67 @@
+"""Requests and responses as users see them: without secrets."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from wsapi.cli import _heads
+from wsapi.cli._heads import lines_of_heads, masked_headers, masked_uri
+from wsapi.http11 import Headers, Request, Response
+
+
+@pytest.mark.parametrize(
+    "uri, shown",
+    [
+        ("ws://localhost/path?a=b", "ws://localhost/path?a=b"),
+        ("ws://user:secret@localhost/", "ws://user:***@localhost/"),
+        ("/?token=secret&b=1", "/?token=***&b=1"),
+        ("/?b=1&Access_Token=secret#x", "/?b=1&Access_Token=***#x"),
+        ("/?api_key=secret&password=secret&n=1", "/?api_key=***&password=***&n=1"),
+        ("/?monkey=banana&tokens=2", "/?monkey=banana&tokens=2"),
+    ],
+)
+def test_uris(uri: str, shown: str) -> None:
+    assert masked_uri(uri) == shown
+
+
+def test_headers() -> None:
+    headers = Headers(
+        [
+            ("Authorization", "Bearer secret"),
+            ("Set-Cookie", "a=secret"),
+            ("X-Api-Key", "secret"),
+            ("X-Auth-Token", "secret"),
+            ("X-Monkey", "banana"),
+        ]
+    )
+    assert masked_headers(headers) == [
+        ("Authorization", "Bearer ***"),
+        ("Set-Cookie", "***"),
+        ("X-Api-Key", "***"),
+        ("X-Auth-Token", "***"),
+        ("X-Monkey", "banana"),
+    ]
+
+
+def test_shown_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_heads, "LOG_SECRETS", True)
+    assert masked_uri("/?token=secret") == "/?token=secret"
+    assert masked_headers(Headers({"X-Api-Key": "secret"})) == [("X-Api-Key", "secret")]
+
+
+def test_lines() -> None:
+    request = Request("/?token=secret", Headers(Host="localhost"))
+    response = Response(403, "Forbidden", Headers(Server="x"), b"no\n\xff\n" * 50)
+    lines = list(lines_of_heads(SimpleNamespace(request=request, response=response)))
+    assert lines[:6] == [
+        "> GET /?token=*** HTTP/1.1",
+        "> Host: localhost",
+        ">",
+        "< HTTP/1.1 403 Forbidden",
+        "< Server: x",
+        "<",
+    ]
+    assert lines[6:] == ["no", "\ufffd"] * 10
+    assert list(lines_of_heads(SimpleNamespace(request=None, response=None))) == []
