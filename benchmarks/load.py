@@ -330,7 +330,13 @@ def measure_slice(
 
 
 def echo(
-    target: Target, connections: int, in_flight: int, size: int, warmup: float, seconds: float
+    target: Target,
+    connections: int,
+    in_flight: int,
+    size: int,
+    warmup: float,
+    seconds: float,
+    slices: int = SLICES,
 ) -> Window:
     """Measure echoes of binary messages of `size` bytes, `in_flight` on each connection."""
     variety = VARIETY if in_flight == 1 else in_flight
@@ -348,7 +354,7 @@ def echo(
         (sock, converse(sock, pairs[number * variety : (number + 1) * variety]))
         for number, sock in enumerate(sockets)
     )
-    return measure(target.clock, poller.turn, warmup, seconds)
+    return measure(target.clock, poller.turn, warmup, seconds, slices)
 
 
 def broadcast(

@@ -21,6 +21,7 @@ COMMANDS = {
     "serve": "run a server to try clients with: echo, broadcast, files, and a page",
     "record": "be the client, and write what passes to a file",
     "replay": "play a recording as the client or as the server, and compare",
+    "bench": "measure how many messages a server sends back, and how long each takes",
     "check": "check whether a server does what the standard says",
     "run": "start a program with packages of this distribution in place of others",
 }
