@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,14 +155,17 @@ def check_wsapi(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> Non
     """The command line can be parsed."""
     from wsapi.cli import main
 
-    parse_args = argparse.ArgumentParser.parse_args
+    def only(method: Callable[..., Any]) -> Callable[..., Any]:
+        def parse(*args: Any, **kwargs: Any) -> Any:
+            method(*args, **kwargs)
+            raise ParsedError
 
-    def parse(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> Any:
-        parse_args(self, *args, **kwargs)
-        raise ParsedError
+        return parse
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", parse)
+        for name in ("parse_args", "parse_intermixed_args"):
+            method = getattr(argparse.ArgumentParser, name)
+            patch.setattr(argparse.ArgumentParser, name, only(method))
         try:
             status = main(arguments)
         except ParsedError:
