@@ -121,9 +121,9 @@ async def split(probe: Probe) -> str:
 @check("opening", "pipelined", "a frame right behind the request", "RFC 6455 §4.1", echo=True)
 async def pipelined(probe: Probe) -> str:
     # Clients have to wait for the response, so that servers needn't care.
-    wire = await probe.open(frame(TEXT, b"early"))
-    wire.deadline = min(wire.deadline, asyncio.get_running_loop().time() + 2 * MOMENT)
     try:
+        wire = await probe.open(frame(TEXT, b"early"))
+        wire.deadline = min(wire.deadline, asyncio.get_running_loop().time() + 2 * MOMENT)
         return await probe.echoed(wire, (TEXT, b"early"))
     except Failure as exc:
         raise Info(str(exc)) from None
