@@ -19,6 +19,8 @@ SITE = ROOT / "site"
 PICTURES = ROOT / "reports" / "screenshots"
 PAGES = {
     "home": "index.html",
+    "tutorial": "tutorial/1-answers.html",
+    "keepalive": "guides/keepalive.html",
     "guide": "limits.html",
     "reference": "reference/asyncio/client.html",
     "engine": "reference/engine/protocol.html",

@@ -11,7 +11,6 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -153,21 +152,23 @@ class ParsedError(BaseException):
 
 def check_wsapi(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """The command line can be parsed."""
-    from wsapi.cli import main
+    from wsapi import cli
 
-    def only(method: Callable[..., Any]) -> Callable[..., Any]:
-        def parse(*args: Any, **kwargs: Any) -> Any:
-            method(*args, **kwargs)
-            raise ParsedError
+    def stop(*args: object) -> None:
+        raise ParsedError
 
-        return parse
+    def stopping(parse: Callable[..., object]) -> Callable[..., None]:
+        return lambda *args, **kwargs: stop(parse(*args, **kwargs))
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("parse_args", "parse_intermixed_args"):
-            method = getattr(argparse.ArgumentParser, name)
-            patch.setattr(argparse.ArgumentParser, name, only(method))
+            parse = getattr(argparse.ArgumentParser, name)
+            patch.setattr(argparse.ArgumentParser, name, stopping(parse))
+        # However arguments are parsed, nothing is run: ``wsapi run`` would take this process.
+        for name in cli.COMMANDS:
+            patch.setattr(importlib.import_module(f"wsapi.cli._{name}"), "run", stop)
         try:
-            status = main(arguments)
+            status = cli.main(arguments)
         except ParsedError:
             return
     captured = capsys.readouterr()
