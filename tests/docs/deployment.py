@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import importlib.util
 import os
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -25,6 +27,16 @@ from wsapi.sync.client import ClientConnection, connect, unix_connect
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DEPLOY = EXAMPLES / "deploy"
 TIMEOUT = DEADLINE
+
+
+def needs(*modules: str) -> list[pytest.MarkDecorator]:
+    """Return marks for tests of programs that use modules; these aren't imported here."""
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    return [
+        *MARKS,
+        pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} isn't installed"),
+    ]
+
 
 MARKS = [
     pytest.mark.skipif(not DOCS.exists(), reason="the documents are not beside the tests"),
@@ -77,6 +89,7 @@ def running(
     ready: int | str | Path | None = None,
     environment: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
+    patience: float = 10,
 ) -> Iterator[Running]:
     """Run a program for as long as the context lasts.
 
@@ -87,6 +100,7 @@ def running(
             for what it writes then.
         environment: Variables beside those of this process.
         pass_fds: Descriptors that it inherits.
+        patience: Seconds that it has to end in.
     """
     words = [str(word) for word in command]
     if words[0].endswith(".py"):
@@ -105,6 +119,7 @@ def running(
             stderr=subprocess.STDOUT,
             env=os.environ | (environment or {}),
             pass_fds=pass_fds,
+            start_new_session=True,
         )
     program = Running(process, log)
     try:
@@ -116,10 +131,13 @@ def running(
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(patience)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        # What it has started and left, such as workers.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _listens(where: int | Path) -> bool:
@@ -130,6 +148,11 @@ def _listens(where: int | Path) -> bool:
         except OSError:
             return False
     return True
+
+
+def write(directory: Path, name: str, text: str) -> None:
+    """Write a file."""
+    (directory / name).write_text(text, encoding="utf-8")
 
 
 def changed(text: str, changes: Mapping[str, str]) -> str:

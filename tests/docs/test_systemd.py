@@ -102,7 +102,7 @@ def test_restart(activated: Path) -> None:
             server.process.send_signal(signal.SIGTERM)
             assert server.ends() == 0
         waiting = socket.create_connection(("127.0.0.1", port), TIMEOUT)
-        with waiting, running(command, activated.parent, ready, pass_fds=[sock.fileno()]):
+        with running(command, activated.parent, ready, pass_fds=[sock.fileno()]), waiting:
             waiting.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert waiting.recv(1000).startswith(b"HTTP/1.1 200 ")
 
