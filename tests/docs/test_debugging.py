@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.docs import blocks, programs
+
+pytestmark = pytest.mark.skipif(not blocks.pages(), reason="the documents are not beside the tests")
 
 
 def test_keys(tmp_path: Path) -> None:

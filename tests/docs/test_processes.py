@@ -14,9 +14,10 @@ import pytest
 from tests.docs import blocks, programs
 from wsapi.sync.client import connect
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(signal, "sigwait"), reason="no fork and no SO_REUSEPORT here"
-)
+pytestmark = [
+    pytest.mark.skipif(not blocks.pages(), reason="the documents are not beside the tests"),
+    pytest.mark.skipif(not hasattr(signal, "sigwait"), reason="no fork, no SO_REUSEPORT here"),
+]
 
 
 def processes_behind(port: int, number: int) -> set[str]:
