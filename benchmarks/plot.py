@@ -289,19 +289,20 @@ def _label(
     )
 
 
-def tables(document: dict[str, Any]) -> str:
-    """Return a comparison as Markdown: where the figures come from, and a table per front-end.
+def origin(document: dict[str, Any]) -> str:
+    """Return a paragraph that says where the figures come from.
 
     Args:
         document: What ``benchmarks.compare`` has written.
     """
     machine = document["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    settings = document["settings"]
+    rounds, seconds = document["settings"]["rounds"], document["settings"]["seconds"]
+    how = f"the best of {rounds} rounds" if rounds > 1 else "one round"
     lines = [
         f"Measured {machine['time'][:10]} on {machine['processor']}, {machine['cores']} cores, "
         f"{machine['system']}, {machine['implementation']} {machine['python']}; {versions}. "
-        f"{settings['rounds']} rounds of {settings['seconds']:g} s.",
+        f"Each figure is {how} of {seconds:g} s.",
         "",
     ]
     shares = [
@@ -312,10 +313,20 @@ def tables(document: dict[str, Any]) -> str:
     ]
     if shares and max(shares) > QUIET:
         lines += [
-            f"Others had the server's core for up to {max(shares):.0%} of a window: the machine "
-            "wasn't quiet, and figures are too high.",
+            f"**Others had the server's core for up to {max(shares):.0%} of a window: the machine "
+            "wasn't quiet, and figures are too high.**",
             "",
         ]
+    return "\n".join(lines)
+
+
+def tables(document: dict[str, Any]) -> str:
+    """Return a comparison as Markdown, a table per front-end.
+
+    Args:
+        document: What ``benchmarks.compare`` has written.
+    """
+    lines: list[str] = []
     for front_end in PANELS:
         rows = []
         for scenario, about in document["scenarios"].items():
@@ -362,7 +373,7 @@ def files(document: dict[str, Any]) -> dict[Path, str]:
     measured = [front_end for front_end in PANELS if front_end in there]
     found = {
         RESULTS / "compare.md": tables(document),
-        RESULTS / "pictures.md": sections(measured),
+        RESULTS / "pictures.md": origin(document) + "\n" + sections(measured),
     }
     for front_end in measured:
         found[PICTURES / f"{front_end}.svg"] = comparison(document, front_end, LIGHT)

@@ -72,12 +72,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
                 inclusion=InclusionLevel.NOT_IN_NAV,
             )
         )
-        rows.append(f"| [{name}]({name}.md) | {summary(path.suffix, text)} |")
+        rows.append(f"| [{name}](examples/{name}.md) | {summary(path.suffix, text)} |")
     table = "\n".join(["| program | what it does |", "|---|---|", *rows])
     content = (
         f"# Examples\n\nSmall programs to begin with. The tests run each of them.\n\n{table}\n"
     )
-    files.append(File.generated(config, "examples/index.md", content=content))
+    files.append(File.generated(config, "examples.md", content=content))
     return files
 
 
@@ -85,7 +85,9 @@ def summary(suffix: str, text: str) -> str:
     """Return the first sentence that a file has of itself."""
     if suffix == ".py":
         text = ast.get_docstring(ast.parse(text)) or ""
-    elif found := re.match(r'(?:# |"""|<!-- |// )(.*)', text):
+    elif found := re.search(r"<title>(.*?)</title>", text):
+        text = f"Page: {found[1]}"
+    elif found := re.search(r'(?m)^(?:# (?!cython:)|"""|<!-- |// )(.*)', text):
         text = found[1].partition("-->")[0].partition('"""')[0]
     else:
         text = ""
@@ -96,7 +98,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     """Turn links to files of the repository into links to their pages; leave out comments."""
     pages = {page: source for source, page in DOCUMENTS.items()}
     source = pages.get(page.file.src_uri, posixpath.join("docs", page.file.src_uri))
-    if page.file.src_uri.startswith("examples/"):
+    if page.file.src_uri.startswith("examples"):
         return markdown
 
     def turned(link: re.Match[str]) -> str:
@@ -142,7 +144,7 @@ def _page_of(path: str) -> str | None:
     if path == "README.md":
         return "index.md"
     if path == "examples" or (path.startswith("examples/") and (ROOT / path).is_dir()):
-        return "examples/index.md"
+        return "examples.md"
     if path.startswith("examples/") and (ROOT / path).is_file():
         return f"{path}.md"
     return None

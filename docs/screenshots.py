@@ -26,7 +26,7 @@ PAGES = {
     "engine": "reference/engine/protocol.html",
     "design": "design.html",
     "performance": "performance.html",
-    "examples": "examples/index.html",
+    "examples": "examples.html",
 }
 SCHEMES = {"dark": 0, "light": 1}
 SIZES = {"": (1400, 1800), "-narrow": (500, 1200)}

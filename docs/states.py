@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
@@ -213,9 +214,8 @@ def _cell(before: State, found: Outcome) -> str:
 INK, LINE, BOX_FILL, EDGE, TEXT = "ink", "line", "box", "edge", "text"
 LIGHT = {INK: "#263238", LINE: "#546e7a", BOX_FILL: "#e8eaf6", EDGE: "#3f51b5", TEXT: "#37474f"}
 DARK = {INK: "#eceff1", LINE: "#90a4ae", BOX_FILL: "#303a5c", EDGE: "#8c9eff", TEXT: "#cfd8dc"}
-WIDTH, BOX, HEIGHT = 1080, 120, 50
-GAP = (WIDTH - 4 * BOX - 20) / 3
-BASE = 115
+WIDTH, BOX, BOX_HEIGHT, GAP = 1000, 124, 48, 162
+LINE_HEIGHT, ARC = 18, 50
 
 
 def edges(lines: list[Line]) -> dict[tuple[State, State], list[str]]:
@@ -235,8 +235,8 @@ def edges(lines: list[Line]) -> dict[tuple[State, State], list[str]]:
     return found
 
 
-def _left(state: State) -> float:
-    return 10 + state * (BOX + GAP)
+def _left(state: State) -> int:
+    return 9 + state * (BOX + GAP)
 
 
 def picture(lines: list[Line], colours: dict[str, str]) -> str:
@@ -245,11 +245,17 @@ def picture(lines: list[Line], colours: dict[str, str]) -> str:
 
 
 def _picture(lines: list[Line], colours: dict[str, str]) -> Iterator[str]:
-    arcs = [(pair, labels) for pair, labels in edges(lines).items() if pair[1] - pair[0] > 1]
-    height = BASE + HEIGHT + 20 + 46 * len(arcs) + 24
+    found = edges(lines)
+    arcs = [(pair, labels) for pair, labels in found.items() if pair[1] - pair[0] > 1]
+    arcs.sort(key=lambda arc: arc[0][1] - arc[0][0])
+    steps = [(pair, labels) for pair, labels in found.items() if pair[1] - pair[0] == 1]
+    # Labels stand above the middle of the boxes.
+    top = max(sum(_heights(labels)) for _, labels in steps) + 10 - BOX_HEIGHT // 2
+    bottom = top + BOX_HEIGHT
+    height = bottom + 20 + ARC * len(arcs) + 10
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        'font-family="system-ui, sans-serif" font-size="13">'
+        'font-family="system-ui, sans-serif" font-size="15">'
     )
     yield "<title>States of a connection, and what changes them</title>"
     yield (
@@ -257,47 +263,41 @@ def _picture(lines: list[Line], colours: dict[str, str]) -> Iterator[str]:
         f'markerHeight="8" orient="auto"><path d="M0 0 L10 5 L0 10 z" fill="{colours[LINE]}"/>'
         "</marker></defs>"
     )
-    for (before, after), labels in edges(lines).items():
-        if after - before == 1:
-            start, end = _left(before) + BOX, _left(after)
-            middle = BASE + HEIGHT / 2
-            yield _path(f"M{start:.0f} {middle:.0f} H{end - 2:.0f}", colours)
-            for number, label in enumerate(_wrapped(labels)):
-                y = middle - 12 - 17 * (len(_wrapped(labels)) - 1 - number)
-                yield _text((start + end) / 2, y, label, colours[TEXT])
-    for number, ((before, after), labels) in enumerate(
-        sorted(arcs, key=lambda arc: arc[0][1] - arc[0][0])
-    ):
-        start, end = (
-            _left(before) + BOX * (0.5 - 0.15 * number),
-            _left(after) + BOX * (0.35 + 0.3 * number),
-        )
-        y = BASE + HEIGHT + 36 + 46 * number
+    for (before, after), labels in steps:
+        start, end = _left(before) + BOX, _left(after)
+        middle = top + BOX_HEIGHT // 2
+        yield _path(f"M{start} {middle} H{end - 2}", colours)
+        y = middle - sum(_heights(labels)) + 6
+        for label, room in zip(labels, _heights(labels), strict=True):
+            for number, line in enumerate(_wrapped(label)):
+                yield _text((start + end) / 2, y + LINE_HEIGHT * number, line, colours[TEXT])
+            y += room
+    for number, ((before, after), labels) in enumerate(arcs):
+        start = _left(before) + BOX // 2 - 20 * number
+        end = _left(after) + BOX // 2 - 20 + 40 * number
+        y = bottom + 30 + ARC * number
         yield _path(
-            f"M{start:.0f} {BASE + HEIGHT} V{y - 10:.0f} q0 10 10 10 H{end - 10:.0f} q10 0 10 -10 "
-            f"V{BASE + HEIGHT + 2}",
+            f"M{start} {bottom} V{y - 10} q0 10 10 10 H{end - 10} q10 0 10 -10 V{bottom + 2}",
             colours,
         )
-        yield _text((start + end) / 2, y + 17, "; ".join(labels), colours[TEXT])
+        yield _text((start + end) / 2, y + 19, "; ".join(labels), colours[TEXT])
     for state in State:
         x = _left(state)
         yield (
-            f'<rect x="{x:.0f}" y="{BASE}" width="{BOX}" height="{HEIGHT}" rx="8" '
+            f'<rect x="{x}" y="{top}" width="{BOX}" height="{BOX_HEIGHT}" rx="8" '
             f'fill="{colours[BOX_FILL]}" stroke="{colours[EDGE]}" stroke-width="1.5"/>'
         )
-        yield _text(x + BOX / 2, BASE + HEIGHT / 2 + 5, state.name, colours[INK], bold=True)
+        yield _text(x + BOX / 2, top + BOX_HEIGHT / 2 + 5, state.name, colours[INK], bold=True)
     yield "</svg>"
 
 
-def _wrapped(labels: list[str]) -> list[str]:
-    lines = []
-    for label in labels:
-        if len(label) > 27 and ", " in label:
-            first, rest = label.split(", ", 1)
-            lines += [f"{first},", rest]
-        else:
-            lines.append(label)
-    return lines
+def _wrapped(label: str) -> list[str]:
+    return textwrap.wrap(label, 21)
+
+
+def _heights(labels: list[str]) -> list[int]:
+    """Return how much room each label takes, with what is between it and the next one."""
+    return [LINE_HEIGHT * len(_wrapped(label)) + 7 for label in labels]
 
 
 def _path(path: str, colours: dict[str, str]) -> str:

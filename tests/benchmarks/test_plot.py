@@ -56,12 +56,17 @@ def test_picture(document: dict[str, Any]) -> None:
 
 def test_table(document: dict[str, Any]) -> None:
     text = plot.tables(document)
-    assert "Measured 2026-01-02 on P & Co, 2 cores, S, CPython 3.13.0; websockets 17.4." in text
     assert "| echo-100x64 | **wsapi** | 8 | µs | 1.00 |" in text
     assert "| echo-100x64 | websockets | 20 | µs | 2.50 |" in text
+
+
+def test_origin(document: dict[str, Any]) -> None:
+    text = plot.origin(document)
+    assert "Measured 2026-01-02 on P & Co, 2 cores, S, CPython 3.13.0; websockets 17.4." in text
+    assert "the best of 5 rounds of 1 s" in text
     assert "wasn't quiet" not in text
     document["results"].append(row("raw", 6.0, queued=0.5))
-    assert "up to 50% of a window: the machine wasn't quiet" in plot.tables(document)
+    assert "up to 50% of a window: the machine wasn't quiet" in plot.origin(document)
 
 
 def test_panels_are_scenarios() -> None:
