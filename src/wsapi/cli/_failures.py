@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import socket
 import ssl
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from wsproto_fast.exceptions import (
     ConnectionClosed,
@@ -19,7 +22,9 @@ from wsproto_fast.exceptions import (
     SecurityError,
     WebSocketException,
 )
+from wsproto_fast.uri import parse_uri
 
+from ..proxy import get_proxy
 from ._heads import masked_uri
 from ._terminal import CommandError, Status
 
@@ -46,12 +51,15 @@ _HINTS_OF_STATUS = {
 }
 
 
-def explain(exc: BaseException, uri: str) -> CommandError:
+def explain(
+    exc: BaseException, uri: str, arguments: Mapping[str, Any] | None = None
+) -> CommandError:
     """Say what it means that connecting, or a connection, failed with an exception.
 
     Args:
         exc: What was raised.
         uri: URI that was to be connected to, as it was given.
+        arguments: Keyword arguments of ``connect``, which may name another place.
     """
     if isinstance(exc, CommandError):
         return exc
@@ -83,7 +91,7 @@ def explain(exc: BaseException, uri: str) -> CommandError:
         )
     if isinstance(exc, TimeoutError):
         if exc.errno is not None:  # ETIMEDOUT
-            return CommandError(Status.UNREACHABLE, f"can't connect to {where}: {exc.strerror}")
+            return _of_network(exc, uri, arguments or {})
         return CommandError(
             Status.TIMEOUT,
             f"{where} didn't answer in time",
@@ -91,20 +99,6 @@ def explain(exc: BaseException, uri: str) -> CommandError:
         )
     if isinstance(exc, ssl.SSLError):
         return _of_tls(exc, where)
-    if isinstance(exc, socket.gaierror):
-        return CommandError(
-            Status.UNREACHABLE,
-            f"can't find the host of {where}: {exc.strerror}",
-            "is the name right?",
-            "dns",
-        )
-    if isinstance(exc, ConnectionRefusedError):
-        return CommandError(
-            Status.UNREACHABLE,
-            f"{where} refuses connections",
-            "is the server running, and the port right?",
-            "refused",
-        )
     if isinstance(exc, InvalidMessage):
         return _of_message(exc, where, secure)
     if isinstance(exc, SecurityError):
@@ -129,15 +123,7 @@ def explain(exc: BaseException, uri: str) -> CommandError:
             "close",
         )
     if isinstance(exc, OSError):
-        reason = exc.strerror or _text(exc)
-        if secure and isinstance(exc, ConnectionError):
-            return CommandError(
-                Status.TLS,
-                f"{where} ended the connection before TLS was there",
-                "does it speak TLS? ws:// is without",
-                "tls",
-            )
-        return CommandError(Status.UNREACHABLE, f"can't connect to {where}: {reason}")
+        return _of_network(exc, uri, arguments or {})
     if isinstance(exc, ImportError):  # of what SOCKS needs
         return CommandError(Status.FAILURE, _text(exc))
     if isinstance(exc, (WebSocketException, ValueError, TypeError)):
@@ -148,6 +134,58 @@ def explain(exc: BaseException, uri: str) -> CommandError:
 def _text(exc: BaseException) -> str:
     text = str(exc) or type(exc).__name__
     return text if exc.__cause__ is None else f"{text}: {exc.__cause__}"
+
+
+def _of_network(exc: OSError, uri: str, arguments: Mapping[str, Any]) -> CommandError:
+    shown = masked_uri(uri)
+    place, proxied = _place(uri, arguments)
+    where = shown if place is None else place
+    if isinstance(exc, socket.gaierror):
+        return CommandError(
+            Status.UNREACHABLE,
+            f"can't find the host of {where}: {exc.strerror}",
+            "is the name right?",
+            "dns",
+        )
+    if _is_refusal(exc):
+        hint = "is the server running, and the port right?"
+        if arguments.get("path") is not None:
+            hint = "is the server running?"
+        return CommandError(
+            Status.UNREACHABLE,
+            f"{where} refuses connections",
+            "--no-proxy connects without it" if proxied else hint,
+            "refused",
+        )
+    if isinstance(exc, ConnectionError) and not proxied and uri.lower().startswith("wss:"):
+        return CommandError(
+            Status.TLS,
+            f"{where} ended the connection before TLS was there",
+            "does it speak TLS? ws:// is without",
+            "tls",
+        )
+    reason = exc.strerror or str(exc) or "the connection was reset"
+    return CommandError(Status.UNREACHABLE, f"can't connect to {where}: {reason}")
+
+
+def _is_refusal(exc: OSError) -> bool:
+    if isinstance(exc, ConnectionRefusedError):
+        return True
+    # asyncio joins the errors of several addresses.
+    numbers = re.findall(r"\[Errno (\d+)\]", str(exc)) if exc.errno is None else []
+    return bool(numbers) and set(map(int, numbers)) == {errno.ECONNREFUSED}
+
+
+def _place(uri: str, arguments: Mapping[str, Any]) -> tuple[str | None, bool]:
+    """Return what was connected to if it wasn't what the URI says, and whether it is a proxy."""
+    if arguments.get("path") is not None:
+        return f"the socket {arguments['path']}", False
+    if arguments.get("host") is not None:
+        return f"{arguments['host']}:{arguments['port']}", False
+    proxy = arguments.get("proxy", True)
+    if proxy is True:
+        proxy = get_proxy(parse_uri(uri))
+    return (None, False) if proxy is None else (f"the proxy {masked_uri(proxy)}", True)
 
 
 def _of_status(exc: InvalidStatus, where: str) -> CommandError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import select
 import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
@@ -109,6 +110,14 @@ async def messages(
         worker.stop()
 
 
+def _read(descriptor: int) -> bytes:
+    while True:
+        try:
+            return os.read(descriptor, CHUNK)
+        except BlockingIOError:  # another process of this terminal or pipe wants it so
+            select.select([descriptor], [], [])
+
+
 async def _chunks(worker: Worker) -> AsyncIterator[bytes]:
     if sys.stdin is None:  # closed when the process began
         return
@@ -119,7 +128,7 @@ async def _chunks(worker: Worker) -> AsyncIterator[bytes]:
     while True:
         try:
             # Not through sys.stdin, whose lock would be held when the interpreter ends.
-            chunk = await worker.call(os.read, descriptor, CHUNK)
+            chunk = await worker.call(_read, descriptor)
         except OSError as exc:
             raise CommandError(
                 Status.FAILURE, f"can't read stdin: {exc.strerror}", None, "input"

@@ -145,11 +145,18 @@ async def _ask(prompt: PromptSession[str]) -> str:
 
 
 def _prompt_session() -> PromptSession[str]:
+    # Nothing is shown below the line, so that it needn't ask the terminal where the cursor is; not
+    # all answer.
+    os.environ.setdefault("PROMPT_TOOLKIT_NO_CPR", "1")
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import FileHistory, InMemoryHistory
+    from prompt_toolkit.output import ColorDepth
 
     path = _history_file()
-    return PromptSession(history=FileHistory(path) if path else InMemoryHistory())
+    return PromptSession(
+        history=FileHistory(path) if path else InMemoryHistory(),
+        color_depth=None if colours(sys.stdout) else ColorDepth.MONOCHROME,
+    )
 
 
 def _history_file() -> str | None:

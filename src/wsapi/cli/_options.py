@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import getpass
 import math
 import os
@@ -148,6 +149,11 @@ def _hint(uri: str) -> str:
     instead = {"http": "ws", "https": "wss"}.get(scheme.lower())
     if colons and instead is not None:
         return f"try {masked_uri(f'{instead}://{rest}')}"
+    if uri.isalpha():
+        from . import COMMANDS
+
+        for name in difflib.get_close_matches(uri, COMMANDS, 1):
+            return f"did you mean wsapi {name}?"
     if not colons and uri and not uri.startswith(("/", "-", "ws:", "wss:")):
         return f"try {masked_uri(f'ws://{uri}')}"
     return "such as ws://localhost:8765/ or wss://example.com/path"

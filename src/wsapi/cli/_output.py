@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
@@ -173,4 +174,7 @@ class Output:
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
+            try:
+                rest = rest[os.write(self._descriptor, rest) :]
+            except BlockingIOError:  # another process of this terminal or pipe wants it so
+                select.select([], [self._descriptor], [])

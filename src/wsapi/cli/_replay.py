@@ -106,10 +106,9 @@ def run(options: argparse.Namespace) -> int:
         try:
             with open(options.file, encoding="utf-8") as file:
                 recording = read_recording(options.file, file)
-        except OSError as exc:
-            raise CommandError(
-                Status.FAILURE, f"can't read {options.file}: {exc.strerror}"
-            ) from exc
+        except (OSError, ValueError) as exc:
+            reason = getattr(exc, "strerror", None) or str(exc)
+            raise CommandError(Status.FAILURE, f"can't read {options.file}: {reason}") from exc
     if options.serve is not None:
         if options.uri is not None:
             raise CommandError(Status.USAGE, "a URI and --serve exclude each other")
@@ -283,7 +282,7 @@ async def _connect(options: argparse.Namespace, recording: Any) -> int:
     try:
         connection = await connect(options.uri, logger=quiet_logging(), **arguments)
     except Exception as exc:
-        raise explain(exc, options.uri) from exc
+        raise explain(exc, options.uri, arguments) from exc
     try:
         if connection.subprotocol != recording.subprotocol:
             player.differences.append(

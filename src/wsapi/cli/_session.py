@@ -136,7 +136,7 @@ class Session:
         try:
             self.connection = await connect(self.uri, create_connection=new, **self.arguments)
         except Exception as exc:
-            error = explain(exc, self.uri)
+            error = explain(exc, self.uri, self.arguments)
             await self.write(self.format.failed(error))
             raise error from exc
         finally:

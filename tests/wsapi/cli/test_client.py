@@ -298,6 +298,25 @@ class TestStreams:
             assert process.wait(PATIENCE) == 130
 
     @posix
+    def test_pipes_that_do_not_block(self, uri: str) -> None:
+        """Other processes may have made them so."""
+        inputs, outputs = os.pipe(), os.pipe()
+        os.set_blocking(inputs[0], False)
+        os.set_blocking(outputs[1], False)
+        arguments = ("--raw", "-n", "2", "--max-size", "none", uri)
+        with start(*arguments, stdin=inputs[0], stdout=outputs[1]) as process:
+            os.close(inputs[0])
+            os.close(outputs[1])
+            with open(inputs[1], "wb") as sending, open(outputs[0], "rb") as receiving:
+                sending.write(b"x" * 500_000 + b"\n")
+                sending.flush()
+                assert receiving.read(1) == b"x"
+                sending.write(b"yy\n")
+                sending.close()
+                assert receiving.read() == b"x" * 499_999 + b"yy"
+            assert process.wait(PATIENCE) == 0
+
+    @posix
     def test_full_disk(self, uri: str) -> None:
         with open("/dev/full", "wb") as full:
             for arguments in (["-m", "x", uri], ["--help"], ["--version"]):
@@ -418,6 +437,8 @@ class TestFailures:
             ("http://localhost/x?y", "scheme isn't ws or wss (try ws://localhost/x?y)"),
             ("HTTPS://u:p@localhost/", "scheme isn't ws or wss (try wss://u:***@localhost/)"),
             ("localhost:8765", "scheme isn't ws or wss (try ws://localhost:8765)"),
+            ("sevre", "scheme isn't ws or wss (did you mean wsapi serve?)"),
+            ("example", "scheme isn't ws or wss (try ws://example)"),
             ("ws://", "hostname isn't provided (such as ws://localhost:8765/ or wss://"),
             ("ws://localhost:99999/", "such as"),
             ("ws://[::1/", "such as"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
+from typing import Any
 
 import pytest
 
@@ -92,6 +93,50 @@ def test_explanations(exc: BaseException, uri: str, status: int, kind: str, text
     assert kind in error.kind
     assert text in f"{error}\n"
     assert "secret" not in str(error)
+
+
+MANY = OSError(
+    "Multiple exceptions: [Errno 111] Connect call failed ('::1', 9, 0, 0), "
+    "[Errno 111] Connect call failed ('127.0.0.1', 9)"
+)
+
+
+@pytest.mark.parametrize(
+    "exc, arguments, text",
+    [
+        (
+            ConnectionRefusedError(111, "x"),
+            {"path": "/run/x"},
+            "the socket /run/x refuses connections (is the server running?)",
+        ),
+        (FileNotFoundError(2, "No such file"), {"path": "/run/x"}, "to the socket /run/x: No such"),
+        (ConnectionRefusedError(111, "x"), {"host": "a", "port": 9}, "a:9 refuses connections"),
+        (
+            ConnectionRefusedError(111, "x"),
+            {"proxy": "http://u:secret@p:1"},
+            "the proxy http://u:***@p:1 refuses connections (--no-proxy connects without it)",
+        ),
+        (ConnectionResetError(), {"proxy": None}, "localhost/?token=***: the connection was reset"),
+        (OSError("several [Errno 111], [Errno 113]"), {}, "can't connect to"),
+        pytest.param(
+            MANY,
+            {},
+            "refuses connections",
+            marks=pytest.mark.skipif(errno.ECONNREFUSED != 111, reason="another number"),
+        ),
+    ],
+)
+def test_places(exc: OSError, arguments: dict[str, Any], text: str) -> None:
+    error = explain(exc, URI, arguments)
+    assert error.status == Status.UNREACHABLE
+    assert text in str(error)
+    assert "secret" not in str(error)
+
+
+def test_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://u:secret@p:1")
+    error = explain(ConnectionRefusedError(111, "x"), "ws://example.com/", {})
+    assert str(error).startswith("the proxy http://u:***@p:1 refuses connections")
 
 
 def test_certificate() -> None:

@@ -118,6 +118,7 @@ class TestClient:
             ([], 2, "the following arguments are required: FILE"),
             (["/no/such"], 1, "can't read /no/such: No such file or directory"),
             (["/"], 1, "can't read /: Is a directory"),
+            (["a\0b"], 1, "can't read a\\x00b: embedded null byte"),
             (["{path}", "--serve", "0", "ws://localhost/"], 2, "a URI and --serve exclude"),
             (["{path}", "--speed", "0"], 2, "argument --speed: '0' isn't a number above 0"),
             (["{path}", "--speed", "nan"], 2, "argument --speed: 'nan' isn't a number above 0"),
