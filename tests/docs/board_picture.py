@@ -55,7 +55,7 @@ async def main(file: Path) -> None:
                 "Emulation.setDeviceMetricsOverride",
                 page.session,
                 width=880,
-                height=790,
+                height=815,
                 deviceScaleFactor=1,
                 mobile=False,
             )

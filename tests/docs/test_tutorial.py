@@ -194,6 +194,8 @@ class Painter:
 
     async def drag(self, *cells: tuple[int, int]) -> None:
         """Press the pointer on the first cell, draw it over the others, release it."""
+        # Pages that aren't seen take no input for some seconds.
+        await self.page.browser.call("Page.bringToFront", self.page.session)
         box = await self.page.evaluate(
             "(({ x, y, width, height }) => [x, y, width / 32, height / 24])"
             "(document.querySelector('canvas').getBoundingClientRect())"
@@ -389,15 +391,15 @@ async def test_rolling_restart(redis_url: str, tmp_path: Path) -> None:
         async with board(8, redis_url, port) as (_, again):
             assert again == link
             first.process.send_signal(signal.SIGTERM)
-            await one.state("waiting")
+            # While it drains, and perhaps without a connection.
             await one.choose(2)
             await one.drag((9, 9))
-            await one.come_back()
-            await one.shows((9, 9), colour=RED)
             assert first.process.stderr is not None
             lines = (await first.process.stderr.read()).decode()
             assert re.search(r"connection ended: .* path='/topics' code=1012 ", lines)
             assert await first.process.wait() == 0
+            await one.come_back()
+            await one.shows((9, 9), colour=RED)
 
 
 @once
