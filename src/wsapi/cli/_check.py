@@ -104,6 +104,8 @@ def run(options: argparse.Namespace) -> int:
         return Status.OK
     if options.uri is None and options.unix is None:
         raise CommandError(Status.USAGE, "there is no URI", "see wsapi check --help")
+    if options.wait is None:
+        raise CommandError(Status.USAGE, "--wait none: checks would wait for ever")
     arguments = connect_arguments(options)
     begin = time.perf_counter()
     known, outcomes = asyncio.run(examine(options, arguments, checks))

@@ -17,8 +17,9 @@ import pytest
 
 from tests.wsapi.cli.broken import broken_server
 from tests.wsapi.cli.servers import echo, on_asyncio, on_threads, on_trio
+from tests.wsapi.conformance.proxy import proxying
 from tests.wsapi.foreign import NODE
-from wsapi.asyncio.server import basic_auth, serve
+from wsapi.asyncio.server import basic_auth, serve, unix_serve
 from wsapi.cli import Parser, _check, main
 from wsapi.cli._check_base import CHECKS, GROUPS, Known, Outcome, Verdict
 from wsapi.cli._check_wire import Deflate, Head, frame
@@ -416,6 +417,27 @@ def test_credentials_of_the_uri_and_redirects() -> None:
     }
 
 
+@pytest.mark.parametrize("scheme", ["http", "socks5h"])
+def test_through_a_proxy(scheme: str, server: str) -> None:
+    if scheme == "socks5h":
+        pytest.importorskip("python_socks")
+    with proxying() as proxy:
+        only = ("--only", "masking", "--only", "close/then-end")
+        outcomes = check(server, "--proxy", proxy.url(scheme), *only, *PATIENT)
+    assert {outcome.verdict for outcome in outcomes} == {Verdict.PASS}
+    assert len(proxy.targets) >= len(outcomes) - 1  # one of them has no connection of its own
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no Unix sockets")
+def test_unix_socket(tmp_path: Path) -> None:
+    async def run() -> list[Outcome]:
+        path = str(tmp_path / "socket")
+        async with unix_serve(echo, path):
+            return await check_here("--unix", path, "--only", "masking", *PATIENT)
+
+    assert {outcome.verdict for outcome in asyncio.run(run())} == {Verdict.PASS}
+
+
 @pytest.mark.parametrize(
     "answer, status, message",
     [
@@ -559,6 +581,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         (["--only", "nothing"], "--only: there is no check nothing (groups are opening, "),
         (["http://localhost/"], "isn't a WebSocket URI"),
         (["ws://localhost/", "--wait", "never"], "isn't a number of seconds"),
+        (["ws://localhost/", "--wait", "none"], "checks would wait for ever"),
     ],
 )
 def test_usage(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
