@@ -2,9 +2,10 @@
 
 Both put the same load on the same server process, one after the other, again and again: echoes of
 binary messages, closed loop. They have no code in common: `load` writes and compares bytes on plain
-sockets, ``wsapi bench`` is a client of ours. Compared are the messages per second, and the
-processor time of the server per message, each the middle of all rounds. Server and load have a core
-each, where there are two; on a machine that others use, the ratios are the machine's.
+sockets, ``wsapi bench`` is a client of ours. Compared are the processor time of the server per
+message, and messages per second where the server has no pause: elsewhere the time that a load
+generator takes for itself is a part of the round trip, so that the rate isn't the server's alone.
+Figures are the middle of all rounds. Server and load have a core each, where there are two.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
+
+from wsapi.cli._bench import BUSY
 
 from . import load, peers, process
 
 AGREED: Final = 0.1
+SATURATED: Final = 0.95  # share of the time that a server without a pause has its core
 CASES: Final = {
     "echo-100x64": (100, 1, 64),
     "echo-10x64": (10, 1, 64),
@@ -39,48 +42,89 @@ class Reading:
     """One measurement."""
 
     rate: float  # messages per second
-    cpu: float  # µs of the server's processor time per message
+    cpu_us: float  # µs of the server's processor time per message
+    busy: float  # share of the time that the server had its core
     client: float | None = None  # share of a core that the load took
 
 
 def by_load(server: process.Process, case: tuple[int, int, int], seconds: float) -> Reading:
     """Measure with `load`."""
-    window = load.echo(server.target, *case, seconds / 4, seconds, slices=1)
+    window = load.echo(server.target, *case, seconds / 2, seconds, slices=1)
     server.target.close_all()
-    return Reading(window.messages / window.wall, window.cpu_us)
-
-
-def bench(
-    server: process.Process, case: tuple[int, int, int], seconds: float, *options: str
-) -> tuple[dict[str, Any], float]:
-    """Run ``wsapi bench`` in a process of its own; return what it says, and the server's time."""
-    connections, in_flight, size = case
-    command = [sys.executable, "-m", "wsapi", "bench", f"ws://{load.HOST}:{server.target.port}/"]
-    command += ["--no-proxy", "--json", "--warmup", "0", *options]
-    command += ["-c", str(connections), "-w", str(in_flight), "-s", str(size)]
-    before = server.target.clock.cpu()
-    output = subprocess.check_output(command, cwd=process.ROOT, timeout=seconds + LEFT)
-    said: dict[str, Any] = json.loads(output)
-    return said, server.target.clock.cpu() - before
+    return Reading(window.messages / window.wall, window.cpu_us, window.busy)
 
 
 def by_command(server: process.Process, case: tuple[int, int, int], seconds: float) -> Reading:
-    """Measure with ``wsapi bench``."""
-    # What opening and closing connections costs the server isn't that of messages.
-    _, other = bench(server, case, seconds, "--messages", "1")
-    said, cpu = bench(server, case, seconds, "--duration", str(seconds))
-    if not said["messages"]:
-        raise load.WrongEcho(f"wsapi bench measured nothing: {said}")
-    cpu_us = (cpu - other) / said["messages"] * 1e6
-    return Reading(said["messages_per_second"], cpu_us, said["cpu_share"])
+    """Measure with ``wsapi bench``, in a process of its own."""
+    connections, in_flight, size = case
+    command = [sys.executable, "-m", "wsapi", "bench", f"ws://{load.HOST}:{server.target.port}/"]
+    command += ["--no-proxy", "--json", "--pid", str(server.popen.pid)]
+    command += ["--warmup", str(seconds / 2), "--duration", str(seconds)]
+    command += ["-c", str(connections), "-w", str(in_flight), "-s", str(size)]
+    output = subprocess.check_output(command, cwd=process.ROOT, timeout=2 * seconds + LEFT)
+    said: dict[str, Any] = json.loads(output)
+    return Reading(
+        said["messages_per_second"],
+        said["server_cpu_seconds_per_message"] * 1e6,
+        said["server_cpu_share"],
+        said["cpu_share"],
+    )
 
 
-def middle(readings: list[Reading], of: Callable[[Reading], float]) -> float:
-    """Return the median of a figure."""
-    return statistics.median(map(of, readings))
+def middle(readings: list[Reading]) -> Reading:
+    """Return the medians of all figures."""
+    return Reading(
+        *(
+            statistics.median(getattr(reading, field.name) or 0.0 for reading in readings)
+            for field in fields(Reading)
+        )
+    )
 
 
-def compare(front_end: str, peer: str, name: str, rounds: int, seconds: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Pair:
+    """What came of one case."""
+
+    case: str
+    load: Reading
+    bench: Reading
+
+    @property
+    def rates(self) -> float:
+        """Messages per second of `wsapi bench`, to those of `load`."""
+        return self.bench.rate / self.load.rate
+
+    @property
+    def costs(self) -> float:
+        """The same of the server's processor time per message."""
+        return self.bench.cpu_us / self.load.cpu_us
+
+    @property
+    def saturated(self) -> bool:
+        """Whether the server had no pause in either."""
+        return min(self.load.busy, self.bench.busy) >= SATURATED
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether `wsapi bench` had no pause, so that it is what it measured, which it says."""
+        return (self.bench.client or 0.0) >= BUSY
+
+    @property
+    def agrees(self) -> bool:
+        """Whether what can be compared is nearly the same."""
+        rates = abs(self.rates - 1) <= AGREED or not self.saturated
+        return self.exhausted or (rates and abs(self.costs - 1) <= AGREED)
+
+    def __str__(self) -> str:
+        mark = "!" if self.exhausted else " " if self.saturated else "*"
+        return (
+            f"{self.case:16} {self.load.cpu_us:12.2f} {self.bench.cpu_us:7.2f} {self.costs:6.2f}   "
+            f"{self.load.rate:12,.0f} {self.bench.rate:10,.0f} {self.rates:6.2f}{mark}  "
+            f"{self.load.busy:5.0%} {self.bench.busy:5.0%}  {self.bench.client or 0:5.0%}"
+        )
+
+
+def compare(front_end: str, peer: str, name: str, rounds: int, seconds: float) -> Pair:
     """Measure one case both ways, and return the figures."""
     cpu, load_cpu = process.cores()
     before = os.sched_getaffinity(0)
@@ -94,24 +138,7 @@ def compare(front_end: str, peer: str, name: str, rounds: int, seconds: float) -
                 ours.append(by_command(server, CASES[name], seconds))
     finally:
         os.sched_setaffinity(0, before)
-    rates = middle(ours, lambda r: r.rate), middle(theirs, lambda r: r.rate)
-    cpus = middle(ours, lambda r: r.cpu), middle(theirs, lambda r: r.cpu)
-    return {
-        "case": name,
-        "front_end": front_end,
-        "peer": peer,
-        "rate_load": rates[1],
-        "rate_bench": rates[0],
-        "rate_ratio": rates[0] / rates[1],
-        "cpu_us_load": cpus[1],
-        "cpu_us_bench": cpus[0],
-        "cpu_ratio": cpus[0] / cpus[1],
-        "client": middle(ours, lambda r: r.client or 0.0),
-        "rounds": [
-            {"load": vars(one), "bench": vars(other)}
-            for one, other in zip(theirs, ours, strict=True)
-        ],
-    }
+    return Pair(name, middle(theirs), middle(ours))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -126,23 +153,25 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     print(
-        f"{'':16} {'msg/s: load':>12} {'bench':>10} {'ratio':>6}   "
-        f"{'µs/msg: load':>12} {'bench':>7} {'ratio':>6}  busy"
+        f"{'':16} {'µs/msg: load':>12} {'bench':>7} {'ratio':>6}   {'msg/s: load':>12} "
+        f"{'bench':>10} {'ratio':>6}   {'server':>11}  client"
     )
-    results = []
+    pairs = []
     for name in options.case or CASES:
-        found = compare(options.front_end, options.peer, name, options.rounds, options.seconds)
-        results.append(found)
-        print(
-            f"{name:16} {found['rate_load']:12,.0f} {found['rate_bench']:10,.0f} "
-            f"{found['rate_ratio']:6.2f}   {found['cpu_us_load']:12.2f} "
-            f"{found['cpu_us_bench']:7.2f} {found['cpu_ratio']:6.2f}  {found['client']:4.0%}",
-            flush=True,
-        )
+        pair = compare(options.front_end, options.peer, name, options.rounds, options.seconds)
+        pairs.append(pair)
+        print(pair, flush=True)
+    if not all(pair.saturated or pair.exhausted for pair in pairs):
+        print(f"* rate not compared: the server was busy for less than {SATURATED:.0%} of the time")
+    if any(pair.exhausted for pair in pairs):
+        print(f"! not compared: wsapi bench was busy for more than {BUSY:.0%} of the time")
     if options.json:
+        results = [
+            asdict(pair) | {"cpu_ratio": pair.costs, "rate_ratio": pair.rates} for pair in pairs
+        ]
         text = json.dumps({"machine": process.machine(), "results": results}, indent=1)
         options.json.write_text(text + "\n")
-    apart = [r["case"] for r in results if abs(r["rate_ratio"] - 1) > AGREED]
+    apart = [pair.case for pair in pairs if not pair.agrees]
     print(f"apart by more than {AGREED:.0%}: {', '.join(apart)}" if apart else "they agree")
     return 1 if apart else 0
 

@@ -25,7 +25,7 @@ from typing import Any, Final
 from wsproto_fast import __version__
 
 from ._bench_figures import duration, number
-from ._bench_load import Openings, Plan, Result, new_loop
+from ._bench_load import Openings, Plan, Result, new_loop, processor_time
 from ._bench_processes import Local, Progress, Remote
 from ._failures import explain
 from ._options import (
@@ -103,6 +103,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--compress", action="store_true", help="compress, and send what can be compressed")
     add("--no-verify", action="store_true", help="take any message for an answer")
     add("--processes", metavar="N", type=count, default=1, help="processes that send (1)")
+    add(
+        "--pid",
+        dest="pids",
+        metavar="PID",
+        type=count,
+        action="append",
+        default=[],
+        help="process of the server, on this machine: tell its processor time; again for others",
+    )
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print everything as JSON")
     group.add_argument("--quiet", action="store_true", help="show no progress")
@@ -136,6 +145,12 @@ def plans(options: argparse.Namespace) -> list[Plan]:
             "there would be more than 1 GiB in flight",
             "less of --connections, --window, or --size",
         )
+    for pid in options.pids:
+        try:
+            processor_time([pid])
+        except (OSError, OverflowError, AttributeError) as exc:  # Windows has no such clocks
+            reason = "there is no such process" if sys.platform == "linux" else "only on Linux"
+            raise CommandError(Status.USAGE, f"--pid {pid}: {reason}") from exc
     length, messages = options.duration, options.messages
     if options.rate is not None and messages is not None:
         if length is not None:
@@ -154,6 +169,7 @@ def plans(options: argparse.Namespace) -> list[Plan]:
         warmup=options.warmup,
         seconds=length,
         messages=messages,
+        pids=tuple(options.pids),
     )
     total = options.processes
     return [
@@ -405,6 +421,10 @@ def _print_histogram(result: Result) -> None:
 def _print_troubles(options: argparse.Namespace, openings: Openings, result: Result) -> None:
     share = result.cpu / max(result.seconds, 1e-9)
     each = " each, at most" if options.processes > 1 else ""
+    if options.pids:
+        busy = result.server_cpu / max(result.seconds, 1e-9)
+        each_message = result.server_cpu / max(result.answered, 1)
+        print(f"server      {busy:.0%} of a core, {duration(each_message)} per message")
     print(f"this side   {share:.0%} of a core{each}")
     if share > BUSY:
         print(
@@ -465,6 +485,10 @@ def as_json(
         "wrong": result.wrong,
         "stalled": result.stalled,
         "cpu_share": result.cpu / elapsed,
+        "server_cpu_share": result.server_cpu / elapsed if options.pids else None,
+        "server_cpu_seconds_per_message": (
+            result.server_cpu / max(answered, 1) if options.pids else None
+        ),
         "histogram": latencies.as_json(),
         "machine": {
             "system": platform.platform(),

@@ -138,6 +138,34 @@ def test_processes_with_tls(
     assert (status, told["messages"]) == (0, 20)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such clocks")
+def test_processor_time_of_the_server(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    # The server is in this process. Another one, beside it, does nothing.
+    pids = ("--pid", str(os.getpid()), "--pid", "1")
+    status, told = bench(server, "-n", "1000", "--warmup", "0", *pids, capsys=capsys)
+    assert status == 0
+    assert told["server_cpu_seconds_per_message"] > 0
+    assert told["server_cpu_share"] == pytest.approx(
+        told["server_cpu_seconds_per_message"] * told["messages_per_second"]
+    )
+    assert main(["bench", server, "-n", "100", "--warmup", "0", *pids]) == 0
+    assert " per message\n" in capsys.readouterr().out
+
+
+def test_windows_are_filled(capsys: pytest.CaptureFixture[str]) -> None:
+    # No answer but the first one before all are there that may be.
+    def handler(connection: Any) -> None:
+        connection.send(connection.recv())
+        while True:
+            for message in [connection.recv() for _ in range(5)]:
+                connection.send(message)
+
+    with on_threads(handler) as uri:
+        status, told = bench(uri, "-c", "2", "-w", "5", *SHORT, capsys=capsys)
+    assert status == 0
+    assert told["messages"] > 2
+
+
 class TestRate:
     @pytest.mark.parametrize("rate", ["200", "10k"])
     def test_what_is_due(self, server: str, rate: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -395,6 +423,7 @@ def test_progress(server: str, rich: bool, quiet: bool) -> None:
         (["ws://localhost/", "--processes", "11"], "--processes 11 is more than there can be"),
         (["ws://localhost/", "--compress", "--no-compression"], "exclude each other"),
         (["ws://localhost/", "--text", "--binary"], "not allowed with argument"),
+        (["ws://localhost/", "--pid", "999999999"], "--pid 999999999: "),
         (["http://localhost/"], "isn't a WebSocket URI"),
     ],
 )
