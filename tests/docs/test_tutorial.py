@@ -430,11 +430,20 @@ def test_chapters_show_all_programs() -> None:
     assert shown == found
 
 
-@pytest.mark.parametrize(
-    "chapter, page", [("4-people.md", "page4.html"), ("5-rooms.md", "page5.html")]
-)
-def test_lines_that_change_are_those_of_the_page(chapter: str, page: str) -> None:
-    text = (EXAMPLES / "board" / page).read_text("utf-8")
-    found = [block for language in ("html", "js", "css") for block in texts(chapter, language)]
-    assert found
-    assert all(block in text for block in found)
+def test_changes_of_pages_lead_to_the_next_page() -> None:
+    pages = {n: (EXAMPLES / "board" / f"page{n}.html").read_text("utf-8") for n in (3, 4, 5)}
+
+    page = pages[3]
+    css, html, js = (texts("4-people.md", language)[0] for language in ("css", "html", "js"))
+    page = page.replace("  #state { font-size: .9rem; }\n", css)
+    page = re.sub(r"<header>.*\n", lambda _: html, page)
+    page = page.replace('    case "error":\n', f'{js}    case "error":\n')
+    assert page == pages[4]
+
+    css, first, second = (*texts("5-rooms.md", "css"), *texts("5-rooms.md", "js"))
+    page = page.replace("<h1>Board</h1>", '<h1 id="room"></h1>')
+    page = re.sub(r"const socket = new WebSocket.*\n", lambda _: first, page)
+    before, case, after = page.partition('    case "board":\n')
+    page = before + case + after.replace("      break;\n", f"{second}      break;\n", 1)
+    page = page.replace("  #palette button {", f"{css}  #palette button {{", 1)
+    assert page == pages[5]
