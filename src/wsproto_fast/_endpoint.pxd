@@ -59,6 +59,7 @@ cdef class Endpoint:
     cdef object _connection         # weak reference
     cdef bint _adapter_due          # the logger is yet to tell about the connection
     cdef dict _logger_cache
+    cdef bint _quiet                # nothing is logged at DEBUG in this turn
     cdef int _activity
     cdef double _now                # as last told
     cdef readonly int transport_action
@@ -67,6 +68,8 @@ cdef class Endpoint:
 
     cdef object _subject(self)
     cdef double _time(self, now) except? -1.0
+    cdef int begin_turn(self) except -1
+    cdef int end_turn(self) noexcept
     cdef bint _debug(self) except -1
     cdef bint _enabled(self, object level) except -1
     cdef int _send_eof(self) except -1

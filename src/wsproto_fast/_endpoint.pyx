@@ -8,7 +8,7 @@ import logging
 import uuid
 import weakref
 
-from cpython.dict cimport PyDict_GetItem
+from cpython.dict cimport PyDict_GetItemWithError
 from cpython.ref cimport PyObject
 
 from ._queue cimport ATTENTION
@@ -94,14 +94,21 @@ cdef class Endpoint:
         """Return a time that a caller tells; None stands for the last one that was told."""
         return self._now if now is None else <double>now
 
+    cdef int begin_turn(self) except -1:
+        """Look once whether there is a log of all that is done until `end_turn`."""
+        self._quiet = not self._enabled(_DEBUG)
+
+    cdef int end_turn(self) noexcept:
+        self._quiet = False
+
     cdef bint _debug(self) except -1:
-        return self._enabled(_DEBUG)
+        return not self._quiet and self._enabled(_DEBUG)
 
     cdef bint _enabled(self, object level) except -1:
         """Tell whether the logger wants records of a level."""
         cdef PyObject* enabled
         if self._logger_cache is not None:
-            enabled = PyDict_GetItem(self._logger_cache, level)
+            enabled = PyDict_GetItemWithError(self._logger_cache, level)
             if enabled == <PyObject*>_FALSE:
                 return False
         return self._logger.isEnabledFor(level)

@@ -52,18 +52,23 @@ cdef inline object next_item(MessageQueue queue, bint fragment, object decode):
 
 cdef inline object pop(Receiver receiver, bint fragment, object decode, double now):
     """Return the next message or fragment, or None."""
-    cdef object item
     receiver._require_queue()
     receiver._now = now
+    if decode is None and receiver.validate_text:
+        return pop_item(receiver, fragment, decode)  # nothing is decoded
     try:
-        item = next_item(receiver._queue, fragment, decode)
-        if receiver._kept is not None and receiver._discarding and receiver._queue.has_room():
-            receiver._receive_kept()
-            if item is None:
-                item = next_item(receiver._queue, fragment, decode)
-        return item
+        return pop_item(receiver, fragment, decode)
     except UnicodeDecodeError as exc:
         return receiver._fail_decoding(exc)
+
+
+cdef inline object pop_item(Receiver receiver, bint fragment, object decode):
+    cdef object item = next_item(receiver._queue, fragment, decode)
+    if receiver._kept is not None and receiver._discarding and receiver._queue.has_room():
+        receiver._receive_kept()
+        if item is None:
+            item = next_item(receiver._queue, fragment, decode)
+    return item
 
 
 cdef inline object take(Receiver receiver, bint fragment, object decode, double now, int* activity):

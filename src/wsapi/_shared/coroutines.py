@@ -5,8 +5,10 @@ Owns nothing that waits by itself; front-ends say how one waits for one's turn a
 
 from __future__ import annotations
 
+import inspect
+import sys
 from abc import abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overload
 
 from wsproto_fast.exceptions import InvalidState
@@ -25,7 +27,26 @@ from ..codecs import (
 )
 from .connection import BaseConnection, FragmentedMessage
 
-__all__ = ["AsyncConnection", "AsyncFragments"]
+__all__ = ["AsyncConnection", "AsyncFragments", "coroutine_function"]
+
+
+CoroutineFunction = TypeVar("CoroutineFunction", bound=Callable[..., Coroutine[Any, Any, Any]])
+
+
+def coroutine_function(function: CoroutineFunction) -> CoroutineFunction:
+    """Mark a function that returns a coroutine of compiled code as what it is for its callers.
+
+    Mocks, among others, ask ``inspect.iscoroutinefunction``.
+
+    Args:
+        function: The function.
+    """
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+    # Only that and asyncio's function of the same name look at the flag, none that calls it.
+    code = function.__code__
+    function.__code__ = code.replace(co_flags=code.co_flags | inspect.CO_COROUTINE)
+    return function
 
 
 T = TypeVar("T")

@@ -9,7 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Hashable,
+    Iterable,
+)
 from time import monotonic
 from types import TracebackType
 from typing import (
@@ -17,19 +25,19 @@ from typing import (
     Any,
     Literal,
     Self,
-    cast,
     overload,
 )
 
 from wsproto_fast import Backpressure, Listener, PreparedMessage, Protocol
 from wsproto_fast.aliases import fallback
 from wsproto_fast.drivers.asyncio import DRAIN, SLOW_PATH, YIELD, TransportDriver
-from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState
+from wsproto_fast.drivers.coroutines import messages, receiving, sending
+from wsproto_fast.exceptions import InvalidState
 from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike
 
 from .._shared.connection import SkippedBroadcasts, closing
-from .._shared.coroutines import AsyncFragments
+from .._shared.coroutines import AsyncFragments, coroutine_function
 from .._shared.options import Limits, OnDrop
 from ..limits import MAX_BACKLOG, Slow
 from ._link import Link
@@ -43,19 +51,6 @@ READ_BUFFER_SIZE = 256 * 1024
 _read_buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = (
     weakref.WeakKeyDictionary()
 )
-
-
-class _NoLoop:
-    """What a future asks of its event loop if nothing ever waits for it."""
-
-    def get_debug(self) -> bool:
-        return False
-
-
-# What a task that is resumed by a driver reads its result from: it is of no loop, so that it keeps
-# none alive.
-_DONE: asyncio.Future[None] = asyncio.Future(loop=cast(asyncio.AbstractEventLoop, _NoLoop()))
-_DONE.set_result(None)
 
 
 def _read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
@@ -120,7 +115,7 @@ class Connection(Link):
         self.write_limit = write_limit
         self.loop = asyncio.get_running_loop()
         protocol.use_read_buffer(_read_buffer(self.loop))
-        self._driver = TransportDriver(self, protocol, self.loop, _DONE)
+        self._driver = TransportDriver(self, protocol, self.loop)
         self._driver.opening = self._opening
         # The transport calls compiled code directly.
         self.get_buffer = protocol.get_buffer  # type: ignore[method-assign] # see above
@@ -163,32 +158,25 @@ class Connection(Link):
     ) -> None:
         await self.close(*closing(exc_value))
 
-    async def __aiter__(self) -> AsyncIterator[Data]:
-        """Yield messages until the connection is closed.
+    def __aiter__(self) -> AsyncIterator[Data]:
+        """Iterate over messages until the connection is closed.
 
         Raises:
             ConnectionClosedError: If it didn't end properly.
         """
-        driver = self._driver
-        take, wait = driver.take, driver.wait
-        try:
-            while True:
-                while (message := take()) is None:
-                    await wait("recv")
-                yield message
-        except ConnectionClosedOK:
-            return
+        return messages(self._driver)
 
     # ------------------------------------------------------------------ receiving
 
     @overload
-    async def recv(self, decode: Literal[True]) -> str: ...
+    def recv(self, decode: Literal[True]) -> Coroutine[Any, Any, str]: ...
     @overload
-    async def recv(self, decode: Literal[False]) -> bytes: ...
+    def recv(self, decode: Literal[False]) -> Coroutine[Any, Any, bytes]: ...
     @overload
-    async def recv(self, decode: bool | None = None) -> Data: ...
+    def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, Data]: ...
 
-    async def recv(self, decode: bool | None = None) -> Data:
+    @coroutine_function
+    def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, Data]:
         """Receive the next message.
 
         Cancelling this loses nothing.
@@ -201,10 +189,7 @@ class Connection(Link):
             ConnectionClosed: When the connection is closed and every message was received.
             ConcurrencyError: If the connection is being received from already.
         """
-        driver = self._driver
-        while (message := driver.take(decode)) is None:
-            await driver.wait("recv")
-        return message
+        return receiving(self._driver, decode)
 
     def _fragments(self, decode: bool | None) -> AsyncFragments:
         return _Fragments(self._driver, decode)
@@ -277,13 +262,14 @@ class Connection(Link):
         if self._driver.writing_paused:
             await self._drain()
 
-    async def send(
+    @coroutine_function
+    def send(
         self,
         message: DataLike | Iterable[DataLike] | AsyncIterable[DataLike],
         text: bool | None = None,
         *,
         compress: bool | None = None,
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Send a message.
 
         Cancelling this never tears a frame; a message given as an iterable can't be completed,
@@ -302,8 +288,7 @@ class Connection(Link):
             TypeError: If ``message`` isn't of one of these types.
             UnicodeError: If a text message given as bytes isn't UTF-8.
         """
-        if obstacle := self._driver.send(message, text, compress):
-            await self._send_slowly(obstacle, message, text, compress)
+        return sending(self._driver, self, message, text, compress)
 
     async def _send_slowly(
         self,

@@ -2,9 +2,9 @@
 
 All that knows sockets, loops, or locks is here. The engine needs none of these modules, and
 importing this package imports none of them. ``asyncio`` drives connections with the transports of
-an event loop, ``threads`` with blocking sockets, for any number of threads. ``tls`` is TLS through
-memory; ``liveness`` tells what the operating system knows about a silent peer; ``schedule`` has the
-deadlines of many connections.
+an event loop, and ``coroutines`` are what its users await; ``threads`` drives them with blocking
+sockets, for any number of threads. ``tls`` is TLS through memory; ``liveness`` tells what the
+operating system knows about a silent peer; ``schedule`` has the deadlines of many connections.
 
 A driver of one's own, in Python or compiled, uses what ``wsproto_fast`` documents, in its stub and
 in ``__init__.pxd``. It owns the transport and the clock. It calls the engine, from one thread at a

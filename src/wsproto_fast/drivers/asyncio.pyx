@@ -13,14 +13,12 @@ that has nothing to write itself.
 
 import asyncio
 import sys
-from asyncio import CancelledError
-from time import monotonic
+from asyncio import Future
 
 cimport cython
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.math cimport INFINITY
-from libc.stdint cimport uint64_t
 
 from wsproto_fast cimport (
     ATTENTION,
@@ -33,6 +31,7 @@ from wsproto_fast cimport (
     Protocol,
 )
 
+from ._clock cimport monotonic
 from ._transports cimport send_now, writable_descriptor
 
 from wsproto_fast.exceptions import ConcurrencyError
@@ -40,23 +39,52 @@ from wsproto_fast.exceptions import ConcurrencyError
 from .liveness import bytes_acknowledged
 
 
-# asyncio.current_task(); what is compiled in later versions is this dictionary's method in 3.11.
-cdef object current_task = (
-    asyncio.current_task if sys.version_info >= (3, 12) else asyncio.tasks._current_tasks.get
-)
+cdef object current_task = asyncio.current_task
+
+# The tasks that are running, by their event loops, as long as asyncio has them in a dictionary.
+cdef object _current_tasks = getattr(asyncio.tasks, "_current_tasks", None) if sys.version_info < (3, 14) else None
 
 
-# What send() leaves to its caller; names of this module in Python, too.
-cpdef enum:
-    NOTHING = 0
-    DRAIN = 1
-    SLOW_PATH = 2
-    YIELD = 3
+cdef class _NoLoop:
+    """What a future asks of its event loop if nothing ever waits for it."""
+
+    def get_debug(self) -> bool:
+        return False
 
 
-cdef extern from "Python.h":
+# What a task reads its result from when it is resumed here: it is of no loop, so that it keeps none alive.
+cdef object _done = Future(loop=_NoLoop())
+_done.set_result(None)
+
+
+cdef extern from *:
+    """
+    static PyObject *wsproto_fast_current_context(void) {
+        PyObject *context = PyThreadState_Get()->context;
+        return Py_NewRef(context == NULL ? Py_None : context);
+    }
+    """
+    object current_context "wsproto_fast_current_context"()
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(4)
+cdef class _Callback:
+    """Equal to every callback, so that `remove_done_callback` of a future tells it which one it had.
+
+    The list that a future gives of its callbacks costs four times as much.
+    """
+
+    cdef object found
+
+    def __eq__(self, callback):
+        if self.found is not None:
+            return False
+        self.found = callback
+        return True
 
 
 cdef object running_loop = asyncio._get_running_loop
@@ -64,10 +92,10 @@ cdef object running_loop = asyncio._get_running_loop
 
 @cython.final
 cdef class TransportDriver:
-    """TransportDriver(connection, protocol, loop, done)\n--\n
+    """TransportDriver(connection, protocol, loop)\n--\n
     Moves messages between a transport, an engine, and the coroutines that wait.
 
-    One coroutine may receive at a time. It waits on this object, in place of a future.
+    One coroutine may receive at a time.
 
     Args:
         connection: Owner, whose methods are called when there is something for them. Their names begin with an
@@ -79,7 +107,6 @@ cdef class TransportDriver:
             for ``protocol.dropped_messages()``. ``_transport`` is its transport.
         protocol: Engine of the connection; it queues messages.
         loop: Event loop of the connection.
-        done: A future that is done.
 
     Attributes:
         descriptor: Descriptor of the socket, to write past the transport; -1 where only that can write.
@@ -95,45 +122,10 @@ cdef class TransportDriver:
         timer_time: When the engine is going to be called, of ``time.monotonic``; infinite if no timer is set.
     """
 
-    cdef Protocol _protocol
-    cdef object _connection
-    cdef readonly object _loop
-    cdef object _done
-    cdef object _transport
-    cdef object _write
-    cdef readonly int descriptor        # of the socket, to write past the transport; -1 where only that can
-    cdef bint _buffering                # when last asked, that had something to write
-    cdef uint64_t _handed_over          # bytes that it was given, which is all that it takes while it has
-
-    # The task that waits for something to be received.
-    cdef object _callback
-    cdef object _context
-    cdef bint _suspended
-    cdef bint _cancelled
-    cdef public bint _asyncio_future_blocking
-    cdef public str receiver            # what it is doing, for error messages; None if nobody receives
-    cdef public bint streaming          # it takes single fragments
-
-    cdef bint _listening                # callbacks take what is received
-    cdef bint _in_turn                  # a flush follows at the end of buffer_updated()
-    cdef bint _wrote                    # the first message of this turn was written at once
-    cdef bint _flush_scheduled
-    cdef public bint reading_paused
-    cdef public bint writing_paused
-    cdef public bint sending_fragments
-    cdef public bint opening            # the opening handshake isn't complete
-    cdef readonly bint exposed            # the application has the transport, and may close it
-    cdef readonly object failure        # the exception of writing, if that failed
-    cdef readonly bint given_up         # the transport is of no use any more
-    cdef public double timer_time       # when the engine is going to be called; infinite if no timer is set
-    cdef int _action
-    cdef bint _lost
-
-    def __init__(self, connection, Protocol protocol not None, loop, done):
+    def __init__(self, connection, Protocol protocol not None, loop):
         self._connection = connection
         self._protocol = protocol
         self._loop = loop
-        self._done = done
         self.timer_time = INFINITY
         self.descriptor = -1
 
@@ -155,7 +147,8 @@ cdef class TransportDriver:
         self.reading_paused = False
         self.descriptor = -1
         self._connection = self._transport = self._write = None
-        self._wake()
+        if self._waiting:
+            self._wake()
 
     def expose(self) -> None:
         """Take note that the application gets the transport, and may close it.
@@ -208,28 +201,26 @@ cdef class TransportDriver:
         Args:
             nbytes: Number of bytes.
         """
-        cdef int activity
-        if self._listening:
-            self._in_turn = True
-            try:
-                activity = self._protocol.process_buffer(nbytes, monotonic())
-            finally:
-                self._in_turn = False
-        else:
-            activity = self._protocol.process_buffer(nbytes, monotonic())
+        self._protocol.begin_turn()
+        self._in_turn = self._listening
+        try:
+            self._buffer_updated(nbytes)
+        finally:
+            self._in_turn = False
+            self._protocol.end_turn()
+
+    cdef int _buffer_updated(self, Py_ssize_t nbytes) except -1:
+        cdef int activity = self._protocol.process_buffer(nbytes, monotonic())
+        self._in_turn = False
         self._wrote = False
         if activity & ATTENTION:
             self._update()
             if self._listening:
                 self._go_on_listening()
-        if self._callback is not None and (
-            activity & MESSAGE or (activity & FRAGMENT and self.streaming)
-        ):
+        if self._waiting and (activity & MESSAGE or (activity & FRAGMENT and self.streaming)):
             self._in_turn = True
-            try:
-                self._wake()
-            finally:
-                self._in_turn = False
+            self._wake()
+            self._in_turn = False
         if self._protocol.output_left() and not self._flush_scheduled and not self._lost:
             self._flush()
 
@@ -270,7 +261,7 @@ cdef class TransportDriver:
         self._listening = True
         self.update()
 
-    def take(self, decode=None):
+    cpdef object take(self, decode=None):
         """Return the next message, or None if there isn't one; ``wait`` for it then.
 
         Args:
@@ -287,7 +278,7 @@ cdef class TransportDriver:
         cdef int activity
         message = protocol.take_message(
             decode,
-            <double>monotonic() if may_fail or protocol.has_kept() else protocol.last_time(),
+            monotonic() if may_fail or protocol.has_kept() else protocol.last_time(),
             &activity,
         )
         if activity & ATTENTION:
@@ -334,6 +325,11 @@ cdef class TransportDriver:
             ConnectionClosed: If nothing can be received any more.
             ConcurrencyError: If somebody waits already.
         """
+        self.begin_waiting(name)
+        return self
+
+    cdef object begin_waiting(self, str name):
+        """Return what a task must be given to wait on, once the coroutine that calls this is suspended."""
         if self.receiver is not None:
             raise self.concurrent_receiver(name)
         if self._lost:
@@ -343,26 +339,26 @@ cdef class TransportDriver:
         if not self._in_turn and self._protocol.output_left():
             self._flush()
         self._wrote = False
+        if self._future is None:
+            self._future = Future(loop=self._loop)
+        self._future._asyncio_future_blocking = True
         self.receiver = name
-        return self
+        self._waiting = True
+        self._context = current_context()
+        return self._future
 
-    # What a task needs of the thing it waits on: to be iterated once, and the interface of a future
-    # (asyncio.isfuture). When the task is resumed it gets a future that is done, which it reads fastest.
+    # How coroutines in Python wait.
 
     def __await__(self):
         self._suspended = False
-        self._cancelled = False
         return self
-
-    __iter__ = __await__
 
     def __next__(self):
         if self._suspended:
             self.receiver = None
             raise StopIteration
         self._suspended = True
-        self._asyncio_future_blocking = True
-        return self
+        return self._future
 
     def throw(self, typ, value=None, traceback=None):
         """End the waiting with an exception, as coroutines do.
@@ -372,78 +368,63 @@ cdef class TransportDriver:
             value: The exception, if ``typ`` is its class.
             traceback: Is ignored.
         """
-        self.close()
+        self.stop_waiting()
         raise typ if value is None else value
 
     def close(self):
         """End the waiting."""
+        self.stop_waiting()
+
+    cpdef int stop_waiting(self) except -1:
+        """Let others receive: who waited has given up."""
         self.receiver = None
-        self._callback = self._context = None
+        self._waiting = False
+        self._future = self._context = None
         self._protocol.stop_waiting()
 
-    def add_done_callback(self, callback, *, context):
-        """Have a task resumed by a callback, as futures do.
-
-        Args:
-            callback: What resumes it.
-            context: Where that runs.
-        """
-        self._callback = callback
-        self._context = context
-
-    def result(self):
-        """Return None, as futures return their result.
-
-        Raises:
-            CancelledError: If the waiting was cancelled.
-        """
-        if self._cancelled:
-            raise CancelledError
-
-    def cancel(self, msg=None) -> bool:
-        """Cancel the waiting; return whether there is any.
-
-        Args:
-            msg: Is ignored.
-        """
-        if self._callback is None:
-            return False
-        self._cancelled = True
-        self._wake_later()
-        return True
-
     cdef int _wake(self) except -1:
-        cdef object callback = self._callback
+        """Resume the task that waits, if that can be done here, or else in the loop's next turn."""
+        cdef _Callback callback
         cdef object context = self._context
-        if callback is None:
-            return 0
-        if current_task(self._loop) is not None:
-            # The transport was called by a task; two can't run at once.
+        if _current_tasks is None or len(<dict>_current_tasks):
+            # Tasks may call transports; two of a loop can't run at once.
+            if current_task(self._loop) is not None:
+                return self._wake_later()
+        if context is None:
             return self._wake_later()
         try:
             PyContext_Enter(context)
         except RuntimeError:
             # The transport was called in the very context that the task has.
             return self._wake_later()
-        self._callback = self._context = None
         try:
-            callback(self._done)
+            # So the future can be waited on again. A task reads its result fastest from one that is done.
+            callback = _Callback.__new__(_Callback)
+            self._future.remove_done_callback(callback)
+            if callback.found is None:
+                self._wake_later()
+            else:
+                self._waiting = False
+                self._context = None
+                callback.found(_done)
         finally:
             PyContext_Exit(context)
 
     def wake(self) -> None:
         """Resume the task that waits, in the loop's next turn, to see what else changed."""
-        if self._callback is not None:
-            self._wake_later()
+        self._wake_later()
 
     cdef int _wake_later(self) except -1:
-        callback, self._callback = self._callback, None
-        context, self._context = self._context, None
-        self._loop.call_soon(callback, self, context=context)
+        if self._waiting:
+            self._waiting = False
+            self._context = None
+            future, self._future = self._future, None
+            if not future.done():
+                future.set_result(None)
 
     # ------------------------------------------------------------------ sending
 
-    def send(self, message, text, compress):
+    cpdef int send(self, message, text, compress) except -1:
         """Send a message; it leaves with what else is sent in this turn of the loop.
 
         Args:

@@ -1,0 +1,366 @@
+# cython: binding=False
+"""Coroutines of connections on an event loop: receiving and sending a message.
+
+They are what calling an ``async def`` would give, but compiled: nothing happens before they are awaited, once;
+tasks accept them; and who forgets to await one is warned. Coroutines of Python cost a frame each, and an
+asynchronous generator for ``async for`` several objects for each message.
+"""
+
+cimport cython
+
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_INCREF
+
+from .asyncio cimport NOTHING, TransportDriver
+
+from wsproto_fast.exceptions import ConnectionClosedOK
+
+
+cdef extern from *:
+    """
+    /* Cython knows no name for am_send. Without it, and without these for tp_iternext, each result would be an
+       exception with a traceback. */
+    static void wsproto_fast_set_slots(PyTypeObject *type, void *next, void *send) {
+        type->tp_iternext = (iternextfunc)next;
+        type->tp_as_async->am_send = (PySendResult(*)(PyObject *, PyObject *, PyObject **))send;
+        PyType_Modified(type);
+    }
+
+    /* Whether an object has no other references than an attribute and a local variable. */
+    #ifdef Py_GIL_DISABLED
+    #define wsproto_fast_is_mine(object) 0
+    #else
+    #define wsproto_fast_is_mine(object) (Py_REFCNT(object) == 2)
+    #endif
+
+    static void wsproto_fast_warn_unawaited(PyObject *coroutine, PyObject *name) {
+        if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%U' was never awaited", name) < 0) {
+            PyErr_WriteUnraisable(coroutine);
+        }
+    }
+    """
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+
+    void set_slots "wsproto_fast_set_slots"(PyTypeObject* type, void* next, void* send)
+    bint is_mine "wsproto_fast_is_mine"(PyObject* object)
+    void warn_unawaited "wsproto_fast_warn_unawaited"(PyObject* coroutine, PyObject* name)
+    PySendResult PyIter_Send(object iterator, PyObject* value, PyObject** result) except PYGEN_ERROR
+    PyObject* Py_None
+    void PyErr_SetObject(PyObject* type, PyObject* value)
+    PyObject* PyExc_StopIteration
+    void Py_DECREF(PyObject*)
+
+
+# How far a coroutine is.
+cdef enum:
+    CREATED = 0
+    RUNNING = 1
+    SUSPENDED = 2
+    ENDED = 3
+
+
+@cython.final
+@cython.freelist(16)
+cdef class Receiving:
+    """The coroutine that receives a message.
+
+    Attributes:
+        cr_running: Whether it is running, which nobody sees: it doesn't run other code.
+        cr_await: What it waits for; None if it doesn't.
+    """
+
+    cdef TransportDriver _driver
+    cdef Messages _messages             # what is iterated; None for recv()
+    cdef object _decode
+    cdef int _stage
+
+    # How asyncio and warnings name it.
+    @property
+    def __name__(self) -> str:
+        return "recv" if self._messages is None else "__anext__"
+
+    @property
+    def __qualname__(self) -> str:
+        return "Connection.recv" if self._messages is None else "Connection.__aiter__"
+
+    @property
+    def cr_running(self) -> bool:
+        return False
+
+    @property
+    def cr_await(self):
+        return self._driver._future if self._stage == SUSPENDED else None
+
+    def __await__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        """Go on, as ``send`` of coroutines does."""
+        cdef PyObject* result = NULL
+        cdef int sent = self._step(&result)
+        taken = <object>result
+        Py_DECREF(result)
+        if sent == PYGEN_RETURN:
+            raise StopIteration(taken)
+        return taken
+
+    def throw(self, typ, value=None, traceback=None):
+        """Go on with an exception, as ``throw`` of coroutines does."""
+        self.close()
+        raise typ if value is None else value
+
+    def close(self) -> None:
+        """End, as ``close`` of coroutines does."""
+        if self._stage == SUSPENDED:
+            self._driver.stop_waiting()
+        self._stage = ENDED
+        self._messages = None
+
+    def __dealloc__(self):
+        if self._stage == SUSPENDED and self._driver is not None:
+            self._driver.stop_waiting()
+        elif self._stage == CREATED and self._driver is not None:
+            warn_unawaited(<PyObject*>self, <PyObject*>self.__qualname__)
+
+    cdef int _step(self, PyObject** result) except PYGEN_ERROR:
+        cdef TransportDriver driver = self._driver
+        cdef int sent = PYGEN_RETURN
+        if self._stage == ENDED:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        cdef Messages messages = self._messages
+        if self._stage == SUSPENDED:
+            driver.receiver = None
+        self._stage = ENDED
+        self._messages = None  # which may keep this object
+        if messages is not None and messages._ended:
+            raise StopAsyncIteration
+        message = driver.take(self._decode)
+        if message is None:
+            if driver._lost and messages is not None:
+                messages._ended = True
+                if isinstance(driver._protocol.close_exc, ConnectionClosedOK):
+                    raise StopAsyncIteration
+            message = driver.begin_waiting("recv")
+            self._messages = messages
+            self._stage = SUSPENDED
+            sent = PYGEN_NEXT
+        Py_INCREF(message)
+        result[0] = <PyObject*>message
+        return sent
+
+
+cdef PySendResult _receiving_send(PyObject* coroutine, PyObject* value, PyObject** result) except PYGEN_ERROR:
+    result[0] = NULL
+    return <PySendResult>(<Receiving>coroutine)._step(result)
+
+
+cdef PyObject* _receiving_next(PyObject* coroutine) except? NULL:
+    cdef PyObject* result = NULL
+    if (<Receiving>coroutine)._step(&result) == PYGEN_RETURN:
+        PyErr_SetObject(PyExc_StopIteration, result)
+        Py_DECREF(result)
+        return NULL
+    return result
+
+
+@cython.final
+cdef class Messages:
+    """Asynchronous iterator over the messages of a connection, until that is closed."""
+
+    cdef TransportDriver _driver
+    cdef Receiving _last                # the last coroutine, to be used again when nobody else has it
+    cdef bint _ended
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        cdef Receiving last = self._last
+        if last is not None and last._stage == ENDED and is_mine(<PyObject*>last):
+            last._messages = self
+            last._stage = CREATED
+            return last
+        self._last = _receiving(self._driver, self, None)
+        return self._last
+
+    async def aclose(self) -> None:
+        """End the iteration."""
+        self._ended = True
+
+
+@cython.final
+@cython.freelist(16)
+cdef class Sending:
+    """The coroutine that sends a message.
+
+    Attributes:
+        cr_running: Whether it is running.
+        cr_await: What it waits for; None if it doesn't.
+    """
+
+    cdef TransportDriver _driver
+    cdef object _connection
+    cdef object _message
+    cdef object _text
+    cdef object _compress
+    cdef object _rest                   # the coroutine that does what can't be done at once
+    cdef int _stage
+
+    @property
+    def __name__(self) -> str:
+        return "send"
+
+    @property
+    def __qualname__(self) -> str:
+        return "Connection.send"
+
+    @property
+    def cr_running(self) -> bool:
+        return self._stage == RUNNING
+
+    @property
+    def cr_await(self):
+        return self._rest if self._stage == SUSPENDED else None
+
+    def __await__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        """Go on, as ``send`` of coroutines does."""
+        cdef PyObject* result = NULL
+        cdef int sent = self._step(<PyObject*>value, &result)
+        taken = <object>result
+        Py_DECREF(result)
+        if sent == PYGEN_RETURN:
+            raise StopIteration(taken)
+        return taken
+
+    def throw(self, typ, value=None, traceback=None):
+        """Go on with an exception, as ``throw`` of coroutines does."""
+        exc = typ if value is None else value
+        if self._stage != SUSPENDED:
+            self.close()
+            raise exc
+        self._stage = RUNNING
+        try:
+            yielded = self._rest.throw(exc)
+        except BaseException:
+            self._end()
+            raise
+        self._stage = SUSPENDED
+        return yielded
+
+    def close(self) -> None:
+        """End, as ``close`` of coroutines does."""
+        rest = self._rest
+        self._end()
+        if rest is not None:
+            rest.close()
+
+    def __dealloc__(self):
+        if self._stage == CREATED and self._driver is not None:
+            warn_unawaited(<PyObject*>self, <PyObject*>self.__qualname__)
+
+    cdef int _end(self) except -1:
+        self._stage = ENDED
+        self._connection = self._message = self._rest = None
+
+    cdef int _step(self, PyObject* value, PyObject** result) except PYGEN_ERROR:
+        cdef int obstacle
+        if self._stage == CREATED:
+            self._stage = ENDED
+            obstacle = self._driver.send(self._message, self._text, self._compress)
+            if obstacle == NOTHING:
+                self._message = None
+                Py_INCREF(None)
+                result[0] = Py_None
+                return PYGEN_RETURN
+            self._rest = self._connection._send_slowly(obstacle, self._message, self._text, self._compress)
+        elif self._stage == ENDED:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        elif self._stage == RUNNING:
+            raise ValueError("coroutine already executing")
+        self._stage = RUNNING
+        cdef int sent = PYGEN_ERROR
+        try:
+            sent = PyIter_Send(self._rest, value, result)
+        finally:
+            if sent == PYGEN_NEXT:
+                self._stage = SUSPENDED
+            else:
+                self._end()
+        return sent
+
+
+cdef PySendResult _sending_send(PyObject* coroutine, PyObject* value, PyObject** result) except PYGEN_ERROR:
+    result[0] = NULL
+    return <PySendResult>(<Sending>coroutine)._step(value, result)
+
+
+cdef PyObject* _sending_next(PyObject* coroutine) except? NULL:
+    cdef PyObject* result = NULL
+    if (<Sending>coroutine)._step(Py_None, &result) == PYGEN_RETURN:
+        Py_DECREF(result)  # None, which needs no exception
+        return NULL
+    return result
+
+
+set_slots(<PyTypeObject*>Receiving, <void*>_receiving_next, <void*>_receiving_send)
+set_slots(<PyTypeObject*>Sending, <void*>_sending_next, <void*>_sending_send)
+
+
+cdef inline Receiving _receiving(TransportDriver driver, Messages messages, decode):
+    cdef Receiving coroutine = Receiving.__new__(Receiving)
+    coroutine._driver = driver
+    coroutine._messages = messages
+    coroutine._decode = decode
+    return coroutine
+
+
+def receiving(TransportDriver driver not None, decode) -> Receiving:
+    """Return the coroutine of ``recv(decode)``.
+
+    Args:
+        driver: What the connection receives with.
+        decode: As for ``Protocol.next_message``.
+    """
+    return _receiving(driver, None, decode)
+
+
+def messages(TransportDriver driver not None) -> Messages:
+    """Return an asynchronous iterator over messages.
+
+    Args:
+        driver: What the connection receives with.
+    """
+    cdef Messages iterator = Messages.__new__(Messages)
+    iterator._driver = driver
+    return iterator
+
+
+def sending(TransportDriver driver not None, connection, message, text, compress) -> Sending:
+    """Return the coroutine of ``send(message, text, compress=compress)``.
+
+    Args:
+        driver: What the connection sends with.
+        connection: The connection; its ``_send_slowly`` does what the driver can't do at once.
+        message: What is to be sent.
+        text: As for ``Protocol.send``.
+        compress: As for ``Protocol.send``.
+    """
+    cdef Sending coroutine = Sending.__new__(Sending)
+    coroutine._driver = driver
+    coroutine._connection = connection
+    coroutine._message = message
+    coroutine._text = text
+    coroutine._compress = compress
+    return coroutine

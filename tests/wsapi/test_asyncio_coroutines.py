@@ -1,0 +1,334 @@
+"""Coroutines that are compiled: `recv`, `send`, iteration; what programs do with them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Coroutine
+from types import FrameType
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from tests.wsapi.helpers import echo, pair, serving, until, uri_of
+from wsapi.asyncio.client import ClientConnection, connect
+from wsapi.asyncio.server import ServerConnection
+from wsapi.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
+
+CALLS: list[Callable[[Any], Coroutine[Any, Any, Any]]] = [
+    lambda ws: ws.recv(),  # type: ignore[no-any-return]
+    lambda ws: ws.send("message"),  # type: ignore[no-any-return]
+    lambda ws: anext(aiter(ws)),  # type: ignore[no-any-return]
+]
+calls = pytest.mark.parametrize("call", CALLS, ids=["recv", "send", "anext"])
+
+
+@calls
+async def test_nothing_happens_before_the_first_step(call: Any) -> None:
+    async with pair() as (client, server):
+        await server.send("message")
+        await until(lambda: client.stats().messages_received)
+        coroutine = call(client)
+        coroutine.close()
+        assert client.stats().messages_sent == 0
+        assert await client.recv() == "message"
+        with pytest.raises(RuntimeError, match="already awaited"):
+            await coroutine
+
+
+@calls
+async def test_what_is_asked_of_coroutines(call: Any) -> None:
+    async with pair() as (client, server):
+        await server.send("message")
+        coroutine = call(client)
+        assert inspect.isawaitable(coroutine)
+        assert asyncio.iscoroutine(coroutine)
+        assert isinstance(coroutine, Coroutine)
+        assert coroutine.cr_running is False
+        assert coroutine.cr_await is None
+        await coroutine
+
+
+@pytest.mark.parametrize("name", ["recv", "send"])
+def test_functions_are_coroutine_functions(name: str) -> None:
+    function = getattr(ClientConnection, name)
+    assert inspect.iscoroutinefunction(function)
+    assert isinstance(getattr(mock.create_autospec(ClientConnection), name), mock.AsyncMock)
+    assert isinstance(getattr(mock.MagicMock(spec=ClientConnection), name), mock.AsyncMock)
+
+
+async def test_ways_of_running() -> None:
+    async with serving(echo) as server, connect(uri_of(server)) as ws:
+        loop = asyncio.get_running_loop()
+        await asyncio.create_task(ws.send("1"))
+        await asyncio.gather(ws.send("2"), ws.send("3"))
+        await asyncio.wait_for(ws.send("4"), 10)
+        await asyncio.shield(ws.send("5"))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ws.send("6"))
+        thread = threading.Thread(
+            target=lambda: asyncio.run_coroutine_threadsafe(ws.send("7"), loop).result()
+        )
+        thread.start()
+        await until(lambda: not thread.is_alive())
+        thread.join()
+        assert await asyncio.create_task(ws.recv()) == "1"
+        assert await asyncio.gather(ws.recv()) == ["2"]
+        assert await asyncio.wait_for(ws.recv(), 10) == "3"
+        assert await asyncio.shield(ws.recv(decode=False)) == b"4"
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(ws.recv())
+        assert task.result() == "5"
+        assert await anext(aiter(ws)) == "6"
+        async with asyncio.timeout(10):
+            assert await ws.recv() == "7"
+
+
+@pytest.mark.parametrize("call, name", [(CALLS[0], "recv"), (CALLS[1], "send")])
+async def test_who_forgets_to_await_is_warned(call: Any, name: str) -> None:
+    async with pair() as (client, _):
+        with pytest.warns(RuntimeWarning, match=f"coroutine 'Connection.{name}' was never awaited"):
+            call(client)
+        with warnings.catch_warnings(), mock.patch.object(sys, "unraisablehook") as hook:
+            warnings.simplefilter("error")
+            call(client)
+        assert isinstance(hook.call_args[0][0].exc_value, RuntimeWarning)
+
+
+async def test_iterators_that_are_not_awaited() -> None:
+    async with pair() as (client, server):
+        iterator = aiter(client)
+        first, second = anext(iterator), anext(iterator)
+        await server.send("1")
+        await server.send("2")
+        assert [await second, await first] == ["1", "2"]
+        with pytest.raises(RuntimeError, match="already awaited"):
+            await second
+        await server.send("3")
+        assert await anext(iterator) == "3"
+
+
+async def test_two_receive() -> None:
+    async with pair() as (client, server):
+        iterator = aiter(client)
+        task = asyncio.create_task(anext(iterator))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        assert "recv" in repr(task) or "__aiter__" in repr(task)
+        with pytest.raises(ConcurrencyError):
+            await client.recv()
+        with pytest.raises(ConcurrencyError):
+            await anext(iterator)
+        await server.send("message")
+        assert await task == "message"
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("call", [CALLS[0], CALLS[2]], ids=["recv", "anext"])
+async def test_cancelling_receiving_loses_nothing(call: Any, turns: int) -> None:
+    async with pair() as (client, server):
+        for number in range(20):
+            task = asyncio.create_task(call(client))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            server.send_nowait(str(number))
+            if number % 2:
+                await asyncio.sleep(0)
+            task.cancel()
+            try:
+                received = await task
+            except asyncio.CancelledError:
+                received = await client.recv()
+            assert received == str(number)
+
+
+async def test_iteration_goes_on_after_a_time_out() -> None:
+    async with pair() as (client, server):
+        iterator = aiter(client)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(iterator), 0.01)
+        await server.send("message")
+        assert await anext(iterator) == "message"
+
+
+async def test_cancelling_what_waits_for_the_network() -> None:
+    async with pair(write_limit=1) as (client, server):
+        server.transport.pause_reading()
+        task = None
+        while task is None:
+            task = asyncio.create_task(client.send(bytes(100_000)))
+            await asyncio.sleep(0)
+            if task.done():
+                await task
+                task = None
+        coroutine = task.get_coro()
+        assert coroutine.cr_await is not None  # type: ignore[union-attr]
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(RuntimeError, match="already awaited"):
+            await coroutine  # type: ignore[misc]
+        server.transport.resume_reading()
+        await client.send("last")
+        while await server.recv() != "last":
+            pass
+
+
+async def test_steps_by_hand() -> None:
+    async with pair() as (client, server):
+        coroutine = client.recv()
+        future = coroutine.send(None)
+        assert asyncio.isfuture(future)
+        assert coroutine.cr_await is future  # type: ignore[attr-defined]
+        await server.send("message")
+        await until(future.done)
+        with pytest.raises(StopIteration) as stop:
+            coroutine.send(None)
+        assert stop.value.value == "message"
+        with pytest.raises(RuntimeError, match="already awaited"):
+            coroutine.send(None)
+
+        sending = client.send("message")
+        with pytest.raises(StopIteration) as stop:
+            next(sending)  # type: ignore[call-overload]
+        assert stop.value.value is None
+        with pytest.raises(RuntimeError, match="already awaited"):
+            sending.send(None)
+        assert await server.recv() == "message"
+
+
+@calls
+async def test_exceptions_that_are_thrown_in(call: Any) -> None:
+    async with pair() as (client, server):
+        coroutine = call(client)
+        with pytest.raises(ZeroDivisionError):
+            coroutine.throw(ZeroDivisionError())
+        coroutine = client.recv()
+        coroutine.send(None)
+        with pytest.raises(ZeroDivisionError):
+            coroutine.throw(ZeroDivisionError)
+        await server.send("message")
+        assert await client.recv() == "message"
+
+
+async def test_coroutines_that_are_dropped_while_they_wait() -> None:
+    async with pair() as (client, server):
+        coroutine = client.recv()
+        coroutine.send(None)
+        del coroutine
+        coroutine = client.recv()
+        coroutine.send(None)
+        coroutine.close()
+        await server.send("message")
+        assert await client.recv() == "message"
+
+
+async def test_ends_of_iteration() -> None:
+    async def handler(ws: ServerConnection) -> None:
+        await ws.send("message")
+        if ws.request is not None and ws.request.path == "/abort":
+            ws.transport.abort()
+
+    async with serving(handler) as server:
+        async with connect(uri_of(server)) as ws:
+            iterator = aiter(ws)
+            assert [message async for message in iterator] == ["message"]
+            assert await anext(iterator, "end") == "end"
+            with pytest.raises(ConnectionClosedOK):
+                await ws.recv()
+        async with connect(uri_of(server, "/abort")) as ws:
+            iterator = aiter(ws)
+            await anext(iterator, None)
+            with pytest.raises(ConnectionClosedError):
+                await anext(iterator)
+            # As with a generator that has raised an exception.
+            assert await anext(iterator, "end") == "end"
+
+
+async def test_closing_an_iterator() -> None:
+    async with pair() as (client, server):
+        iterator: Any = aiter(client)
+        await iterator.aclose()
+        await server.send("message")
+        assert await anext(iterator, "end") == "end"
+        assert await client.recv() == "message"
+
+
+async def test_context_variables() -> None:
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
+
+    async def receive(ws: ClientConnection) -> int:
+        for number in range(1, 4):
+            variable.set(number)
+            await ws.recv()
+        return variable.get()
+
+    async with pair() as (client, server):
+        task = asyncio.create_task(receive(client))
+        for _ in range(3):
+            await server.send("message")
+        assert await task == 3
+        assert variable.get() == 0
+
+
+async def test_subclasses() -> None:
+    class Shouting(ClientConnection):
+        async def send(self, message: Any, text: bool | None = None, **options: Any) -> None:
+            await super().send(message.upper(), text, **options)
+
+        async def recv(self, decode: Any = None) -> Any:
+            return await super().recv(decode) + "!"
+
+    async with serving(echo) as server:
+        async with connect(uri_of(server), create_connection=Shouting) as ws:
+            await ws.send("message")
+            assert await ws.recv() == "MESSAGE!"
+
+
+async def test_switching_debug_on(caplog: pytest.LogCaptureFixture) -> None:
+    async with pair() as (client, server):
+        await server.send("1")
+        assert await client.recv() == "1"
+        with caplog.at_level(logging.DEBUG):
+            await server.send("2")
+            assert await client.recv() == "2"
+        assert [record.message for record in caplog.records if "TEXT" in record.message] == [
+            "> TEXT '2' [1 byte]",
+            "< TEXT '2' [1 byte]",
+        ]
+
+
+async def test_tracing() -> None:
+    """Interpreters of some versions run coroutines in another way while a function traces them."""
+
+    def trace(frame: FrameType, event: str, argument: Any) -> None:
+        return None
+
+    async with serving(echo) as server, connect(uri_of(server)) as ws:
+        before = sys.getprofile()
+        sys.setprofile(trace)
+        try:
+            for number in range(3):
+                await ws.send(str(number))
+                assert await ws.recv() == str(number)
+            await ws.send("last")
+            async for message in ws:
+                assert message == "last"
+                break
+        finally:
+            sys.setprofile(before)
+
+
+async def test_messages_are_not_kept() -> None:
+    async with serving(echo) as server, connect(uri_of(server)) as ws:
+        message = bytearray(b"message")
+        before = sys.getrefcount(message)
+        coroutine = ws.send(message)
+        await coroutine
+        assert sys.getrefcount(message) == before
+        assert await anext(aiter(ws)) == b"message"
