@@ -87,6 +87,7 @@ def warmup(text: str) -> float:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what can be said about a measurement."""
+    parser.usage = "wsapi bench [options] URI"
     add_uri_argument(parser, optional=True)
     group = parser.add_argument_group("load")
     add = group.add_argument

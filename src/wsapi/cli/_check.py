@@ -76,6 +76,7 @@ COLOURS: Final = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what can be said about a check."""
+    parser.usage = "wsapi check [options] URI"
     add_uri_argument(parser, optional=True)
     group = parser.add_argument_group("checks")
     add = group.add_argument
