@@ -55,7 +55,7 @@ async def main(file: Path) -> None:
                 "Emulation.setDeviceMetricsOverride",
                 page.session,
                 width=880,
-                height=815,
+                height=830,
                 deviceScaleFactor=1,
                 mobile=False,
             )
