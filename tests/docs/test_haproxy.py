@@ -228,7 +228,7 @@ class TestTCP:
 
     def test_protocol_that_is_not_expected(self, tmp_path: Path) -> None:
         """Without Door(proxy_protocol=True) the header is no TLS."""
-        with tcp_site(tmp_path, {"send-proxy-v2 ": "", "check-send-proxy ": ""}) as behind:
+        with tcp_site(tmp_path, {"send-proxy-v2 ": ""}) as behind:
             with pytest.raises((OSError, InvalidMessage)):
                 talk(f"wss://localhost:{behind.tls}", "hello", **behind.context())
             behind.proxy.wait_for(r"is DOWN")
