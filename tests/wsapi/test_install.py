@@ -271,6 +271,7 @@ class TestRun:
             (["--as", "websockets"], "run needs a command"),
             (["--as", "websockets", "--"], "run needs a command"),
             (["--as", "websockets", "--", "-m"], "run needs a command"),
+            (["--as=websockets"], "run needs a command"),
             (["--as", "aiohttp", "--", "tool"], "can't stand in for 'aiohttp'"),
             (["--as", ",", "--", "tool"], "no packages given"),
             (["--as", "websockets", "--", "no-such-tool"], "no such program: no-such-tool"),

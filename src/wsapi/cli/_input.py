@@ -121,10 +121,7 @@ def _read(descriptor: int) -> bytes:
 async def _chunks(worker: Worker) -> AsyncIterator[bytes]:
     if sys.stdin is None:  # closed when the process began
         return
-    try:
-        descriptor = sys.stdin.fileno()
-    except (OSError, ValueError):
-        return
+    descriptor = sys.stdin.fileno()
     while True:
         try:
             # Not through sys.stdin, whose lock would be held when the interpreter ends.

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -50,8 +50,8 @@ def run_interactive(new_session: NewSession, decoder: Decoder) -> int:
         CommandError: If connecting fails.
     """
     # What isn't in the encoding of the terminal is a line that isn't sent, and not the end.
-    if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(errors="surrogateescape")
+    assert isinstance(sys.stdin, io.TextIOWrapper)  # it is a terminal
+    sys.stdin.reconfigure(errors="surrogateescape")
     if os.environ.get("TERM", "") != "dumb" and optional("prompt_toolkit"):
         return asyncio.run(_converse(new_session, decoder))
     return LineClient(new_session, decoder).run()
@@ -227,7 +227,7 @@ class LineClient:
             pass
         else:
             receiver.result()
-        with contextlib.suppress(FutureTimeoutError):
+        with contextlib.suppress(TimeoutError):
             receiver.result(self.session.ending.wait)
         self.call(self.session.close()).result()
         receiver.result()

@@ -197,8 +197,6 @@ def read_recording(path: str, lines: Iterable[str]) -> Recording:
         raise _invalid(path, number, f"{exc.args[0]} is missing") from exc
     except (ValueError, RecursionError) as exc:
         raise _invalid(path, number, str(exc)) from exc
-    except OSError as exc:
-        raise CommandError(Status.FAILURE, f"can't read {path}: {exc.strerror}") from exc
     return Recording(uri, subprotocol, tuple(steps), *(end or (last, "client", 1000, "")))
 
 

@@ -266,6 +266,15 @@ class TestEnding:
         assert json.loads(out)["code"] == 1000
 
     @posix
+    def test_interrupted_with_a_server_that_does_not_answer(self) -> None:
+        with deaf_server() as port:
+            with start("-w", "inf", f"ws://127.0.0.1:{port}/") as process:
+                assert process.stdout is not None
+                process.stdout.readline()
+                process.send_signal(signal.SIGINT)
+                assert process.wait(PATIENCE) == 130
+
+    @posix
     def test_interrupted_while_connecting(self) -> None:
         with raw_server(None) as port, start("-v", f"ws://127.0.0.1:{port}/") as process:
             # It has connected when the kernel tells so; a signal before the handler is one, too.
@@ -345,6 +354,33 @@ class TestStreams:
             timeout=PATIENCE,
         )
         assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+    @posix
+    def test_output_that_is_kept_until_the_end(self) -> None:
+        """Python writes it when the process ends, and isn't to complain then."""
+        environment = {name: value for name, value in os.environ.items() if "UNBUF" not in name}
+        reading, writing = os.pipe()
+        os.close(reading)
+        with open("/dev/full", "wb") as full, open(writing, "wb") as pipe:
+            for output, status, message in ((full, 1, "No space left on device"), (pipe, 141, "")):
+                result = run(
+                    "--help",
+                    env=environment,
+                    capture_output=False,
+                    stdout=output,
+                    stderr=subprocess.PIPE,
+                )
+                assert result.returncode == status
+                assert result.stderr == (f"wsapi: {message}\n" if message else "")
+
+    @posix
+    def test_input_that_cannot_be_read(self, uri: str, tmp_path: Path) -> None:
+        with open(tmp_path / "file", "wb") as file:
+            result = run("-q", uri, stdin=file)
+        assert (result.returncode, result.stderr) == (
+            1,
+            "wsapi: can't read stdin: Bad file descriptor\n",
+        )
 
     def test_input_that_is_a_directory(self, uri: str) -> None:
         descriptor = os.open("/", os.O_RDONLY)

@@ -421,6 +421,20 @@ class TestTmux:
         terminal.type("x", "Enter")
         terminal.until("< x\nConnection closed: 1000 (OK).\nstatus=0")
 
+    @both
+    def test_waiting_at_the_end(self, client: Callable[..., Tmux], uri: str) -> None:
+        terminal = client(f"-w 20 -n 1 {uri}")
+        terminal.until(">")
+        terminal.type("later", "Enter", "C-d")
+        terminal.until("< news\nConnection closed: 1000 (OK).\nstatus=0")
+
+    @both
+    def test_history_that_cannot_be_kept(self, client: Callable[..., Tmux], uri: str) -> None:
+        terminal = client(uri, WSAPI_HISTORY="/no/such/file")
+        terminal.until(">")
+        terminal.type("x", "Enter")
+        terminal.until("< x")
+
     def test_refused(self, client: Callable[..., Tmux], free_port: int) -> None:
         terminal = client(f"-v ws://127.0.0.1:{free_port}/")
         terminal.until("status=3")

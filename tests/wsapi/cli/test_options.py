@@ -122,6 +122,10 @@ class TestConnection:
     def test_sizes(self, text: str, size: int | None) -> None:
         assert _options.size(text) == size
 
+    def test_hosts(self) -> None:
+        assert parse("--connect", "[::1]:8765", "ws://x").connect == ("::1", 8765)
+        assert parse("--connect", "localhost:8765", "ws://x").connect == ("localhost", 8765)
+
     def test_values(self) -> None:
         options = parse(
             *("--open-timeout", "1.5", "--close-timeout", "none", "--ping-interval", "NONE"),
@@ -166,6 +170,7 @@ def parse(*arguments: str):  # type: ignore[no-untyped-def]
         (["--auth", "a"], "--auth has no password (USER:PASSWORD, @FILE, or env:NAME)"),
         (["--auth", "@/no/such"], "--auth: can't read /no/such: No such file or directory"),
         (["--auth", "env:NO_SUCH_NAME"], "--auth: there is no environment variable NO_SUCH_NAME"),
+        (["--auth", "\ud800:x"], "--auth: not a user name and a password"),
         (["--bearer", ""], "--bearer: a token is printable ASCII, not empty"),
         (["--bearer", "a b"], "--bearer: a token is printable ASCII, not empty"),
         (["--bearer", "é"], "--bearer: a token is printable ASCII, not empty"),

@@ -86,6 +86,12 @@ class TestClient:
             "",
         )
 
+    def test_end_without_a_code(self, cli: Cli, uri: str, tmp_path: Path) -> None:
+        """What can't be sent isn't; what still comes is a difference."""
+        path = recording(tmp_path, (0, "sent", "x"), (0.5, "closed", "client", 1005))
+        result = cli("replay", "-q", path, uri)
+        assert result == (1, "difference: more came: 'x'\n", "")
+
     def test_early_end(self, cli: Cli, uri: str, tmp_path: Path) -> None:
         path = recording(tmp_path, (0, "sent", "bye"), (0, "received", "x"))
         result = cli("replay", "-q", path, uri)
@@ -121,6 +127,7 @@ class TestClient:
             (["a\0b"], 1, "can't read a\\x00b: embedded null byte"),
             (["{path}", "--serve", "0", "ws://localhost/"], 2, "a URI and --serve exclude"),
             (["{path}", "--speed", "0"], 2, "argument --speed: '0' isn't a number above 0"),
+            (["{path}", "--speed", "x"], 2, "argument --speed: 'x' isn't a number above 0"),
             (["{path}", "--speed", "nan"], 2, "argument --speed: 'nan' isn't a number above 0"),
             (["{path}", "--ignore", "("], 2, "argument --ignore: '(' isn't a regular expression"),
             (["{path}", "http://localhost/"], 2, "http://localhost/ isn't a WebSocket URI"),

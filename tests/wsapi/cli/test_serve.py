@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import http.client
@@ -13,11 +14,13 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from tests.wsapi.cli.helpers import PATIENCE, Certificates, Cli, run, start
 from tests.wsapi.foreign import running_chromium
+from wsapi.cli import _serve
 from wsapi.exceptions import ConnectionClosed, InvalidStatus
 from wsapi.sync.client import connect, unix_connect
 
@@ -130,6 +133,9 @@ class TestPages:
             assert headers["X-Content-Type-Options"] == "nosniff"
             assert b"WebSocket client" in ask(port, "/_wsapi")[2]
             assert ask(port, "/../pyproject.toml")[0] == 404
+            (tmp_path / "sub").mkdir()
+            status, headers, _ = ask(port, "/sub?x")
+            assert (status, headers["Location"]) == (308, "sub/")
             with connect(f"{uri}app.js") as connection:
                 connection.send("x")
                 assert connection.recv(PATIENCE) == "x"
@@ -205,6 +211,24 @@ SCRIPT = """
   return JSON.stringify([...rows()].map((row) => [text(row, ".sign"), text(row, ".body")]));
 })()
 """
+
+
+@pytest.mark.parametrize(
+    "address, shown",
+    [
+        (("127.0.0.1", 9), "ws://127.0.0.1:9/"),
+        (("::1", 9, 0, 0), "ws://[::1]:9/"),
+        (("0.0.0.0", 9), "ws://localhost:9/"),
+        (("::", 9, 0, 0), "ws://localhost:9/"),
+    ],
+)
+def test_addresses(
+    address: tuple[object, ...], shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = mock.Mock()
+    server.sockets = [mock.Mock(getsockname=lambda: address)]
+    _serve._announce(server, argparse.Namespace(unix=None, quiet=True), False)
+    assert capsys.readouterr().out == f"{shown}\n"
 
 
 class TestEnd:
