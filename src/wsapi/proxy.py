@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -131,14 +130,16 @@ def get_proxy(uri: WebSocketURI) -> str | None:
     Returns:
         None when there is none, or when it isn't for this host.
     """
-    proxies = urllib.request.getproxies()
+    from urllib.request import getproxies, proxy_bypass  # which import much that servers don't need
+
+    proxies = getproxies()
     for key in _KEYS[uri.secure]:
         proxy = proxies.get(key)
         if proxy:
             break
     else:
         return None
-    if urllib.request.proxy_bypass(f"{uri.host}:{uri.port}"):
+    if proxy_bypass(f"{uri.host}:{uri.port}"):
         return None
     # macOS and Windows say where the SOCKS proxy is, not that it is one.
     if key == "socks" and proxy.startswith("http://"):

@@ -5,7 +5,6 @@ of which is the base class of the next one. Nothing is decided here.
 """
 
 import logging
-import uuid
 import weakref
 
 from cpython.dict cimport PyDict_GetItemWithError
@@ -40,9 +39,11 @@ cdef class Endpoint:
     """One end of a connection."""
 
     @property
-    def id(self) -> uuid.UUID:
+    def id(self) -> "uuid.UUID":
         """Identifier of the connection, for logs."""
         if self._id is None:
+            import uuid  # which imports much; most connections are never asked
+
             self._id = uuid.uuid4()
         return self._id
 

@@ -10,7 +10,6 @@ import functools
 import http
 import logging
 import time
-from email.utils import formatdate
 
 from ._handshake cimport (
     HandshakeProtocol,
@@ -55,6 +54,8 @@ cdef object _INFO = logging.INFO
 
 @functools.lru_cache(maxsize=1)
 def _format_date(second):
+    from email.utils import formatdate  # which imports much that clients don't need
+
     return formatdate(second, usegmt=True)
 
 

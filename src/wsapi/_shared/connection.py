@@ -8,10 +8,9 @@ how bytes are moved, and how one waits.
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from time import monotonic
-from typing import Any, ClassVar, Final, Self, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast, overload
 
 from wsproto_fast import Backpressure, Protocol, Slow
 from wsproto_fast.exceptions import ConcurrencyError, ConnectionClosed
@@ -23,6 +22,9 @@ from wsproto_fast.typing import DataLike, LoggerLike, Subprotocol
 from .. import limits
 from .checks import check_overrides
 from .options import CONNECTION_OPTIONS, Limits, OnDrop
+
+if TYPE_CHECKING:
+    import uuid
 
 __all__ = [
     "FAILURE",

@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 from wsproto_fast.datastructures import Headers
@@ -140,6 +139,8 @@ def retry_after(headers: Headers, now: float) -> float:
 
 def _http_date(value: str) -> float | None:
     """Return the seconds since the epoch of a date (RFC 9110 section 5.6.7); None if it isn't."""
+    from email.utils import parsedate_to_datetime  # which imports much
+
     try:
         date = parsedate_to_datetime(value)
         # The form of asctime() doesn't name the time zone.

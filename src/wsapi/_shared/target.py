@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import urllib.parse
+from typing import TYPE_CHECKING
 
 from wsproto_fast.datastructures import Headers, HeadersLike
 from wsproto_fast.environment import getenv_int
@@ -15,7 +16,9 @@ from wsproto_fast.exceptions import InvalidStatus, InvalidURI, SecurityError
 from wsproto_fast.redaction import redact_url
 from wsproto_fast.uri import WebSocketURI, parse_uri
 
-from .authentication import Digest
+if TYPE_CHECKING:
+    from .authentication import Digest
+
 
 __all__ = ["MAX_REDIRECTS", "Target"]
 
@@ -200,6 +203,8 @@ class Target:
         ):
             return False
         challenges = exc.response.headers.get_all("WWW-Authenticate")
+        from .authentication import Digest  # only where a server asks for it
+
         self._digest = Digest.from_headers(challenges, *user_info)
         self._challenged = self._digest is not None
         return self._challenged
