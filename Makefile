@@ -33,13 +33,14 @@ $(PY):
 
 # The build requirements go in first; the package itself is installed editable, uncompiled.
 $(VENV)/.deps: pyproject.toml setup.py | $(PY)
-	$(LOCK) $(PY) -m pip install -q "setuptools>=77" "Cython>=3.1"
+	$(LOCK) $(PY) -m pip install -q "setuptools>=77" "Cython>=3.3"
 	WSPROTO_FAST_SKIP_EXTENSIONS=1 $(LOCK) $(PY) -m pip install -q --no-build-isolation -e ".[$(EXTRAS)]"
 	@touch $@
 
 # Cython and build_ext go by timestamps: only what changed is compiled again, after a change of
 # setup.py everything.
 $(VENV)/.built: $(VENV)/.deps setup.py $(COMPILED)
+	@find src \( -name '*.so' -o -name '*.pyd' \) ! -name '_compiled.*' -delete
 	$(if $(filter setup.py,$?),WSPROTO_FAST_FORCE=1 )$(LOCK) $(PY) setup.py -q build_ext --inplace -j$(JOBS)
 	@touch $@
 

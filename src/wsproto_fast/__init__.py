@@ -1,24 +1,17 @@
 """WebSocket protocol engine: bytes in, messages out, without sockets, threads, or a clock."""
 
-try:
-    from ._backlog import Backpressure
-    from ._client import ClientProtocol
-    from ._deflate import Extension, PerMessageDeflate
-    from ._frames import Frame, apply_mask
-    from ._http11_response import ResponseParser
-    from ._listener import Listener
-    from ._protocol import Protocol
-    from ._sender import PreparedMessage
-    from ._server import ServerProtocol
-    from ._settings import check_close, check_settings
-    from ._statistics import Totals
-except ModuleNotFoundError as exc:
-    if exc.name is None or not exc.name.startswith(f"{__name__}._"):
-        raise
-    raise ImportError(
-        f"the compiled part of {__name__} is missing ({exc.name}): install the package with "
-        "'pip install .', or compile it in place with 'make build'"
-    ) from exc
+from . import _loading  # noqa: F401 (lets Python find the compiled modules)
+from ._backlog import Backpressure
+from ._client import ClientProtocol
+from ._deflate import Extension, PerMessageDeflate
+from ._frames import Frame, apply_mask
+from ._http11_response import ResponseParser
+from ._listener import Listener
+from ._protocol import Protocol
+from ._sender import PreparedMessage
+from ._server import ServerProtocol
+from ._settings import check_close, check_settings
+from ._statistics import Totals
 from ._version import __version__
 from .aliases import install as _install
 from .datastructures import Headers, MultipleValuesError

@@ -167,9 +167,8 @@ class TestInstall:
     def test_too_late(self, name: str) -> None:
         script(
             f"""
-            import sys, {name}
+            import sys, {name}, wsapi
             before = dict(sys.modules), list(sys.meta_path)
-            import wsapi
             try:
                 wsapi.install_as_websockets()
             except RuntimeError as exc:

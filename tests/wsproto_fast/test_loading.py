@@ -1,0 +1,94 @@
+"""One shared object has all compiled modules; what is said if it isn't there."""
+
+import importlib
+import shutil
+import subprocess
+import sys
+from importlib import machinery, util
+from pathlib import Path
+
+import pytest
+
+import wsproto_fast
+from wsproto_fast import _loading
+
+INSTALLED = Path(wsproto_fast.__file__).parent
+SOURCES = Path(__file__).parents[2] / "src"
+COMPILED = f"_compiled{machinery.EXTENSION_SUFFIXES[0]}"
+
+
+@pytest.mark.parametrize("name", sorted(_loading.MODULES))
+def test_all_are_in_one_file(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__name__ == name
+    assert module.__spec__ is not None
+    assert module.__spec__.has_location
+    assert module.__file__ == util.find_spec(_loading.COMPILED).origin  # type: ignore[union-attr]
+
+
+def test_the_list_is_complete() -> None:
+    if not SOURCES.is_dir():
+        pytest.skip("there are no sources beside the tests")
+    found = {
+        ".".join(path.relative_to(SOURCES).with_suffix("").parts) for path in SOURCES.rglob("*.pyx")
+    }
+    assert {*found, "wsproto_fast._shared"} == _loading.MODULES
+
+
+def test_other_names_are_not_found() -> None:
+    assert util.find_spec("wsproto_fast._none") is None
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'wsproto_fast\._none'"):
+        importlib.import_module("wsproto_fast._none")
+
+
+def message(folder: Path, before: str = "") -> str:
+    """Import a copy without its compiled part; return the last line of the traceback."""
+    code = f"import sys; sys.path.insert(0, {str(folder)!r}); {before}\nimport wsproto_fast"
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=folder
+    )
+    assert result.returncode == 1
+    return result.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Return a folder with the package, but with nothing that is compiled."""
+    ignored = shutil.ignore_patterns("*.so", "*.pyd", "*.pyx", "*.c", "__pycache__")
+    shutil.copytree(INSTALLED, tmp_path / "wsproto_fast", ignore=ignored)
+    return tmp_path
+
+
+def test_incomplete_installation(copy: Path) -> None:
+    assert message(copy) == (
+        "ImportError: the compiled part of wsproto_fast is missing: "
+        f"no {copy / 'wsproto_fast' / COMPILED}. Install the package by '{sys.executable} -m pip "
+        "install --force-reinstall wsproto-fast', which chooses the wheel for this Python"
+    )
+
+
+def test_compiled_for_another_python(copy: Path) -> None:
+    other = "_compiled.cpython-310-mips-linux-gnu.so"
+    (copy / "wsproto_fast" / other).touch()
+    text = message(copy)
+    assert f"no {copy / 'wsproto_fast' / COMPILED}, but {other}, for another Python" in text
+    assert "pip install --force-reinstall" in text
+
+
+def test_source_tree_that_is_not_compiled(copy: Path) -> None:
+    (copy / "wsproto_fast" / "_protocol.pyx").touch()
+    assert message(copy).endswith(
+        ". This is a source tree: compile it by 'make', or 'pip install .'"
+    )
+
+
+def test_frozen_program_without_it(copy: Path) -> None:
+    assert message(copy, "sys.frozen = True").endswith(
+        ". Freeze the program with the hidden import wsproto_fast._compiled"
+    )
+
+
+def test_what_is_missing_elsewhere_is_told_as_ever() -> None:
+    code = "import sys; sys.modules['logging'] = None; import wsproto_fast"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stderr.splitlines()[-1].startswith("ModuleNotFoundError: import of logging")
