@@ -76,6 +76,8 @@ class BaseConnect(Generic[ConnectionT]):
     # Options that only this front-end has, and that are its business.
     own_options: ClassVar[tuple[str, ...]] = ()
     _connection: Any = None
+    # Engine of its connections; those of tests take the time from elsewhere.
+    _engine_class: Callable[..., ClientProtocol] = ClientProtocol
 
     def __init__(
         self,
@@ -245,7 +247,7 @@ class BaseConnect(Generic[ConnectionT]):
             uri: What to request.
             carrier: What moves bytes for connections of this front-end.
         """
-        protocol = ClientProtocol(uri, **self._engine_options)
+        protocol = self._engine_class(uri, **self._engine_options)
         if self._rates is not None:
             protocol.limit_rates(*self._rates)
         return self._connection_class(*carrier, protocol, **self._connection_options)

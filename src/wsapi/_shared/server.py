@@ -76,6 +76,9 @@ class ServerSettings:
         TypeError, ValueError: If an argument isn't acceptable.
     """
 
+    # Engine of connections; those of tests take the time from elsewhere.
+    engine_class: Callable[..., ServerProtocol] = ServerProtocol
+
     def __init__(
         self,
         handler: Callable[..., Any],
@@ -128,7 +131,7 @@ class ServerSettings:
 
     def new_protocol(self) -> ServerProtocol:
         """Return an engine for a connection."""
-        protocol = ServerProtocol(**self._engine_options)
+        protocol = self.engine_class(**self._engine_options)
         if self._rates is not None:
             protocol.limit_rates(*self._rates)
         return protocol

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
-from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wsproto_fast import check_close
@@ -164,7 +163,7 @@ class LeavingServer(BaseServer[ConnectionT]):
 
     def _start_draining(self, departure: Departure[ConnectionT]) -> asyncio.Task[None]:
         if self._drain_task is None:
-            departure.begin(self.connections, monotonic())
+            departure.begin(self.connections, self.get_loop().time())
             if not self._closing:
                 self._started()
                 self.logger.info("server draining")
@@ -176,7 +175,7 @@ class LeavingServer(BaseServer[ConnectionT]):
 
     async def _drain(self, departure: Departure[ConnectionT]) -> None:
         while not self._closing and self._handlers.are_leaving():
-            now = monotonic()
+            now = self.get_loop().time()
             for connection in departure.due(now, lambda: self.connections):
                 connection._driver.begin_closing(departure.code, departure.reason)
             if now >= departure.deadline:
@@ -184,7 +183,7 @@ class LeavingServer(BaseServer[ConnectionT]):
             await self._change(departure.time_left(now, departure.next_time()))
         self.close(code=departure.code, reason=departure.reason)
         assert self._close_task is not None
-        left = departure.time_left(monotonic(), departure.deadline)
+        left = departure.time_left(self.get_loop().time(), departure.deadline)
         _, closing = await asyncio.wait([self._close_task], timeout=left)
         if closing:
             for connection in self._rest():

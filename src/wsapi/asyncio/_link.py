@@ -152,7 +152,7 @@ class Link(AsyncConnection, asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
         self._driver.timer_time = deadline
-        self._timer = self.loop.call_later(deadline - monotonic(), self._timer_expired)
+        self._timer = self.loop.call_later(deadline - self._now(), self._timer_expired)
 
     def _timer_expired(self) -> None:
         self._timer = None

@@ -413,26 +413,7 @@ def serve(
 
     async def create_server(server: Server) -> asyncio.Server:
         loop = asyncio.get_running_loop()
-
-        create = settings.create_connection or ServerConnection
-        factory: Callable[[], asyncio.BaseProtocol]
-
-        def new() -> ServerConnection | None:
-            try:
-                return create(settings.new_protocol(), server, **settings.connection_options)
-            except Exception:
-                server._creation_failed()
-                return None
-
-        def plain() -> asyncio.BaseProtocol:
-            return new() or StandIn(_nobody)
-
-        if door is not None:
-            factory = partial(Reception, server, door, new, tls)
-        elif transport.get("ssl") is not None:
-            factory = partial(StandIn, new)
-        else:
-            factory = plain
+        factory = protocol_factory(server, tls, secure=transport.get("ssl") is not None)
         if "path" in transport or _is_unix(transport.get("sock")):
             return await loop.create_unix_server(factory, **transport)
         return await loop.create_server(factory, host, port, **transport)
@@ -442,6 +423,34 @@ def serve(
     server._statistics.log_connections = settings.log_connections
     server._keep(settings.buffer_budget)
     return server
+
+
+def protocol_factory(
+    server: Server, tls: dict[str, Any] | None = None, *, secure: bool = False
+) -> Callable[[], asyncio.BaseProtocol]:
+    """Return what makes protocols for transports that a server has accepted.
+
+    Args:
+        server: The server.
+        tls: Arguments of ``loop.start_tls`` for TLS behind a header of the PROXY protocol.
+        secure: Whether the event loop does TLS before there is a transport.
+    """
+    settings = server._settings
+    create = settings.create_connection or ServerConnection
+
+    def new() -> ServerConnection | None:
+        try:
+            return create(settings.new_protocol(), server, **settings.connection_options)
+        except Exception:
+            server._creation_failed()
+            return None
+
+    def plain() -> asyncio.BaseProtocol:
+        return new() or StandIn(_nobody)
+
+    if settings.door is not None:
+        return partial(Reception, server, settings.door, new, tls)
+    return partial(StandIn, new) if secure else plain
 
 
 def _nobody() -> None:

@@ -1,0 +1,29 @@
+"""Clients and servers for tests, connected in memory, with time and faults that a test decides on.
+
+These are for asyncio. They need no sockets and no ports, and a test with a ``Clock`` never waits.
+"""
+
+from ._asyncio import (
+    MemoryConnect,
+    Serving,
+    ServingASGI,
+    link,
+    pair,
+    serving,
+    serving_asgi,
+)
+from ._clock import Clock
+from ._memory import Link, Wire
+
+__all__ = [
+    "Clock",
+    "Link",
+    "MemoryConnect",
+    "Serving",
+    "ServingASGI",
+    "Wire",
+    "link",
+    "pair",
+    "serving",
+    "serving_asgi",
+]

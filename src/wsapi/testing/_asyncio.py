@@ -1,0 +1,395 @@
+"""Clients and servers on an asyncio event loop that are connected in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self, cast
+
+from wsproto_fast import ClientProtocol, ServerProtocol
+from wsproto_fast.drivers.clocked import ClockedClientProtocol, ClockedServerProtocol
+from wsproto_fast.extensions.permessage_deflate import enable_server_permessage_deflate
+from wsproto_fast.uri import WebSocketURI
+
+from ..asgi import ASGIApplication, ASGIConnection
+from ..asyncio.client import ClientConnection, connect
+from ..asyncio.connection import Connection
+from ..asyncio.server import (
+    Handler,
+    Server,
+    ServerConnection,
+    TransportOptions,
+    protocol_factory,
+    serve,
+)
+from ._clock import clock_of
+from ._lifespan import Lifespan
+from ._memory import Link, MemoryTransport, Wire, connected
+
+__all__ = ["MemoryConnect", "Serving", "ServingASGI", "link", "pair", "serving", "serving_asgi"]
+
+URI = "ws://localhost/"
+
+# How long connections and handlers may take to end properly: seconds, or turns of an event loop
+# whose clock stands still. Then connections are aborted, and handlers cancelled.
+GRACE = 1.0
+GRACE_TURNS = 1000
+
+_logger = logging.getLogger("wsapi.testing")
+
+
+def link(connection: Connection) -> Link:
+    """Return the network of a connection in memory, to do it harm.
+
+    Args:
+        connection: Connection of a client or of a server.
+
+    Raises:
+        TypeError: If it isn't in memory.
+    """
+    transport = getattr(connection, "_transport", None)
+    if not isinstance(transport, MemoryTransport):
+        raise TypeError(f"{connection!r} isn't a connection in memory")
+    return Link(transport)
+
+
+async def _gracefully(future: asyncio.Future[Any]) -> bool:
+    """Wait a little; return whether it is done."""
+    if clock_of(future.get_loop()) is None:
+        await asyncio.wait([future], timeout=GRACE)
+    else:
+        for _ in range(GRACE_TURNS):
+            if future.done():
+                break
+            await asyncio.sleep(0)
+    return future.done()
+
+
+# ---------------------------------------------------------------------- clients
+
+
+class MemoryConnect(connect):
+    """What connects to a server in memory; ``Serving.connect`` makes it.
+
+    It is used as ``wsapi.connect`` is: ``await``, ``async with``, or ``async for``.
+    """
+
+    _accept: Callable[[asyncio.BaseProtocol, Wire, Wire], None]
+    _wires: tuple[Wire | None, Wire | None]
+
+    def _engine_class(self, uri: WebSocketURI, **options: Any) -> ClientProtocol:
+        clock = clock_of(asyncio.get_running_loop())
+        if clock is None:
+            return ClientProtocol(uri, **options)
+        protocol = ClockedClientProtocol(uri, **options)
+        protocol.clock = clock.time
+        return protocol
+
+    def _new_connection(self, uri: WebSocketURI, *carrier: object) -> ClientConnection:
+        connection = super()._new_connection(uri, *carrier)
+        _follow_clock(connection)
+        return connection
+
+    def _gate_key(self, uri: WebSocketURI) -> str | None:
+        return uri.host
+
+    async def _open_transport(
+        self, uri: WebSocketURI, connection: ClientConnection
+    ) -> ClientConnection:
+        outgoing, incoming = self._wires
+        self._accept(connection, outgoing or Wire(), incoming or Wire())
+        self._wires = None, None  # a connection that is made again has others
+        return connection
+
+
+def _follow_clock(connection: Connection) -> None:
+    """Have the timers of a connection follow the clock of the event loop, if it has one."""
+    clock = clock_of(connection.loop)
+    if clock is not None:
+        connection._now = clock.time  # type: ignore[method-assign] # of this one
+
+
+# ---------------------------------------------------------------------- servers
+
+
+class _Place:
+    """Where clients connect to in memory."""
+
+    def __init__(self) -> None:
+        self._transports: list[MemoryTransport] = []
+
+    def connect(
+        self,
+        uri: str = URI,
+        *,
+        outgoing: Wire | None = None,
+        incoming: Wire | None = None,
+        **options: Any,
+    ) -> MemoryConnect:
+        """Connect a client, as ``wsapi.connect`` does: ``await``, ``async with``, ``async for``.
+
+        Args:
+            uri: URI of the request; whatever its host, there is no other server. TLS is left out
+                of ``wss://``.
+            outgoing: Wire from the client to the server; a new one by default. With
+                ``async for``, it is that of the first connection.
+            incoming: Wire from the server to the client.
+            **options: Those of ``wsapi.connect``, but for those of sockets and TLS.
+
+        Raises:
+            TypeError, ValueError: If an option isn't acceptable.
+            ConnectionRefusedError: From the result, if the server is closed.
+        """
+        connecting = MemoryConnect(uri, **options)
+        if connecting._options:
+            raise ValueError(f"in memory there is no use for {', '.join(connecting._options)}")
+        connecting._accept = self._accept
+        connecting._wires = outgoing, incoming
+        return connecting
+
+    def _accept(self, client: asyncio.BaseProtocol, outgoing: Wire, incoming: Wire) -> None:
+        transports = connected(client, self._new_protocol(), outgoing, incoming)
+        self._transports = [each for each in self._transports if not each._losing]
+        self._transports += transports
+
+    def _new_protocol(self) -> asyncio.BaseProtocol:
+        """Return the server's protocol for a new connection."""
+        raise NotImplementedError
+
+    def _abort(self) -> None:
+        for transport in self._transports:
+            transport.abort()
+
+
+class _Listener:
+    """Stands for the ``asyncio.Server`` of a server in memory."""
+
+    sockets = ()
+    _serving = True
+
+    def is_serving(self) -> bool:
+        return self._serving
+
+    async def start_serving(self) -> None:
+        self._serving = True
+
+    def close(self) -> None:
+        self._serving = False
+
+    async def wait_closed(self) -> None:
+        """There is nothing to wait for."""
+
+
+class Serving(_Place):
+    """A server in memory. Made by ``serving``.
+
+    Attributes:
+        server: The server, as ``wsapi.serve`` returns it: to drain it, to look at its connections.
+    """
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.server = server
+
+    async def __aenter__(self) -> Self:
+        server = self.server
+        server._create_server = self._listen
+        settings = server._settings
+        settings.engine_class = _new_server_engine
+        create = settings.create_connection or ServerConnection
+
+        def create_connection(*args: Any, **options: Any) -> ServerConnection:
+            connection: ServerConnection = create(*args, **options)
+            _follow_clock(connection)
+            return connection
+
+        settings.create_connection = create_connection
+        await server
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        server = self.server
+        server.close()
+        ending = asyncio.ensure_future(server.wait_closed())
+        if not await _gracefully(ending):
+            self._abort()
+            if not await _gracefully(ending):
+                for task in server._handlers.waiting():
+                    task.cancel()
+        self._abort()
+        await ending
+
+    @staticmethod
+    async def _listen(server: Server) -> asyncio.Server:
+        return cast(asyncio.Server, _Listener())
+
+    def _new_protocol(self) -> asyncio.BaseProtocol:
+        if not self.server.is_serving():
+            raise ConnectionRefusedError("the server is closed")
+        return protocol_factory(self.server)()
+
+
+def _new_server_engine(**options: Any) -> ServerProtocol:
+    clock = clock_of(asyncio.get_running_loop())
+    if clock is None:
+        return ServerProtocol(**options)
+    protocol = ClockedServerProtocol(**options)
+    protocol.clock = clock.time
+    return protocol
+
+
+def serving(handler: Handler | Server, **options: Any) -> Serving:
+    """Serve in memory, without sockets: ``async with serving(handler) as place:``.
+
+    ``place.connect(...)`` connects clients: real connections, with their opening handshake. At the
+    end of the block they are closed with 1001. What hasn't ended a second later, or at once if a
+    ``Clock`` stands still, is aborted; handlers are cancelled.
+
+    Args:
+        handler: Handler of a server; or a server that isn't started yet, such as ``wsapi.serve``
+            and ``wsapi.route`` return it.
+        **options: Those of ``wsapi.serve``, but for those of sockets and TLS; for a handler only.
+
+    Raises:
+        TypeError, ValueError: If an argument isn't acceptable.
+    """
+    if isinstance(handler, Server):
+        if options:
+            raise TypeError("options are for a handler; the server has its own")
+        return Serving(handler)
+    useless = {"host", "port", "sock", "ssl", "path", *TransportOptions.__annotations__}
+    if useless := useless & options.keys():
+        raise ValueError(f"in memory there is no use for {', '.join(sorted(useless))}")
+    return Serving(serve(handler, **options))
+
+
+@asynccontextmanager
+async def pair(
+    uri: str = URI,
+    *,
+    client: Mapping[str, Any] | None = None,
+    server: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> AsyncIterator[tuple[ClientConnection, ServerConnection]]:
+    """Connect a client and a server: ``async with pair() as (client, server):``.
+
+    Both are real connections, after their opening handshake. At the end of the block they are
+    closed, or else aborted.
+
+    Args:
+        uri: URI of the request.
+        client: Options of ``wsapi.connect``, and ``outgoing`` and ``incoming`` as for
+            ``Serving.connect``.
+        server: Options of ``wsapi.serve``.
+        **options: Options of both.
+
+    Raises:
+        TypeError, ValueError: If an option isn't acceptable.
+        InvalidHandshake: If the opening handshake fails.
+    """
+    arrived: asyncio.Future[ServerConnection] = asyncio.get_running_loop().create_future()
+
+    async def handler(connection: ServerConnection) -> None:
+        arrived.set_result(connection)
+        await connection.wait_closed()
+
+    async with serving(handler, **{**options, **(server or {})}) as place:
+        left = await place.connect(uri, **{**options, **(client or {})})
+        try:
+            yield left, await arrived
+        finally:
+            closing = asyncio.ensure_future(left.close())
+            if not await _gracefully(closing):
+                place._abort()
+                await closing
+
+
+# ---------------------------------------------------------------------- ASGI
+
+
+class _MemoryASGIConnection(ASGIConnection):
+    """A connection of an ASGI application in memory."""
+
+    tasks: set[asyncio.Task[None]]
+
+    def task_started(self, task: asyncio.Task[None]) -> None:
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+
+class ServingASGI(_Place):
+    """An ASGI application in memory. Made by ``serving_asgi``."""
+
+    def __init__(self, app: ASGIApplication, root_path: str, options: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._app = app
+        self._root_path = root_path
+        self._options = options
+        self._lifespan = Lifespan(app)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open = False
+
+    async def __aenter__(self) -> Self:
+        await self._lifespan.start()
+        self._open = True
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._open = False
+        for transport in self._transports:
+            protocol = transport.get_protocol()
+            if isinstance(protocol, ASGIConnection):
+                protocol.shutdown()
+        if self._tasks:
+            ending = asyncio.ensure_future(asyncio.wait(self._tasks))
+            if not await _gracefully(ending):
+                self._abort()
+                if not await _gracefully(ending):
+                    for task in self._tasks:
+                        task.cancel()
+            await ending
+        self._abort()
+        await self._lifespan.end()
+
+    def _new_protocol(self) -> asyncio.BaseProtocol:
+        if not self._open:
+            raise ConnectionRefusedError("the application isn't served")
+        connection = _MemoryASGIConnection(
+            self._app,
+            _new_server_engine(extensions=enable_server_permessage_deflate(None), logger=_logger),
+            log=_logger,
+            root_path=self._root_path,
+            lifespan_state=self._lifespan.state,
+            **self._options,
+        )
+        connection.tasks = self._tasks
+        _follow_clock(connection)
+        return connection
+
+
+def serving_asgi(app: ASGIApplication, *, root_path: str = "", **options: Any) -> ServingASGI:
+    """Serve the WebSockets of an ASGI application in memory: ``async with serving_asgi(app)``.
+
+    The application gets what ``wsapi.uvicorn.WebSocketProtocol`` gives it, on connections of the
+    same kind; HTTP requests are for other tools. Its lifespan begins and ends with the block.
+
+    Args:
+        app: ASGI application, version 3, such as one of FastAPI or Starlette.
+        root_path: Path at which it is mounted.
+        **options: ``ping_interval``, ``ping_timeout``, ``close_timeout``, ``max_queue``, and
+            ``write_limit``, as for ``wsapi.serve``.
+    """
+    return ServingASGI(app, root_path, options)

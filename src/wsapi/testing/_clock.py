@@ -1,0 +1,104 @@
+"""Time that passes when a test says so, on an asyncio event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from types import TracebackType
+from typing import Any, Self
+
+__all__ = ["Clock", "clock_of"]
+
+# Turns of the event loop in one advance(). A program that never comes to rest is an error.
+MAX_TURNS = 1_000_000
+
+
+class Clock:
+    """A clock that stands still until it is advanced: ``async with Clock() as clock:``.
+
+    Within the block it is the time of the running event loop, hence of ``asyncio.sleep``,
+    ``asyncio.timeout``, and ``loop.call_later``; and of connections that ``pair`` and ``serving``
+    make there: their keepalive, deadlines, limits on rates, and latencies. Connections on sockets
+    keep the time of the operating system. It needs an event loop of asyncio, not uvloop.
+    """
+
+    def __init__(self) -> None:
+        self._loop: Any = None
+        self._now = 0.0
+
+    async def __aenter__(self) -> Self:
+        loop: Any = asyncio.get_running_loop()
+        if not (hasattr(loop, "_ready") and hasattr(loop, "_scheduled")):
+            raise TypeError(f"a Clock needs an event loop of asyncio, not {type(loop).__name__}")
+        if self._loop is not None or clock_of(loop) is not None:
+            raise RuntimeError("the event loop has a Clock already, or the Clock an event loop")
+        self._now = loop.time()
+        self._loop = loop
+        loop.time = self.time
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        del self._loop.time
+        self._loop = None
+
+    def time(self) -> float:
+        """Return the current time, in seconds; it begins with that of the event loop."""
+        return self._now
+
+    async def settle(self) -> None:
+        """Let the event loop run, without time passing, until nothing is left to do at once.
+
+        Raises:
+            RuntimeError: If the clock isn't in use, or the event loop doesn't come to rest.
+        """
+        await self._settle(MAX_TURNS)
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass: what is due meanwhile happens in its order, each at its time.
+
+        When this returns, nothing is left to do until more time passes.
+
+        Args:
+            seconds: How much time passes; 0 or more.
+
+        Raises:
+            ValueError: If that is negative, or not finite.
+            RuntimeError: If the clock isn't in use, or the event loop doesn't come to rest.
+        """
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"seconds must be 0 or more, and finite; got {seconds}")
+        end = self._now + seconds
+        turns = await self._settle(MAX_TURNS)
+        while (due := self._next()) <= end:
+            self._now = max(self._now, due)
+            turns = await self._settle(turns)
+        self._now = end
+        await self._settle(turns)
+
+    def _next(self) -> float:
+        """Return when the next timer is due; infinite if there is none."""
+        timers = (timer.when() for timer in self._loop._scheduled if not timer.cancelled())
+        return min(timers, default=math.inf)
+
+    async def _settle(self, turns: int) -> int:
+        """Do what ``settle`` does, in a number of turns; return how many are left."""
+        if self._loop is None:
+            raise RuntimeError("the clock isn't in use: enter it by `async with`")
+        while turns > 0:
+            turns -= 1
+            await asyncio.sleep(0)
+            # What runs now isn't in there any more; timers that are due are after the next turn.
+            if not self._loop._ready and self._next() > self._now:
+                return turns
+        raise RuntimeError("the event loop doesn't come to rest")
+
+
+def clock_of(loop: Any) -> Clock | None:
+    """Return the clock of an event loop, if it has one."""
+    owner = getattr(loop.time, "__self__", None)
+    return owner if isinstance(owner, Clock) else None
