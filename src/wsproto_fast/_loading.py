@@ -24,8 +24,8 @@ MODULES = frozenset(
         *("_parser", "_protocol", "_queue", "_rates", "_receiver", "_sender", "_server"),
         *("_settings", "_shared", "_statistics"),
         *("drivers._inbox", "drivers._sharing", "drivers._socket_calls", "drivers._transports"),
-        *("drivers._wire", "drivers.asyncio", "drivers.coroutines", "drivers.schedule"),
-        *("drivers.threads", "drivers.tls"),
+        *("drivers._wire", "drivers.asyncio", "drivers.clocked", "drivers.coroutines"),
+        *("drivers.schedule", "drivers.threads", "drivers.tls"),
         *("wsproto._connection", "wsproto._events", "wsproto._frame_events"),
     )
 )
