@@ -6,9 +6,11 @@ import ast
 import asyncio
 import builtins
 import contextlib
+import errno
 import inspect
 import io
 import re
+import secrets
 import socket
 import ssl
 import textwrap
@@ -27,6 +29,8 @@ DEADLINE = 30.0
 # What the documents have servers listen on.
 PORT = "8765"
 METRICS_PORT = "9100"
+# What they listen on here, instead. No system gives these ports to who lets it choose.
+PORTS = range(20000, 32000)
 
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<info>[^`\n]*)$")
 HIDDEN = re.compile(r"^ *<!-- (?P<kind>setup|check):(?P<first>.*)$")
@@ -187,9 +191,27 @@ class TLS:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
+    """Return a port of localhost on which nobody listens, and that nobody gets by chance.
+
+    A port that the system chooses may be given to a client of another process before it is used.
+    """
+    while True:
+        port = secrets.choice(PORTS)  # other random numbers may be the same in each process
+        if is_free(port):
+            return port
+
+
+def is_free(port: int) -> bool:
+    """Tell whether nobody listens on a port of localhost, by IPv4 or IPv6."""
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        try:
+            with socket.socket(family) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind((address, port))
+        except OSError as exc:
+            if exc.errno == errno.EADDRINUSE:
+                return False  # otherwise, there may be no IPv6
+    return True
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import ast
 import importlib
 import re
 import shlex
+import socket
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -207,6 +208,41 @@ def test_shell_commands(page: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 # ---------------------------------------------------------------------- the harness itself
+
+
+def test_pages_leave_nothing_behind(tmp_path: Path) -> None:
+    pytest.importorskip("prometheus_client")
+    from prometheus_client import REGISTRY, generate_latest
+
+    for run in ("first", "second"):
+        folder = tmp_path / run
+        folder.mkdir()
+        blocks.execute("statistics.md", folder)
+        assert b"wsapi_" not in generate_latest(REGISTRY)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_ports_are_free(family: socket.AddressFamily, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = "127.0.0.1" if family == socket.AF_INET else "::1"
+    with socket.socket(family) as sock:
+        try:
+            sock.bind((address, 0))
+        except OSError:
+            pytest.skip(f"there is no {address}")
+        sock.listen()
+        taken = sock.getsockname()[1]
+        assert not blocks.is_free(taken)
+        free = blocks.free_port()
+        monkeypatch.setattr(blocks, "PORTS", [taken, free])
+        assert {blocks.free_port() for _ in range(20)} == {free}
+
+
+def test_ports_are_not_those_of_clients() -> None:
+    try:
+        text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii")
+    except OSError:
+        pytest.skip("only Linux tells")
+    assert blocks.free_port() < int(text.split()[0])
 
 
 def page_of(text: str) -> list[Block]:
