@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from wsproto_fast import __version__, check_close
+from wsproto_fast.redaction import redact_url
 
 from . import COMMANDS, USAGE, Parser
+from ._heads import masked_uri
 from ._options import add_connection_arguments, add_uri_argument, connect_arguments, count, seconds
 from ._terminal import CommandError, Status, is_terminal
 
@@ -160,7 +162,9 @@ def main(arguments: list[str]) -> int:
         cause = exc.__cause__
         if not compatible or cause is None:
             raise
-        print(f"Failed to connect to {options.uri}: {cause}.", flush=True)
+        shown = masked_uri(options.uri)
+        text = str(cause).replace(redact_url(options.uri), shown)
+        print(f"Failed to connect to {shown}: {text}.", flush=True)
         if exc.hint is not None:
             raise CommandError(Status.FAILURE, exc.message, exc.hint) from exc
         return Status.FAILURE

@@ -550,6 +550,14 @@ class TestLikeWebsockets:
         assert result.out.startswith(f"Failed to connect to {uri}: [Errno ")
         assert result.err.endswith("(is the server running, and the port right?)\n")
 
+    @pytest.mark.parametrize("scheme", ["ws", "http"])
+    def test_secrets(self, cli: Cli, free_port: int, scheme: str) -> None:
+        result = cli(f"{scheme}://user:s3cret@127.0.0.1:{free_port}/?token=t0ken")
+        shown = f"{scheme}://user:***@127.0.0.1:{free_port}/?token=***"
+        assert result.out.startswith(f"Failed to connect to {shown}: ")
+        for secret in ("s3cret", "t0ken"):
+            assert secret not in result.out + result.err
+
     def test_uri(self, cli: Cli) -> None:
         result = cli("http://localhost/")
         assert result.status == 1
