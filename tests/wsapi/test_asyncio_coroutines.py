@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import inspect
 import logging
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Coroutine
-from types import FrameType
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
+from types import FrameType, SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -20,6 +22,8 @@ from tests.wsapi.helpers import echo, pair, serving, until, uri_of
 from wsapi.asyncio.client import ClientConnection, connect
 from wsapi.asyncio.server import ServerConnection
 from wsapi.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
+from wsproto_fast.drivers.asyncio import TransportDriver
+from wsproto_fast.drivers.coroutines import receiving
 
 CALLS: list[Callable[[Any], Coroutine[Any, Any, Any]]] = [
     lambda ws: ws.recv(),  # type: ignore[no-any-return]
@@ -53,6 +57,72 @@ async def test_what_is_asked_of_coroutines(call: Any) -> None:
         assert coroutine.cr_running is False
         assert coroutine.cr_await is None
         await coroutine
+
+
+@calls
+async def test_states(call: Any) -> None:
+    async with pair() as (client, server):
+        await server.send("message")
+        coroutine = call(client)
+        assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+        task = asyncio.create_task(coroutine)
+        assert len(task.get_stack()) == 1
+        await task
+        assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+        assert not task.get_stack()
+
+
+async def test_states_of_what_waits() -> None:
+    async with pair() as (client, server):
+        coroutine = client.recv()
+        task = asyncio.create_task(coroutine)
+        await asyncio.sleep(0)
+        assert inspect.getcoroutinestate(coroutine) == inspect.CORO_SUSPENDED
+        assert not task.get_stack()
+        await server.send("message")
+        await task
+
+
+async def test_running_coroutines() -> None:
+    async with pair() as (client, server):
+
+        async def fragments() -> AsyncIterator[str]:
+            assert inspect.getcoroutinestate(coroutine) == inspect.CORO_RUNNING
+            for step in (coroutine.close, coroutine.__await__().__next__):
+                with pytest.raises(ValueError, match="already executing"):
+                    step()
+            with pytest.raises(ValueError, match="already executing"):
+                coroutine.throw(ZeroDivisionError())
+            yield "message"
+
+        coroutine = client.send(fragments())
+        await coroutine
+        assert await server.recv() == "message"
+
+
+async def test_objects_of_no_connection() -> None:
+    async with pair() as (client, _):
+        for call in CALLS[:2]:
+            coroutine = call(client)
+            with pytest.raises(RuntimeError, match="already awaited"):
+                type(coroutine)().send(None)  # type: ignore[call-arg]
+            coroutine.close()
+        assert [message async for message in type(aiter(client))()] == []
+
+
+async def test_garbage() -> None:
+    """The collector takes a connection that is received from, and its event loop, to pieces."""
+    async with pair() as (client, _):
+        with mock.patch.object(sys, "unraisablehook") as hook:
+            for _ in range(3):
+                driver = TransportDriver.__new__(TransportDriver)
+                owner = SimpleNamespace()
+                driver.__init__(owner, client.protocol, client.loop)  # type: ignore[misc, arg-type]
+                owner.coroutine = receiving(driver, None)
+                owner.coroutine.send(None)
+            del driver, owner
+            gc.collect()
+        hook.assert_not_called()
 
 
 @pytest.mark.parametrize("name", ["recv", "send"])
@@ -99,6 +169,8 @@ async def test_who_forgets_to_await_is_warned(call: Any, name: str) -> None:
             warnings.simplefilter("error")
             call(client)
         assert isinstance(hook.call_args[0][0].exc_value, RuntimeWarning)
+        # The coroutine is gone, even if the hook keeps what it is called with.
+        assert hook.call_args[0][0].object == f"Connection.{name}"
 
 
 async def test_iterators_that_are_not_awaited() -> None:
@@ -257,6 +329,21 @@ async def test_closing_an_iterator() -> None:
         await server.send("message")
         assert await anext(iterator, "end") == "end"
         assert await client.recv() == "message"
+
+
+async def test_what_asynchronous_generators_have() -> None:
+    async with pair() as (client, server):
+        iterator: Any = aiter(client)
+        assert isinstance(iterator, AsyncGenerator)
+        await server.send("1")
+        await server.send("2")
+        assert await iterator.asend(None) == "1"
+        with pytest.raises(ZeroDivisionError):
+            await iterator.athrow(ZeroDivisionError)
+        assert await anext(iterator, "end") == "end"
+        async with aclosing(aiter(client)) as iterator:  # type: ignore[type-var]
+            assert await anext(iterator) == "2"
+        assert await anext(iterator, "end") == "end"
 
 
 async def test_context_variables() -> None:

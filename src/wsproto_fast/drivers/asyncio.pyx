@@ -380,7 +380,8 @@ cdef class TransportDriver:
         self.receiver = None
         self._waiting = False
         self._future = self._context = None
-        self._protocol.stop_waiting()
+        if self._protocol is not None:  # the garbage collector may have been here
+            self._protocol.stop_waiting()
 
     cdef int _wake(self) except -1:
         """Resume the task that waits, if that can be done here, or else in the loop's next turn."""

@@ -33,9 +33,10 @@ cdef extern from *:
     #define wsproto_fast_is_mine(object) (Py_REFCNT(object) == 2)
     #endif
 
-    static void wsproto_fast_warn_unawaited(PyObject *coroutine, PyObject *name) {
+    /* A hook may keep what is said to have failed, so it is told the name: the coroutine is being deallocated. */
+    static void wsproto_fast_warn_unawaited(PyObject *name) {
         if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%U' was never awaited", name) < 0) {
-            PyErr_WriteUnraisable(coroutine);
+            PyErr_WriteUnraisable(name);
         }
     }
     """
@@ -46,7 +47,7 @@ cdef extern from *:
 
     void set_slots "wsproto_fast_set_slots"(PyTypeObject* type, void* next, void* send)
     bint is_mine "wsproto_fast_is_mine"(PyObject* object)
-    void warn_unawaited "wsproto_fast_warn_unawaited"(PyObject* coroutine, PyObject* name)
+    void warn_unawaited "wsproto_fast_warn_unawaited"(PyObject* name)
     PySendResult PyIter_Send(object iterator, PyObject* value, PyObject** result) except PYGEN_ERROR
     PyObject* Py_None
     void PyErr_SetObject(PyObject* type, PyObject* value)
@@ -54,12 +55,22 @@ cdef extern from *:
     void Py_DECREF(PyObject*)
 
 
-# How far a coroutine is.
+# How far a coroutine is. One that a program makes of its type, with no connection, has ended.
 cdef enum:
-    CREATED = 0
-    RUNNING = 1
-    SUSPENDED = 2
-    ENDED = 3
+    ENDED = 0
+    CREATED = 1
+    RUNNING = 2
+    SUSPENDED = 3
+
+
+async def _unstarted():
+    pass
+
+
+cdef object _coroutine = _unstarted()
+# `inspect.getcoroutinestate` takes one without a frame for one that has ended.
+cdef object _frame = _coroutine.cr_frame
+_coroutine.close()
 
 
 @cython.final
@@ -69,7 +80,9 @@ cdef class Receiving:
 
     Attributes:
         cr_running: Whether it is running, which nobody sees: it doesn't run other code.
+        cr_suspended: Whether it waits.
         cr_await: What it waits for; None if it doesn't.
+        cr_frame: A frame if it hasn't begun; None later, as there isn't one.
     """
 
     cdef TransportDriver _driver
@@ -89,6 +102,14 @@ cdef class Receiving:
     @property
     def cr_running(self) -> bool:
         return False
+
+    @property
+    def cr_suspended(self) -> bool:
+        return self._stage == SUSPENDED
+
+    @property
+    def cr_frame(self):
+        return _frame if self._stage == CREATED else None
 
     @property
     def cr_await(self):
@@ -126,7 +147,7 @@ cdef class Receiving:
         if self._stage == SUSPENDED and self._driver is not None:
             self._driver.stop_waiting()
         elif self._stage == CREATED and self._driver is not None:
-            warn_unawaited(<PyObject*>self, <PyObject*>self.__qualname__)
+            warn_unawaited(<PyObject*>self.__qualname__)
 
     cdef int _step(self, PyObject** result) except PYGEN_ERROR:
         cdef TransportDriver driver = self._driver
@@ -138,12 +159,12 @@ cdef class Receiving:
             driver.receiver = None
         self._stage = ENDED
         self._messages = None  # which may keep this object
-        if messages is not None and messages._ended:
+        if messages is not None and not messages._going:
             raise StopAsyncIteration
         message = driver.take(self._decode)
         if message is None:
             if driver._lost and messages is not None:
-                messages._ended = True
+                messages._going = False
                 if isinstance(driver._protocol.close_exc, ConnectionClosedOK):
                     raise StopAsyncIteration
             message = driver.begin_waiting("recv")
@@ -175,7 +196,7 @@ cdef class Messages:
 
     cdef TransportDriver _driver
     cdef Receiving _last                # the last coroutine, to be used again when nobody else has it
-    cdef bint _ended
+    cdef bint _going                    # more may come
 
     def __aiter__(self):
         return self
@@ -191,7 +212,18 @@ cdef class Messages:
 
     async def aclose(self) -> None:
         """End the iteration."""
-        self._ended = True
+        self._going = False
+
+    # An asynchronous generator has these, too.
+
+    def asend(self, value):
+        """Return what ``anext`` does; nobody sees the value."""
+        return self.__anext__()
+
+    async def athrow(self, typ, value=None, traceback=None):
+        """End the iteration, and raise an exception."""
+        self._going = False
+        raise typ if value is None else value
 
 
 @cython.final
@@ -201,7 +233,9 @@ cdef class Sending:
 
     Attributes:
         cr_running: Whether it is running.
+        cr_suspended: Whether it waits.
         cr_await: What it waits for; None if it doesn't.
+        cr_frame: A frame if it hasn't begun; None later, as there isn't one.
     """
 
     cdef TransportDriver _driver
@@ -223,6 +257,14 @@ cdef class Sending:
     @property
     def cr_running(self) -> bool:
         return self._stage == RUNNING
+
+    @property
+    def cr_suspended(self) -> bool:
+        return self._stage == SUSPENDED
+
+    @property
+    def cr_frame(self):
+        return _frame if self._stage == CREATED else None
 
     @property
     def cr_await(self):
@@ -261,6 +303,8 @@ cdef class Sending:
 
     def close(self) -> None:
         """End, as ``close`` of coroutines does."""
+        if self._stage == RUNNING:
+            raise ValueError("coroutine already executing")
         rest = self._rest
         self._end()
         if rest is not None:
@@ -268,7 +312,7 @@ cdef class Sending:
 
     def __dealloc__(self):
         if self._stage == CREATED and self._driver is not None:
-            warn_unawaited(<PyObject*>self, <PyObject*>self.__qualname__)
+            warn_unawaited(<PyObject*>self.__qualname__)
 
     cdef int _end(self) except -1:
         self._stage = ENDED
@@ -323,6 +367,7 @@ cdef inline Receiving _receiving(TransportDriver driver, Messages messages, deco
     coroutine._driver = driver
     coroutine._messages = messages
     coroutine._decode = decode
+    coroutine._stage = CREATED
     return coroutine
 
 
@@ -344,6 +389,7 @@ def messages(TransportDriver driver not None) -> Messages:
     """
     cdef Messages iterator = Messages.__new__(Messages)
     iterator._driver = driver
+    iterator._going = True
     return iterator
 
 
@@ -363,4 +409,5 @@ def sending(TransportDriver driver not None, connection, message, text, compress
     coroutine._message = message
     coroutine._text = text
     coroutine._compress = compress
+    coroutine._stage = CREATED
     return coroutine
