@@ -13,9 +13,11 @@ WSPROTO_FAST_FORCE=1                        compile all again, whatever the time
 WSPROTO_FAST_SKIP_EXTENSIONS=1              leave the extensions out
 """
 
+import gzip
 import os
 import subprocess
 import sys
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ import Cython
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 from setuptools.modified import newer_group
 
 SOURCES = Path("src")
@@ -149,6 +152,32 @@ class OneExtension(build_ext):
         return compiled
 
 
+class Sdist(sdist):
+    """Write the same archive of the same files, if SOURCE_DATE_EPOCH says which time it has."""
+
+    def make_archive(
+        self, base_name: Any, format: str, root_dir: Any = None, base_dir: Any = None, **owner: Any
+    ) -> str:
+        epoch = os.environ.get("SOURCE_DATE_EPOCH")
+        if epoch is None or format != "gztar" or root_dir is not None:
+            return super().make_archive(base_name, format, root_dir, base_dir, **owner)
+        target = Path(f"{base_name}.tar.gz")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with gzip.GzipFile(target, "wb", mtime=int(epoch)) as packed:
+            with tarfile.open(fileobj=packed, mode="w") as archive:
+                for path in sorted(Path(base_dir).rglob("*")):
+                    archive.add(path, recursive=False, filter=anonymous)
+        return str(target)
+
+
+def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.mtime = int(os.environ["SOURCE_DATE_EPOCH"])
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o755 if member.mode & 0o100 else 0o644
+    return member
+
+
 def shared_module(build_dir: str | None) -> Extension:
     """Generate the module that has what all others would have each for itself.
 
@@ -163,7 +192,7 @@ def shared_module(build_dir: str | None) -> Extension:
     return module(SHARED, path)
 
 
-arguments: dict[str, Any] = {}
+arguments: dict[str, Any] = {"cmdclass": {"sdist": Sdist}}
 if not switched_on("WSPROTO_FAST_SKIP_EXTENSIONS"):
     # The coverage plugin looks for the C files beside their sources.
     build_dir = None if COVERAGE else f"build/cython-{sys.implementation.cache_tag}"
@@ -178,7 +207,7 @@ if not switched_on("WSPROTO_FAST_SKIP_EXTENSIONS"):
     modules.append(shared_module(build_dir))
     arguments = {
         "ext_modules": [Extension("wsproto_fast._compiled", [], extra_link_args=link_args())],
-        "cmdclass": {"build_ext": OneExtension},
+        "cmdclass": {"build_ext": OneExtension, "sdist": Sdist},
         "options": {"build_ext": {"force": True}} if FORCE else {},
     }
 setup(**arguments)

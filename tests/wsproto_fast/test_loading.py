@@ -88,6 +88,21 @@ def test_frozen_program_without_it(copy: Path) -> None:
     )
 
 
+def test_nothing_there_in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(_loading, "find_spec", lambda name: None)
+    monkeypatch.setattr(_loading, "__file__", str(tmp_path / "_loading.py"))
+    finder = _loading.Finder()
+    assert finder.find_spec("wsproto_fast.frames") is None
+    with pytest.raises(ImportError, match="chooses the wheel for this Python"):
+        finder.find_spec("wsproto_fast._frames")
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert "hidden import" in _loading.what_is_missing()
+    (tmp_path / "_compiled.other.so").touch()
+    assert "but _compiled.other.so, for another Python" in _loading.what_is_missing()
+    (tmp_path / "_protocol.pyx").touch()
+    assert "source tree" in _loading.what_is_missing()
+
+
 def test_what_is_missing_elsewhere_is_told_as_ever() -> None:
     code = "import sys; sys.modules['logging'] = None; import wsproto_fast"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
