@@ -389,7 +389,7 @@ def test_progress(server: str, rich: bool, quiet: bool) -> None:
                 shown.extend(data)
 
     with subprocess.Popen(
-        command(server, "-d", "0.5", "--warmup", "0", *(["--quiet"] if quiet else [])),
+        command(server, "-d", "0.5", "--warmup", "0", *(["-q"] if quiet else [])),
         stdout=subprocess.PIPE,
         stderr=theirs,
         env=environment,
