@@ -56,7 +56,9 @@ def _wait(text: str) -> float:
 def _close(text: str) -> tuple[int, str]:
     code, _, reason = text.partition(":")
     if not (code.isascii() and code.isdigit() and len(code) == 4):
-        raise argparse.ArgumentTypeError(f"{text!r} isn't CODE or CODE:REASON, such as 1001:bye")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} isn't CODE or CODE:REASON with a code of four digits, such as 1001:bye"
+        )
     try:
         check_close(int(code), reason)
     except Exception as exc:

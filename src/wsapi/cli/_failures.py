@@ -36,6 +36,10 @@ __all__ = ["describe_close", "explain", "status_of_close"]
 NORMAL = (1000, 1001, 1005)
 """Codes with which a connection ends as it should; 1005 stands for none."""
 
+# X509_V_ERR_ of OpenSSL: of the host's name and address; not yet valid, and expired.
+_NOT_ITS_NAME = (62, 64)
+_NOT_NOW = (9, 10)
+
 _HINTS_OF_STATUS = {
     400: "the server doesn't like the request: -v shows it",
     401: "credentials are missing or wrong: --auth, --bearer, or --header",
@@ -215,12 +219,13 @@ def _of_status(exc: InvalidStatus, where: str) -> CommandError:
 
 def _of_tls(exc: ssl.SSLError, where: str) -> CommandError:
     if isinstance(exc, ssl.SSLCertVerificationError):
-        return CommandError(
-            Status.TLS,
-            f"the certificate of {where} isn't trusted: {exc.verify_message}",
-            "--ca FILE trusts its issuer, --insecure trusts anybody",
-            "certificate",
-        )
+        advice = "--insecure trusts anybody"
+        if exc.verify_code in _NOT_ITS_NAME:
+            advice = f"--server-name NAME expects another name, {advice}"
+        elif exc.verify_code not in _NOT_NOW:
+            advice = f"--ca FILE trusts its issuer, {advice}"
+        message = f"the certificate of {where} isn't trusted: {exc.verify_message.rstrip('.')}"
+        return CommandError(Status.TLS, message, advice, "certificate")
     reason = (exc.reason or _text(exc)).replace("_", " ").lower()
     hint = None
     if exc.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):

@@ -509,6 +509,7 @@ class TestTls:
             named = cli(*trusting, "--server-name", "elsewhere", f"wss://127.0.0.1:{port}/")
         assert named.status == 4
         assert "Hostname mismatch" in named.err
+        assert "(--server-name NAME expects another name, " in named.err
 
     def test_certificate_of_the_client(self, cli: Cli, certificates: Certificates) -> None:
         context = server_context(certificates)

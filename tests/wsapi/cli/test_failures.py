@@ -139,12 +139,22 @@ def test_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(error).startswith("the proxy http://u:***@p:1 refuses connections")
 
 
-def test_certificate() -> None:
+@pytest.mark.parametrize(
+    "code, text, hint",
+    [
+        (18, "self-signed certificate", "--ca FILE trusts its issuer, "),
+        (10, "certificate has expired", ""),
+        (62, "Hostname mismatch.", "--server-name NAME expects another name, "),
+        (64, "IP address mismatch.", "--server-name NAME expects another name, "),
+    ],
+)
+def test_certificate(code: int, text: str, hint: str) -> None:
     exc = ssl.SSLCertVerificationError(1, "x")
-    exc.verify_message = "self-signed certificate"
+    exc.verify_code, exc.verify_message = code, text
     error = explain(exc, SECURE)
     assert (error.status, error.kind) == (Status.TLS, "certificate")
-    assert "isn't trusted: self-signed certificate" in error.message
+    assert error.message.endswith(f" isn't trusted: {text.rstrip('.')}")
+    assert error.hint == f"{hint}--insecure trusts anybody"
 
 
 def test_errors_that_are_explained_already() -> None:
