@@ -73,7 +73,7 @@ lint: $(VENV)/.deps ## ruff, cython-lint; of workflows: zizmor, and what actionl
 	$(BIN)/jactionlint $(wildcard .github/workflows/*.yml) .github/dependabot.yml
 
 types: build ## mypy --strict; stubtest of the compiled parts
-	$(PY) -m mypy -p wsproto_fast -p wsapi $(if $(wildcard benchmarks/*.py),-p benchmarks)
+	$(PY) -m mypy -p wsproto_fast -p wsapi -p wsapi_pytest $(if $(wildcard benchmarks/*.py),-p benchmarks)
 	$(PY) -m mypy tests/typing demo $(wildcard examples)
 	$(PY) -m mypy.stubtest wsproto_fast --mypy-config-file pyproject.toml \
 	  --allowlist tests/typing/stubtest-allowlist.txt

@@ -20,6 +20,7 @@ import wsapi
 import wsproto_fast
 from wsapi._shared import options
 from wsapi._shared.options import CLIENT_OPTIONS, CONNECTION_OPTIONS, SERVER_OPTIONS, Option
+from wsproto_fast._loading import MODULES as COMPILED_MODULES
 
 FRONT_ENDS = ["asyncio", "sync", "trio"]
 MODULES = [
@@ -146,11 +147,14 @@ UNTOLD = {"AssertionError", "AttributeError", "NotImplementedError", "StopIterat
 
 
 def public_modules() -> Iterator[str]:
+    names = set(COMPILED_MODULES)  # in one file, where pkgutil doesn't look
     for package in PACKAGES:
-        yield package.__name__
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not any(part.startswith("_") for part in module.name.split(".")):
-                yield module.name
+        names.add(package.__name__)
+        found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        names.update(module.name for module in found)
+    yield from sorted(
+        name for name in names if not any(part.startswith("_") for part in name.split("."))
+    )
 
 
 def public_names(module: str) -> list[str]:

@@ -354,7 +354,7 @@ class ServingASGI(_Place):
             if isinstance(protocol, ASGIConnection):
                 protocol.shutdown()
         if self._tasks:
-            ending = asyncio.ensure_future(asyncio.wait(self._tasks))
+            ending = asyncio.ensure_future(asyncio.wait(set(self._tasks)))
             if not await _gracefully(ending):
                 self._abort()
                 if not await _gracefully(ending):

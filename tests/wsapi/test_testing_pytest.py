@@ -1,0 +1,110 @@
+"""The pytest plugin, in runs of pytest of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ASYNCIO = """
+import pytest
+
+from wsapi.testing import Clock
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+async def echo(connection):
+    async for message in connection:
+        await connection.send(message)
+
+
+async def test_server(ws_server):
+    async with ws_server(echo, max_size=10) as server, server.connect() as connection:
+        await connection.send("message")
+        assert await connection.recv() == "message"
+
+
+async def test_pair(ws_pair):
+    async with Clock() as clock, ws_pair(ping_interval=1) as (client, server):
+        await clock.advance(1.5)
+        assert client.stats().pings_sent == server.stats().pings_sent == 1
+"""
+
+THREADS = """
+def echo(connection):
+    for message in connection:
+        connection.send(message)
+
+
+connections = []
+
+
+def test_server(ws_server):
+    server = ws_server(echo)
+    other = ws_server(echo, compression=None)
+    with server.connect() as connection, other.connect():
+        connection.send("message")
+        assert connection.recv() == "message"
+
+
+def test_pair(ws_pair):
+    client, server = ws_pair()
+    connections.extend((client, server))
+    client.send("message")
+    assert server.recv() == "message"
+
+
+def test_pairs_end_with_their_test():
+    assert [each.state.name for each in connections] == ["CLOSED", "CLOSED"]
+"""
+
+UNUSED = """
+import sys
+
+
+def test_nothing_is_imported():
+    assert not {"wsapi", "wsproto_fast"} & set(sys.modules)
+"""
+
+
+def run(folder: Path, text: str, *words: str) -> str:
+    (folder / "test_it.py").write_text(text, encoding="utf-8")
+    arguments = ["-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *words]
+    process = subprocess.run(
+        [sys.executable, *arguments, "test_it.py"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
+
+
+def test_fixtures_on_asyncio(tmp_path: Path) -> None:
+    pytest.importorskip("anyio", reason="pytest itself runs no coroutine functions")
+    assert "2 passed" in run(tmp_path, ASYNCIO)
+
+
+def test_fixtures_for_threads(tmp_path: Path) -> None:
+    assert "3 passed" in run(tmp_path, THREADS)
+
+
+def test_unused_fixtures_import_nothing(tmp_path: Path) -> None:
+    assert "1 passed" in run(tmp_path, UNUSED)
+
+
+def test_fixtures_are_listed_with_their_documentation(tmp_path: Path) -> None:
+    output = run(tmp_path, UNUSED, "--fixtures")
+    for name in ("ws_server", "ws_pair"):
+        assert name in output
+    assert "Serve a handler" in output
