@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from wsapi._shared.leaving import Departure, departure_time
+from wsapi._shared.leaving import ANSWERING, Departure, departure_time
 from wsapi.exceptions import ProtocolError
 
 OPTIONS: dict[str, Any] = {
@@ -21,7 +21,9 @@ OPTIONS: dict[str, Any] = {
 
 
 def departure(drawn: Iterable[float] = (), **options: Any) -> Departure[str]:
-    return Departure(**OPTIONS | options, random=iter(drawn).__next__)
+    leaving: Departure[str] = Departure(**OPTIONS | options, random=iter(drawn).__next__)
+    leaving.lingering = math.inf  # for the times of the others
+    return leaving
 
 
 def none() -> list[Any]:
@@ -47,6 +49,21 @@ def test_connections_are_closed_one_by_one() -> None:
     assert leaving.due(110, lambda: ["e"]) == ["e"]
     assert leaving.next_time() == leaving.deadline == 130
     assert leaving.due(130, none) == []
+
+
+@pytest.mark.parametrize(
+    ("timeout", "lingering"), [(30, 1.0), (None, 1.0), (2, 2 * ANSWERING), (0, 0.0)]
+)
+def test_who_has_an_answer_goes(timeout: float | None, lingering: float) -> None:
+    leaving: Departure[str] = Departure(**OPTIONS | {"timeout": timeout})
+    assert leaving.lingering == lingering
+    assert leaving.overdue(100, none) == []
+    leaving.begin([], 100)
+    assert leaving.next_time() == 100 + min(lingering, leaving.spread)
+    assert leaving.overdue(100 + lingering - 0.01, none) == []
+    assert leaving.overdue(100 + lingering, lambda: ["a", "b"]) == ["a", "b"]
+    assert leaving.overdue(100 + lingering, none) == []
+    assert leaving.next_time() == 100 + leaving.spread
 
 
 def test_who_is_late_closes_all() -> None:

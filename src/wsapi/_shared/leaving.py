@@ -60,6 +60,9 @@ class Departure(Generic[T]):
         closing_time: When the last connections are closed.
         deadline: When connections are aborted.
         grace: Seconds after that in which handlers can end.
+        lingering: Seconds at most for which clients whose requests have an answer other than 101
+            may leave their TCP connection open.
+        lingering_time: When connections are aborted that had such an answer before.
 
     Raises:
         TypeError, ValueError: If a number isn't acceptable.
@@ -69,6 +72,8 @@ class Departure(Generic[T]):
     closing_time = math.inf
     deadline = math.inf
     grace = 1.0
+    lingering = 1.0
+    lingering_time = math.inf
 
     def __init__(
         self,
@@ -89,6 +94,7 @@ class Departure(Generic[T]):
             raise ValueError(f"retry_after must be 0 or more; got {retry_after}")
         self.timeout = math.inf if timeout is None else timeout
         self.spread = spread_within(spread, self.timeout)
+        self.lingering = min(self.lingering, self.timeout * ANSWERING)
         self.code = code
         self.reason = reason
         self.refusal = Refusal(
@@ -109,6 +115,7 @@ class Departure(Generic[T]):
         """
         self.deadline = now + self.timeout
         self.closing_time = now + self.spread
+        self.lingering_time = now + self.lingering
         self._scheduled = [
             (departure_time(now, self.spread, self._random), connection)
             for connection in connections
@@ -132,11 +139,23 @@ class Departure(Generic[T]):
             due.append(self._scheduled.pop()[1])
         return due
 
+    def overdue(self, now: float, answered: Callable[[], Iterable[T]]) -> list[T]:
+        """Return the connections to abort, although there is time left.
+
+        Args:
+            now: Time.
+            answered: Function that returns those whose requests have an answer other than 101,
+                called once. Answers that are given later come with ``lingering`` as time-out.
+        """
+        if now < self.lingering_time:
+            return []
+        self.lingering_time = math.inf
+        return list(answered())
+
     def next_time(self) -> float:
         """Return when there is something to do next, if nothing happens before."""
-        if self._scheduled:
-            return self._scheduled[-1][0]
-        return min(self.closing_time, self.deadline)
+        scheduled = self._scheduled[-1][0] if self._scheduled else self.closing_time
+        return min(scheduled, self.lingering_time, self.deadline)
 
     def time_left(self, now: float, time: float) -> float | None:
         """Return the seconds until a time, at least zero; None if it never comes."""

@@ -300,6 +300,15 @@ class ServerSide(BaseConnection):
             forget_frames(protocol.handshake_exc)  # nobody raises it
         if protocol.state is not _CONNECTING:
             return False
+        # ASGI servers leave in their own way.
+        server = getattr(self, "server", None)
+        departure: Departure[Any] | None = getattr(server, "_departure", None)
+        if departure is not None and response.status_code != 101:
+            # Nor may it stay for long when it has the response.
+            timeout = self._close_timeout
+            lingering = departure.lingering
+            self._close_timeout = lingering if timeout is None else min(timeout, lingering)
+            self._tell_timeouts()
         try:
             protocol.send_response(response, self._now())
         except InvalidState:
@@ -378,6 +387,14 @@ class BaseServer(Generic[ConnectionT]):
             for connection in self._connections.copy()
             if connection.protocol.state is State.OPEN
         }
+
+    def _answered(self) -> list[ConnectionT]:
+        """Return the connections whose requests were answered, and aren't WebSocket connections."""
+        return [
+            connection
+            for connection in self._connections.copy()
+            if connection.response is not None and connection.response.status_code != 101
+        ]
 
     def stats(self) -> ServerStats:
         """Return what was counted so far.

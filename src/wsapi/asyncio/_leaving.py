@@ -178,6 +178,8 @@ class LeavingServer(BaseServer[ConnectionT]):
             now = self.get_loop().time()
             for connection in departure.due(now, lambda: self.connections):
                 connection._driver.begin_closing(departure.code, departure.reason)
+            for connection in departure.overdue(now, self._answered):
+                connection._transport.abort()
             if now >= departure.deadline:
                 break
             await self._change(departure.time_left(now, departure.next_time()))

@@ -216,6 +216,8 @@ class LeavingServer(BaseServer[ConnectionT]):
             now = monotonic()
             for connection in departure.due(now, lambda: self.connections):
                 connection._driver.close(departure.code, departure.reason)
+            for connection in departure.overdue(now, self._answered):
+                connection._driver.abort()
             if now >= departure.deadline:
                 break
             with self._lock:

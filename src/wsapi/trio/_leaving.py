@@ -154,6 +154,8 @@ class LeavingServer(BaseServer[ConnectionT]):
             now = trio.current_time()
             for connection in departure.due(now, lambda: self.connections):
                 self._begin_closing(connection, departure.code, departure.reason)
+            for connection in departure.overdue(now, self._answered):
+                connection._abort()
             if now >= departure.deadline:
                 break
             with trio.CancelScope(deadline=departure.next_time()):

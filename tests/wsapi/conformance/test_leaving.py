@@ -268,6 +268,28 @@ class TestClients:
                 answer = await silent.read_to_end()
                 assert not answer or parsed(answer).status_code == 503
 
+    @pytest.mark.parametrize("late", [False, True])
+    async def test_that_stay_after_their_answer(
+        self, driver: Driver, monkeypatch: pytest.MonkeyPatch, late: bool
+    ) -> None:
+        """They have what they asked for; the server would else be as slow as ``close_timeout``."""
+        monkeypatch.setattr(Departure, "lingering", 0.02)
+        options: dict[str, Any] = {"process_request": readiness("/ready"), "close_timeout": LONG}
+        async with driver.serve(until_closed, **options) as server:
+            async with driver.raw_client(server, b"") as peer:
+                if not late:
+                    await peer.send(PLAIN % b"/ready")
+                    assert (await peer.read_head()).startswith("HTTP/1.1 200 ")
+                ws = await driver.open(server)
+                draining = driver.spawn(drain(server, timeout=LONG, spread=0.1))
+                await driver.until(server.raw.draining.is_set)
+                if late:
+                    await peer.send(PLAIN % b"/ready")
+                    assert (await peer.read_head()).startswith("HTTP/1.1 503 ")
+                await draining
+                await ws.wait_closed()
+                assert ws.close_code == 1012
+
     async def test_many(self, driver: Driver) -> None:
         async def attempt() -> Any:
             outcomes = set()
