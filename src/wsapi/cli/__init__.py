@@ -59,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status.
     """
+    if getattr(sys, "frozen", False):
+        # Processes that `wsapi bench` starts run the same program. Elsewhere, this does nothing.
+        import multiprocessing
+
+        multiprocessing.freeze_support()
     arguments = list(sys.argv[1:] if argv is None else argv)
     use_safe_streams()
     try:

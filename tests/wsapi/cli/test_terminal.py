@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import sys
 from typing import Any
 
@@ -93,6 +94,16 @@ def test_optional(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestMain:
+    @pytest.mark.parametrize("frozen", [False, True])
+    def test_frozen(self, monkeypatch: pytest.MonkeyPatch, frozen: bool) -> None:
+        """In a frozen program, this is what ``multiprocessing`` starts in place of Python."""
+        called: list[str] = []
+        monkeypatch.setattr(multiprocessing, "freeze_support", lambda: called.append("frozen"))
+        if frozen:
+            monkeypatch.setattr(sys, "frozen", True, raising=False)
+        assert package.main(["--version"]) == 0
+        assert called == ["frozen"] * frozen
+
     def test_usage(self, cli: Cli) -> None:
         result = cli()
         assert (result.status, result.err) == (2, "")
