@@ -11,7 +11,7 @@ import inspect
 import os
 import socket
 import ssl as ssl_module
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from wsproto_fast import ServerProtocol, Slow
@@ -41,6 +41,9 @@ __all__ = [
 
 # To look a member up in its class takes longer.
 _CONNECTING = State.CONNECTING
+
+# How many tasks or threads a line of the log names.
+MAX_NAMES = 10
 
 SHUTTING_DOWN = "Server is shutting down.\n"
 FAILED_TO_OPEN = "Failed to open a WebSocket connection.\nSee server log for more information.\n"
@@ -421,10 +424,22 @@ class BaseServer(Generic[ConnectionT]):
         self.logger.error("opening handshake failed", exc_info=True)
         self._statistics.refused("error")
 
-    def _rest(self) -> list[ConnectionT]:
-        """Return the connections to abort when the server has drained for too long."""
+    def _rest(self, handlers: Iterable[Any]) -> list[ConnectionT]:
+        """Return the connections to abort when the server has drained for too long.
+
+        Args:
+            handlers: Tasks or threads that run handlers which haven't ended.
+        """
         rest = list(self._connections)
-        self.logger.warning("server drained for too long: %d connections left", len(rest))
+        # Threads and tasks of trio have an attribute, tasks of asyncio a method.
+        names = sorted(str(getattr(one, "name", None) or one.get_name()) for one in handlers)
+        self.logger.warning(
+            "server drained for too long: %d connections, %d handlers left: %s in %s",
+            len(rest),
+            len(names),
+            getattr(self.handler, "__qualname__", None) or repr(self.handler),
+            ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else ""),
+        )
         return rest
 
     def _log_listening(self, sock: Any) -> None:

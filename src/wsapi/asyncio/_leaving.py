@@ -188,7 +188,7 @@ class LeavingServer(BaseServer[ConnectionT]):
         left = departure.time_left(self.get_loop().time(), departure.deadline)
         _, closing = await asyncio.wait([self._close_task], timeout=left)
         if closing:
-            for connection in self._rest():
+            for connection in self._rest(self._handlers.waiting()):
                 connection._transport.abort()
             _, closing = await asyncio.wait([self._close_task], timeout=departure.grace)
         if closing:

@@ -315,7 +315,7 @@ class LeavingServer(BaseServer[ConnectionT]):
         if departure is None:
             self._wait_for_handlers(inf)
         elif not self._wait_for_handlers(departure.deadline):
-            for connection in self._rest():
+            for connection in self._rest(self._handlers.waiting()):
                 connection._driver.abort()
             if not self._wait_for_handlers(monotonic() + departure.grace):
                 self.logger.error("handlers of a server that has drained are still running")

@@ -453,6 +453,7 @@ def serve(
             finally:
                 visit.leave()
 
+    handle.__qualname__ = getattr(handler, "__qualname__", repr(handler))  # for the log
     server = Server(sock, handle, settings.logger)
     server._statistics.log_connections = settings.log_connections
     server._door = settings.door

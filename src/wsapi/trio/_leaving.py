@@ -164,7 +164,7 @@ class LeavingServer(BaseServer[ConnectionT]):
         with trio.CancelScope(deadline=departure.deadline):
             await self._wait_for_tasks()
             return
-        for connection in self._rest():
+        for connection in self._rest(self._handlers.waiting()):
             connection._abort()
         with trio.CancelScope(deadline=trio.current_time() + departure.grace):
             await self._wait_for_tasks()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import re
 import signal
 import ssl
 import sys
@@ -343,7 +344,9 @@ class TestTimeout:
             assert len(ended) == 2
 
     @pytest.mark.not_on("asyncio", "trio", reason="they can be cancelled there")
-    async def test_handlers_that_do_not_end_are_left(self, driver: Driver) -> None:
+    async def test_handlers_that_do_not_end_are_left(
+        self, driver: Driver, caplog: pytest.LogCaptureFixture
+    ) -> None:
         gate = driver.event()
 
         async def handler(_ws: Ws) -> None:
@@ -353,7 +356,27 @@ class TestTimeout:
             await open_some(driver, server, 2)
             await drain(server, timeout=0.02, spread=0)
             logged_errors("handlers of a server that has drained are still running")
+            assert re.search(r"2 handlers left: \S+ in wsapi-handler-.+, wsapi-han", caplog.text)
             gate.set()
+
+    @pytest.mark.not_on("sync", reason="an error is logged there, too: see the test before")
+    async def test_handlers_that_do_not_end_are_named(
+        self, driver: Driver, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        gate = driver.event()
+
+        async def handler(ws: Ws) -> None:
+            await ws.close()
+            await gate.wait()
+
+        async with driver.serve(handler) as server:
+            for _ in range(2):
+                ws = await driver.open(server)
+                await ws.wait_closed()
+            await driver.until(lambda: server.raw.stats().open == 0)
+            await drain(server, timeout=0.02, spread=0)
+            gate.set()
+        assert re.search(r": 0 connections, 2 handlers left: \S*handle in .+, .+", caplog.text)
 
     async def test_longer_than_the_grace(self, driver: Driver) -> None:
         """A handler that learns of the end of its connection has time to end by itself."""
