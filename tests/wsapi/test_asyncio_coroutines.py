@@ -78,7 +78,7 @@ async def test_states_of_what_waits() -> None:
         task = asyncio.create_task(coroutine)
         await asyncio.sleep(0)
         assert inspect.getcoroutinestate(coroutine) == inspect.CORO_SUSPENDED
-        assert not task.get_stack()
+        assert len(task.get_stack()) == 1
         await server.send("message")
         await task
 
@@ -265,6 +265,16 @@ async def test_steps_by_hand() -> None:
         with pytest.raises(RuntimeError, match="already awaited"):
             coroutine.send(None)
 
+        coroutine = client.recv()
+        future = coroutine.send(None)
+        told: list[Any] = []
+        future.add_done_callback(told.append)
+        await server.send("message")
+        await until(lambda: told)
+        assert told == [future]
+        with pytest.raises(StopIteration):
+            coroutine.send(None)
+
         sending = client.send("message")
         with pytest.raises(StopIteration) as stop:
             next(sending)  # type: ignore[call-overload]
@@ -388,6 +398,25 @@ async def test_switching_debug_on(caplog: pytest.LogCaptureFixture) -> None:
             "> TEXT '2' [1 byte]",
             "< TEXT '2' [1 byte]",
         ]
+
+
+async def test_tasks_in_python() -> None:
+    async with serving(echo) as server, connect(uri_of(server)) as ws:
+
+        async def run() -> list[Any]:
+            received = []
+            for number in range(3):
+                await ws.send(str(number))
+                received.append(await ws.recv())
+            return received
+
+        task = asyncio.tasks._PyTask(run())  # type: ignore[attr-defined]
+        assert await task == ["0", "1", "2"]
+        task = asyncio.tasks._PyTask(ws.recv())  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 async def test_tracing() -> None:

@@ -11,6 +11,7 @@ it waits again. That write is a system call on the transport's socket, not a cal
 that has nothing to write itself.
 """
 
+import _asyncio
 import asyncio
 import sys
 from asyncio import Future
@@ -41,6 +42,8 @@ from .liveness import bytes_acknowledged
 
 cdef object current_task = asyncio.current_task
 
+cdef object _Task = _asyncio.Task
+
 # The tasks that are running, by their event loops, as long as asyncio has them in a dictionary.
 cdef object _current_tasks = getattr(asyncio.tasks, "_current_tasks", None) if sys.version_info < (3, 14) else None
 
@@ -63,8 +66,16 @@ cdef extern from *:
         PyObject *context = PyThreadState_Get()->context;
         return Py_NewRef(context == NULL ? Py_None : context);
     }
+
+    /* Whether a callback resumes a task of compiled code. */
+    static int wsproto_fast_is_wakeup(PyObject *callback, PyObject *task_type) {
+        PyObject *task;
+        return PyCFunction_CheckExact(callback) && (task = PyCFunction_GET_SELF(callback)) != NULL
+            && PyObject_TypeCheck(task, (PyTypeObject *)task_type);
+    }
     """
     object current_context "wsproto_fast_current_context"()
+    bint is_wakeup "wsproto_fast_is_wakeup"(object callback, object task_type)
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
 
@@ -73,15 +84,17 @@ cdef extern from *:
 @cython.no_gc
 @cython.freelist(4)
 cdef class _Callback:
-    """Equal to every callback, so that `remove_done_callback` of a future tells it which one it had.
+    """Equal to the callback of a task, so that `remove_done_callback` of a future tells it which one it had.
 
-    The list that a future gives of its callbacks costs four times as much.
+    The list that a future gives of its callbacks costs four times as much. Other callbacks stay: they may want
+    their own future. Tasks in Python are among them, since programs that put those in place of asyncio's do so to
+    run the event loop within a task, and then a turn of the transport needn't end before the task goes on.
     """
 
     cdef object found
 
     def __eq__(self, callback):
-        if self.found is not None:
+        if self.found is not None or not is_wakeup(callback, _Task):
             return False
         self.found = callback
         return True

@@ -63,12 +63,12 @@ cdef enum:
     SUSPENDED = 3
 
 
-async def _unstarted():
+async def _compiled():
     pass
 
 
-cdef object _coroutine = _unstarted()
-# `inspect.getcoroutinestate` takes one without a frame for one that has ended.
+# What reads a coroutine, such as `inspect.getcoroutinestate`, takes one without a frame for one that has ended.
+cdef object _coroutine = _compiled()
 cdef object _frame = _coroutine.cr_frame
 _coroutine.close()
 
@@ -82,7 +82,7 @@ cdef class Receiving:
         cr_running: Whether it is running, which nobody sees: it doesn't run other code.
         cr_suspended: Whether it waits.
         cr_await: What it waits for; None if it doesn't.
-        cr_frame: A frame if it hasn't begun; None later, as there isn't one.
+        cr_frame: A frame that stands for it; None if it has ended.
     """
 
     cdef TransportDriver _driver
@@ -109,7 +109,7 @@ cdef class Receiving:
 
     @property
     def cr_frame(self):
-        return _frame if self._stage == CREATED else None
+        return None if self._stage == ENDED else _frame
 
     @property
     def cr_await(self):
@@ -235,7 +235,7 @@ cdef class Sending:
         cr_running: Whether it is running.
         cr_suspended: Whether it waits.
         cr_await: What it waits for; None if it doesn't.
-        cr_frame: A frame if it hasn't begun; None later, as there isn't one.
+        cr_frame: A frame that stands for it; None if it has ended.
     """
 
     cdef TransportDriver _driver
@@ -264,7 +264,7 @@ cdef class Sending:
 
     @property
     def cr_frame(self):
-        return _frame if self._stage == CREATED else None
+        return None if self._stage == ENDED else _frame
 
     @property
     def cr_await(self):
