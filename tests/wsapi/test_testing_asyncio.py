@@ -205,6 +205,15 @@ async def test_options_of_sockets_have_no_use_on_clients() -> None:
             place.connect(host="localhost")
 
 
+@on_asyncio
+async def test_one_connection_at_a_time_in_its_handshake() -> None:
+    async with serving(echo) as place:
+        await place.server.start_serving()  # it is already
+        async with place.connect(one_connecting=True) as connection:
+            await connection.send("message")
+            assert await connection.recv() == "message"
+
+
 # ---------------------------------------------------------------------- time
 
 
@@ -427,6 +436,7 @@ async def test_delays_keep_the_order() -> None:
 async def test_holding() -> None:
     async with Clock() as clock, pair() as (client, server):
         link(server).incoming.hold = True
+        assert link(client).outgoing.hold
         await client.send("message")
         receiving = asyncio.create_task(server.recv())
         await clock.advance(5)
@@ -647,12 +657,55 @@ async def test_flow_control_of_a_transport() -> None:
     assert client.get_write_buffer_limits() == (2**14, 2**16)
 
 
+class Sipping(asyncio.BufferedProtocol):
+    """Takes two bytes, and then pauses."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray(2)
+        self.received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: Any = transport
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.received += self.buffer[:nbytes]
+        self.transport.pause_reading()
+
+
+@on_asyncio
+async def test_a_protocol_that_pauses_gets_the_rest_later() -> None:
+    sipping = Sipping()
+    client, server = connected(Recorder(), sipping, Wire(), Wire())
+    client.write(b"12345")
+    await turns()
+    assert sipping.received == b"12"
+    assert client._outgoing.bytes_under_way == 3
+    for expected in (b"1234", b"12345"):
+        server.resume_reading()
+        await turns()
+        assert sipping.received == expected
+    other = Recorder()
+    server.set_protocol(other)
+    assert server.get_protocol() is other
+    server.resume_reading()
+    client.write(b"6")
+    await turns()
+    assert other.calls == [b"6"]
+    client.abort()
+    client.write_eof()  # too late
+    await turns()
+    assert other.calls == [b"6", "eof", ("lost", None)]
+
+
 @on_asyncio
 async def test_aborting_a_transport_loses_what_waits() -> None:
     left, right, client, server = recorders()
     server.pause_reading()
     client.write(bytes(WINDOW - 10))
-    client.write(bytes(WINDOW))
+    client.write(bytes(2 * WINDOW))
     client.abort()
     client.abort()
     await turns()
@@ -748,6 +801,18 @@ async def test_an_asgi_application_in_fake_time() -> None:
         await clock.advance(5.1)
         assert connection.stats().pings_received == 1
     assert connection.state is State.CLOSED
+
+
+@on_asyncio
+async def test_an_asgi_application_whose_client_is_cut_off() -> None:
+    app = Application()
+    async with Clock(), serving_asgi(app) as place:
+        connection = await place.connect("ws://localhost/")
+        await connection.send("message")
+        assert await connection.recv() == "message"
+        link(connection).cut()
+    assert app.events[-1] == "shutdown"
+    assert app.events[-2].startswith("disconnect")
 
 
 @pytest.mark.parametrize("what", ["startup", "shutdown"])

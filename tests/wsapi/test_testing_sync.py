@@ -118,3 +118,15 @@ def test_mistakes_leave_no_socket_open() -> None:
             place.connect(sock=None)
         with pytest.raises(TypeError):
             place.connect(colour="blue")
+
+
+def test_too_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No socket stays open: else there would be a ResourceWarning."""
+
+    def fail(*args: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with serving(echo) as place:
+        monkeypatch.setattr(place.server, "_start", fail)
+        with pytest.raises(RuntimeError, match="thread"):
+            place.connect()

@@ -84,6 +84,19 @@ def test_a_pair_ends_with_unread_messages() -> None:
     run(main)
 
 
+def test_a_pair_ends_although_the_server_has_to_wait() -> None:
+    """The limit on the rate keeps it from reading the Close frame, until time passes."""
+
+    async def main() -> None:
+        async with pair(server={"message_rate": 1}) as (client, server):
+            for _ in range(20):
+                await client.send("message")
+            assert await server.recv() == "message"
+        assert (client.state, server.state) == (State.CLOSED, State.CLOSED)
+
+    run(main)
+
+
 def test_keepalive_in_fake_time() -> None:
     async def main() -> None:
         clock = trio.lowlevel.current_clock()
