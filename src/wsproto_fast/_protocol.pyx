@@ -345,7 +345,8 @@ cdef class Protocol(Statistics):
         Until then ``handle_timeout`` may ask for ``transport_action`` ABORT.
 
         Args:
-            exc: What broke it, if it was broken; becomes the cause of ``ConnectionClosed``.
+            exc: What broke it, if it was broken; becomes the cause of ``ConnectionClosed``, or, before the end of
+                the opening handshake, of the ``EOFError`` that is the cause of ``handshake_exc``.
             now: Current time.
         """
         self._now = self._time(now)
@@ -355,6 +356,10 @@ cdef class Protocol(Statistics):
         self._rates = None
         self._deliver_kept(True)
         self.receive_eof()
+        if exc is not None and self.handshake_exc is not None and exc is not self.handshake_exc:
+            cause = self.handshake_exc.__cause__
+            if isinstance(cause, EOFError) and cause is not exc and cause.__cause__ is None:
+                cause.__cause__ = exc  # such as the TLS alert that refuses a certificate
         self._close_deadline = self._look_time = INFINITY
         self._close_deadline_due = False
         self._output.clear()

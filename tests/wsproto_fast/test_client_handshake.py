@@ -257,6 +257,21 @@ def test_interim_responses_without_end():
     assert type(client.handshake_exc.__cause__) is EOFError
 
 
+@pytest.mark.parametrize("eof", [False, True])
+def test_what_broke_the_connection_is_told(eof: bool) -> None:
+    """Such as the alert of TLS 1.3 by which a server refuses a certificate after the handshake."""
+    client = ClientProtocol(parse_uri("wss://example.com/"))
+    client.send_request(client.connect())
+    if eof:
+        client.receive_eof()
+    broken = OSError("alert")
+    client.connection_lost(broken)
+    assert type(client.handshake_exc) is e.InvalidMessage
+    cause = client.handshake_exc.__cause__
+    assert type(cause) is EOFError
+    assert cause.__cause__ is broken
+
+
 UNFINISHED = [
     (b"", b"ab"),
     (b"Content-Length: 5\r\n", b"ab"),
