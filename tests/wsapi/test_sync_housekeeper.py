@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import queue
+import selectors
 import socket
 import sys
 import threading
+from typing import Any
 
 import pytest
 
@@ -199,6 +201,27 @@ def test_one_connection_that_fails_does_not_concern_others(
         peer.write(PING, b"answered")
         assert peer.read() == (PONG, b"answered")
         failing.close()
+
+
+def test_socket_that_cannot_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program has closed it, say, behind the back of its connection."""
+    register = selectors.DefaultSelector.register
+
+    def failing(
+        self: selectors.BaseSelector, fileobj: Any, events: int, data: Any = None
+    ) -> selectors.SelectorKey:
+        if isinstance(data, SocketDriver):
+            raise ValueError("Invalid file descriptor: -1")
+        return register(self, fileobj, events, data)
+
+    monkeypatch.setattr(selectors.DefaultSelector, "register", failing)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        connection = Connection(ours, Protocol(Side.SERVER), ping_interval=None)
+        assert connection.wait_closed(PATIENCE)
+        assert isinstance(connection.protocol.close_exc.__cause__, ValueError)
+        with pytest.raises(ConnectionClosedError):
+            connection.recv()
 
 
 def test_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:

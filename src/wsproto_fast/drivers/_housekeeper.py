@@ -149,12 +149,19 @@ class _Round:
         events = (selectors.EVENT_READ if wanted & READ else 0) | (
             selectors.EVENT_WRITE if wanted & WRITE else 0
         )
-        if not watched:
-            self._selector.register(driver.socket, events, driver)
-        elif wanted:
-            self._selector.modify(driver.socket, events, driver)
-        else:
-            self._selector.unregister(driver.socket)
+        try:
+            if not watched:
+                self._selector.register(driver.socket, events, driver)
+            elif wanted:
+                self._selector.modify(driver.socket, events, driver)
+            else:
+                self._selector.unregister(driver.socket)
+        except (KeyError, OSError, ValueError) as exc:
+            # The program has closed the socket, or the system has no room for another one to watch.
+            # Nobody would notice any more what happens to the connection, nor its deadlines.
+            self._watched.pop(driver, None)
+            driver.cannot_watch(exc)
+            return
         if wanted:
             self._watched[driver] = wanted
         else:

@@ -573,6 +573,24 @@ cdef class SocketDriver(Wire):
         finally:
             self._unlock()
 
+    def cannot_watch(self, exc) -> None:
+        """Give the connection up, since the socket can't be watched; it isn't any more.
+
+        Args:
+            exc: Why.
+        """
+        self._lock()
+        try:
+            self._registered = False
+            self._watched = NOTHING
+            if self._lost:
+                self._close_when_unused()
+            else:
+                self._lose(exc)
+                self._notify()
+        finally:
+            self._unlock()
+
     def unwatched(self) -> None:
         """Tell that the socket isn't watched any more."""
         self._lock()
