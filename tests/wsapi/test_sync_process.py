@@ -162,6 +162,7 @@ calls = []
 
 def stop(*args):
     calls.append(1)
+    os.write(1, b"told\\n")
     server.shutdown(close_connections=False) if len(calls) == 1 else shut_down.set()
 
 shut_down = threading.Event()
@@ -180,12 +181,13 @@ print("done")
     with program(source) as server:
         with connect(server.line()) as ws:
             os.kill(server.process.pid, signal.SIGTERM)
+            assert server.line() == "told"  # two signals at once would be one
             ws.send("still here")
             assert ws.recv() == "still here"
             os.kill(server.process.pid, signal.SIGTERM)
             with pytest.raises(ConnectionClosedOK):
                 ws.recv()
-        assert server.end() == (0, "done\n", "")
+        assert server.end() == (0, "told\ndone\n", "")
 
 
 DRAINING_SERVERS = {
