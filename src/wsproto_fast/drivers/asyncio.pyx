@@ -230,10 +230,9 @@ cdef class TransportDriver:
             self._update()
             if self._listening:
                 self._go_on_listening()
+        self._in_turn = True
         if self._waiting and (activity & MESSAGE or (activity & FRAGMENT and self.streaming)):
-            self._in_turn = True
             self._wake()
-            self._in_turn = False
         if self._protocol.output_left() and not self._flush_scheduled and not self._lost:
             self._flush()
 
