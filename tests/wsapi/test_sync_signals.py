@@ -81,11 +81,20 @@ class Interruption:
 
         def kill() -> None:
             eventually(condition)
+            # On a busy machine the thread may take its time to get out of the test, which would
+            # be interrupted then; some tests block there.
+            patience = time.monotonic() + 1
+            while self.in_test() and time.monotonic() < patience:
+                time.sleep(0.001)
             time.sleep(0.05)
             thread = threading.get_ident() if elsewhere else self.main
             signal.pthread_kill(thread, signal.SIGINT)
 
         self.threads.append(Spawned(kill))
+
+    def in_test(self) -> bool:
+        """Tell whether the thread runs code of a test, rather than of what is tested."""
+        return sys._current_frames()[self.main].f_code.co_filename == __file__
 
     def calls(self, function: Callable[[], object]) -> queue.Queue[object]:
         """Have the signal's handler call a function; return what it returns or raises."""
