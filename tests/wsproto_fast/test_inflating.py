@@ -330,7 +330,8 @@ class TestEndings:
         tracemalloc.start()
         try:
             assert sum(1 for _ in iter(protocol.next_message, None)) == 100
-            assert tracemalloc.get_traced_memory()[1] < 7 * SIZE
+            # A little more than 7 with zlib, less with zlib-ng.
+            assert tracemalloc.get_traced_memory()[1] < 8 * SIZE
         finally:
             tracemalloc.stop()
 
