@@ -45,7 +45,10 @@ def coroutine_function(function: CoroutineFunction) -> CoroutineFunction:
         return inspect.markcoroutinefunction(function)
     # Only that and asyncio's function of the same name look at the flag, none that calls it.
     code = function.__code__
-    function.__code__ = code.replace(co_flags=code.co_flags | inspect.CO_COROUTINE)
+    try:
+        function.__code__ = code.replace(co_flags=code.co_flags | inspect.CO_COROUTINE)
+    except RuntimeError:  # pragma: no cover: compiled by Nuitka
+        pass
     return function
 
 
