@@ -238,7 +238,7 @@ async def test_over_tls(driver: Driver, reads: bool, tls: Contexts) -> None:
                 peer.close()
             else:
                 while ws.state is State.OPEN:
-                    await driver.broadcast([ws], bytes(SIZE))
+                    await driver.broadcast([ws], bytes(SIZE), max_backlog=None)
                     await driver.sleep(0)
             await ws.wait_closed()
             assert_told_why(ws.close_exc)
