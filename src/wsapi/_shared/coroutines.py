@@ -48,7 +48,7 @@ def coroutine_function(function: CoroutineFunction) -> CoroutineFunction:
     try:
         function.__code__ = code.replace(co_flags=code.co_flags | inspect.CO_COROUTINE)
     except RuntimeError:  # pragma: no cover: compiled by Nuitka
-        pass
+        pass  # such functions have no code to mark; only who inspects them sees it
     return function
 
 
