@@ -388,8 +388,22 @@ def tls_context(options: argparse.Namespace) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if options.cert is not None:
-        _load("--cert", options.cert, lambda: context.load_cert_chain(options.cert, options.key))
+        load_certificate(context, options)
     return context
+
+
+def load_certificate(context: ssl.SSLContext, options: argparse.Namespace) -> None:
+    """Load the certificate of ``--cert``, with the key of ``--key`` or of the same file.
+
+    Args:
+        context: Context that takes it.
+        options: Options of the command line.
+
+    Raises:
+        CommandError: If one of them can't be read, or isn't what it should be.
+    """
+    files = " or ".join(name for name in (options.cert, options.key) if name is not None)
+    _load("--cert", files, lambda: context.load_cert_chain(options.cert, options.key))
 
 
 def _load(option: str, path: str, load: Callable[[], Any]) -> Any:

@@ -28,7 +28,7 @@ from wsproto_fast.typing import Subprotocol
 from ..asyncio.server import Server, ServerConnection, broadcast, serve
 from ..limits import Door
 from ._files import Answer, Files
-from ._options import count, seconds, size, token
+from ._options import count, load_certificate, seconds, size, token
 from ._terminal import CommandError, Status, printable
 
 __all__ = ["add_arguments", "listening_error", "quiet_server_logger", "run"]
@@ -302,15 +302,7 @@ def _context(options: argparse.Namespace) -> ssl.SSLContext | None:
             raise CommandError(Status.USAGE, "--key needs --cert")
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(options.cert, options.key)
-    except ssl.SSLError as exc:
-        raise CommandError(
-            Status.USAGE, f"--cert: {options.cert} isn't a certificate with its key"
-        ) from exc
-    except (OSError, ValueError) as exc:
-        reason = getattr(exc, "strerror", None) or str(exc)
-        raise CommandError(Status.USAGE, f"--cert: can't read it or its key: {reason}") from exc
+    load_certificate(context, options)
     return context
 
 
