@@ -46,6 +46,7 @@ Time:
 | C method of Protocol | does | in Python |
 |---|---|---|
 | `last_time()` | return the time that was told last | |
+| `actual_time(now)` | return `now`, or what an engine with a clock of its own takes instead | |
 | `next_deadline()` | return when `handle_timeout()` is due; infinite if never | `next_timeout()` |
 | `wants_network_silence()` | tell whether it would look at its second argument | `network_silence_wanted` |
 | `wants_progress()` | tell whether it would look at its third argument | `progress_wanted` |

@@ -68,6 +68,10 @@ cdef class Endpoint:
 
     cdef object _subject(self)
     cdef double _time(self, now) except? -1.0
+
+    # --- for compiled drivers; see __init__.pxd ---
+    cdef double actual_time(self, double now) except? -1.0
+
     cdef int begin_turn(self) except -1
     cdef int end_turn(self) noexcept
     cdef bint _debug(self) except -1

@@ -95,6 +95,10 @@ cdef class Endpoint:
         """Return a time that a caller tells; None stands for the last one that was told."""
         return self._now if now is None else <double>now
 
+    cdef double actual_time(self, double now) except? -1.0:
+        """Return the time that a driver tells; engines with a clock of their own override it."""
+        return now
+
     cdef int begin_turn(self) except -1:
         """Look once whether there is a log of all that is done until `end_turn`."""
         self._quiet = not self._enabled(_DEBUG)

@@ -23,9 +23,9 @@ MODULES = frozenset(
         *("_http11", "_http11_response", "_keepalive", "_listener", "_output", "_pacing"),
         *("_parser", "_protocol", "_queue", "_rates", "_receiver", "_sender", "_server"),
         *("_settings", "_shared", "_statistics"),
-        *("drivers._inbox", "drivers._sharing", "drivers._socket_calls", "drivers._transports"),
-        *("drivers._wire", "drivers.asyncio", "drivers.clocked", "drivers.coroutines"),
-        *("drivers.schedule", "drivers.threads", "drivers.tls"),
+        *("drivers._inbox", "drivers._sharing", "drivers._socket_calls", "drivers._timers"),
+        *("drivers._transports", "drivers._wire", "drivers.asyncio", "drivers.clocked"),
+        *("drivers.coroutines", "drivers.schedule", "drivers.threads", "drivers.tls"),
         *("wsproto._connection", "wsproto._events", "wsproto._frame_events"),
     )
 )

@@ -7,7 +7,6 @@ come. What anything means is the engine's business.
 from __future__ import annotations
 
 import asyncio
-from math import inf
 from time import monotonic
 from typing import cast
 
@@ -35,7 +34,6 @@ class Link(AsyncConnection, asyncio.BufferedProtocol):
     _lost_waiters: tuple[asyncio.Future[None], ...] = ()
     _drain_waiter: asyncio.Future[None] | None = None
     _fragmented: asyncio.Future[None] | None = None  # done when the fragmented message was sent
-    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -66,9 +64,6 @@ class Link(AsyncConnection, asyncio.BufferedProtocol):
             if failure is not None:
                 forget_frames(failure)
         protocol.connection_lost(exc, now=monotonic())
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         for waiter in protocol.abandoned_pings():
             if not waiter.done():
                 waiter.set_exception(protocol.close_exc)
@@ -86,8 +81,8 @@ class Link(AsyncConnection, asyncio.BufferedProtocol):
         self.protocol.pause_writing(self._transport.get_write_buffer_size())
         self._update_reading()
         deadline = self.protocol.next_timeout()
-        if deadline is not None and deadline < self._driver.timer_time:
-            self._set_timer(deadline)  # for how long may the peer take nothing?
+        if deadline is not None:
+            self._driver.set_timer(deadline)  # for how long may the peer take nothing?
 
     def resume_writing(self) -> None:
         if self._driver.given_up:
@@ -147,16 +142,7 @@ class Link(AsyncConnection, asyncio.BufferedProtocol):
             else:
                 self._transport.resume_reading()
 
-    def _set_timer(self, deadline: float) -> None:
-        """Have the engine called at ``deadline``."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._driver.timer_time = deadline
-        self._timer = self.loop.call_later(deadline - self._now(), self._timer_expired)
-
     def _timer_expired(self) -> None:
-        self._timer = None
-        self._driver.timer_time = inf
         silence = progress = None
         if self.protocol.network_silence_wanted:
             silence = network_silence(self._transport.get_extra_info("socket"))

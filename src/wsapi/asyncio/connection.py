@@ -8,7 +8,6 @@ does all that follows from it.
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -43,21 +42,6 @@ from ..limits import MAX_BACKLOG, Slow
 from ._link import Link
 
 __all__ = ["Connection"]
-
-# Connections of an event loop receive through one buffer: what is in it matters only until
-# buffer_updated() returns. An idle connection has none of its own.
-READ_BUFFER_SIZE = 256 * 1024
-
-_read_buffers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = (
-    weakref.WeakKeyDictionary()
-)
-
-
-def _read_buffer(loop: asyncio.AbstractEventLoop) -> memoryview:
-    try:
-        return _read_buffers[loop]
-    except KeyError:
-        return _read_buffers.setdefault(loop, memoryview(bytearray(READ_BUFFER_SIZE)))
 
 
 class Connection(Link):
@@ -114,7 +98,6 @@ class Connection(Link):
         )
         self.write_limit = write_limit
         self.loop = asyncio.get_running_loop()
-        protocol.use_read_buffer(_read_buffer(self.loop))
         self._driver = TransportDriver(self, protocol, self.loop)
         self._driver.opening = self._opening
         # The transport calls compiled code directly.

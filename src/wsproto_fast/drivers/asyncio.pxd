@@ -5,6 +5,8 @@ from libc.stdint cimport uint64_t
 
 from wsproto_fast cimport Backpressure, PreparedMessage, Protocol
 
+from ._timers cimport Timed, Timers
+
 
 # What send() leaves to its caller; names of this module in Python, too.
 cpdef enum:
@@ -14,12 +16,12 @@ cpdef enum:
     YIELD = 3
 
 
-cdef class TransportDriver:
+cdef class TransportDriver(Timed):
     cdef Protocol _protocol
     cdef object _connection
-    cdef readonly object _loop
+    cdef Timers _timers
     cdef object _transport
-    cdef object _write
+    cdef object _write                  # once exposed, to see whether it is another one now
     cdef readonly int descriptor        # of the socket, to write past the transport; -1 where only that can
     cdef bint _buffering                # when last asked, that had something to write
     cdef uint64_t _handed_over          # bytes that it was given, which is all that it takes while it has
@@ -42,11 +44,12 @@ cdef class TransportDriver:
     cdef readonly bint exposed            # the application has the transport, and may close it
     cdef readonly object failure        # the exception of writing, if that failed
     cdef readonly bint given_up         # the transport is of no use any more
-    cdef public double timer_time       # when the engine is going to be called; infinite if no timer is set
+    cdef readonly double timer_time     # when the engine is going to be called; infinite if no timer is set
     cdef int _action
     cdef bint _lost
 
     cdef int _update(self) except -1
+    cdef int _set_timer(self, double deadline) except -1
     cdef int _buffer_updated(self, Py_ssize_t nbytes) except -1
     cdef int _go_on_listening(self) except -1
     cpdef object take(self, decode=*)

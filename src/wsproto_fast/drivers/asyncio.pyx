@@ -33,6 +33,7 @@ from wsproto_fast cimport (
 )
 
 from ._clock cimport monotonic
+from ._timers cimport LoopParts, Timed, parts_of
 from ._transports cimport send_now, writable_descriptor
 
 from wsproto_fast.exceptions import ConcurrencyError
@@ -104,7 +105,7 @@ cdef object running_loop = asyncio._get_running_loop
 
 
 @cython.final
-cdef class TransportDriver:
+cdef class TransportDriver(Timed):
     """TransportDriver(connection, protocol, loop)\n--\n
     Moves messages between a transport, an engine, and the coroutines that wait.
 
@@ -115,10 +116,10 @@ cdef class TransportDriver:
             underscore since programs see the owner: ``_update_opening()`` while ``opening``;
             ``_acknowledge_pings()`` for ``protocol.acknowledged_pings()``; ``_act(action)`` to obey a new
             ``protocol.transport_action``; ``_update_reading()`` to pause or resume reading as
-            ``protocol.reading_wanted`` says, and to tell ``reading_paused``; ``_set_timer(deadline)`` to call
-            ``protocol.handle_timeout``, then ``update``, at a time, and to tell ``timer_time``; ``_report_drops()``
-            for ``protocol.dropped_messages()``. ``_transport`` is its transport.
-        protocol: Engine of the connection; it queues messages.
+            ``protocol.reading_wanted`` says, and to tell ``reading_paused``; ``_timer_expired()`` to call
+            ``protocol.handle_timeout``, then ``update``; ``_report_drops()`` for ``protocol.dropped_messages()``.
+            ``_transport`` is its transport.
+        protocol: Engine of the connection; it queues messages, and is given a read buffer.
         loop: Event loop of the connection.
 
     Attributes:
@@ -138,7 +139,9 @@ cdef class TransportDriver:
     def __init__(self, connection, Protocol protocol not None, loop):
         self._connection = connection
         self._protocol = protocol
-        self._loop = loop
+        cdef LoopParts parts = parts_of(loop)
+        protocol.use_read_buffer(parts.read_buffer)
+        self._timers = parts.timers(loop)
         self.timer_time = INFINITY
         self.descriptor = -1
 
@@ -149,7 +152,8 @@ cdef class TransportDriver:
             transport: What writes.
         """
         self._transport = transport
-        self._write = transport.write
+        if self.exposed:
+            self._write = transport.write
         self.descriptor = writable_descriptor(transport)
         # It may have been somebody else's before.
         self._buffering = True
@@ -159,6 +163,7 @@ cdef class TransportDriver:
         self._lost = True
         self.reading_paused = False
         self.descriptor = -1
+        self._timers.stop_timer(self)
         self._connection = self._transport = self._write = None
         if self._waiting:
             self._wake()
@@ -168,8 +173,10 @@ cdef class TransportDriver:
 
         What was sent before is written before. From now on nothing waits for the end of a turn.
         """
+        if not self.exposed and self._transport is not None:
+            self._write = self._transport.write
         self.exposed = True
-        if self._protocol.output_left() and not self._lost and running_loop() is self._loop:
+        if self._protocol.output_left() and not self._lost and running_loop() is self._timers.loop:
             self._flush()
 
     def update(self) -> None:
@@ -197,7 +204,24 @@ cdef class TransportDriver:
         # set another one.
         deadline = protocol.next_deadline()
         if deadline < self.timer_time:
-            connection._set_timer(deadline)
+            self._set_timer(deadline)
+
+    def set_timer(self, double deadline) -> None:
+        """Have the engine called at a time, if that is earlier than it is going to be called.
+
+        Args:
+            deadline: The time, of ``time.monotonic``.
+        """
+        if deadline < self.timer_time:
+            self._set_timer(deadline)
+
+    cdef int _set_timer(self, double deadline) except -1:
+        self.timer_time = deadline
+        self._timers.set_timer(self, deadline - self._protocol.actual_time(monotonic()))
+
+    cdef int timer_expired(self) except -1:
+        self.timer_time = INFINITY
+        self._connection._timer_expired()
 
     def begin_closing(self, code, reason) -> None:
         """Start the closing handshake, as ``Protocol.close`` does; arguments are the same."""
@@ -352,7 +376,7 @@ cdef class TransportDriver:
             self._flush()
         self._wrote = False
         if self._future is None:
-            self._future = Future(loop=self._loop)
+            self._future = Future(loop=self._timers.loop)
         self._future._asyncio_future_blocking = True
         self.receiver = name
         self._waiting = True
@@ -360,6 +384,10 @@ cdef class TransportDriver:
         return self._future
 
     # How coroutines in Python wait.
+
+    @property
+    def _loop(self) -> "asyncio.AbstractEventLoop":
+        return self._timers.loop
 
     def __await__(self):
         self._suspended = False
@@ -401,7 +429,7 @@ cdef class TransportDriver:
         cdef object context = self._context
         if _current_tasks is None or len(<dict>_current_tasks):
             # Tasks may call transports; two of a loop can't run at once.
-            if current_task(self._loop) is not None:
+            if current_task(self._timers.loop) is not None:
                 return self._wake_later()
         if context is None:
             return self._wake_later()
@@ -493,7 +521,7 @@ cdef class TransportDriver:
             if self._wrote or activity & MESSAGE:
                 # More is likely to follow.
                 self._flush_scheduled = True
-                self._loop.call_soon(self._end_turn)
+                self._timers.loop.call_soon(self._end_turn)
             else:
                 self._wrote = True
                 self._flush()
@@ -570,7 +598,7 @@ cdef class TransportDriver:
         """Write past the transport, which gets what that leaves over, be it because of an error; or return False."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(piece)
         cdef Py_ssize_t sent
-        if not self._in_turn and running_loop() is not self._loop:
+        if not self._in_turn and running_loop() is not self._timers.loop:
             return False
         if self._buffering:
             if self._connection._transport.get_write_buffer_size():
@@ -586,7 +614,7 @@ cdef class TransportDriver:
         """Have the transport write; if it can't, such as after write_eof(), the connection ends."""
         self._handed_over += len(data)
         try:
-            self._write(data)
+            self._transport.write(data)
         except Exception as exc:
             if self.failure is None:
                 self.failure = exc

@@ -21,6 +21,9 @@ cdef class ClockedClientProtocol(ClientProtocol):
     cdef double _time(self, now) except? -1.0:
         return ClientProtocol._time(self, now) if self.clock is None else <double>self.clock()
 
+    cdef double actual_time(self, double now) except? -1.0:
+        return self._time(now)
+
     cdef int process_buffer(self, Py_ssize_t size, double now) except -1:
         return ClientProtocol.process_buffer(self, size, self._time(now))
 
@@ -58,6 +61,9 @@ cdef class ClockedServerProtocol(ServerProtocol):
 
     cdef double _time(self, now) except? -1.0:
         return ServerProtocol._time(self, now) if self.clock is None else <double>self.clock()
+
+    cdef double actual_time(self, double now) except? -1.0:
+        return self._time(now)
 
     cdef int process_buffer(self, Py_ssize_t size, double now) except -1:
         return ServerProtocol.process_buffer(self, size, self._time(now))
