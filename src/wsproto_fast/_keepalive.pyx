@@ -95,6 +95,9 @@ cdef class Keepalive(Receiver):
     def abandoned_pings(self) -> list:
         """Return and forget the waiters of pings that weren't answered."""
         pings, self._pings = self._pings, None
+        if pings is not None and self._state == OPEN and self._keepalive_payload in pings:
+            # Keepalive goes on, and waits for its own.
+            self._pings = {self._keepalive_payload: pings[self._keepalive_payload]}
         return [] if pings is None else [waiter for _, waiter in pings.values() if waiter is not None]
 
     # ------------------------------------------------------------------ keepalive

@@ -69,7 +69,9 @@ cdef class Pacing(Keepalive):
             raise ValueError("a connection needs a policy: slow mustn't be None")
         self._write_deadline = deadline
         self._backpressure = None if backpressure is None or backpressure.policy == WAIT else backpressure
-        self._look_time = self._now if self._writing_paused and deadline != INFINITY else INFINITY
+        self._look_time = INFINITY
+        if self._writing_paused and deadline != INFINITY and self._state != CLOSED:
+            self._look_time = self._now
         self._stalled_since = NAN
 
     def limit_rates(self, messages=None, size=None, *, now: float | None = None) -> None:
@@ -105,7 +107,7 @@ cdef class Pacing(Keepalive):
         self._writing_paused = True
         self._note_waiting(unsent)
         self._obstacles |= PAUSED
-        if self._write_deadline != INFINITY:
+        if self._write_deadline != INFINITY and self._state != CLOSED:
             # The time isn't told. What the driver finds is the beginning.
             self._look_time = self._now
             self._stalled_since = NAN
@@ -147,7 +149,7 @@ cdef class Pacing(Keepalive):
             # where that is less than its clock tells, it has had some.
             self._stalled_since += late
             excused = True
-        elif now - self._stalled_since >= self._write_deadline:
+        elif now >= self._stalled_since + self._write_deadline:  # the sum below: it may be rounded
             self._look_time = INFINITY
             self.give_up(
                 TimeoutError(f"peer doesn't read: nothing was taken for {self._write_deadline:g} seconds")

@@ -297,6 +297,8 @@ cdef class Protocol(Statistics):
                 self.parser_exc = TimeoutError("timed out while closing connection")
             self.transport_action = ABORT
             self._activity |= ATTENTION
+            # Nobody is there any more who could read, or be read.
+            self._eof_sent = self._discarding = True
         self._handle_keepalive(now, silence)
         if self._kept is not None and not self._discarding and self._has_room():
             self._receive_kept()

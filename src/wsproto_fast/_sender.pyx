@@ -293,13 +293,14 @@ cdef class Sender(Endpoint):
         self._require_state(False)
         if self._sending_opcode:
             raise ProtocolError("expected a continuation frame")
-        if self._obstacles & BACKLOG:
-            # Of a message in fragments nothing can be dropped: it doesn't join what waits.
-            self._refill(True)
-            self._require_state(False)  # unless that failed
         self._sending_utf8.missing = self._sending_utf8.seen = 0
         if opcode == OP_TEXT and self.validate_text:
             self._check_sent_text(data, fin)
+        if self._obstacles & BACKLOG:
+            data = to_bytes("message", data)  # nothing leaves because of what can't
+            # Of a message in fragments nothing can be dropped: it doesn't join what waits.
+            self._refill(True)
+            self._require_state(False)  # unless that failed
         self._write_data(opcode, data, fin, compress)
         if not fin:
             self._sending_opcode = opcode

@@ -237,6 +237,19 @@ class TestFragments:
         assert [opcode for opcode, _ in sent(protocol)] == [TEXT, CLOSE]
         assert protocol.backlog_messages == 0
 
+    @pytest.mark.parametrize("text", [True, False])
+    def test_what_cannot_be_sent_has_nothing_leave(self, text: bool) -> None:
+        protocol = waiting("a")
+        send = protocol.send_text if text else protocol.send_binary
+        with pytest.raises(TypeError):
+            send(7)  # type: ignore[arg-type] # wrong on purpose
+        if text:
+            with pytest.raises(UnicodeDecodeError):
+                send(b"\xff", False)
+        assert (protocol.output_size, protocol.backlog_messages) == (0, 1)
+        send(b"b")
+        assert [payload for _, payload in sent(protocol)] == [b"a", b"b"]
+
 
 class TestMessages:
     @pytest.mark.parametrize("message", ["é", "x", b"b", bytearray(b"b"), memoryview(b"bb")[::2]])
@@ -517,6 +530,25 @@ class TestWriteDeadline:
         protocol = self.paused()
         protocol.connection_lost()
         assert protocol.next_timeout() is None
+        protocol.set_backpressure(write_deadline=8)
+        assert protocol.next_timeout() is None
+        protocol.pause_writing()
+        assert protocol.next_timeout() is None
+
+    def test_times_that_are_not_binary_fractions(self) -> None:
+        """4.1 - 1.1 is less than 3."""
+        protocol = Protocol(Side.SERVER)
+        protocol.set_timeouts(close_timeout=10, now=1.1)
+        protocol.set_backpressure(write_deadline=3)
+        protocol.pause_writing()
+        now = 1.1
+        while protocol.transport_action != ABORT:
+            protocol.handle_timeout(now)
+            due = protocol.next_timeout()
+            assert due is not None
+            assert due > now
+            now = due
+        assert now <= 11.1 + 3
 
     @pytest.mark.parametrize(
         ("deadline", "error"),

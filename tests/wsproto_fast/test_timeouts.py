@@ -297,6 +297,21 @@ class TestKeepalive:
         protocol.handle_timeout(T0 + 40)
         assert protocol.abandoned_pings() == []
 
+    @pytest.mark.parametrize("timeout", [None, 20.0])
+    def test_goes_on_when_pings_are_forgotten(self, timeout: float | None) -> None:
+        protocol = protocol_at(timeout=timeout)
+        protocol.handle_timeout(T0 + 20)
+        payload = ping_payload(protocol)
+        protocol.ping(b"1", "waiter", now=T0 + 20)
+        assert protocol.abandoned_pings() == ["waiter"]
+        output(protocol)
+        if timeout is not None:
+            answer(protocol, payload, 25)
+            assert protocol.latency == 5
+        protocol.handle_timeout(T0 + 40)
+        ping_payload(protocol)
+        assert protocol.state is State.OPEN
+
     @both_sides
     @pytest.mark.parametrize("first", ["ours", "theirs", "failure"])
     def test_ends_with_the_closing_handshake(self, side: Side, first: str) -> None:
@@ -560,6 +575,19 @@ class TestClosing:
         assert isinstance(protocol.close_exc.__cause__, TimeoutError)
         assert str(protocol.close_exc.__cause__) == "timed out while closing connection"
         assert protocol.close_code == 1006
+
+    def test_nothing_is_sent_after_it(self, side: Side) -> None:
+        protocol = protocol_at(side)
+        protocol.close(now=T0)
+        output(protocol)
+        protocol.handle_timeout(T0 + 10)
+        assert protocol.transport_action == activity.ABORT
+        protocol.receive_data(frame(side, PING, b"x"), T0 + 10)
+        for send in (protocol.send_ping, protocol.send_pong):
+            with pytest.raises(InvalidState):
+                send(b"x")
+        protocol.resume_writing()
+        assert protocol.output_size == 0
 
     def test_deadline_after_theirs(self, side: Side) -> None:
         protocol = protocol_at(side)
