@@ -99,9 +99,13 @@ faults: build ## thousands of connections through a proxy that harms them (FAULT
 topics-torture: build ## topics on Valkey, Redis and NATS while those are harmed (TORTURE_MINUTES=30, all together)
 	$(PY) -m tests.topics_torture --require
 
-fuzz: build ## random messages through the compressor, random streams into the queue, five minutes each
-	WSPROTO_FAST_FUZZ_SECONDS=300 $(PY) -m pytest tests/wsproto_fast/test_compressor.py \
-	  tests/wsproto_fast/test_inflating.py -k random --timeout=600
+# Compiles elsewhere with clang, again after changes. FUZZ_TARGETS="frames calls" chooses some.
+fuzz: build/fuzz/.built ## coverage-guided fuzzing, FUZZ_MINUTES=5 for each of the targets in tests/fuzz/targets/
+	$(PY) -m tests.fuzz
+
+build/fuzz/.built: $(VENV)/.deps setup.py .ci/fuzz-build $(COMPILED) $(shell find src -name '*.py')
+	.ci/fuzz-build $(PY)
+	@touch $@
 
 wsproto-suite: build ## the tests of wsproto, on our engine with its interface
 	.ci/wsproto-suite $(abspath $(PY))

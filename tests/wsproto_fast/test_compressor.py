@@ -2,11 +2,9 @@
 
 import heapq
 import itertools
-import os
 import random
 import string
 import sys
-import time
 import zlib
 from pathlib import Path
 
@@ -148,9 +146,7 @@ def random_message(numbers):
 
 
 def test_random_messages():
-    """See ``make fuzz``."""
-    end = time.monotonic() + float(os.environ.get("WSPROTO_FAST_FUZZ_SECONDS", "1"))
-    for seed in itertools.count():
+    for seed in range(20):
         numbers = random.Random(seed)
         deflate = extension(
             local_max_window_bits=numbers.randrange(8, 16),
@@ -169,8 +165,6 @@ def test_random_messages():
                 opcode = Opcode.CONT if i else Opcode.BINARY
                 compressed += deflate.encode(Frame(opcode, piece, i == len(pieces) - 1)).data
             assert peer.inflate(compressed) == message, f"seed {seed}"
-        if time.monotonic() > end:
-            break
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])

@@ -1,9 +1,6 @@
 """Compressed messages that the queue has no room for: they wait as they were received."""
 
-import itertools
-import os
 import random
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -557,9 +554,7 @@ def test_any_stream_read_at_any_time(
 
 
 def test_random_streams() -> None:
-    """See ``make fuzz``."""
-    end = time.monotonic() + float(os.environ.get("WSPROTO_FAST_FUZZ_SECONDS", "1"))
-    for seed in itertools.count():
+    for seed in range(50):
         rng = random.Random(seed)
         check_any_stream(
             rng.choice(SIDES),
@@ -570,8 +565,6 @@ def test_random_streams() -> None:
             rng.choice(["data", "buffer", "small buffer"]),
             rng.random() < 0.7,
         )
-        if time.monotonic() > end:
-            break
 
 
 def check_any_stream(
