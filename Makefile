@@ -7,6 +7,7 @@ PYTHON ?= $(shell .ci/pythons | head -n 1)
 TESTS ?=
 DOWNSTREAM ?=
 BENCH ?=
+INSTRUCTIONS ?=
 
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY := $(BIN)/python
@@ -20,7 +21,7 @@ PLOTTED := echo-100x64 echo-50x64 pipeline-16x4k broadcast-500 idle-1000 idle-30
 COMPILED := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 LINTED := src tests benchmarks examples demo docs setup.py
 
-.PHONY: build help demo test test-all bench bench-smoke lint types fmt dist dist-check soak faults topics-torture fuzz wsproto-suite downstream sanitize coverage docs screenshots plots bench-results clean distclean
+.PHONY: build help demo test test-all bench bench-smoke instructions lint types fmt dist dist-check soak faults topics-torture fuzz wsproto-suite downstream sanitize coverage docs screenshots plots bench-results clean distclean
 
 build: $(VENV)/.built ## create .venv and compile in place (the default)
 
@@ -64,6 +65,9 @@ bench: build ## compare with other libraries (BENCH= options), then the engine's
 
 bench-smoke: build ## the same, for a moment: shows that it runs, measures nothing
 	$(PY) -m benchmarks.compare --quick --peer wsapi --front-end asyncio
+
+instructions: build ## instructions per message and connection, compared with the file's (INSTRUCTIONS=--update)
+	$(PY) -m benchmarks.gate $(INSTRUCTIONS)
 
 lint: $(VENV)/.deps ## ruff, cython-lint; of workflows: zizmor, and what actionlint checks
 	$(BIN)/ruff check $(wildcard $(LINTED))

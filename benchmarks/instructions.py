@@ -1,39 +1,50 @@
-"""Count instructions of servers: ``python -m benchmarks.instructions``; see README.md.
+"""Count instructions per message and per connection: ``python -m benchmarks.instructions``.
 
-Each server runs twice under ``valgrind --tool=callgrind``, for N and for 2 N messages or
-connections; what the second run takes more, divided by N, is the figure. It counts the instructions
-of the process alone, without the kernel's, and hardly depends on the machine or on what else that
-does.
+Each server runs under ``valgrind --tool=callgrind``, which writes down what was executed each time
+that the server calls ``getpgrp()``: before and after each of some windows with the same load. The
+figure is the least one, without what the call itself takes, divided by the messages, or
+connections, of a window. It counts the instructions of the process alone, without the kernel's, and
+hardly depends on the machine or on what else that does. README.md says more.
+
+``engine`` is no front-end: its loads are in `engine_loads`, without sockets.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
 import shutil
 import socket
+import statistics
+import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from . import data, load, peers, process
+from . import data, engine_loads, load, peers, process
 
 SIZE: Final = 64
 PAYLOAD: Final = b"x" * SIZE
 KEY: Final = b"\x12\x34\x56\x78"
 CONNECTIONS: Final = 10
 IN_FLIGHT: Final = 64
-PATIENCE: Final = (
-    120  # seconds for the whole run of a server, which valgrind makes 50 times as slow
-)
+WINDOWS: Final = 7  # that count; one before doesn't
+PATIENCE: Final = 120  # seconds for any answer of a server, which valgrind makes 50 times as slow
+RESET: Final = struct.pack("ii", 1, 0)  # what SO_LINGER is set to, so that close() sends a RST
+FAILURES: Final = (load.WrongEcho, OSError, PackageNotFoundError, subprocess.SubprocessError)
 
-Load: TypeAlias = "Callable[[load.Target, int], object]"
+Window: TypeAlias = "Callable[[], object]"
+Pause: TypeAlias = "Callable[[], object]"
+Begin: TypeAlias = "Callable[[load.Target, int, Pause], Window]"
 
 
 def exchange(
@@ -42,8 +53,6 @@ def exchange(
     """Send the same frames on all connections, await all echoes, and so on."""
     sent = target.request_frame(data.BINARY, PAYLOAD, KEY) * in_flight
     echo = target.reply_frame(data.BINARY, PAYLOAD, KEY) * in_flight
-    for sock in sockets:
-        sock.settimeout(load.TIMEOUT)
     for _ in range(rounds):
         for sock in sockets:
             sock.sendall(sent)
@@ -56,113 +65,281 @@ def exchange(
                     raise load.mismatch(received if piece else b"", echo)
 
 
-def one_outstanding(target: load.Target, count: int) -> None:
+def connect(target: load.Target, pause: Pause) -> socket.socket:
+    """Open a connection."""
+    sock = load.connect(target, bytes(16))
+    sock.settimeout(PATIENCE)
+    pause()
+    return sock
+
+
+def one_outstanding(connections: int) -> Begin:
     """Echo messages, one at a time on each connection."""
-    exchange(target, load.connect_many(target, CONNECTIONS), 1, count // CONNECTIONS)
+
+    def begin(target: load.Target, count: int, pause: Pause) -> Window:
+        sockets = [connect(target, pause) for _ in range(connections)]
+        return partial(exchange, target, sockets, 1, count // connections)
+
+    return begin
 
 
-def many_outstanding(target: load.Target, count: int) -> None:
+def many_outstanding(target: load.Target, count: int, pause: Pause) -> Window:
     """Echo messages that arrive together on one connection."""
-    exchange(target, load.connect_many(target, 1), IN_FLIGHT, count // IN_FLIGHT)
+    return partial(exchange, target, [connect(target, pause)], IN_FLIGHT, count // IN_FLIGHT)
 
 
-def opening(target: load.Target, count: int) -> None:
+def opening(target: load.Target, count: int, pause: Pause) -> Window:
     """Open connections, one after the other, that stay open."""
-    load.connect_many(target, count)
+
+    def window() -> None:
+        for _ in range(count):
+            connect(target, pause)
+
+    return window
 
 
-def ending(target: load.Target, count: int) -> None:
+def closing(target: load.Target, count: int, pause: Pause) -> Window:
     """Open connections, one after the other, and close each."""
-    for number in range(count):
-        sock = load.connect(target, number.to_bytes(16, "big"))
-        sock.settimeout(load.TIMEOUT)
-        sock.sendall(data.frame(data.CLOSE, load.CLOSE_FRAME, KEY))
-        while sock.recv(4096):
-            pass
-        target.close(sock)
+
+    def window() -> None:
+        for _ in range(count):
+            sock = connect(target, pause)
+            sock.sendall(data.frame(data.CLOSE, load.CLOSE_FRAME, KEY))
+            while sock.recv(4096):
+                pass
+            target.close(sock)
+            pause()
+
+    return window
 
 
-# For each load what it is, and N.
-LOADS: Final[dict[str, tuple[Load, int]]] = {
-    f"echo-{CONNECTIONS}x{SIZE}": (one_outstanding, 2000),
-    f"in-flight-{IN_FLIGHT}": (many_outstanding, 6400),
-    "opening": (opening, 200),
-    "opening-and-closing": (ending, 200),
+def resetting(target: load.Target, count: int, pause: Pause) -> Window:
+    """Open connections, one after the other, and reset each, without a Close frame."""
+
+    def window() -> None:
+        for _ in range(count):
+            sock = connect(target, pause)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            target.close(sock)
+            pause()
+
+    return window
+
+
+# For each load what it is, and the messages or connections of a window.
+LOADS: Final[dict[str, tuple[Begin, int]]] = {
+    f"echo-1x{SIZE}": (one_outstanding(1), 100),
+    f"echo-{CONNECTIONS}x{SIZE}": (one_outstanding(CONNECTIONS), 300),
+    f"in-flight-{IN_FLIGHT}": (many_outstanding, 640),
+    "opening": (opening, 20),
+    "opening-and-closing": (closing, 20),
+    "opening-and-reset": (resetting, 20),
 }
 
 
-def instructions(front_end: str, peer: str, run: Load, count: int) -> int:
-    """Return the instructions of a server for a load."""
+class Counter:
+    """A process under callgrind.
+
+    Args:
+        popen: The process.
+        folder: Where it writes what it has counted.
+    """
+
+    def __init__(self, popen: subprocess.Popen[bytes], folder: Path) -> None:
+        self._popen = popen
+        self._folder = folder
+        self._parts = 0
+
+    def line(self) -> bytes:
+        """Return the next line that it prints."""
+        assert self._popen.stdout is not None
+        line = self._popen.stdout.readline()
+        if not line:
+            raise load.WrongEcho("the server process did not start, or ended early")
+        return line
+
+    def settle(self) -> None:
+        """Wait until all its threads wait."""
+        tasks = Path(f"/proc/{self._popen.pid}/task")
+        end, looks = time.monotonic() + PATIENCE, 0
+        while looks < 3 and time.monotonic() < end:
+            time.sleep(0.003)
+            looks = 0 if any(_runs(task / "stat") for task in tasks.iterdir()) else looks + 1
+
+    def count(self) -> int:
+        """Return how many instructions it has executed since the last call."""
+        self.settle()
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(b"c")
+        self._popen.stdin.flush()
+        self.line()
+        return self.next_part()
+
+    def next_part(self) -> int:
+        """Return the total of the next profile that it has written."""
+        self._parts += 1
+        text = self.profile(self._parts)
+        found = re.search(r"^(?:summary|totals): (\d+)", text, re.MULTILINE)
+        if found is None:
+            raise load.WrongEcho("valgrind wrote no total")
+        return int(found[1])
+
+    def profile(self, number: int) -> str:
+        """Return the profile of that number, from 1 on."""
+        return (self._folder / f"profile.{number}").read_text()
+
+
+def _runs(stat: Path) -> bool:
+    with contextlib.suppress(OSError):  # it has ended
+        return stat.read_text().rpartition(")")[2].split()[0] not in "SI"
+    return False
+
+
+@contextlib.contextmanager
+def counter(
+    command: list[str], source: Path | None
+) -> Iterator[tuple[subprocess.Popen[bytes], Counter]]:
+    """Run a command under callgrind, with the packages in `source` if that is given."""
     with tempfile.TemporaryDirectory() as folder:
-        profile = Path(folder, "callgrind.out")
-        command = [
-            *("valgrind", "--tool=callgrind", "-q", f"--callgrind-out-file={profile}"),
-            *process.command(front_end, peer, "echo", -1),
+        valgrind = [
+            *("valgrind", "--tool=callgrind", "-q", "--fair-sched=yes", "--dump-before=getpgrp"),
+            f"--callgrind-out-file={folder}/profile",
         ]
         # The same hashes, and so the same collisions, in every run. And no Ping: valgrind is slow.
-        environment = {**os.environ, "PYTHONHASHSEED": "0", peers.PING_INTERVAL: "3600"}
+        fixed = {"PYTHONHASHSEED": "0", peers.PING_INTERVAL: "3600", peers.STANDSTILL: "1"}
+        environment = {**os.environ, **fixed}
+        if source is not None:
+            environment["PYTHONPATH"] = str(source)
         with subprocess.Popen(
-            command,
+            [*valgrind, *command],
             cwd=process.ROOT,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-        ) as server:
+        ) as popen:
             try:
-                return _measured(server, profile, run, count)
+                yield popen, Counter(popen, Path(folder))
             finally:
-                server.kill()
+                popen.kill()
 
 
-def _measured(server: subprocess.Popen[bytes], profile: Path, run: Load, count: int) -> int:
-    assert server.stdout is not None
-    line = server.stdout.readline()
-    if not line:
-        raise load.WrongEcho("the server process did not start")
-    target = load.Target(json.loads(line)["port"], True, load.Clock(server.pid))
-    try:
-        run(target, count)
-        server.communicate(timeout=PATIENCE)  # it ends with its standard input
-    finally:
-        target.close_all()
-    found = re.search(r"^(?:summary|totals): (\d+)", profile.read_text(), re.MULTILINE)
-    if found is None:
-        raise load.WrongEcho("valgrind wrote no total")
-    return int(found[1])
+def of_server(
+    front_end: str, peer: str, names: list[str], windows: int, scale: float, source: Path | None
+) -> dict[str, list[float]]:
+    """Return the instructions per message or connection of a server, for some loads."""
+    found: dict[str, list[float]] = {}
+    with counter(process.command(front_end, peer, "echo", -1), source) as (popen, counted):
+        target = load.Target(json.loads(counted.line())["port"], True, load.Clock(popen.pid))
+        try:
+            for name in names:
+                begin, count = LOADS[name]
+                count = max(round(count * scale), CONNECTIONS if count % IN_FLIGHT else IN_FLIGHT)
+                # What several threads do at once isn't the same each time: they take turns.
+                pause = counted.settle if front_end == "threads" else int
+                window = begin(target, count, pause)
+                window()
+                counted.count()
+                alone = counted.count()  # what it takes to count
+                found[name] = []
+                for _ in range(windows):
+                    window()
+                    found[name].append((counted.count() - alone) / count)
+                target.close_all()
+        finally:
+            target.close_all()
+    return found
+
+
+def of_engine(
+    names: list[str], windows: int, scale: float, source: Path | None
+) -> dict[str, list[float]]:
+    """Return the same for the engine alone."""
+    found: dict[str, list[float]] = {}
+    times = {name: max(1, round(engine_loads.LOADS[name].times * scale)) for name in names}
+    script = [f"{name}:{count}:{windows}" for name, count in times.items()]
+    command = [sys.executable, "-m", engine_loads.__name__, *script]
+    with counter(command, source) as (popen, counted):
+        try:
+            popen.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise load.WrongEcho("the engine takes too long") from None
+        if popen.returncode:
+            raise load.WrongEcho(f"the engine's process ended with {popen.returncode}")
+        for name, count in times.items():
+            counted.next_part()
+            alone = counted.next_part()
+            count *= engine_loads.LOADS[name].messages
+            found[name] = [(counted.next_part() - alone) / count for _ in range(windows)]
+    return found
+
+
+ENGINE: Final = "engine"  # in the place of a front-end
+FRONT_ENDS: Final = (ENGINE, *peers.FRONT_ENDS)
+
+
+def instructions(
+    front_end: str,
+    peer: str,
+    names: list[str],
+    windows: int = WINDOWS,
+    scale: float = 1.0,
+    source: Path | None = None,
+) -> dict[str, list[float]]:
+    """Return the instructions per message or connection in each window, for some loads.
+
+    Args:
+        front_end: Name of the front-end, or `ENGINE`.
+        peer: Name of the peer.
+        names: Names of the loads.
+        windows: How often each is counted.
+        scale: Factor for the size of a window.
+        source: Folder of the packages; None for those that are installed.
+
+    Raises:
+        WrongEcho: The server ended early, or sent something else than it had to.
+        OSError: The system didn't do something.
+    """
+    if front_end == ENGINE:
+        return of_engine(names, windows, scale, source)
+    return of_server(front_end, peer, names, windows, scale, source)
+
+
+def spread(figures: list[float]) -> float:
+    """Return how far the middle window is above the least, as a share of that."""
+    return statistics.median(figures) / min(figures) - 1
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Count, and print a table."""
     parser = argparse.ArgumentParser(description="Count instructions per message and connection.")
     parser.add_argument("--peer", action="append", help="default: wsapi")
-    parser.add_argument("--front-end", action="append", choices=peers.FRONT_ENDS)
-    parser.add_argument("--load", action="append", choices=LOADS)
+    parser.add_argument("--front-end", action="append", choices=FRONT_ENDS)
+    parser.add_argument("--load", action="append", choices=[*LOADS, *engine_loads.LOADS])
+    parser.add_argument("--windows", type=int, default=WINDOWS, help="how often each is counted")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--quick", action="store_true", help="shows that it runs")
     options = parser.parse_args(arguments)
     if shutil.which("valgrind") is None:
         parser.error("valgrind isn't installed")
+    windows, scale = (2, 0.05) if options.quick else (options.windows, 1.0)
     figures: dict[str, float] = {}
-    for front_end in options.front_end or peers.FRONT_ENDS:
+    for front_end in options.front_end or FRONT_ENDS:
+        loads = engine_loads.LOADS if front_end == ENGINE else LOADS
+        names = [name for name in loads if name in (options.load or loads)]
         for peer in options.peer or ["wsapi"]:
-            for name in options.load or LOADS:
-                run, count = LOADS[name]
-                if options.quick:
-                    count //= 20
-                try:
-                    once, twice = (
-                        instructions(front_end, peer, run, n) for n in (count, 2 * count)
-                    )
-                except (
-                    load.WrongEcho,
-                    OSError,
-                    PackageNotFoundError,
-                    subprocess.SubprocessError,
-                ) as exc:
-                    print(f"benchmark aborted: {front_end}, {peer}, {name}: {exc}", file=sys.stderr)
-                    return 1
-                figures[f"{front_end} {peer} {name}"] = value = round((twice - once) / count)
-                print(f"{front_end:8}  {peer:18}  {name:20} {value:>12,}", flush=True)
+            try:
+                found = instructions(front_end, peer, names, windows, scale) if names else {}
+            except FAILURES as exc:
+                print(f"benchmark aborted: {front_end}, {peer}: {exc}", file=sys.stderr)
+                return 1
+            for name, values in found.items():
+                figures[f"{front_end} {peer} {name}"] = value = round(min(values))
+                print(
+                    f"{front_end:8}  {peer:18}  {name:20} {value:>12,}   +{spread(values):.2%}",
+                    flush=True,
+                )
+            if front_end == ENGINE:
+                break
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0

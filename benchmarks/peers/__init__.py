@@ -79,6 +79,9 @@ KEEPALIVE: Final = (
     {"ping_interval": float(os.environ[PING_INTERVAL])} if PING_INTERVAL in os.environ else {}
 )
 
+STANDSTILL: Final = "BENCHMARK_STANDSTILL"
+"""Environment variable: no time passes on trio, for what is so slow that too much would."""
+
 RAW: Final = ("raw", "plain")  # no WebSocket: bytes are echoed
 BOTH: Final = ("plain", "deflate")
 OURS: Final = ("wsapi", "uvicorn_wsapi")  # what the others are compared with

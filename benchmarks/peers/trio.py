@@ -9,11 +9,12 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Any
 
 import trio
 
-from . import HOST, KEEPALIVE
+from . import HOST, KEEPALIVE, STANDSTILL
 
 
 async def raw_echo(stream: trio.SocketStream) -> None:
@@ -61,6 +62,19 @@ async def start_server(peer: str, nursery: trio.Nursery) -> int:
     return int(listeners[0].socket.getsockname()[1])
 
 
+class Standstill(trio.abc.Clock):
+    """Always the same time."""
+
+    def start_clock(self) -> None:
+        pass
+
+    def current_time(self) -> float:
+        return 0.0
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        return inf
+
+
 async def serve_here(peer: str, listening: Callable[[int], None], obey: Callable[[], bool]) -> None:
     async with trio.open_nursery() as nursery:
         listening(await start_server(peer, nursery))
@@ -72,7 +86,8 @@ async def serve_here(peer: str, listening: Callable[[int], None], obey: Callable
 
 def serve(peer: str, listening: Callable[[int], None], obey: Callable[[], bool]) -> None:
     """Run a server until commands on standard input end."""
-    trio.run(serve_here, peer, listening, obey)
+    clock = Standstill() if STANDSTILL in os.environ else None
+    trio.run(serve_here, peer, listening, obey, clock=clock)
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import instructions, load
+from benchmarks import engine_loads, instructions, load
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind isn't installed"),
@@ -20,9 +20,14 @@ ARGUMENTS = ["--quick", "--front-end", "asyncio", "--load", "in-flight-64"]
 
 def test_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
-    assert instructions.main([*ARGUMENTS, "--json", str(file)]) == 0
-    (figure,) = json.loads(file.read_text()).values()
-    assert figure > 0
+    names = ["in-flight-64", "echo-1x64", "opening", "opening-and-closing", "opening-and-reset"]
+    loads = [argument for name in names for argument in ("--load", name)]
+    arguments = ["--quick", "--front-end", "engine", "--front-end", "trio", *loads]
+    arguments += ["--load", "handshake", "--json", str(file)]
+    assert instructions.main(arguments) == 0
+    figures = json.loads(file.read_text())
+    assert set(figures) == {"engine wsapi handshake", *(f"trio wsapi {name}" for name in names)}
+    assert all(figure > 0 for figure in figures.values())
     assert "in-flight-64" in capsys.readouterr().out
 
 
@@ -32,3 +37,22 @@ def test_wrong_echoes_end_the_run(
     monkeypatch.setattr(load.Target, "reply_frame", lambda *_: b"something else")
     assert instructions.main(ARGUMENTS) == 1
     assert "benchmark aborted" in capsys.readouterr().err
+
+
+def test_an_engine_that_fails_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(engine_loads.LOADS, "unknown", engine_loads.LOADS["handshake"])
+    assert instructions.main(["--quick", "--front-end", "engine"]) == 1
+    assert "benchmark aborted: engine, wsapi" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", engine_loads.LOADS)
+def test_loads_of_the_engine(name: str) -> None:
+    run = engine_loads.LOADS[name].make()
+    for _ in range(3):
+        run()
+
+
+def test_spread() -> None:
+    assert instructions.spread([110.0, 100.0, 150.0]) == pytest.approx(0.1)
