@@ -13,7 +13,7 @@ from ._endpoint cimport CONNECTING
 from .datastructures import Headers
 from .exceptions import InvalidHeader, InvalidState, InvalidUpgrade
 from .headers import parse_connection, parse_extension, parse_subprotocol, parse_upgrade
-from .redaction import redact_header, redact_url
+from .redaction import escape, redact_header, redact_url
 
 
 cdef bytes GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -146,7 +146,7 @@ cdef class HandshakeProtocol(Protocol):
         debug = self.logger.debug
         debug("%s %s", direction, line)
         for name, value in message.headers.raw_items():
-            debug("%s %s: %s", direction, name, redact_header(name, value))
+            debug("%s %s: %s", direction, name, escape(redact_header(name, value)))
         body = getattr(message, "body", b"")
         if body:
             debug("%s [body] (%d bytes)", direction, len(body))
@@ -158,5 +158,5 @@ cdef class HandshakeProtocol(Protocol):
 
     def _log_response(self, direction, response):
         self._log_message(
-            direction, f"HTTP/1.1 {response.status_code} {response.reason_phrase}", response
+            direction, f"HTTP/1.1 {response.status_code} {escape(response.reason_phrase)}", response
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-from .redaction import redact_url
+from .redaction import escape, redact_url
 
 if TYPE_CHECKING:
     from .frames import Close
@@ -279,7 +279,7 @@ class InvalidHeader(InvalidHandshake):
             return f"missing {self.name} header"
         if self.value == "":
             return f"empty {self.name} header"
-        return f"invalid {self.name} header: {self.value}"
+        return f"invalid {self.name} header: {escape(self.value)}"
 
 
 class InvalidHeaderFormat(InvalidHeader):

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from . import environment
 from .exceptions import ProtocolError
+from .redaction import escape
 
 __all__ = [
     "CLOSE_CODE_EXPLANATIONS",
@@ -122,7 +123,9 @@ class Close:
             text = "private use"
         else:
             text = CLOSE_CODE_EXPLANATIONS.get(self.code, "unknown")
-        return f"{self.code:d} ({text}) {self.reason}" if self.reason else f"{self.code:d} ({text})"
+        # The peer chose the reason, and this ends up in logs.
+        reason = f" {escape(self.reason)}" if self.reason else ""
+        return f"{self.code:d} ({text}){reason}"
 
     @classmethod
     def parse(cls, data: _BytesLike) -> Close:

@@ -1,8 +1,9 @@
-"""What texts for people and logs leave out: passwords, tokens, and cookies.
+"""What texts for people and logs leave out: passwords, tokens, and cookies; and what they escape.
 
 Owns which headers hold secrets, and how texts show them: the values of ``Authorization``,
 ``Proxy-Authorization``, ``Cookie``, and ``Set-Cookie``, and the credentials in a URL, become
-``***``. Attributes of objects keep what they hold; only texts change.
+``***``. Attributes of objects keep what they hold; only texts change. Control characters, which
+could begin another line of a log, are escaped in what a peer chose.
 
 The variable ``WSPROTO_FAST_LOG_SECRETS=1`` in the environment, or the same with the name of a
 package on top, shows them; it is read when the package is imported. Neither messages nor the query
@@ -20,6 +21,7 @@ from . import environment
 __all__ = [
     "LOG_SECRETS",
     "MASK",
+    "escape",
     "is_secret",
     "redact_header",
     "redact_line",
@@ -39,6 +41,8 @@ _SCHEMES = frozenset({"basic", "bearer", "digest", "negotiate", "ntlm", "token"}
 _secret_line = re.compile(rf"\s*({'|'.join(sorted(_SECRETS))})\b", re.IGNORECASE)
 _ipv6 = re.compile(r"\[[0-9a-fA-F:.]*\](:[0-9]*)?").fullmatch
 _end_of_authority = re.compile(r"[/?#]|$")
+# Control characters, what else ends a line, and what changes the direction of writing.
+_controls = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def _read_settings() -> None:
@@ -47,6 +51,15 @@ def _read_settings() -> None:
 
 
 environment.follow(_read_settings)
+
+
+def escape(text: str) -> str:
+    """Return a peer's text as texts show it: in one line, without what could control a terminal.
+
+    Args:
+        text: The text.
+    """
+    return _controls.sub(lambda match: ascii(match.group())[1:-1], text)
 
 
 def is_secret(name: str) -> bool:

@@ -36,6 +36,7 @@ TEXTS = [
     (e.InvalidHeader("Name", None), "missing Name header"),
     (e.InvalidHeader("Name", ""), "empty Name header"),
     (e.InvalidHeader("Name", "Value"), "invalid Name header: Value"),
+    (e.InvalidHeader("Name", "\x9b\n"), "invalid Name header: \\x9b\\n"),
     (
         e.InvalidHeaderFormat("Name", "expected token", "a=|", 2),
         "invalid Name header: expected token at 2 in a=|",

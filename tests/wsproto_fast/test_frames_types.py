@@ -63,6 +63,12 @@ def test_close_text(code, text):
         assert str(Close(CloseCode(code), "")) == f"{code} ({text})"
 
 
+def test_reasons_in_one_line():
+    reason = "a\r\n\x1b[2J\x9b\u2028\u202eé\\"
+    assert str(Close(1000, reason)) == r"1000 (OK) a\r\n\x1b[2J\x9b\u2028\u202eé" + "\\"
+    assert Close(1000, reason).reason == reason
+
+
 @pytest.mark.parametrize("code", [*range(990, 1020), 2999, 3000, 3999, 4000, 4999, 5000, 65535])
 def test_codes_allowed_in_frames(code):
     close = Close(code, "é")

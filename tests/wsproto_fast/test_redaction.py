@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsproto_fast import ResponseParser, ServerProtocol
+from wsproto_fast import ClientProtocol, ResponseParser, ServerProtocol
 from wsproto_fast import redaction as r
 from wsproto_fast._http11 import RequestParser
 from wsproto_fast.datastructures import Headers
@@ -212,3 +212,19 @@ def test_debug_lines(caplog: pytest.LogCaptureFixture) -> None:
         "< X: y",
     ]
     assert "> Set-Cookie: ***" in lines
+
+
+def test_debug_lines_of_a_response(caplog: pytest.LogCaptureFixture) -> None:
+    """Values of headers, and reasons, may have bytes that control terminals."""
+    caplog.set_level(logging.DEBUG)
+    protocol = ClientProtocol(parse_uri("ws://h/"))
+    protocol.receive_data(b"HTTP/1.1 403 \x9b2J\r\nX: \x9bA\tB\r\nContent-Length: 0\r\n\r\n")
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[1:3] == ["< HTTP/1.1 403 \\x9b2J", "< X: \\x9bA\\tB"]
+
+
+def test_escape() -> None:
+    plain = "é € 日本 🙂 \\ ' \xa0"
+    assert r.escape(plain) == plain
+    assert r.escape("a\r\n\t\0\x1b\x7f\x85\x9b") == r"a\r\n\t\x00\x1b\x7f\x85\x9b"
+    assert r.escape("\u2028\u2029\u202e\u2066") == r"\u2028\u2029\u202e\u2066"

@@ -177,6 +177,18 @@ async def test_no_traceback_for_what_a_peer_does(
     assert len(ended) == opened == len(ends(caplog)) > 5
 
 
+async def test_what_the_peer_chose(driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+    """It begins no line of its own, and controls no terminal."""
+    caplog.set_level("INFO")
+    async with driver.serve(receives, log_connections=True) as server:
+        async with driver.connect(server.uri("/a")) as ws:
+            await ws.close(4000, "\x1b[2J\nconnection ended: \x9b\u2028\u202e")
+    messages = [record.getMessage() for record in caplog.records]
+    assert any("connection ended its handler: received 4000" in message for message in messages)
+    assert all(message.isprintable() for message in messages)
+    assert len(ends(caplog)) == 1
+
+
 async def hostile(peer: RawPeer, data: bytes) -> None:
     await peer.send(data)
     if data.startswith(request()):
