@@ -325,3 +325,21 @@ def test_front_ends_do_not_repeat_each_other(pair: tuple[str, str]) -> None:
     ]
     repeated = [f"{runs[0][run]} and {runs[1][run]}:\n{run}" for run in runs[0] if run in runs[1]]
     assert not repeated, "write it once, beside the front-ends:\n\n" + "\n\n".join(repeated)
+
+
+# What runs code that it is given, or makes objects of any class.
+EXECUTING = {"dill", "marshal", "pickle", "shelve", "yaml"}
+# What does so with what the program itself has made, or the user has named.
+OWN = {"cli/_bench_processes.py": {"pickle"}}
+
+
+def test_nothing_that_arrives_is_executed() -> None:
+    for package in (ENGINE, WSAPI):
+        for path in sorted(package.rglob("*.py*")):
+            if path.suffix not in (".py", ".pyx"):
+                continue
+            modules = {name.partition(".")[0] for name in any_imported(path)}
+            own = OWN.get(path.relative_to(package).as_posix(), set())
+            assert (modules & EXECUTING) == own, path
+            text = re.sub("#.*", "", path.read_text(encoding="utf-8"))
+            assert not re.search(r"(?<![.\w])(?:eval|exec|compile)\(", text), path

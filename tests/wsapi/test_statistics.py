@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from tests.wsapi.helpers import CLOSE, frame
 from wsapi._shared.statistics import HANDSHAKE_BOUNDS, Histogram, ServerStats, Statistics
 from wsproto_fast import Protocol, ServerProtocol, Side
+from wsproto_fast.frames import EXTERNAL_CLOSE_CODES
 
 
 class Connection:
@@ -80,6 +82,25 @@ def test_numbers_stay_when_a_connection_ends() -> None:
         "max_write_buffer_bytes",
     ):
         assert getattr(after, name) == getattr(before, name) > 0, name
+
+
+def test_few_labels_whatever_peers_send() -> None:
+    """Labels are close codes that may travel, 1005 and 1006; what else a peer sends is 1002."""
+    statistics, _ = counting()
+    payloads = [b"", *(code.to_bytes(2, "big") for code in (*range(5100), 65535))]
+    for payload in payloads:
+        connection = opened(1)
+        statistics.accepted(connection)
+        connection.protocol.receive_data(frame(CLOSE, payload, masked=True))
+        connection.protocol.connection_lost()
+        statistics.ended(connection)
+    lost = opened(1)
+    statistics.accepted(lost)
+    lost.protocol.connection_lost()
+    statistics.ended(lost)
+    stats = statistics.read()
+    assert sum(stats.closed.values()) == len(payloads) + 1
+    assert len(stats.closed) == 2000 + len(EXTERNAL_CLOSE_CODES) + 2
 
 
 @pytest.mark.parametrize(

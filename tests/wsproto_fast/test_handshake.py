@@ -9,6 +9,8 @@ import pytest
 
 from wsproto_fast import ClientProtocol, ServerProtocol
 from wsproto_fast import exceptions as e
+from wsproto_fast._handshake import _parse_extension_cached
+from wsproto_fast.datastructures import Headers
 from wsproto_fast.frames import State
 from wsproto_fast.uri import parse_uri
 
@@ -268,3 +270,14 @@ def test_empty_lists_send_no_headers() -> None:
     request = client.connect()
     assert "Sec-WebSocket-Extensions" not in request.headers
     assert "Sec-WebSocket-Protocol" not in request.headers
+
+
+def test_long_offers_are_not_kept():
+    """Values that others chose: few are kept, and none that is long."""
+    server = ServerProtocol(extensions=EXTENSIONS)
+    known = _parse_extension_cached.cache_info()
+    for number in range(100):
+        value = f"x{number}; a={'b' * 300}"
+        server.process_extensions(Headers([("Sec-WebSocket-Extensions", value)]))
+    assert _parse_extension_cached.cache_info().misses == known.misses
+    assert known.maxsize == 64

@@ -270,6 +270,16 @@ class TestEarlyData:
         server.send_response(server.accept(request))
         assert [bytes(event.data) for event in server.events_received()] == [b"early", b"next"]
 
+    def test_largest_head(self) -> None:
+        """What one may have received of a request that never ends."""
+        server = ServerProtocol()
+        line = b"X: " + b"y" * (8192 - 5) + b"\r\n"
+        request = b"GET /" + b"a" * 8000 + b" HTTP/1.1\r\n" + line * 128 + line[:-1]
+        assert kept(lambda: server.receive_data(request)) < 130 * 8192 + 50_000
+        assert server.handshake_exc is None
+        assert kept(lambda: server.receive_data(b"\n" + request)) < 10_000
+        assert server.handshake_exc is not None
+
     def test_are_limited(self) -> None:
         server = ServerProtocol()
         server.receive_data(self.REQUEST)

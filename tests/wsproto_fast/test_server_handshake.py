@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from wsproto_fast import ClientProtocol, ServerProtocol
 from wsproto_fast import exceptions as e
 from wsproto_fast.datastructures import Headers
-from wsproto_fast.frames import Side, State
+from wsproto_fast.frames import Close, Side, State
 from wsproto_fast.http11 import Request, Response
 from wsproto_fast.uri import parse_uri
 
@@ -94,6 +94,18 @@ def test_frames_after_the_request():
         server.send_response(server.accept(request))
         (frame,) = server.events_received()
         assert bytes(frame.data) == b"hello"
+
+
+def test_pipelined_requests():
+    """A connection has one request: what follows is frames, or nothing."""
+    for accepted in (True, False):
+        server = ServerProtocol()
+        request = received(server, head() + head())
+        response = server.accept(request) if accepted else server.reject(403, "")
+        server.send_response(response)
+        server.receive_data(head())
+        assert server.events_received() == []
+        assert server.close_sent == (Close(1002, "reserved bits must be 0") if accepted else None)
 
 
 @given(st.lists(st.integers(0, 250), max_size=8))

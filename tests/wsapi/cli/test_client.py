@@ -26,6 +26,7 @@ from tests.wsapi.cli.helpers import (
     serving,
     start,
 )
+from wsapi.cli._output import PayloadFormat
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs signals and descriptors of Unix")
 
@@ -136,6 +137,10 @@ class TestShowing:
         """A pipe is given what came."""
         result = cli("-q", "-m", "escape", "-n", "1", uri)
         assert result.out == "\x1b[2J\x07\u202e\r\n\n"
+
+    def test_payloads_at_a_terminal(self) -> None:
+        assert PayloadFormat(raw=False, terminal=True).received("a\x1b\nb") == "a\\x1b\nb\n"
+        assert PayloadFormat(raw=False, terminal=False).received("\x1b") == "\x1b\n"
 
     def test_raw(self, cli: Cli, uri: str) -> None:
         result = run("--raw", "-m", "é", "-m", "binary", "-n", "2", uri, text=False)
