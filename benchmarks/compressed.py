@@ -25,6 +25,7 @@ from .load import (
     connect_offering,
     everybody,
     measure,
+    receive_frame,
 )
 
 ROUND: Final = 2 << data.MAX_WINDOW_BITS  # bytes of text in a round of messages
@@ -211,9 +212,5 @@ def exchange_once(sock: socket.socket, stream: data.Stream, judge: Judge) -> Non
     sock.settimeout(TIMEOUT)
     key = data.masking_keys(1)[0]
     sock.sendall(data.frame(data.TEXT | data.COMPRESSED, stream.first[0], key))
-    received = b""
-    while not received or not judge.complete(0, received):
-        piece = sock.recv(len(stream.payloads[0]) + 64)
-        received = received + piece
-        if not piece:
-            raise WrongEcho("the server closed the connection")
+    if not judge.complete(0, receive_frame(sock)):
+        raise WrongEcho("the message isn't complete")

@@ -6,6 +6,7 @@ import itertools
 import json
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -162,6 +163,50 @@ def test_echo_in_pieces_is_accepted(converse: Converse) -> None:
             theirs.sendall(bytes([byte]))
             finished += next(conversation)
         assert finished == 3
+
+
+PING = data.frame(data.PING, b"why?")
+
+
+@pytest.mark.parametrize("size", [5, 126, 65536])
+@pytest.mark.parametrize("websocket", [True, False])
+@pytest.mark.parametrize("pings", [0, 1, 2])
+def test_pings_before_the_first_echo_are_answered(pings: int, websocket: bool, size: int) -> None:
+    """As they come after some time on a busy machine; what follows the echo isn't touched."""
+    ours, theirs = socket.socketpair()
+    target = load.Target(0, websocket, None)  # type: ignore[arg-type] # no clock is read
+    pong = data.frame(data.PONG, b"why?", bytes(4))
+    sent = target.request_frame(data.BINARY, bytes(size), bytes(4))
+    answers: list[bytes] = []
+
+    def serve() -> None:
+        theirs.recv(len(sent), socket.MSG_WAITALL)
+        theirs.sendall(PING * pings + target.reply_frame(data.BINARY, bytes(size), bytes(4)) + PING)
+        answers.append(theirs.recv(len(pong) * pings, socket.MSG_WAITALL) if pings else b"")
+
+    with ours, theirs:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        load.exchange_once(target, ours, bytes(size), bytes(4))
+        thread.join(10)
+        assert answers == [pong * pings]
+        assert ours.recv(100) == PING
+
+
+def test_the_end_instead_of_an_echo() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        theirs.close()
+        with pytest.raises(load.WrongEcho, match="closed"):
+            load.receive_frame(ours)
+
+
+@pytest.mark.parametrize("scenario", ["idle-1000", "idle-plain", "idle-deflate"])
+def test_idle_connections_of_servers_that_ping_often(
+    scenario: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(peers.PING_INTERVAL, "0.01")
+    assert run("--scenario", scenario, "--peer", "websockets") == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
