@@ -19,7 +19,6 @@ import re
 import shutil
 import socket
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
@@ -39,7 +38,6 @@ CONNECTIONS: Final = 10
 IN_FLIGHT: Final = 64
 WINDOWS: Final = 7  # that count; one before doesn't
 PATIENCE: Final = 120  # seconds for any answer of a server, which valgrind makes 50 times as slow
-RESET: Final = struct.pack("ii", 1, 0)  # what SO_LINGER is set to, so that close() sends a RST
 FAILURES: Final = (load.WrongEcho, OSError, PackageNotFoundError, subprocess.SubprocessError)
 
 Window: TypeAlias = "Callable[[], object]"
@@ -119,7 +117,7 @@ def resetting(target: load.Target, count: int, pause: Pause) -> Window:
     def window() -> None:
         for _ in range(count):
             sock = connect(target, pause)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, load.LINGER_RESET)
             target.close(sock)
             pause()
 

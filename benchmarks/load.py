@@ -30,6 +30,7 @@ SLICES: Final = 4  # parts of a window, the best of which counts: a burst of noi
 VARIETY: Final = 8  # different messages per connection where one is outstanding
 IP_BIND_ADDRESS_NO_PORT: Final = 24  # of Linux; the module socket lacks it before Python 3.12
 CLOSE_FRAME: Final = struct.pack("!H", 1000)
+LINGER_RESET: Final = struct.pack("ii", 1, 0)  # for SO_LINGER: close() sends a RST
 
 # Resumed each time its socket is readable; yields how many messages it finished.
 Conversation = Generator[int, None, None]
@@ -510,6 +511,18 @@ def handshakes(
         if not rest:
             sock.shutdown(socket.SHUT_WR)
         yield from expect_end(sock, rest)
+
+    turn = Arrivals(target, concurrency, converse).turn
+    return measure(target.clock, turn, warmup, seconds, slices=2)
+
+
+def resets(target: Target, concurrency: int, warmup: float, seconds: float) -> Window:
+    """Measure connections that are opened, and then reset by the client without a Close frame."""
+    nonces = itertools.cycle(number.to_bytes(16, "big") for number in range(64))
+
+    def converse(sock: socket.socket) -> Conversation:
+        yield from upgrade(sock, target, next(nonces))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
 
     turn = Arrivals(target, concurrency, converse).turn
     return measure(target.clock, turn, warmup, seconds, slices=2)

@@ -188,6 +188,11 @@ def run_opening(process: Process, settings: Settings) -> Figure:
     return figure(load.openings(process.target, 8, scaled(300, settings)))
 
 
+def run_reset(process: Process, settings: Settings) -> Figure:
+    """Open connections and reset them, 8 at a time."""
+    return figure(load.resets(process.target, 8, settings.warmup, settings.seconds))
+
+
 def run_accept(process: Process, settings: Settings) -> Figure:
     """Open and close TCP connections without a byte, 8 at a time."""
     return figure(load.handshakes(process.target, 8, False, settings.warmup, settings.seconds))
@@ -334,6 +339,13 @@ SCENARIOS: Final = {
         "connect, opening handshake, closing handshake (raw: the same request echoed)",
         CONNECTION,
         of_server("echo", run_handshake),
+        front_ends=LOOPS,
+    ),
+    "reset": Scenario(
+        "connect, opening handshake, reset by the client without a Close frame (raw: the same "
+        "request echoed)",
+        CONNECTION,
+        of_server("echo", run_reset),
         front_ends=LOOPS,
     ),
     "accept": Scenario(
