@@ -13,6 +13,7 @@ import errno
 import itertools
 import select
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -104,6 +105,7 @@ class Target:
     sockets: set[socket.socket] = field(default_factory=set)
     sources: tuple[str, ...] = ()  # addresses of clients, where one hasn't got enough ports
     per_source: int = 1  # sockets that have the same one
+    tls: ssl.SSLContext | None = None
 
     def new_socket(self) -> socket.socket:
         """Return a new socket."""
@@ -116,6 +118,15 @@ class Target:
             sock.bind((self.sources[number], 0))
         self.sockets.add(sock)
         return sock
+
+    def wrap(self, sock: socket.socket) -> socket.socket:
+        """Return what to use in the place of a connected socket, after the handshake of TLS."""
+        if self.tls is None:
+            return sock
+        self.sockets.discard(sock)
+        wrapped = self.tls.wrap_socket(sock)
+        self.sockets.add(wrapped)
+        return wrapped
 
     def close(self, sock: socket.socket) -> None:
         """Close one of the sockets."""
@@ -197,6 +208,7 @@ def connect_offering(
     sock = target.new_socket()
     sock.settimeout(TIMEOUT)
     sock.connect((HOST, target.port))
+    sock = target.wrap(sock)
     if target.websocket:
         sock.sendall(data.upgrade_request(target.port, nonce, offer))
         deflate = check_head(receive_head(sock), nonce, offer)
@@ -229,6 +241,27 @@ def one_outstanding(sock: socket.socket, pairs: list[tuple[bytes, bytes]]) -> Co
         received = recv(len(expected) + 1)  # one more, so that surplus bytes are seen
         if received != expected:
             yield from rest_of(recv, received, expected)
+        finished = 1
+
+
+def one_outstanding_tls(sock: socket.socket, pairs: list[tuple[bytes, bytes]]) -> Conversation:
+    """Do the same on a connection with TLS, where what is readable may be no data, or a part."""
+    recv, send = sock.recv, sock.send
+    finished = 0
+    for frame, expected in itertools.cycle(pairs):
+        send(frame)
+        received = b""
+        while received != expected:
+            yield finished
+            finished = 0
+            try:
+                # As much as a record may have, so that nothing waits where epoll doesn't see it.
+                piece = recv(1 << 15)
+            except ssl.SSLWantReadError:
+                continue
+            received = received + piece if piece else b""
+            if not received or not expected.startswith(received):
+                raise mismatch(received, expected)
         finished = 1
 
 
@@ -350,6 +383,8 @@ def echo(
         for payload, key in zip(messages, data.masking_keys(len(messages)), strict=True)
     ]
     converse = one_outstanding if in_flight == 1 else many_outstanding
+    if target.tls is not None:
+        converse = one_outstanding_tls
     sockets = connect_many(target, connections)
     poller = Poller(
         (sock, converse(sock, pairs[number * variety : (number + 1) * variety]))

@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from . import load, peers
+from . import certificate, load, peers
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -40,6 +40,17 @@ class Process:
         self.popen.stdin.flush()
         if self.popen.stdout.readline() != b"done\n":
             raise load.WrongEcho("the server process ended early")
+
+    def pauses(self) -> list[tuple[int, float]]:
+        """Return generation and seconds of each garbage collection since the last call."""
+        assert self.popen.stdin is not None
+        assert self.popen.stdout is not None
+        self.popen.stdin.write(b"p")
+        self.popen.stdin.flush()
+        line = self.popen.stdout.readline()
+        if not line:
+            raise load.WrongEcho("the server process ended early")
+        return [(generation, seconds) for generation, seconds in json.loads(line)["pauses"]]
 
     def memory(self) -> float:
         """Return the KiB of memory that it has written to and that no other process shares."""
@@ -85,7 +96,8 @@ def server(front_end: str, peer: str, service: str, cpu: int) -> Iterator[Proces
             raise load.WrongEcho(f"{peer}: the server process did not start")
         hello = json.loads(line)
         websocket = "raw" not in peers.PEERS[front_end][peer].takes
-        target = load.Target(hello["port"], websocket, load.Clock(popen.pid))
+        tls = certificate.client_context() if "tls" in service.split("-") else None
+        target = load.Target(hello["port"], websocket, load.Clock(popen.pid), tls=tls)
         yield Process(popen, hello, target)
     finally:
         popen.kill()

@@ -277,6 +277,17 @@ def echo(
     return Scenario(title, MESSAGE, run, kind, front_ends)
 
 
+def echo_tls(connections: int, size: int) -> Scenario:
+    """Describe echoes over TLS."""
+    return Scenario(
+        f"echo over TLS, {connections} connections, one message of {size:,} B outstanding on each",
+        MESSAGE,
+        of_server("echo-tls", run_echo(connections, 1, size)),
+        "tls",
+        LOOPS,
+    )
+
+
 def echo_compressed(size: int) -> Scenario:
     """Describe echoes that are compressed."""
     return Scenario(
@@ -315,6 +326,15 @@ SCENARIOS: Final = {
         MEMORY,
         of_server("echo", run_idle(1000)),
         front_ends=(*LOOPS, "trio"),
+    ),
+    "tls-100x64": echo_tls(100, 64),
+    "tls-20x16k": echo_tls(20, 1 << 14),
+    "idle-tls": Scenario(
+        "memory of an idle connection over TLS, over 300 of them",
+        MEMORY,
+        of_server("echo-tls", run_idle(300)),
+        "tls",
+        LOOPS,
     ),
     "idle-300": Scenario(
         "memory of an idle connection and its threads, over 300 of them",

@@ -1,9 +1,11 @@
 """A peer in a process of its own: ``python -m benchmarks.server FRONT_END PEER SERVICE CPU``.
 
-SERVICE is ``echo``, ``echo-deflate``, ``broadcast`` or ``broadcast-deflate``. Prints one JSON line
-when it listens (port, version), then obeys one-letter commands on standard input, and answers each
-with a line: ``g`` collects garbage and gives free memory back, ``c`` has callgrind write down what
-was counted, if it runs there. Ends at end of file.
+SERVICE is ``echo`` or ``broadcast``, or one of these with ``-deflate``; an echo may have ``-tls``,
+for TLS, and ``-large``, for messages of at most 16 MiB, which not all peers take by default. Prints
+one JSON line when it listens (port, version), then obeys one-letter commands on standard input, and
+answers each with a line: ``g`` collects garbage and gives free memory back, ``c`` has callgrind
+write down what was counted, if it runs there, ``p`` tells how long the garbage collector has paused
+the process since the last ``p``. Ends at end of file.
 
 Or SERVICE is ``client:PORT:SIZE:SECONDS``: the process sends messages to a server, awaits the echo
 of each, and prints one JSON line in the end (µs, version).
@@ -21,10 +23,39 @@ import gc
 import importlib
 import json
 import os
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from . import peers
+from . import certificate, peers
+
+MAX_SIZE: Final = 1 << 24  # bytes of a message, where messages are large
+
+
+class Pauses:
+    """How long the garbage collector has taken, each time."""
+
+    def __init__(self) -> None:
+        self._watching = False
+        self._begin = 0.0
+        self._seconds: list[tuple[int, float]] = []
+
+    def _called(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._begin = time.perf_counter()
+        else:
+            self._seconds.append((info["generation"], time.perf_counter() - self._begin))
+
+    def tell(self) -> None:
+        """Print generation and seconds of each since the last call, and go on watching."""
+        if not self._watching:
+            self._watching = True
+            gc.callbacks.append(self._called)
+        seconds, self._seconds = self._seconds, []
+        say(pauses=seconds)
+
+
+pauses: Final = Pauses()
 
 
 def obey() -> bool:
@@ -39,6 +70,8 @@ def obey() -> bool:
     elif command == b"c":
         os.getpgrp()  # what nobody else calls: see `instructions`
         print("done", flush=True)
+    elif command == b"p":
+        pauses.tell()
     return bool(command)
 
 
@@ -48,10 +81,18 @@ def say(**values: object) -> None:
 
 
 async def serve_here(
-    peer: peers.Peer, service: str, deflate: bool, listening: Callable[[int], None]
+    peer: peers.Peer, service: str, terms: list[str], listening: Callable[[int], None]
 ) -> None:
     """Run one service of a peer until commands end."""
-    running = await (peer.broadcast if service == "broadcast" else peer.echo)(deflate)
+    deflate = "deflate" in terms
+    if service == "broadcast":
+        running = await peer.broadcast(deflate)
+    else:
+        running = await peer.echo(
+            deflate,
+            tls=certificate.server_context() if "tls" in terms else None,
+            max_size=MAX_SIZE if "large" in terms else None,
+        )
     listening(running.sockets[0].getsockname()[1])
     finished = asyncio.Event()
 
@@ -86,14 +127,14 @@ def main() -> None:
     if options.cpu >= 0:
         os.sched_setaffinity(0, {options.cpu})
     spec = peers.PEERS[options.front_end][options.peer]
-    service, _, deflate = options.service.partition("-")
+    service, *terms = options.service.split("-")
     if options.front_end in peers.LOOPS:
         peer = spec.load()
 
         def listening(port: int) -> None:
             say(port=port, version=peer.version())
 
-        run_loop(options.front_end, serve_here(peer, service, deflate == "deflate", listening))
+        run_loop(options.front_end, serve_here(peer, service, terms, listening))
         return
     module = importlib.import_module(f"{peers.__name__}.{spec.module}")
     version = peers.version_of(spec.needs[-1]) if spec.needs else "-"

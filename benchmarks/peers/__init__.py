@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import os
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version as distribution_version
@@ -36,8 +37,16 @@ class Peer(Protocol):
     def version(self) -> str:
         """Return what is measured."""
 
-    async def echo(self, deflate: bool) -> Running:
-        """Start a server that sends each message back."""
+    async def echo(
+        self, deflate: bool, *, tls: ssl.SSLContext | None = None, max_size: int | None = None
+    ) -> Running:
+        """Start a server that sends each message back.
+
+        Args:
+            deflate: Whether it compresses.
+            tls: Configuration of TLS, if it has that.
+            max_size: Limit on the size of messages, if it isn't the peer's own.
+        """
 
     async def broadcast(self, deflate: bool) -> Running:
         """Start a server that sends each message to all."""
@@ -83,7 +92,8 @@ STANDSTILL: Final = "BENCHMARK_STANDSTILL"
 """Environment variable: no time passes on trio, for what is so slow that too much would."""
 
 RAW: Final = ("raw", "plain")  # no WebSocket: bytes are echoed
-BOTH: Final = ("plain", "deflate")
+PLAIN: Final = ("tls", "plain")
+BOTH: Final = (*PLAIN, "deflate")
 OURS: Final = ("wsapi", "uvicorn_wsapi")  # what the others are compared with
 
 
@@ -98,17 +108,17 @@ def _uvicorn(ws: str, *needs: str, aliases: str = "") -> Spec:
 
 # In the order of the tables.
 ON_LOOPS: Final = {
-    "raw": Spec("raw", RAW, options={"buffered": False}),
-    "raw_buffered": Spec("raw", RAW, options={"buffered": True}),
+    "raw": Spec("raw", ("tls", *RAW), options={"buffered": False}),
+    "raw_buffered": Spec("raw", ("tls", *RAW), options={"buffered": True}),
     "websockets": Spec("drop_in", BOTH, ("websockets",), {"package": "websockets"}),
-    "picows": Spec("picows", ("plain",), ("picows",)),
+    "picows": Spec("picows", PLAIN, ("picows",)),
     "picows_websockets": Spec("drop_in", BOTH, ("picows",), {"package": "picows.websockets"}),
     "aiohttp": Spec("aiohttp", BOTH, ("aiohttp",)),
     "wsapi": _ours(*BOTH),
-    "wsapi_callbacks": _ours("plain", callbacks=True),
-    "wsapi_aiofastnet": _ours("plain", needs=("aiofastnet",), aiofastnet=True),
+    "wsapi_callbacks": _ours(*PLAIN, callbacks=True),
+    "wsapi_aiofastnet": _ours(*PLAIN, needs=("aiofastnet",), aiofastnet=True),
     "wsapi_callbacks_aiofastnet": _ours(
-        "plain", needs=("aiofastnet",), callbacks=True, aiofastnet=True
+        *PLAIN, needs=("aiofastnet",), callbacks=True, aiofastnet=True
     ),
     # Each with another implementation of DEFLATE: all the same if nothing is compressed.
     "wsapi_stdlib": _ours("deflate", without=("isal", "zlib_ng")),

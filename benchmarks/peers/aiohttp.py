@@ -5,6 +5,9 @@ Compression off: ``compress=False``, on: default.
 
 from __future__ import annotations
 
+import ssl
+from typing import Any
+
 from aiohttp import WSMsgType, web
 
 from . import HOST, Running, version_of
@@ -19,11 +22,18 @@ class Site:
         self.site, self.sockets = site, getattr(server, "sockets", ())
 
 
-async def serve(*, to_all: bool, deflate: bool) -> Running:
+async def serve(
+    *,
+    to_all: bool,
+    deflate: bool,
+    tls: ssl.SSLContext | None = None,
+    max_size: int | None = None,
+) -> Running:
+    limits: dict[str, Any] = {} if max_size is None else {"max_msg_size": max_size}
     connections: set[web.WebSocketResponse] = set()
 
     async def handler(request: web.Request) -> web.WebSocketResponse:
-        connection = web.WebSocketResponse(compress=deflate)
+        connection = web.WebSocketResponse(compress=deflate, **limits)
         await connection.prepare(request)
         connections.add(connection)
         async for message in connection:
@@ -40,7 +50,7 @@ async def serve(*, to_all: bool, deflate: bool) -> Running:
     application.router.add_get("/{name}", handler)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
-    site = web.TCPSite(runner, HOST, 0)
+    site = web.TCPSite(runner, HOST, 0, ssl_context=tls)
     await site.start()
     return Site(site)
 
@@ -49,8 +59,10 @@ class Peer:
     def version(self) -> str:
         return version_of("aiohttp")
 
-    async def echo(self, deflate: bool) -> Running:
-        return await serve(to_all=False, deflate=deflate)
+    async def echo(
+        self, deflate: bool, *, tls: ssl.SSLContext | None = None, max_size: int | None = None
+    ) -> Running:
+        return await serve(to_all=False, deflate=deflate, tls=tls, max_size=max_size)
 
     async def broadcast(self, deflate: bool) -> Running:
         return await serve(to_all=True, deflate=deflate)

@@ -6,6 +6,7 @@ Compression off: ``compression=None``, on: default.
 from __future__ import annotations
 
 import importlib
+import ssl
 from typing import Any
 
 from . import HOST, KEEPALIVE, Running, version_of
@@ -26,14 +27,17 @@ class Peer:
         """Return the arguments of `serve`."""
         return KEEPALIVE if deflate else {"compression": None, **KEEPALIVE}
 
-    async def echo(self, deflate: bool) -> Running:
+    async def echo(
+        self, deflate: bool, *, tls: ssl.SSLContext | None = None, max_size: int | None = None
+    ) -> Running:
         module = await self.prepare()
+        options = self.options(deflate) | ({} if max_size is None else {"max_size": max_size})
 
         async def handler(connection: Any) -> None:
             async for message in connection:
                 await connection.send(message)
 
-        running: Running = await module.serve(handler, HOST, 0, **self.options(deflate))
+        running: Running = await module.serve(handler, HOST, 0, ssl=tls, **options)
         return running
 
     async def broadcast(self, deflate: bool) -> Running:

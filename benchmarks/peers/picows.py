@@ -5,8 +5,9 @@ It takes the transports of aiofastnet when that is installed, which is its defau
 
 from __future__ import annotations
 
+import ssl
 from importlib.metadata import PackageNotFoundError
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
@@ -40,11 +41,11 @@ class Broadcast(WSListener):
                 receiver.send(frame.msg_type, message)
 
 
-async def serve(listener: type[WSListener]) -> Running:
+async def serve(listener: type[WSListener], **options: Any) -> Running:
     def accept(request: WSUpgradeRequest) -> WSListener:
         return listener()
 
-    return await ws_create_server(accept, HOST, 0)
+    return await ws_create_server(accept, HOST, 0, **options)
 
 
 class Peer:
@@ -54,8 +55,11 @@ class Peer:
         except PackageNotFoundError:
             return version_of("picows")
 
-    async def echo(self, deflate: bool) -> Running:
-        return await serve(Echo)
+    async def echo(
+        self, deflate: bool, *, tls: ssl.SSLContext | None = None, max_size: int | None = None
+    ) -> Running:
+        options = {} if max_size is None else {"max_frame_size": max_size}
+        return await serve(Echo, ssl=tls, **options)
 
     async def broadcast(self, deflate: bool) -> Running:
         return await serve(Broadcast)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import ssl
 from typing import ClassVar, cast
 
 from . import HOST, Running
@@ -71,9 +72,11 @@ class Peer:
     def version(self) -> str:
         return f"Python {platform.python_version()}"
 
-    async def echo(self, deflate: bool) -> Running:
+    async def echo(
+        self, deflate: bool, *, tls: ssl.SSLContext | None = None, max_size: int | None = None
+    ) -> Running:
         protocol = BufferedEcho if self.buffered else Echo
-        return await asyncio.get_running_loop().create_server(protocol, HOST, 0)
+        return await asyncio.get_running_loop().create_server(protocol, HOST, 0, ssl=tls)
 
     async def broadcast(self, deflate: bool) -> Running:
         protocol = BufferedBroadcast if self.buffered else Broadcast

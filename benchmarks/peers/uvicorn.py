@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from dataclasses import dataclass
 
 from . import HOST, Running, version_of
@@ -39,7 +40,11 @@ class Peer:
     def version(self) -> str:
         return f"uvicorn {version_of('uvicorn')}, starlette {version_of('starlette')}"
 
-    async def echo(self, deflate: bool) -> Running:
+    async def echo(
+        self, deflate: bool, *, tls: ssl.SSLContext | None = None, max_size: int | None = None
+    ) -> Running:
+        if tls is not None or max_size is not None:
+            raise NotImplementedError("it takes part in nothing that has them")
         import uvicorn
         from starlette.applications import Starlette
         from starlette.routing import WebSocketRoute

@@ -6,6 +6,7 @@ Compression off: ``compression=None``, on: default, or the same settings with an
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 from functools import partial
 from types import ModuleType
@@ -66,16 +67,19 @@ class Peer(drop_in.Peer):
         factory.backend = self.backend
         return {"extensions": [factory]}
 
-    async def echo(self, deflate: bool) -> Running:
+    async def echo(
+        self, deflate: bool, *, tls: ssl.SSLContext | None = None, max_size: int | None = None
+    ) -> Running:
         if not self.callbacks:
-            return await super().echo(deflate)
+            return await super().echo(deflate, tls=tls, max_size=max_size)
+        options = self.options(deflate) | ({} if max_size is None else {"max_size": max_size})
 
         async def handler(connection: Any) -> None:
             connection.listen(connection.send_nowait)
             await connection.wait_closed()
 
         module = await self.prepare()
-        running: Running = await module.serve(handler, HOST, 0, **self.options(deflate))
+        running: Running = await module.serve(handler, HOST, 0, ssl=tls, **options)
         return running
 
     async def broadcast(self, deflate: bool) -> Running:

@@ -213,6 +213,7 @@ def test_idle_connections_of_servers_that_ping_often(
     "front_end, scenario, peer",
     [
         ("asyncio", "echo-100x64", "raw_buffered"),
+        ("asyncio", "tls-100x64", "raw_buffered"),
         ("asyncio", "uvicorn-64", "uvicorn_wsapi"),
         ("threads", "pipeline-64", "wsapi"),
     ],
@@ -244,6 +245,15 @@ def test_a_client_that_fails_ends_the_run(
     assert "benchmark aborted: client-1x64, raw, threads: the client failed" in (
         capsys.readouterr().err
     )
+
+
+def test_pauses_of_the_garbage_collector() -> None:
+    with process.server("asyncio", "websockets", "echo", -1) as server:
+        assert server.pauses() == []  # it watches from now on
+        server.release_memory()
+        (pause,) = (pause for pause in server.pauses() if pause[0] == 2)
+        assert pause[1] > 0
+        assert [pause for pause in server.pauses() if pause[0] == 2] == []
 
 
 def test_scenario_without_a_peer_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
