@@ -53,6 +53,7 @@ TOPICS_WITHOUT_IO = [
 NO_IO = {"wsapi", "asyncio", "threading", "trio", "socket", "selectors", "ssl"}
 # A compiled module cimports only those that stand before it.
 ORDER = [
+    "_flag",
     "_settings",
     "_output",
     "_backlog",

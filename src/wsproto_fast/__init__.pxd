@@ -58,6 +58,9 @@ program that is compiled against one version runs with no other.
 from ._backlog cimport Backpressure
 from ._client cimport ClientProtocol
 from ._deflate cimport PerMessageDeflate
+
+# A truth value in one byte.
+from ._flag cimport flag
 from ._frames cimport OP_BINARY, OP_CONT, OP_TEXT, Frame
 from ._listener cimport Listener
 from ._protocol cimport Protocol

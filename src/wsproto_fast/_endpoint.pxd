@@ -1,8 +1,9 @@
 # cython: language_level=3
 """What all layers of a connection share; see _endpoint.pyx."""
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from ._flag cimport flag
 from ._frames cimport OP_PING, OP_PONG
 
 
@@ -30,8 +31,8 @@ cdef struct Traffic:
     uint64_t frames
     uint64_t payload    # bytes in frames of messages, as extensions made them
     int64_t change      # bytes that these have more before extensions transform them
-    uint64_t pings
-    uint64_t pongs
+    uint32_t pings
+    uint32_t pongs
 
 
 cdef inline void count_frame(Traffic* traffic, int opcode, bint fin, Py_ssize_t size) noexcept nogil:
@@ -49,22 +50,23 @@ cdef bytes to_bytes(str name, data)
 cdef object state_of(int state)
 
 
+# Attributes stand by their size, in each layer: an idle connection is small that way.
 cdef class Endpoint:
     # --- role, state, log ---
     cdef object _id
     cdef readonly object side
-    cdef bint _is_client
-    cdef int _state
     cdef object _logger
-    cdef object _connection         # weak reference
-    cdef bint _adapter_due          # the logger is yet to tell about the connection
     cdef dict _logger_cache
-    cdef bint _quiet                # nothing is logged at DEBUG in this turn
-    cdef int _activity
+    cdef object _connection         # weak reference
     cdef double _now                # as last told
-    cdef readonly int transport_action
-    cdef bint _eof_queued
-    cdef bint _eof_sent
+    cdef uint8_t _state
+    cdef readonly uint8_t transport_action
+    cdef uint8_t _activity
+    cdef flag _is_client
+    cdef flag _adapter_due          # the logger is yet to tell about the connection
+    cdef flag _quiet                # nothing is logged at DEBUG in this turn
+    cdef flag _eof_queued
+    cdef flag _eof_sent
 
     cdef object _subject(self)
     cdef double _time(self, now) except? -1.0

@@ -3,6 +3,8 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
+from ._flag cimport flag
+
 
 cdef extern from "_mask.h" nogil:
     bint ws_mask_copy(unsigned char* dst, const unsigned char* src, size_t n, const unsigned char* key, size_t offset)
@@ -46,9 +48,9 @@ cdef enum HeaderFault:
 cdef struct Header:
     uint8_t opcode
     uint8_t rsv          # RSV1 = 4, RSV2 = 2, RSV3 = 1
-    bint fin
-    uint64_t length
+    flag fin
     unsigned char key[4]
+    uint64_t length
 
 
 cdef int read_header(

@@ -1,6 +1,7 @@
 # cython: language_level=3
 """Pings, their answers, and keepalive; see _keepalive.pyx."""
 
+from ._flag cimport flag
 from ._receiver cimport Receiver
 
 
@@ -15,7 +16,7 @@ cdef class Keepalive(Receiver):
     cdef double _ping_timeout
     cdef double _keepalive_sent     # the last time
     cdef double _answer_deadline    # from then on, only the Pong is a sign of life
-    cdef bint _answer_spared        # or the rest of a frame
+    cdef flag _answer_spared        # or the rest of a frame
     cdef double _ping_time
     cdef double _pong_deadline
 

@@ -4,6 +4,7 @@ Frames are written into the end of a bytes object that grows; taking it hands th
 copy, and it is never touched again, as a transport may keep it.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_XDECREF, PyObject
 from libc.string cimport memcpy
@@ -13,6 +14,8 @@ from libc.string cimport memcpy
 cdef Py_ssize_t LARGE_PIECE = 65536
 
 
+@cython.final
+@cython.no_gc  # what it holds refers to nothing
 cdef class OutputBuffer:
     """Growing buffer of bytes to send."""
 

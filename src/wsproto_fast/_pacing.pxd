@@ -5,6 +5,7 @@ from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
 
 from ._backlog cimport WAIT, Backlog, Backpressure
+from ._flag cimport flag
 from ._keepalive cimport Keepalive
 from ._sender cimport FRAGMENTS, PreparedMessage
 
@@ -21,11 +22,11 @@ cdef class Pacing(Keepalive):
     cdef double _write_deadline
     cdef double _look_time          # when the driver is asked what the network has taken
     cdef double _stalled_since      # NAN before it was asked
-    cdef bint _excused              # the last look was late, and it wasn't held against the peer
     cdef object _progress
     cdef double _close_timeout
     cdef double _close_deadline
-    cdef bint _close_deadline_due   # it begins when the time is told
+    cdef flag _excused              # the last look was late, and it wasn't held against the peer
+    cdef flag _close_deadline_due   # it begins when the time is told
 
     # --- for compiled drivers; see __init__.pxd ---
     cdef int offer_message(

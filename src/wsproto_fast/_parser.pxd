@@ -5,6 +5,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from ._endpoint cimport Traffic
+from ._flag cimport flag
 from ._frames cimport Header, ws_utf8_state
 from ._rates cimport RateLimiter
 from ._sender cimport Sender
@@ -15,9 +16,7 @@ cdef class Parser(Sender):
     cdef Header _header
     cdef unsigned char _header_bytes[14]
     cdef uint8_t _header_size
-    cdef bint _in_frame
-    cdef bint _frame_spared         # the peer is given time because of this frame
-    cdef bint _reading_direct       # the read buffer handed out is the end of _partial
+    cdef flag _in_frame
     cdef uint64_t _frame_left
     cdef PyObject* _partial         # growing bytes object: payload of a frame that isn't whole yet
     cdef Py_ssize_t _partial_size
@@ -27,16 +26,9 @@ cdef class Parser(Sender):
     cdef Py_ssize_t _handed_out     # room in the buffer of the last get_buffer()
 
     # --- the message being read ---
-    cdef uint8_t _message_opcode    # 0 between messages
-    cdef uint32_t _message_frames
     cdef uint64_t _message_size
-    cdef bint _message_compressed
-    cdef ws_utf8_state _utf8
-    cdef bint _eof_received
-    cdef bint _paused               # set by a sink that has no room for the next frame
     cdef bytes _kept                # received and not parsed yet, since the sink paused; None if nothing
     cdef Py_ssize_t _kept_position  # where it begins
-    cdef bint _late                 # it is being parsed, and nothing follows it any more
     cdef bytearray _early           # bytes that came before the opening handshake was answered
     cdef double _last_received
     cdef Traffic _received
@@ -44,12 +36,23 @@ cdef class Parser(Sender):
     # --- limits, in bytes and frames ---
     cdef uint64_t _max_message_size
     cdef uint64_t _max_fragment_size
-    cdef uint32_t _max_fragments
     cdef RateLimiter _rates         # None without limits
+    cdef uint32_t _max_fragments
+
+    # --- small parts of the above ---
+    cdef uint32_t _message_frames
+    cdef ws_utf8_state _utf8
+    cdef uint8_t _message_opcode    # 0 between messages
+    cdef flag _message_compressed
+    cdef flag _frame_spared         # the peer is given time because of this frame
+    cdef flag _reading_direct       # the read buffer handed out is the end of _partial
+    cdef flag _eof_received
+    cdef flag _paused               # set by a sink that has no room for the next frame
+    cdef flag _late                 # what was kept is being parsed, and nothing follows it any more
 
     # --- for sinks ---
-    cdef bint _calling              # a callback runs
-    cdef bint _unmask_in_place      # the bytes being parsed may be written to
+    cdef flag _calling              # a callback runs
+    cdef flag _unmask_in_place      # the bytes being parsed may be written to
     cdef const unsigned char* _rest  # what follows the frame being processed
     cdef Py_ssize_t _rest_size
 

@@ -2,6 +2,7 @@
 """The state machine of one connection; see _protocol.pyx."""
 
 from ._endpoint cimport OPEN
+from ._flag cimport flag
 from ._statistics cimport Statistics
 
 
@@ -14,7 +15,7 @@ cdef class Protocol(Statistics):
 
     # --- time, in seconds ---
     cdef double _open_deadline
-    cdef bint _message_cut          # a message ended before its last frame, or wasn't valid after the end
+    cdef flag _message_cut          # a message ended before its last frame, or wasn't valid after the end
 
     # --- for compiled drivers and programs; see __init__.pxd ---
     cdef double next_deadline(self) noexcept

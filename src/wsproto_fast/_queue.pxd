@@ -4,6 +4,8 @@
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from ._flag cimport flag
+
 
 # Activity bits; the values of activity.py.
 cdef enum Activity:
@@ -17,31 +19,33 @@ cdef enum Activity:
 cdef struct Item:
     PyObject* payload  # str or bytes for a whole message; bytes for a fragment
     uint8_t opcode     # of the message: OP_TEXT or OP_BINARY
-    uint8_t inflated   # whether it counts among what is inflated in this process
-    bint fin           # last frame of its message
+    flag inflated      # whether it counts among what is inflated in this process
+    flag fin           # last frame of its message
 
 
 cdef class MessageQueue:
-    cdef Item* _items                  # ring
+    cdef Item* _items                  # ring; _first while it has room for no more
+    cdef Item _first
     cdef uint32_t _capacity
     cdef uint32_t _head
     cdef readonly uint32_t frames      # frames in the queue
     cdef readonly uint32_t messages    # of these, last frames of a message
     cdef readonly uint64_t size        # bytes in the queue, overhead included
-    cdef uint32_t most_frames          # the most that there were
-    cdef uint64_t most_bytes
     cdef readonly uint32_t high        # frames above which reading pauses
     cdef readonly uint32_t low         # frames at or below which it resumes
+    cdef uint64_t most_bytes           # the most that there were
     cdef readonly uint64_t max_bytes   # bytes above which reading pauses
-    cdef readonly bint reading_wanted
-    cdef bint reader_waiting
-    cdef bint closing                  # reading doesn't pause any more
-    cdef bint _may_drop                # what is above the high mark isn't wanted
-    cdef bint _dropping
-    cdef bint _streaming               # first frames of the message at the head were taken
-    cdef bint _skipping                # so were its last ones: the rest is dropped as it comes
+    cdef uint32_t most_frames
+    cdef readonly flag reading_wanted
+    cdef flag reader_waiting
+    cdef flag closing                  # reading doesn't pause any more
+    cdef flag _may_drop                # what is above the high mark isn't wanted
+    cdef flag _dropping
+    cdef flag _streaming               # first frames of the message at the head were taken
+    cdef flag _skipping                # so were its last ones: the rest is dropped as it comes
     cdef object _decoder
 
+    cdef int _reset(self) noexcept
     cdef int put(self, object payload, int opcode, bint fin, bint inflated) except -1
     cdef bint is_full(self) noexcept
     cdef bint has_room(self) noexcept

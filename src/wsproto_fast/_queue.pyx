@@ -10,6 +10,8 @@ hold too much that was: a read of 256 KiB can hold 256 MiB. It waits as it was r
 
 import codecs
 
+cimport cython
+
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from cpython.unicode cimport PyUnicode_Check, PyUnicode_GET_LENGTH, PyUnicode_KIND
@@ -45,6 +47,8 @@ cdef uint32_t MIN_CAPACITY = 4
 cdef uint32_t MAX_IDLE_CAPACITY = 32
 
 
+@cython.final
+@cython.no_gc  # what it holds refers to nothing
 cdef class MessageQueue:
     """Ring of received frames.
 
@@ -53,6 +57,9 @@ cdef class MessageQueue:
         low: Number of frames at or below which reading resumes; None for no limit.
         max_bytes: Number of bytes above which reading pauses; None for no limit.
     """
+
+    def __cinit__(self):
+        self._reset()
 
     def __init__(self, high, low, max_bytes):
         self.high = UINT32_MAX if high is None else high
@@ -69,7 +76,14 @@ cdef class MessageQueue:
             Py_XDECREF(item.payload)
             self._head = (self._head + 1) % self._capacity
             self.frames -= 1
-        free(self._items)
+        if self._items != &self._first:
+            free(self._items)
+
+    cdef int _reset(self) noexcept:
+        """Have room for one frame: most connections never need more."""
+        self._items = &self._first
+        self._capacity = 1
+        self._head = 0
 
     cdef Item* _front(self) noexcept:
         return &self._items[self._head]
@@ -105,13 +119,14 @@ cdef class MessageQueue:
         if self.closing and self.drops_next():
             return 0
         if self.frames == self._capacity:
-            capacity = MIN_CAPACITY if self._capacity == 0 else 2 * self._capacity
+            capacity = max(MIN_CAPACITY, 2 * self._capacity)
             items = <Item*>malloc(capacity * sizeof(Item))
             if items == NULL:
                 raise MemoryError
             for i in range(self.frames):
                 items[i] = self._items[(self._head + i) % self._capacity]
-            free(self._items)
+            if self._items != &self._first:
+                free(self._items)
             self._items = items
             self._capacity = capacity
             self._head = 0
@@ -155,9 +170,7 @@ cdef class MessageQueue:
             self._head = 0
         if self.frames == 0 and self._capacity > MAX_IDLE_CAPACITY:
             free(self._items)
-            self._items = NULL
-            self._capacity = 0
-            self._head = 0
+            self._reset()
         return payload
 
     cdef int _clear(self) except -1:

@@ -4,6 +4,7 @@
 from libc.stdint cimport uint8_t
 
 from ._deflate cimport PerMessageDeflate
+from ._flag cimport flag
 from ._frames cimport ws_utf8_state
 from ._endpoint cimport Endpoint, Traffic
 from ._output cimport OutputBuffer
@@ -28,27 +29,27 @@ cdef class PreparedMessage:
 
 
 cdef class Sender(Endpoint):
-    cdef public bint validate_text
-
     # --- extensions ---
     cdef list _extensions
     cdef Py_ssize_t _extensions_seen
     cdef PerMessageDeflate _deflate  # the only extension, if it is this one
-    cdef bint _foreign_extensions   # there are others
     cdef double _release_time       # when unused compression contexts are freed
-    cdef bint _release_armed        # it has just been set
-    cdef bint _deflate_used         # since the last time that this was asked
 
     # --- output ---
     cdef Traffic _sent              # but for what the output counts
     cdef OutputBuffer _output
-    cdef uint8_t _sending_opcode    # of the fragmented message being sent; 0 if none
-    cdef bint _sending_compressed
-    cdef ws_utf8_state _sending_utf8
-    cdef bint _discarding           # after a failure or a Close frame nothing more is parsed
-    cdef bint _writing_paused
-    cdef int _obstacles
     cdef bytes _delayed_pong
+    cdef ws_utf8_state _sending_utf8
+    cdef uint8_t _sending_opcode    # of the fragmented message being sent; 0 if none
+    cdef uint8_t _obstacles
+    cdef flag _sending_compressed
+    cdef flag _discarding           # after a failure or a Close frame nothing more is parsed
+    cdef flag _writing_paused
+
+    cdef public flag validate_text
+    cdef flag _foreign_extensions   # there are others than _deflate
+    cdef flag _release_armed        # _release_time has just been set
+    cdef flag _deflate_used         # since the last time that this was asked
 
     cdef int _refresh_extensions(self) except -1
     cdef int _append_output(self, bytes data) except -1

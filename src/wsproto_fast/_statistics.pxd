@@ -4,6 +4,7 @@
 from libc.stdint cimport uint64_t
 
 from ._endpoint cimport Traffic
+from ._flag cimport flag
 from ._pacing cimport Pacing
 
 
@@ -21,7 +22,7 @@ cdef class Statistics(Pacing):
     cdef double _begin_time         # of the opening handshake
     cdef double _open_time
     cdef double _end_time
-    cdef bint _closing_started      # the clock of the closing handshake runs
+    cdef flag _closing_started      # the clock of the closing handshake runs
 
     cdef bint _has_opened(self) noexcept
     cdef uint64_t _queued_bytes(self) noexcept

@@ -1,9 +1,9 @@
 # cython: language_level=3
 """What carries messages between transports, engines, and coroutines; see asyncio.pyx."""
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
-from wsproto_fast cimport Backpressure, PreparedMessage, Protocol
+from wsproto_fast cimport Backpressure, PreparedMessage, Protocol, flag
 
 from ._timers cimport Timed, Timers
 
@@ -17,36 +17,37 @@ cpdef enum:
 
 
 cdef class TransportDriver(Timed):
+    cdef Timers _timers
     cdef Protocol _protocol
     cdef object _connection
-    cdef Timers _timers
     cdef object _transport
     cdef object _write                  # once exposed, to see whether it is another one now
-    cdef readonly int descriptor        # of the socket, to write past the transport; -1 where only that can
-    cdef bint _buffering                # when last asked, that had something to write
-    cdef uint64_t _handed_over          # bytes that it was given, which is all that it takes while it has
+    cdef uint64_t _handed_over          # bytes that the transport was given, which is all that it takes while it has
+    cdef readonly double timer_time     # when the engine is going to be called; infinite if no timer is set
+    cdef readonly object failure        # the exception of writing, if that failed
 
     cdef object _future                 # what a coroutine that receives waits on; None before one has
     cdef object _context                # the context of the task that waits
-    cdef bint _waiting                  # a coroutine waits, and hasn't been told to go on
-    cdef bint _suspended
     cdef public str receiver            # what it is doing, for error messages; None if nobody receives
-    cdef public bint streaming          # it takes single fragments
 
-    cdef bint _listening                # callbacks take what is received
-    cdef bint _in_turn                  # a flush follows at the end of buffer_updated()
-    cdef bint _wrote                    # the first message of this turn was written at once
-    cdef bint _flush_scheduled
-    cdef public bint reading_paused
-    cdef public bint writing_paused
-    cdef public bint sending_fragments
-    cdef public bint opening            # the opening handshake isn't complete
-    cdef readonly bint exposed            # the application has the transport, and may close it
-    cdef readonly object failure        # the exception of writing, if that failed
-    cdef readonly bint given_up         # the transport is of no use any more
-    cdef readonly double timer_time     # when the engine is going to be called; infinite if no timer is set
-    cdef int _action
-    cdef bint _lost
+    cdef readonly int descriptor        # of the socket, to write past the transport; -1 where only that can
+    cdef uint8_t _action
+    cdef flag _buffering                # when last asked, the transport had something to write
+    cdef flag _lost
+
+    cdef flag _waiting                  # a coroutine waits, and hasn't been told to go on
+    cdef flag _suspended
+    cdef public flag streaming          # it takes single fragments
+    cdef flag _listening                # callbacks take what is received
+    cdef flag _in_turn                  # a flush follows at the end of buffer_updated()
+    cdef flag _wrote                    # the first message of this turn was written at once
+    cdef flag _flush_scheduled
+    cdef public flag reading_paused
+    cdef public flag writing_paused
+    cdef public flag sending_fragments
+    cdef public flag opening            # the opening handshake isn't complete
+    cdef readonly flag exposed          # the application has the transport, and may close it
+    cdef readonly flag given_up         # the transport is of no use any more
 
     cdef int _update(self) except -1
     cdef int _set_timer(self, double deadline) except -1
