@@ -69,7 +69,8 @@ HOT = {
 WARM = {
     f"wsproto_fast.{name}"
     for name in (
-        *("_backlog", "_deflate", "_frames", "_keepalive", "_pacing", "_rates"),
+        *("_backlog", "_deflate", "_endpoint", "_frames", "_handshake", "_http11", "_keepalive"),
+        *("_pacing", "_rates", "_server", "_settings"),
         *("drivers._sharing", "drivers.schedule", "drivers.tls", "wsproto._frame_events"),
     )
 }

@@ -141,7 +141,7 @@ max_size=1048576, logger=None)\n--\n
             raise InvalidStatus(response)
         headers = response.headers
         check_upgrade(headers)
-        accept = one_value(headers, "Sec-WebSocket-Accept")
+        accept = one_value(headers, "Sec-WebSocket-Accept", "sec-websocket-accept")
         if accept != accept_key(self.key):
             raise InvalidHeaderValue("Sec-WebSocket-Accept", accept)
         extensions = self.process_extensions(headers)

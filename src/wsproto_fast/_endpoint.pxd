@@ -68,6 +68,7 @@ cdef class Endpoint:
     cdef flag _eof_queued
     cdef flag _eof_sent
 
+    cdef int _set_logger(self, logger) except -1
     cdef object _subject(self)
     cdef double _time(self, now) except? -1.0
 

@@ -17,6 +17,7 @@ from .frames import State
 
 
 cdef object _DEBUG = logging.DEBUG
+cdef object _LoggerAdapter = logging.LoggerAdapter
 cdef object _FALSE = False
 cdef list _states = list(State)
 
@@ -63,9 +64,12 @@ cdef class Endpoint:
 
     @logger.setter
     def logger(self, logger):
+        self._set_logger(logger)
+
+    cdef int _set_logger(self, logger) except -1:
         self._logger = logger
         self._adapter_due = False
-        while isinstance(logger, logging.LoggerAdapter):
+        while isinstance(logger, _LoggerAdapter):
             logger = logger.logger
         # Loggers keep what isEnabledFor() found in a dict that is emptied whenever a level changes.
         cache = getattr(logger, "_cache", None)

@@ -10,7 +10,8 @@ cdef list parse_extensions(list values)
 cdef list parse_subprotocols(list values)
 cdef list get_all_values(headers, str name)
 cdef int check_upgrade(headers) except -1
-cdef object one_value(headers, str name)
+cdef object one_value(headers, str name, str lower)
+cdef bint has_value(bytes block, str name, const char* expected, Py_ssize_t size) except -1
 
 
 cdef class HandshakeProtocol(Protocol):

@@ -3,10 +3,13 @@
 The sides are in _client.pyx and _server.pyx. Parsing is below, frames are beside it.
 """
 
-import binascii
 import functools
-from hashlib import sha1
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeASCII, PyUnicode_DecodeLatin1
+from libc.string cimport memchr
+
+from ._http11 cimport same_name
 from ._protocol cimport Protocol
 from ._endpoint cimport CONNECTING
 
@@ -16,15 +19,35 @@ from .headers import parse_connection, parse_extension, parse_subprotocol, parse
 from .redaction import escape, redact_header, redact_url
 
 
-cdef bytes GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+cdef extern from "_sha1.h":
+    void ws_sha1(const unsigned char* data, size_t size, unsigned char* digest) nogil
 
-cdef object b2a_base64 = binascii.b2a_base64
+
+cdef str GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+cdef const char* BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
 cpdef str accept_key(str key):
     """Return the Sec-WebSocket-Accept that answers a Sec-WebSocket-Key (RFC 6455 section 4.2.2)."""
-    cdef bytes digest = sha1(key.encode() + GUID, usedforsecurity=False).digest()
-    return (<bytes> b2a_base64(digest, newline=False)).decode("ascii")
+    cdef str both = key + GUID
+    cdef Py_ssize_t size
+    cdef const char* hashed = PyUnicode_AsUTF8AndSize(both, &size)
+    cdef unsigned char data[20]
+    cdef char text[28]
+    cdef unsigned int bits
+    cdef int i
+    ws_sha1(<const unsigned char*>hashed, size, data)
+    for i in range(7):
+        bits = data[3 * i] << 16 | data[3 * i + 1] << 8
+        if i < 6:  # 20 bytes are two less than a multiple of three
+            bits |= data[3 * i + 2]
+        text[4 * i] = BASE64[bits >> 18]
+        text[4 * i + 1] = BASE64[bits >> 12 & 63]
+        text[4 * i + 2] = BASE64[bits >> 6 & 63]
+        text[4 * i + 3] = BASE64[bits & 63]
+    text[27] = c"="
+    return PyUnicode_DecodeASCII(text, 28, NULL)
 
 
 # Clients offer the same few combinations all the time.
@@ -49,48 +72,87 @@ cdef list parse_subprotocols(list values):
     return subprotocols
 
 
-cdef list get_all_values(headers, str name):
-    """Return all values of a header, whose name is given in lower case.
+cdef int find(bytes block, str name, const char** value, Py_ssize_t* value_size) except -1:
+    """Look for a header, whose name is given in lower case, in lines as they are sent; return how many there are.
 
-    For the few names of interest, looking through the pairs costs less than an index, in time and
-    in memory.
+    For the few names of interest, looking through the lines costs less than an index, in time and in memory.
+
+    Args:
+        block: The lines.
+        name: The name.
+        value: Becomes the value of the last one.
+        value_size: Becomes its size.
     """
-    cdef list values
-    cdef tuple item
-    cdef str other
-    if type(headers) is not Headers:
-        return headers.get_all(name)
-    values = []
-    for item in <list> headers._items:
-        other = <str> item[0]
-        if len(other) == len(name) and other.lower() == name:
-            values.append(item[1])
-    return values
+    cdef Py_ssize_t size
+    cdef const char* lower = PyUnicode_AsUTF8AndSize(name, &size)
+    cdef const char* line = PyBytes_AS_STRING(block)
+    cdef const char* end = line + PyBytes_GET_SIZE(block)
+    cdef const char* line_end
+    cdef int count = 0
+    while line < end:
+        line_end = <const char*>memchr(line, c"\n", end - line)
+        if line_end - line > size and line[size] == c":" and same_name(<const unsigned char*>line, lower, size):
+            # Behind the name are a colon and a blank, behind the value CRLF.
+            value[0] = line + size + 2
+            value_size[0] = line_end - line - size - 3
+            count += 1
+        line = line_end + 1
+    return count
+
+
+cdef list get_all_values(headers, str name):
+    """Return all values of a header, whose name is given in lower case."""
+    cdef bytes block
+    cdef const char* last
+    cdef Py_ssize_t size
+    cdef int count
+    if type(headers) is Headers:
+        block = headers._block
+        if block is not None:
+            count = find(block, name, &last, &size)
+            if count == 0:
+                return []
+            if count == 1:
+                return [PyUnicode_DecodeLatin1(last, size, NULL)]
+        return [value for other, value in <list>headers._items if other.lower() == name]
+    return headers.get_all(name)
+
+
+cdef bint has_value(bytes block, str name, const char* expected, Py_ssize_t size) except -1:
+    """Tell whether there is one such header, with this value, which is in lower case."""
+    cdef const char* value
+    cdef Py_ssize_t value_size
+    return (
+        find(block, name, &value, &value_size) == 1
+        and value_size == size
+        and same_name(<const unsigned char*>value, expected, size)
+    )
 
 
 cdef int check_upgrade(headers) except -1:
     """Check Connection and Upgrade, whose rules are the same on both sides (RFC 6455 sections 4.1 and 4.2.1)."""
-    cdef list values = get_all_values(headers, "connection")
+    cdef bytes block = headers._block if type(headers) is Headers else None
     cdef list options
-    if len(values) != 1 or (<str> values[0]).lower() not in ("upgrade", "keep-alive, upgrade"):
+    if block is None or not (
+        has_value(block, "connection", b"upgrade", 7) or has_value(block, "connection", b"keep-alive, upgrade", 19)
+    ):
         options = []
-        for value in values:
+        for value in get_all_values(headers, "connection"):
             options += parse_connection(value)
         if not any([option.lower() == "upgrade" for option in options]):
             raise InvalidUpgrade("Connection", ", ".join(options) if options else None)
-    values = get_all_values(headers, "upgrade")
-    if len(values) != 1 or (<str> values[0]).lower() != "websocket":
+    if block is None or not has_value(block, "upgrade", b"websocket", 9):
         options = []
-        for value in values:
+        for value in get_all_values(headers, "upgrade"):
             options += parse_upgrade(value)
         if not (len(options) == 1 and options[0].lower() == "websocket"):
             raise InvalidUpgrade("Upgrade", ", ".join(options) if options else None)
     return 0
 
 
-cdef object one_value(headers, str name):
-    """Return the value of a header that must not be missing nor repeated."""
-    cdef list values = get_all_values(headers, name.lower())
+cdef object one_value(headers, str name, str lower):
+    """Return the value of a header that must not be missing nor repeated; the name is given in lower case, too."""
+    cdef list values = get_all_values(headers, lower)
     if len(values) == 1:
         return values[0]
     if values:

@@ -29,7 +29,21 @@ cdef enum:
     VALUE
     CR
 
-cdef str shared_string(const unsigned char* data, Py_ssize_t size)
+cdef inline bint same_name(const unsigned char* name, const char* lower, Py_ssize_t size) noexcept nogil:
+    """Tell whether a name of a header is another one, which is in lower case; both have this size."""
+    cdef Py_ssize_t i
+    cdef unsigned char c
+    for i in range(size):
+        c = name[i]
+        if c"A" <= c <= c"Z":
+            c |= 0x20
+        if c != <unsigned char>lower[i]:
+            return False
+    return True
+
+
+cdef object new_instance(cls)
+cdef object headers_of_block(bytes block)
 cdef str quote(const unsigned char* line, Py_ssize_t size)
 
 
@@ -44,7 +58,12 @@ cdef class HeadParser:
     cdef unsigned char* _line       # an unfinished line
     cdef Py_ssize_t _line_size
     cdef Py_ssize_t _line_capacity
-    cdef list _items
+    cdef unsigned char* _block      # headers, as they are sent: names and values as received
+    cdef Py_ssize_t _block_size
+    cdef Py_ssize_t _block_capacity
+    cdef int _count                 # headers in it
+    cdef Py_ssize_t _last_header    # where the last one begins
+    cdef Py_ssize_t _last_name_size
     cdef int _more_lines            # lines of trailers, and those that continue a header line
     cdef bint _allow_folding        # header lines may be continued
     cdef Py_ssize_t _interim_size   # of all interim responses, in bytes
@@ -62,6 +81,10 @@ cdef class HeadParser:
     cdef int _store(self, const unsigned char* data, Py_ssize_t size) except -1
     cdef int _process(self, const unsigned char* line, Py_ssize_t size) except -1
     cdef Py_ssize_t _feed_body(self, const unsigned char* data, Py_ssize_t size) except -1
+    cdef int _extend_block(
+        self, const unsigned char* data, Py_ssize_t size, const char* two_more
+    ) except -1
+    cdef object _take_headers(self)
     cdef int _release(self) noexcept
     cdef int _line_too_long(self) except -1
     cdef object _too_long(self, str message)

@@ -6,10 +6,10 @@ unfinished line is ever copied. Knows nothing of what headers mean, except those
 body. Status lines and bodies are in ``_http11_response``.
 """
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
-from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeLatin1
-from libc.string cimport memchr, memcmp, memcpy, memset
+from libc.string cimport memchr, memcmp, memcpy
 
 from . import http11
 from .datastructures import Headers
@@ -42,79 +42,33 @@ follow(_read_settings)
 
 cdef Py_ssize_t MAX_QUOTED = http11.MAX_QUOTED
 
-cdef object headers_from_raw_items = Headers._from_raw_items
+
+cdef extern from *:
+    """
+    static PyObject *wsproto_fast_new_instance(PyObject *type) {
+        PyObject *arguments = PyTuple_New(0);
+        PyObject *object = arguments ? PyBaseObject_Type.tp_new((PyTypeObject *)type, arguments, NULL) : NULL;
+        Py_XDECREF(arguments);
+        return object;
+    }
+    """
+    object _new_instance "wsproto_fast_new_instance"(object cls)
 
 
-# Strings that nearly every handshake has. A connection keeps its request, so that sharing them
-# saves about a kilobyte on each, as well as the time to create them.
-cdef enum:
-    COMMON_SIZE = 1024
-
-cdef struct Common:
-    PyObject* string
-    const char* data
-    Py_ssize_t size
-
-cdef Common COMMON[COMMON_SIZE]
-# What the table points to.
-cdef list _common_alive = []
-cdef tuple _common_names = (
-    "Host", "Connection", "Upgrade", "Origin", "User-Agent", "Accept", "Accept-Encoding",
-    "Accept-Language", "Authorization", "Cache-Control", "Cookie", "Pragma", "Date", "Server",
-    "Content-Length", "Content-Type", "Transfer-Encoding", "Location", "Via", "Forwarded",
-    "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Extensions",
-    "Sec-WebSocket-Protocol", "Sec-WebSocket-Accept",
-    "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions",
-    "Sec-Websocket-Protocol", "Sec-Websocket-Accept",
-    "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site", "Sec-Fetch-Storage-Access", "DNT",
-    "Sec-GPC", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port",
-    "X-Real-IP", "X-Request-ID",
-)
-cdef tuple _common_values = (
-    "", "GET", "HTTP/1.1", "/", "0", "1", "13", "websocket", "WebSocket", "keep-alive",
-    "keep-alive, Upgrade", "no-cache", "close", "http", "https", "empty", "same-origin",
-    "same-site", "cross-site", "Switching Protocols",
-    "*/*", "gzip", "gzip, deflate", "gzip, deflate, br", "gzip, deflate, br, zstd",
-    "en-US,en;q=0.9", "en-US,en;q=0.5", "permessage-deflate",
-    "permessage-deflate; client_max_window_bits",
-    "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12",
-)
+cdef object new_instance(cls):
+    """Return an object of a class in Python, without a call of its ``__init__``."""
+    return _new_instance(cls)
 
 
-cdef inline Py_ssize_t _slot(const unsigned char* data, Py_ssize_t size) noexcept nogil:
-    if size == 0:
-        return 0
-    return (
-        size * 37 + data[0] * 7 + data[size - 1] * 101 + data[size >> 1] * 13
-    ) & (COMMON_SIZE - 1)
+cdef object headers_of_block(bytes block):
+    """Return headers that are made of lines as they are sent, each with a blank behind its colon.
 
-
-cdef int _fill_common() except -1:
-    cdef Py_ssize_t slot
-    cdef bytes data
-    memset(COMMON, 0, sizeof(COMMON))
-    # Names arrive in lower case when a proxy translates from HTTP/2.
-    for string in _common_names + _common_values + tuple([s.lower() for s in _common_names]):
-        data = string.encode()
-        slot = _slot(data, len(data))
-        if COMMON[slot].string != NULL:
-            continue  # not all of them need a place
-        _common_alive.append((string, data))
-        COMMON[slot].string = <PyObject*> string
-        COMMON[slot].data = <char*> data
-        COMMON[slot].size = len(data)
-    return 0
-
-
-_fill_common()
-
-
-cdef str shared_string(const unsigned char* data, Py_ssize_t size):
-    """Return a str of these ISO-8859-1 bytes, a shared one if it is common."""
-    cdef Common* common = &COMMON[_slot(data, size)]
-    if common.string != NULL and common.size == size and memcmp(common.data, data, size) == 0:
-        return <str> common.string
-    return PyUnicode_DecodeLatin1(<const char*> data, size, NULL)
+    They must be valid.
+    """
+    headers = new_instance(Headers)
+    headers._block = block
+    headers._index = None
+    return headers
 
 
 cdef str quote(const unsigned char* line, Py_ssize_t size):
@@ -239,8 +193,6 @@ cdef class HeadParser:
         cdef Py_ssize_t available
         cdef Py_ssize_t length
         cdef const unsigned char* end
-        if self._items is None:
-            self._items = []
         while pos < size and not self.complete:
             if self._part >= BODY_SIZED:
                 pos += self._feed_body(data + pos, size - pos)
@@ -291,8 +243,9 @@ cdef class HeadParser:
 
     cdef int _release(self) noexcept:
         PyMem_Free(self._line)
-        self._line = NULL
-        self._line_size = self._line_capacity = 0
+        PyMem_Free(self._block)
+        self._line = self._block = NULL
+        self._line_size = self._line_capacity = self._block_size = self._block_capacity = 0
         return 0
 
     cdef int _store(self, const unsigned char* data, Py_ssize_t size) except -1:
@@ -362,7 +315,6 @@ cdef class HeadParser:
                 self._head_complete()
                 if self.complete:
                     self._release()
-                    self._items = None
             return 0
         if self._part == TRAILERS:
             # Trailers are dropped, within the limit for headers.
@@ -370,7 +322,7 @@ cdef class HeadParser:
             if self._more_lines > MAX_NUM_HEADERS:
                 self._too_many_headers()
             return 0
-        if len(self._items) + self._more_lines >= MAX_NUM_HEADERS:
+        if self._count + self._more_lines >= MAX_NUM_HEADERS:
             self._too_many_headers()
         if self._interim:
             self._count_interim(size)
@@ -383,35 +335,62 @@ cdef class HeadParser:
             end -= 1
         if name_size == 0:
             return self._continue_line(line + start, end - start)
-        name = shared_string(line, name_size)
-        if (name_size == 14 and name.lower() == "content-length") or (
-            name_size == 17 and name.lower() == "transfer-encoding"
+        if (name_size == 14 and same_name(line, b"content-length", 14)) or (
+            name_size == 17 and same_name(line, b"transfer-encoding", 17)
         ):
             self._framing_headers = True
-        self._items.append((name, shared_string(line + start, end - start)))
+        self._count += 1
+        self._last_header = self._block_size
+        self._last_name_size = name_size
+        self._extend_block(line, name_size, b": ")
+        self._extend_block(line + start, end - start, b"\r\n")
         return 0
+
+    cdef int _extend_block(
+        self, const unsigned char* data, Py_ssize_t size, const char* two_more
+    ) except -1:
+        """Append to the headers, as they are sent, and two bytes."""
+        cdef Py_ssize_t needed = self._block_size + size + 2
+        cdef void* memory
+        if needed > self._block_capacity:
+            # Most requests aren't longer.
+            memory = PyMem_Realloc(self._block, max(needed, 2 * self._block_capacity, 512))
+            if memory == NULL:
+                raise MemoryError()
+            self._block = <unsigned char*> memory
+            self._block_capacity = max(needed, 2 * self._block_capacity, 512)
+        memcpy(self._block + self._block_size, data, size)
+        memcpy(self._block + needed - 2, two_more, 2)
+        self._block_size = needed
+        return 0
+
+    cdef object _take_headers(self):
+        """Return and forget the headers that were parsed."""
+        headers = headers_of_block(
+            PyBytes_FromStringAndSize(<const char*> self._block, self._block_size)
+        )
+        self._block_size = self._count = 0
+        return headers
 
     cdef bint _may_continue(self) noexcept:
         """Tell whether a line that begins with a blank continues a header line."""
         if not self._allow_folding:
             return False
-        return self._more_lines > 0 if self._part == TRAILERS else len(self._items) > 0
+        return self._more_lines > 0 if self._part == TRAILERS else self._count > 0
 
     cdef int _continue_line(self, const unsigned char* data, Py_ssize_t size) except -1:
         """Append to the last header: RFC 9112 section 5.2 makes a space of the line end."""
-        cdef str name
-        cdef str value
-        cdef Py_ssize_t last = len(self._items) - 1
         self._more_lines += 1
         if size == 0:
             return 0
-        name, value = self._items[last]
-        more = PyUnicode_DecodeLatin1(<const char*> data, size, NULL)
-        value = f"{value} {more}" if value else more
-        if len(name) + len(value) > MAX_LINE_LENGTH:
+        self._block_size -= 2
+        if self._block_size > self._last_header + self._last_name_size + 2:
+            self._block[self._block_size] = c" "  # the line end was there
+            self._block_size += 1
+        # The last header, but for the colon and the blank behind its name.
+        if self._block_size - self._last_header - 2 + size > MAX_LINE_LENGTH:
             self._line_too_long()
-        self._items[last] = (name, value)
-        return 0
+        return self._extend_block(data, size, b"\r\n")
 
     cdef int _count_interim(self, Py_ssize_t size) except -1:
         self._interim_size += size
@@ -440,8 +419,11 @@ cdef class HeadParser:
         cdef str text = quote(line, size)
         if self._part == START_LINE:
             raise ValueError(f"invalid HTTP {self._start_line_name()}: {text}")
-        if self._items and line[0] in b" \t":  # it continues a value
-            text = redact_header(self._items[len(self._items) - 1][0], text)
+        if self._count and line[0] in b" \t":  # it continues a value
+            name = PyUnicode_DecodeLatin1(
+                <const char*> self._block + self._last_header, self._last_name_size, NULL
+            )
+            text = redact_header(name, text)
         raise ValueError(f"invalid HTTP header line: {redact_line(text)}")
 
     # What differs between the two kinds of messages: both parsers override these.
@@ -528,19 +510,27 @@ cdef class RequestParser(HeadParser):
             raise ValueError(
                 f"unsupported protocol; expected HTTP/1.1 or HTTP/1.0: {quote(line, size)}"
             )
-        self._method = shared_string(line, self._first_mark)
-        self._path = shared_string(
-            line + self._first_mark + 1, self._second_mark - self._first_mark - 1
+        if self._first_mark == 3 and memcmp(line, b"GET", 3) == 0:
+            self._method = "GET"
+        else:
+            self._method = PyUnicode_DecodeLatin1(<const char*> line, self._first_mark, NULL)
+        self._path = PyUnicode_DecodeLatin1(
+            <const char*> line + self._first_mark + 1, self._second_mark - self._first_mark - 1, NULL
         )
-        self._protocol = shared_string(version, version_size)
+        self._protocol = "HTTP/1.1" if version[7] == c"1" else "HTTP/1.0"
         self._part = HEADERS
         return 0
 
     cdef int _head_complete(self) except -1:
-        headers = headers_from_raw_items(self._items)
+        headers = self._take_headers()
         if self._framing_headers:
             check_no_body(headers)
-        self.message = Request(self._path, headers, self._method, self._protocol)
+        request = new_instance(Request)
+        request.path = self._path
+        request.headers = headers
+        request.method = self._method
+        request.protocol = self._protocol
+        self.message = request
         self._path = None
         self.complete = True
         return 0

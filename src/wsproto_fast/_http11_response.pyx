@@ -4,6 +4,7 @@ Owns the grammar of status lines and bodies, and the limits on them. Which body 
 depends on its headers: ``http11.body_framing`` has that.
 """
 
+from cpython.unicode cimport PyUnicode_DecodeLatin1
 from libc.string cimport memcmp
 
 from ._http11 cimport (
@@ -20,12 +21,10 @@ from ._http11 cimport (
     WS_HEXDIGIT,
     HeadParser,
     quote,
-    shared_string,
     ws_is,
 )
 
 from . import http11
-from .datastructures import Headers
 from .exceptions import SecurityError, StatusLineTooLong
 from .environment import follow
 from .http11 import Response, body_framing
@@ -44,8 +43,6 @@ def _read_settings():
 follow(_read_settings)
 
 cdef Py_ssize_t MAX_CHUNK_DIGITS = http11.MAX_CHUNK_DIGITS
-
-cdef object headers_from_raw_items = Headers._from_raw_items
 
 
 cdef class ResponseParser(HeadParser):
@@ -114,7 +111,7 @@ cdef class ResponseParser(HeadParser):
         self._status_code = (
             (line[9] - c"0") * 100 + (line[10] - c"0") * 10 + (line[11] - c"0")
         )
-        self._reason_phrase = shared_string(line + 13, size - 15)
+        self._reason_phrase = PyUnicode_DecodeLatin1(<const char*> line + 13, size - 15, NULL)
         self._interim = 100 <= self._status_code < 200 and self._status_code != 101
         if self._interim:
             if self._interim_responses >= MAX_INTERIM_RESPONSES:
@@ -133,14 +130,13 @@ cdef class ResponseParser(HeadParser):
 
     cdef int _head_complete(self) except -1:
         cdef Py_ssize_t framing = 0
-        headers = headers_from_raw_items(self._items)
+        headers = self._take_headers()
         response = Response(self._status_code, self._reason_phrase, headers)
         self._more_lines = 0
         if self._interim:
             if self._skipped is None:
                 self._skipped = []
             self._skipped.append(response)
-            self._items = []
             self._framing_headers = False
             self._part = START_LINE
             return 0
@@ -253,7 +249,6 @@ cdef class ResponseParser(HeadParser):
     cdef int _finish_message(self) except -1:
         self.message.body = bytes(self._body)
         self._body = None
-        self._items = None
         self._release()
         self.complete = True
         return 0

@@ -51,6 +51,7 @@ cdef class Protocol(Statistics):
         return self._kept is not None and self._has_room()
 
     # --- for the opening handshake, which subclasses add ---
+    cdef int _set_up(self, side, state, max_size, logger) except -1
     cdef int _receive_handshake_eof(self) except -1
     cdef int _opening_timed_out(self) except -1
     cdef int _set_open(self) except -1

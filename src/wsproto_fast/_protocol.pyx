@@ -33,6 +33,7 @@ from .frames import OK_CLOSE_CODES, Close, CloseCode, Side, State
 
 
 cdef object _INFO = logging.INFO
+cdef object _CLIENT = Side.CLIENT
 
 
 cdef class Protocol(Statistics):
@@ -76,11 +77,15 @@ cdef class Protocol(Statistics):
         max_size: int | None | tuple[int | None, int | None] = 2**20,
         logger=None,
     ):
-        self.side = side if type(side) is Side else Side(side)
-        self._is_client = self.side == Side.CLIENT
+        self._set_up(side if type(side) is Side else Side(side), state, max_size, logger)
+
+    cdef int _set_up(self, side, state, max_size, logger) except -1:
+        """Do what ``__init__`` does, without a look at names."""
+        self.side = side
+        self._is_client = side is _CLIENT
         self._state = state if type(state) is State else State(state)
         self._set_max_size(max_size)
-        self.logger = default_logger(self.side.name.lower()) if logger is None else logger
+        self._set_logger(default_logger(side.name.lower()) if logger is None else logger)
         if self._debug():
             self.logger.debug("= connection is %s", self.state.name)
 

@@ -14,4 +14,5 @@ cdef class ServerProtocol(HandshakeProtocol):
     cdef public flag check_host
     cdef readonly uint16_t response_status
 
+    cdef object _accepting_headers(self, accept, extensions, subprotocol)
     cdef object _error_response(self, status, str text, list extra)

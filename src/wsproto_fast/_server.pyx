@@ -6,21 +6,25 @@ caller: the ``Date`` header comes from the wall clock, which nothing else in the
 
 import base64
 import binascii
-import functools
 import http
 import logging
-import time
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from libc.string cimport memcpy
+from libc.time cimport time, time_t
 
 from ._handshake cimport (
     HandshakeProtocol,
     accept_key,
     check_upgrade,
     get_all_values,
+    has_value,
     one_value,
     parse_extensions,
     parse_subprotocols,
 )
-from ._http11 cimport RequestParser
+from ._http11 cimport RequestParser, headers_of_block, new_instance
 from ._protocol cimport Protocol
 from ._queue cimport ATTENTION
 from ._endpoint cimport CLOSE, CONNECTING
@@ -47,36 +51,129 @@ from .http11 import Request, Response
 from .typing import StatusLike
 
 
-cdef object headers_from_raw_items = Headers._from_raw_items
-cdef object clock = time.time
 cdef object _INFO = logging.INFO
+cdef object _SERVER = Side.SERVER
+
+# The second that the block of headers was made for that responses begin with, and that.
+cdef time_t _second = -1
+cdef str _accepted                  # up to the value of Sec-WebSocket-Accept
+cdef str _date
 
 
-@functools.lru_cache(maxsize=1)
-def _format_date(second):
-    from email.utils import formatdate  # which imports much that clients don't need
+cdef int _update_date() except -1:
+    """Have the value of the Date header of this second (RFC 9110 section 6.6.1)."""
+    global _second, _accepted, _date
+    cdef time_t second = time(NULL)
+    if second != _second:
+        from email.utils import formatdate  # which imports much that clients don't need
 
-    return formatdate(second, usegmt=True)
+        _date = formatdate(second, usegmt=True)
+        _accepted = f"Date: {_date}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+        _second = second
 
 
-cdef str _http_date():
-    """Return the value of a Date header, formatted once per second (RFC 9110 section 6.6.1)."""
-    return _format_date(<long long> <double> clock())
+# Parts of the lines of a response: at most 13 of them.
+cdef struct Lines:
+    const char* parts[13]
+    Py_ssize_t sizes[13]
+    int size
+
+
+cdef int _add(Lines* lines, str part) except -1:
+    """Add a part, which is ASCII, and must be kept until they are joined."""
+    lines.parts[lines.size] = PyUnicode_AsUTF8AndSize(part, &lines.sizes[lines.size])
+    lines.size += 1
+
+
+cdef bytes _join(Lines* lines):
+    cdef Py_ssize_t size = 0
+    cdef int i
+    cdef bytes joined
+    cdef char* place
+    for i in range(lines.size):
+        size += lines.sizes[i]
+    joined = PyBytes_FromStringAndSize(NULL, size)
+    place = PyBytes_AS_STRING(joined)
+    for i in range(lines.size):
+        memcpy(place, lines.parts[i], lines.sizes[i])
+        place += lines.sizes[i]
+    return joined
+
+
+cdef bint _is_visible(value) noexcept:
+    """Tell whether a value of a header is plainly one, a str of blanks and visible ASCII, or there is none."""
+    cdef Py_UCS4 c
+    if value is None:
+        return True
+    if type(value) is not str:
+        return False
+    for c in <str>value:
+        if not u" " <= c <= u"~":
+            return False
+    return True
+
+
+cdef bint _is_plain_host(str host) noexcept:
+    """Tell whether a value of the Host header is plainly a name or an IPv4 address, perhaps with a port."""
+    cdef Py_UCS4 c
+    cdef bint in_port = False
+    cdef Py_ssize_t size = 0
+    for c in host:
+        if u"0" <= c <= u"9":
+            pass
+        elif in_port:
+            return False
+        elif c == u":":
+            if not size:
+                return False
+            in_port = True
+        elif not (u"a" <= c <= u"z" or u"A" <= c <= u"Z" or c == u"." or c == u"-"):
+            return False
+        size += 1
+    return size > 0
 
 
 cdef bint _is_nonce(str key) except -1:
     """Tell whether a key is plainly 16 bytes in base64: 22 digits and the padding."""
     cdef Py_UCS4 c
-    cdef Py_ssize_t i
-    if len(key) != 24 or key[22] != u"=" or key[23] != u"=":
+    cdef Py_ssize_t i = 0
+    if len(key) != 24:
         return False
-    for i in range(22):
-        c = key[i]
-        if not (
+    for c in key:
+        if i >= 22:
+            if c != u"=":
+                return False
+        elif not (
             u"A" <= c <= u"Z" or u"a" <= c <= u"z" or u"0" <= c <= u"9" or c == u"+" or c == u"/"
         ):
             return False
+        i += 1
     return True
+
+
+cdef bytes _serialize(response):
+    """Return a response as it is sent."""
+    cdef bytes block
+    if type(response) is Response and type(response.headers) is Headers:
+        block = response.headers._block
+        if (
+            block is not None
+            and response.status_code == 101
+            and response.reason_phrase == "Switching Protocols"
+            and response.body == b""
+        ):
+            # Nobody has changed what accept() returned.
+            return b"HTTP/1.1 101 Switching Protocols\r\n" + block + b"\r\n"
+    return response.serialize()
+
+
+cdef object _response(int status, str reason, headers, bytes body):
+    response = new_instance(Response)
+    response.status_code = status
+    response.reason_phrase = reason
+    response.headers = headers
+    response.body = body
+    return response
 
 
 cdef class ServerProtocol(HandshakeProtocol):
@@ -115,7 +212,7 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         check_host: bool = False,
         server_header: str | None = None,
     ) -> None:
-        Protocol.__init__(self, Side.SERVER, state=state, max_size=max_size, logger=logger)
+        self._set_up(_SERVER, state, max_size, logger)
         self.origins = origins
         self.available_extensions = extensions
         self.available_subprotocols = subprotocols
@@ -123,7 +220,7 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         self.check_host = check_host
         self.server_header = server_header
         if self._state == CONNECTING:
-            self._parser = RequestParser()
+            self._parser = RequestParser.__new__(RequestParser)
 
     def accept(self, request: Request) -> Response:
         """Build the response to a handshake request: 101, or an error if the request isn't right.
@@ -134,7 +231,6 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         Args:
             request: What the client sent.
         """
-        cdef list items
         try:
             accept, extensions, subprotocol = self.process_request(request)
         except InvalidOrigin as exc:
@@ -194,20 +290,39 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
                 "Failed to open a WebSocket connection.\nSee server log for more information.\n",
             )
 
-        items = [
-            ("Date", _http_date()),
-            ("Upgrade", "websocket"),
-            ("Connection", "Upgrade"),
-            ("Sec-WebSocket-Accept", accept),
-        ]
-        headers = headers_from_raw_items(items)
+        return _response(101, "Switching Protocols", self._accepting_headers(accept, extensions, subprotocol), b"")
+
+    cdef object _accepting_headers(self, accept, extensions, subprotocol):
+        cdef Lines lines
+        cdef object server = self.server_header
+        _update_date()
+        lines.size = 0
+        _add(&lines, _accepted)
+        _add(&lines, accept)
+        _add(&lines, "\r\n")
+        if not (_is_visible(extensions) and _is_visible(subprotocol) and _is_visible(server)):
+            headers = headers_of_block(_join(&lines))
+            # Programs may return anything: this checks it.
+            if extensions is not None:
+                headers["Sec-WebSocket-Extensions"] = extensions
+            if subprotocol is not None:
+                headers["Sec-WebSocket-Protocol"] = subprotocol
+            if server is not None:
+                headers["Server"] = server
+            return headers
         if extensions is not None:
-            headers["Sec-WebSocket-Extensions"] = extensions
+            _add(&lines, "Sec-WebSocket-Extensions: ")
+            _add(&lines, extensions)
+            _add(&lines, "\r\n")
         if subprotocol is not None:
-            headers["Sec-WebSocket-Protocol"] = subprotocol
-        if self.server_header is not None:
-            headers["Server"] = self.server_header
-        return Response(101, "Switching Protocols", headers)
+            _add(&lines, "Sec-WebSocket-Protocol: ")
+            _add(&lines, subprotocol)
+            _add(&lines, "\r\n")
+        if server is not None:
+            _add(&lines, "Server: ")
+            _add(&lines, server)
+            _add(&lines, "\r\n")
+        return headers_of_block(_join(&lines))
 
     def _log_failure(self, text):
         if self._debug():
@@ -234,21 +349,23 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         headers = request.headers
         if self.check_host:
             # RFC 9112 section 3.2: such a request must be answered with 400.
-            host = one_value(headers, "Host")
-            if not is_valid_host(host):
+            host = one_value(headers, "Host", "host")
+            if not _is_plain_host(host) and not is_valid_host(host):
                 raise InvalidHeaderValue("Host", host)
         check_upgrade(headers)
 
-        key = one_value(headers, "Sec-WebSocket-Key")
+        key = one_value(headers, "Sec-WebSocket-Key", "sec-websocket-key")
         if not _is_nonce(key):
             try:
                 base64.b64decode(key.encode(), validate=True)
             except binascii.Error as exc:
                 raise InvalidHeaderValue("Sec-WebSocket-Key", key) from exc
             raise InvalidHeaderValue("Sec-WebSocket-Key", key)
-        version = one_value(headers, "Sec-WebSocket-Version")
-        if version != "13":
-            raise InvalidHeaderValue("Sec-WebSocket-Version", version)
+        block = headers._block if type(headers) is Headers else None
+        if block is None or not has_value(block, "sec-websocket-version", b"13", 2):
+            version = one_value(headers, "Sec-WebSocket-Version", "sec-websocket-version")
+            if version != "13":
+                raise InvalidHeaderValue("Sec-WebSocket-Version", version)
 
         self.origin = self.process_origin(headers)
         extensions_header, extensions = self.process_extensions(headers)
@@ -378,15 +495,16 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         cdef list items
         status = http.HTTPStatus(status)
         body = text.encode()
+        _update_date()
         items = [
-            ("Date", _http_date()),
+            ("Date", _date),
             ("Connection", "close"),
             ("Content-Length", str(len(body))),
             ("Content-Type", "text/plain; charset=utf-8"),
         ]
         if extra is not None:
             items += extra
-        headers = headers_from_raw_items(items)
+        headers = Headers._from_raw_items(items)
         if self.server_header is not None:
             headers["Server"] = self.server_header
         return Response(status.value, status.phrase, headers, body)
@@ -407,7 +525,7 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         self._require_connecting()
         if self._discarding:
             raise InvalidState("the handshake was answered already")
-        data = response.serialize()
+        data = _serialize(response)
         self._now = self._time(now)
         # A server may answer before the request is complete, but then nothing more of it is read.
         parser, self._parser = self._parser, None

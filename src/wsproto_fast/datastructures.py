@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from .exceptions import InvalidHeader, InvalidHeaderValue
 from .redaction import redact_header
@@ -18,6 +18,33 @@ __all__ = ["Headers", "HeadersLike", "MultipleValuesError", "SupportsKeysAndGetI
 # RFC 9110 §5.1 and §5.5: a field name is a token; a value is made of HTAB, SP, VCHAR and obs-text.
 _valid_name = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+").fullmatch
 _invalid_value = re.compile(r"[^\t\x20-\x7e\x80-\xff]").search
+
+# Strings that nearly every handshake has: sharing them saves memory where headers are looked at.
+_names = (
+    *("Host", "Connection", "Upgrade", "Origin", "User-Agent", "Accept", "Accept-Encoding"),
+    *("Accept-Language", "Authorization", "Cache-Control", "Cookie", "Pragma", "Date", "Server"),
+    *("Content-Length", "Content-Type", "Transfer-Encoding", "Location", "Via", "Forwarded"),
+    *("Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Extensions"),
+    *("Sec-WebSocket-Protocol", "Sec-WebSocket-Accept"),
+    *("Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions"),
+    *("Sec-Websocket-Protocol", "Sec-Websocket-Accept"),
+    *("Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site", "Sec-Fetch-Storage-Access", "DNT"),
+    *("Sec-GPC", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port"),
+    *("X-Real-IP", "X-Request-ID"),
+)
+_values = (
+    *("13", "websocket", "WebSocket", "keep-alive", "keep-alive, Upgrade", "no-cache", "close"),
+    *("http", "https", "empty", "same-origin", "same-site", "cross-site"),
+    *("*/*", "gzip", "gzip, deflate", "gzip, deflate, br", "gzip, deflate, br, zstd"),
+    *("en-US,en;q=0.9", "en-US,en;q=0.5", "permessage-deflate"),
+    "permessage-deflate; client_max_window_bits",
+    "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12",
+)
+_shared = {
+    string: string
+    # Names arrive in lower case when a proxy translates from HTTP/2.
+    for string in (*_names, *(name.lower() for name in _names), *_values)
+}
 
 
 class MultipleValuesError(LookupError):
@@ -56,15 +83,17 @@ class Headers(MutableMapping[str, str]):
         TypeError: If a name isn't a str.
     """
 
-    __slots__ = ("_index", "_items")
+    __slots__ = ("_block", "_index", "_items")
 
-    # All pairs in order, and the values by lower-cased name, built when first needed.
+    # All pairs in order, and the values by lower-cased name, built when first needed. Before the
+    # pairs are needed, there may be a block instead: lines as they are sent, without the last one.
     _items: list[tuple[str, str]]
     _index: dict[str, list[str]] | None
+    _block: bytes | None
 
     def __init__(self, *args: HeadersLike, **kwargs: str) -> None:
         self._items = []
-        self._index = None
+        self._index = self._block = None
         if args or kwargs:
             self.update(*args, **kwargs)
 
@@ -73,8 +102,21 @@ class Headers(MutableMapping[str, str]):
         """Wrap a list of pairs, which isn't copied and whose values are known to be valid."""
         headers = cls.__new__(cls)
         headers._items = items
-        headers._index = None
+        headers._index = headers._block = None
         return headers
+
+    def __getattr__(self, name: str) -> Any:
+        # Most headers of connections are never looked at by anybody but the engine.
+        if name != "_items":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        assert self._block is not None
+        lines = self._block.decode("iso-8859-1").split("\r\n")
+        items = []
+        for line in lines[:-1]:
+            name, _, value = line.partition(": ")
+            items.append((_shared.get(name, name), _shared.get(value, value)))
+        self._items, self._block = items, None
+        return items
 
     def _by_name(self) -> dict[str, list[str]]:
         index = self._index
@@ -90,6 +132,8 @@ class Headers(MutableMapping[str, str]):
         return index
 
     def __str__(self) -> str:
+        if self._block is not None:
+            return self._block.decode("iso-8859-1") + "\r\n"
         return "".join([f"{name}: {value}\r\n" for name, value in self._items]) + "\r\n"
 
     def __repr__(self) -> str:
@@ -106,6 +150,8 @@ class Headers(MutableMapping[str, str]):
 
     def serialize(self) -> bytes:
         """Return the header block with its final empty line, in ISO-8859-1."""
+        if self._block is not None:
+            return self._block + b"\r\n"
         return str(self).encode("iso-8859-1")
 
     # Collection
@@ -163,7 +209,7 @@ class Headers(MutableMapping[str, str]):
     def clear(self) -> None:
         """Remove all headers."""
         self._items = []
-        self._index = None
+        self._index = self._block = None
 
     def update(self, *args: HeadersLike, **kwargs: str) -> None:
         """Add headers to those already there.

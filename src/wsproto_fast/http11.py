@@ -172,7 +172,7 @@ class Response:
         if _control.search(self.reason_phrase):
             raise ValueError(f"invalid HTTP reason phrase: {self.reason_phrase!r}")
         line = f"HTTP/1.1 {self.status_code:d} {self.reason_phrase}\r\n"
-        return f"{line}{self.headers}".encode("iso-8859-1") + self.body
+        return line.encode("iso-8859-1") + self.headers.serialize() + self.body
 
     @classmethod
     def parse(

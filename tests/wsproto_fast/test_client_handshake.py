@@ -1,6 +1,7 @@
 """A client's side of the opening handshake: the request, and what answers it."""
 
 import base64
+import hashlib
 
 import pytest
 
@@ -79,6 +80,10 @@ def test_keys_are_random_nonces():
 
 def test_accept_key():
     assert accept_key(KEY) == ACCEPT
+    for size in (0, *range(15, 32), 80, 91, 92, 1000):
+        key = ("+0aZ/" * 200)[:size]
+        digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
+        assert accept_key(key) == base64.b64encode(digest).decode()
 
 
 def test_origin_that_would_split_the_request():

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsproto_fast._http11 import RequestParser
 from wsproto_fast.datastructures import Headers, MultipleValuesError
 from wsproto_fast.exceptions import InvalidHeader, InvalidHeaderValue
 
@@ -211,6 +212,64 @@ def test_copies_are_independent(duplicate):
     copied["B"] = "3"
     del copied["A"]
     assert list(headers.raw_items()) == [("A", "1"), ("a", "2")]
+
+
+def received():
+    """Return headers as a parser makes them: nobody has looked at them yet."""
+    parser = RequestParser()
+    parser.feed_data(b"GET / HTTP/1.1\r\nA: 1\r\na:2 \r\nB:\r\nC: \xe9: x\x85\r\n\r\n")
+    return parser.message.headers
+
+
+RECEIVED = [("A", "1"), ("a", "2"), ("B", ""), ("C", "é: x\x85")]
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda headers: list(headers.raw_items()),
+        lambda headers: list(headers.copy().raw_items()),
+        lambda headers: list(copy.deepcopy(headers).raw_items()),
+        lambda headers: list(pickle.loads(pickle.dumps(headers)).raw_items()),
+        lambda headers: list(Headers(headers).raw_items()),
+        lambda headers: [tuple(line.split(": ", 1)) for line in str(headers).split("\r\n")[:-2]],
+    ],
+)
+def test_received_headers(look):
+    assert look(received()) == RECEIVED
+    headers = received()
+    assert headers.serialize() == b"A: 1\r\na: 2\r\nB: \r\nC: \xe9: x\x85\r\n\r\n"
+    assert look(headers) == RECEIVED
+    assert headers.serialize() == b"A: 1\r\na: 2\r\nB: \r\nC: \xe9: x\x85\r\n\r\n"
+
+
+def test_received_headers_are_changed():
+    headers = received()
+    headers["D"] = "3"
+    assert list(headers.raw_items()) == [*RECEIVED, ("D", "3")]
+    assert str(headers).endswith("D: 3\r\n\r\n")
+    headers = received()
+    del headers["a"]
+    assert list(headers.raw_items()) == RECEIVED[2:]
+    assert headers.serialize().startswith(b"B: ")
+    headers = received()
+    headers.clear()
+    assert list(headers.raw_items()) == []
+    assert headers.serialize() == b"\r\n"
+    headers = received()
+    headers.update(D="3")
+    assert list(headers.raw_items()) == [*RECEIVED, ("D", "3")]
+
+
+def test_received_headers_are_as_others():
+    assert received() == Headers(RECEIVED)
+    assert repr(received()) == repr(Headers(RECEIVED))
+    assert len(received()) == 3
+    assert "c" in received()
+    assert received()["C"] == "é: x\x85"
+    assert received().get_all("a") == ["1", "2"]
+    with pytest.raises(AttributeError, match="'Headers' object has no attribute 'other'"):
+        received().other  # noqa: B018
 
 
 NAMES = st.sampled_from(["A", "a", "B", "b", "Name"])

@@ -5,13 +5,14 @@ import re
 import weakref
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wsproto_fast import ClientProtocol, ServerProtocol
 from wsproto_fast import exceptions as e
 from wsproto_fast.datastructures import Headers
 from wsproto_fast.frames import Close, Side, State
+from wsproto_fast.headers import is_valid_host
 from wsproto_fast.http11 import Request, Response
 from wsproto_fast.uri import parse_uri
 
@@ -59,6 +60,17 @@ def test_accept():
     for attribute in ("origin", "subprotocol"):
         assert getattr(server, attribute) is None
     assert server.extensions == []
+
+
+@given(st.text("aZ09.-:%[]@ é/", max_size=6))
+@example("a:")
+@example(":1")
+@example("[::1]:1")
+@example("a%20:80")
+def test_hosts(host):
+    server = ServerProtocol(check_host=True)
+    request = Request("/", Headers({**BASE, "Host": host}))
+    assert (server.accept(request).status_code == 101) == is_valid_host(host)
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def check_overrides(subclass: type, names: frozenset[str]) -> None:
     if subclass.__module__.startswith("wsapi."):
         return
     for name in names & vars(subclass).keys():
-        if not any(hasattr(base, name) for base in subclass.__bases__):
+        if all(getattr(base, name, None) is None for base in subclass.__bases__):
             raise TypeError(f"{subclass.__qualname__}.{name}() isn't called by anything in wsapi")
 
 

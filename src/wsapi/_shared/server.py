@@ -205,8 +205,8 @@ class ServerSide(BaseConnection):
         departure: Departure[Any] | None = getattr(self.server, "_departure", None)
         return None if departure is None else departure.refusal
 
-    async def _answer(self, settings: ServerSettings) -> Response:
-        """Return the response to the request.
+    def _answer_alone(self, settings: ServerSettings) -> Response | None:
+        """Return the response to the request; None if callbacks have a say in it.
 
         Args:
             settings: How the server answers.
@@ -216,12 +216,27 @@ class ServerSide(BaseConnection):
         late = self._is_late()
         if late and self._leaving() is not None and "Upgrade" in request.headers:
             return self._shutting_down()  # others may ask for what isn't a WebSocket connection
-        response = None
         if settings.door is not None:
             response = self._refused_at_door(request)
             if response is not None:
                 return response
             late = self._is_late()
+        if settings.process_request is not None or settings.process_response is not None:
+            return None
+        return self._shutting_down() if late else self.protocol.accept(request)
+
+    async def _answer(self, settings: ServerSettings) -> Response:
+        """Return the response to the request.
+
+        Args:
+            settings: How the server answers.
+        """
+        response = self._answer_alone(settings)
+        if response is not None:
+            return response
+        request = self.request
+        assert request is not None
+        late = self._is_late()
         if settings.process_request is not None:
             response = await self._call("process_request", settings, request)
             late = self._is_late()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import cast
+from typing import TYPE_CHECKING
 
 from wsproto_fast.activity import ABORT, CLOSE, FRAGMENT, HALF_CLOSE, MESSAGE
 from wsproto_fast.drivers.asyncio import TransportDriver
@@ -35,13 +35,20 @@ class Link(AsyncConnection, asyncio.BufferedProtocol):
     _drain_waiter: asyncio.Future[None] | None = None
     _fragmented: asyncio.Future[None] | None = None  # done when the fragmented message was sent
 
+    if not TYPE_CHECKING:
+        # uvloop looks for it, and finding nothing takes longer than anything else that it does.
+        data_received = None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        high, low = (
-            self.write_limit if isinstance(self.write_limit, tuple) else (self.write_limit, None)
-        )
-        self._transport.set_write_buffer_limits(high, low)
-        self._driver.connection_made(self._transport)
+        if TYPE_CHECKING:
+            assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        limit = self.write_limit
+        if isinstance(limit, tuple):
+            transport.set_write_buffer_limits(*limit)
+        else:
+            transport.set_write_buffer_limits(limit)
+        self._driver.connection_made(transport)
         if not self._opening:
             self._set_timeouts(monotonic())
             self._driver.update()

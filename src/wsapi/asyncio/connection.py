@@ -35,7 +35,7 @@ from wsproto_fast.exceptions import InvalidState
 from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike
 
-from .._shared.connection import SkippedBroadcasts, closing
+from .._shared.connection import BaseConnection, SkippedBroadcasts, closing
 from .._shared.coroutines import AsyncFragments, coroutine_function
 from .._shared.options import Limits, OnDrop
 from ..limits import MAX_BACKLOG, Slow
@@ -84,8 +84,9 @@ class Connection(Link):
         write_deadline: float | None = None,
         on_drop: OnDrop | None = None,
     ) -> None:
-        # In order: to find them by their names takes longer.
-        super().__init__(
+        # In order: to find them by their names takes longer, as super() does.
+        BaseConnection.__init__(
+            self,
             protocol,
             ping_interval,
             ping_timeout,
@@ -96,13 +97,16 @@ class Connection(Link):
             write_deadline,
             on_drop,
         )
+        self._make_driver(protocol, write_limit)
+
+    def _make_driver(self, protocol: Protocol, write_limit: int | tuple[int, int | None]) -> None:
         self.write_limit = write_limit
-        self.loop = asyncio.get_running_loop()
-        self._driver = TransportDriver(self, protocol, self.loop)
-        self._driver.opening = self._opening
+        self.loop = loop = asyncio.get_running_loop()
+        self._driver = driver = TransportDriver(self, protocol, loop)
+        driver.opening = self._opening
         # The transport calls compiled code directly.
         self.get_buffer = protocol.get_buffer  # type: ignore[method-assign] # see above
-        self.buffer_updated = self._driver.buffer_updated  # type: ignore[method-assign] # see above
+        self.buffer_updated = driver.buffer_updated  # type: ignore[method-assign] # see above
 
     # ------------------------------------------------------------------ attributes
 

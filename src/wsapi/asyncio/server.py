@@ -21,13 +21,14 @@ from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from .._shared import checks
 from .._shared.basic_auth import basic_auth
 from .._shared.budget import BufferBudget
-from .._shared.connection import FAILURE
+from .._shared.connection import FAILURE, BaseConnection
 from .._shared.door import Door
 from .._shared.options import AnswerLater, Limits, OnDrop, arguments
 from .._shared.server import ServerSettings, ServerSide, check_listening
 from .._shared.tls import keep_errors_apart
 from ..limits import MAX_BACKLOG, Slow
 from ._leaving import LeavingServer
+from ._link import Link
 from ._reception import Reception
 from ._stand_in import StandIn
 from ._timer import Timer
@@ -74,11 +75,12 @@ class AcceptedConnection(ServerSide, Connection):
         raise NotImplementedError
 
     def _respond(self, response: Response) -> bool:
-        self._driver.opening = False
+        driver = self._driver
+        driver.opening = False
         # Somebody else may have closed the transport.
-        if self._driver.is_gone() or not super()._respond(response):
+        if driver.is_gone() or not ServerSide._respond(self, response):
             return False
-        self._driver.update()
+        driver.update()
         return True
 
 
@@ -125,29 +127,31 @@ class ServerConnection(AcceptedConnection):
         on_drop: OnDrop | None = None,
         write_limit: int | tuple[int, int | None] = 2**15,
     ) -> None:
-        super().__init__(
+        # What Connection.__init__() does, without a look at the names.
+        BaseConnection.__init__(
+            self,
             protocol,
-            ping_interval=ping_interval,
-            ping_timeout=ping_timeout,
-            close_timeout=close_timeout,
-            max_queue=max_queue,
-            slow=slow,
-            max_backlog=max_backlog,
-            write_deadline=write_deadline,
-            on_drop=on_drop,
-            write_limit=write_limit,
+            ping_interval,
+            ping_timeout,
+            close_timeout,
+            max_queue,
+            slow,
+            max_backlog,
+            write_deadline,
+            on_drop,
         )
+        self._make_driver(protocol, write_limit)
         self.server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+        Link.connection_made(self, transport)
         server = self.server
         server._statistics.accepted(self)
         open_timeout = server._settings.open_timeout
         if server._settings.door is not None and self._visit is not None:
             open_timeout = self._visit.bounded(open_timeout)
         self._set_timeouts(monotonic(), open_timeout)
-        self._driver.update()
+        self._driver.update_timer()
         if server._closing:
             self._refuse()  # its TLS handshake ended after the server was closed
 
@@ -161,12 +165,13 @@ class ServerConnection(AcceptedConnection):
             server._notify()
 
     def _start(self) -> None:
-        self.server._start_handler(self)
+        self.loop.create_task(self.server._handle(self))
 
     async def handshake(self) -> None:
         """Answer the opening handshake."""
-        server = self.server
-        self._respond(await self._answer(server._settings))
+        settings = self.server._settings
+        response = self._answer_alone(settings)
+        self._respond(await self._answer(settings) if response is None else response)
 
 
 class Server(LeavingServer[ServerConnection]):
@@ -256,15 +261,10 @@ class Server(LeavingServer[ServerConnection]):
 
     # ------------------------------------------------------------------ connections
 
-    def _start_handler(self, connection: ServerConnection) -> None:
-        connection.loop.create_task(self._handle(connection))
-
     async def _handle(self, connection: ServerConnection) -> None:
         """Answer the opening handshake, then run the handler."""
         entered = False
-        task = asyncio.current_task()
-        assert task is not None
-        connection.task = task
+        connection.task = task = connection._driver.current_task()
         self._handlers.add(task)  # here, since it may have started eagerly
         try:
             await connection.handshake()

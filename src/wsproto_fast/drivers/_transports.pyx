@@ -1,16 +1,22 @@
 """Which transports of event loops can be written past, with a system call on their socket."""
 
 
+# The last class of transports that was found to be one of these.
+cdef object _found = None
+
+
 cdef int writable_descriptor(transport) except -2:
     """Return the descriptor to which the transport would write unchanged what it is given, or -1.
 
     As long as their loop runs, these transports keep it open until connection_lost() has returned.
     """
+    global _found
     cls = type(transport)
-    if (cls.__module__, cls.__qualname__) in (
+    if cls is _found or (cls.__module__, cls.__qualname__) in (
         ("asyncio.selector_events", "_SelectorSocketTransport"),
         ("uvloop.loop", "TCPTransport"),
         ("uvloop.loop", "UnixTransport"),
     ):
+        _found = cls
         return transport.get_extra_info("socket").fileno()
     return -1

@@ -50,6 +50,7 @@ cdef class TransportDriver(Timed):
     cdef readonly flag given_up         # the transport is of no use any more
 
     cdef int _update(self) except -1
+    cdef int _update_timer(self) except -1
     cdef int _set_timer(self, double deadline) except -1
     cdef int _buffer_updated(self, Py_ssize_t nbytes) except -1
     cdef int _go_on_listening(self) except -1

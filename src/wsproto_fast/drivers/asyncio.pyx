@@ -187,7 +187,6 @@ cdef class TransportDriver(Timed):
     cdef int _update(self) except -1:
         cdef Protocol protocol = self._protocol
         cdef object connection = self._connection
-        cdef double deadline
         if self.opening:
             connection._update_opening()
         self._flush()
@@ -200,9 +199,17 @@ cdef class TransportDriver(Timed):
             return 0
         if protocol.wants_reading() == self.reading_paused:
             connection._update_reading()
+        self._update_timer()
+
+    def update_timer(self) -> None:
+        """Take note that the engine may have to be called earlier than before."""
+        if not self._lost:
+            self._update_timer()
+
+    cdef int _update_timer(self) except -1:
         # A timer that is set for an earlier time stays: it costs less to find that nothing is due than to
         # set another one.
-        deadline = protocol.next_deadline()
+        cdef double deadline = self._protocol.next_deadline()
         if deadline < self.timer_time:
             self._set_timer(deadline)
 
@@ -450,6 +457,12 @@ cdef class TransportDriver(Timed):
                 callback.found(_done)
         finally:
             PyContext_Exit(context)
+
+    def current_task(self):
+        """Return the task that is running; the function of asyncio is one in Python up to 3.11."""
+        if _current_tasks is None:
+            return current_task(self._timers.loop)
+        return (<dict>_current_tasks).get(self._timers.loop)
 
     def wake(self) -> None:
         """Resume the task that waits, in the loop's next turn, to see what else changed."""
