@@ -271,8 +271,8 @@ class Reader:
                 self.opcode = 0
 
     def control(self, opcode: int, payload: bytes) -> None:
-        self.reading.controls.append((opcode, payload))
         if opcode != CLOSE:
+            self.reading.controls.append((opcode, payload))
             return
         # Sections 5.5.1 and 7.4
         code, reason = 1005, ""
@@ -288,6 +288,7 @@ class Reader:
                 faults.append(1007)
             if faults:
                 raise Fault(*faults)
+        self.reading.controls.append((opcode, payload))
         self.reading.close = code, reason
         self.reading.cut = bool(self.opcode)
 

@@ -366,3 +366,13 @@ class TestGivingUp:
         assert protocol.offer(message, Backpressure(Slow.WAIT, 24), unsent=5) & ATTENTION
         assert protocol.transport_action == ABORT
         assert isinstance(protocol.parser_exc, ConnectionAbortedError)
+
+
+@both_sides
+@pytest.mark.parametrize("payload", [b"\x03", b"\x03\xed", b"\x03\xe8\xff"])
+def test_a_close_frame_at_fault_is_no_event(side: Side, payload: bytes) -> None:
+    """Programs that get one look at ``close_rcvd``."""
+    protocol = Protocol(side)
+    protocol.receive_data(frame(side, CLOSE, payload))
+    assert protocol.events_received() == []
+    assert protocol.close_rcvd is None
