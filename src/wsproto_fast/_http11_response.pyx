@@ -15,6 +15,7 @@ from ._http11 cimport (
     CHUNK_SIZE,
     FIRST,
     HEADERS,
+    SECOND,
     START_LINE,
     TRAILERS,
     VALUE,
@@ -197,6 +198,14 @@ cdef class ResponseParser(HeadParser):
                 if i == 0 or line[i] not in b"; \t\r":
                     self._invalid(line, size)
                 self._first_mark = i
+                phase = SECOND
+        if phase == SECOND:
+            # Section 7.1.1: an extension begins with a semicolon, behind spaces maybe.
+            while i < size and (line[i] == c" " or line[i] == c"\t"):
+                i += 1
+            if i < size:
+                if line[i] not in b";\r":
+                    self._invalid(line, size)
                 phase = VALUE
         return self._scan_rest(line, size, i, phase)
 

@@ -250,6 +250,8 @@ BAD_RESPONSES = [
     (OK + CHUNKED + b"\r\n-1\r\n", ValueError),
     (OK + CHUNKED + b"\r\n1\na\r\n", ValueError),
     (OK + CHUNKED + b"\r\n1;\0\r\n", ValueError),
+    (OK + CHUNKED + b"\r\n0 1\r\n", ValueError),
+    (OK + CHUNKED + b"\r\n1 \t\x94;a\r\n", ValueError),
     (OK + CHUNKED + b"\r\n1\r\nab\r\n", ValueError),
     (OK + CHUNKED + b"\r\n1\r\na\rb", ValueError),
     (OK + CHUNKED + b"\r\n" + b"0" * 16 + b"\r\n", SecurityError),

@@ -149,7 +149,10 @@ def one_input(data: bytes) -> None:
     for backend, outcome in zip(BACKENDS, outcomes, strict=True):
         found = by_backend(setting, backend)
         # The extension itself doesn't look at the size of what is compressed.
-        assert found == outcome or both_at_fault(found, outcome)
+        too_big = (
+            bool(outcome) and outcome[-1] == 1009 and found[: len(outcome) - 1] == outcome[:-1]
+        )
+        assert found == outcome or too_big or both_at_fault(found, outcome)
 
 
 def both_at_fault(one: list[Any], other: list[Any]) -> bool:
