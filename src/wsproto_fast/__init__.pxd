@@ -39,7 +39,9 @@ Out:
 | `backlog_holds(number)` | tell whether a message with this number, or an earlier one, waits | `is_waiting()` |
 | `has_dropped()` | tell whether `dropped_messages()` would return something | |
 | `output_left()` | return the number of bytes to send | `output_size` |
-| `pop_output()` | return and forget a piece of them, without a copy; empty if there is none | `take_output()` |
+| `pop_output()` | return and forget a piece, copied if it is a large frame; empty if there is none | `take_output()` |
+| `has_parts()` | tell whether there is a large frame among them, whose payload needn't be copied | |
+| `pop_parts()` | return and forget all of them, without a copy: a list of bytes and of str that are ASCII | |
 
 Time:
 

@@ -18,6 +18,7 @@ cdef extern from "_utf8.h" nogil:
         unsigned char missing
         unsigned char low
         unsigned char high
+        unsigned char wide
     size_t ws_utf8_check(ws_utf8_state* state, const unsigned char* data, size_t n)
 
 

@@ -1,17 +1,30 @@
 """Bytes waiting to be sent, gathered so that the frames of one turn leave in one write.
 
 Frames are written into the end of a bytes object that grows; taking it hands that object over without a
-copy, and it is never touched again, as a transport may keep it.
+copy, and it is never touched again, as a transport may keep it. A large payload that nobody can change, and that
+isn't masked, stays where it is: who can write several things at once gets it apart from its header, so that it is never
+copied. Not only the copy costs: with a second large object per message, more memory is freed together than the
+allocator keeps, glibc's for one, which then asks the system for each of its pages again.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_XDECREF, PyObject
+from cpython.unicode cimport PyUnicode_CheckExact
 from libc.string cimport memcpy
 
 
 # Pieces this large are sent as they are instead of being copied behind what waits already.
 cdef Py_ssize_t LARGE_PIECE = 65536
+
+
+cdef bytes joined(tuple frame):
+    """Return a frame in one piece."""
+    cdef bytes header = frame[0]
+    payload = frame[1]
+    if PyUnicode_CheckExact(payload):
+        payload = (<str>payload).encode()
+    return header + <bytes>payload
 
 
 @cython.final
@@ -42,13 +55,29 @@ cdef class OutputBuffer:
         """Extend what is to be sent by ``piece``, without a copy where it pays."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(piece)
         if size and (self.size == 0 or size >= LARGE_PIECE):
-            self._finish_tail()
-            if self._pieces is None:
-                self._pieces = []
-            self._pieces.append(piece)
-            self.size += size
+            self._add(piece, size)
         elif size:
             memcpy(self.reserve(size), PyBytes_AS_STRING(piece), size)
+
+    cdef int append_large(
+        self, const unsigned char* header, int header_size, object payload, Py_ssize_t size
+    ) except -1:
+        """Extend what is to be sent by a frame, without a copy of its payload.
+
+        Args:
+            header: Its header.
+            header_size: Size of that.
+            payload: bytes, or str that is ASCII.
+            size: Size of the payload.
+        """
+        self._add(((<const char*>header)[:header_size], payload), header_size + size)
+
+    cdef int _add(self, object piece, Py_ssize_t size) except -1:
+        self._finish_tail()
+        if self._pieces is None:
+            self._pieces = []
+        self._pieces.append(piece)
+        self.size += size
 
     cdef int _finish_tail(self) except -1:
         cdef PyObject* tail = self._tail
@@ -63,14 +92,24 @@ cdef class OutputBuffer:
         self._pieces.append(<object>tail)
         Py_XDECREF(tail)
 
+    cdef bint has_large(self) noexcept:
+        """Tell whether what waits has a payload in it that lies elsewhere."""
+        if self._pieces is not None:
+            for piece in self._pieces:
+                if type(piece) is tuple:
+                    return True
+        return False
+
     cdef bytes take(self):
-        """Remove and return the next piece; empty when nothing waits."""
+        """Remove and return the next piece, a whole number of frames; empty when nothing waits."""
         cdef PyObject* tail = self._tail
         cdef bytes piece
         if self.size > self.most:
             self.most = self.size
         if self._pieces is not None:
-            piece = self._pieces.pop(0)
+            first = self._pieces[0]
+            piece = joined(first) if type(first) is tuple else first
+            self._pieces.pop(0)
             if not self._pieces:
                 self._pieces = None
             self.size -= PyBytes_GET_SIZE(piece)
@@ -87,6 +126,23 @@ cdef class OutputBuffer:
         piece = <bytes>tail
         Py_XDECREF(tail)
         return piece
+
+    cdef list take_parts(self):
+        """Remove and return all that waits, apart as it is: bytes, and payloads as ``append_large`` was given them."""
+        cdef list parts = []
+        self._finish_tail()
+        if self.size > self.most:
+            self.most = self.size
+        self.taken += self.size
+        self.size = 0
+        if self._pieces is not None:
+            for piece in self._pieces:
+                if type(piece) is tuple:
+                    parts.extend(<tuple>piece)
+                else:
+                    parts.append(piece)
+            self._pieces = None
+        return parts
 
     cdef int clear(self) except -1:
         """Forget what waits."""

@@ -18,7 +18,7 @@ cdef class Parser(Sender):
     cdef uint8_t _header_size
     cdef flag _in_frame
     cdef uint64_t _frame_left
-    cdef PyObject* _partial         # growing bytes object: payload of a frame that isn't whole yet
+    cdef PyObject* _partial         # growing bytes, or str for text: payload of a frame that isn't whole yet
     cdef Py_ssize_t _partial_size
     cdef object _read_buffer
     cdef unsigned char* _read_memory
@@ -83,6 +83,8 @@ cdef class Parser(Sender):
 
     # --- for the layers above ---
     cdef int _whole_frame(self, const unsigned char* data, Py_ssize_t size) except -1
+    cdef bint _becomes_text(self) except -1
+    cdef int _text_payload(self, str text) except -1
     cdef int _data_payload(self, bytes payload, bint checked) except -1
     cdef int _control_payload(self, bytes payload) except -1
     cdef Py_ssize_t _receive_handshake(self, const unsigned char* data, Py_ssize_t size) except -1

@@ -7,7 +7,8 @@ is decided in the layers above.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from cpython.ref cimport Py_XDECREF
+from cpython.ref cimport Py_XDECREF, PyObject
+from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint8_t, uint64_t
 from libc.string cimport memcpy
 
@@ -25,10 +26,11 @@ from ._frames cimport (
     OP_CONT,
     OP_TEXT,
     read_header,
+    ws_mask_copy,
     ws_mask_in_place,
     ws_utf8_check,
 )
-from ._output cimport new_bytes, resize_bytes
+from ._output cimport new_bytes
 from ._queue cimport ATTENTION, OUTPUT
 from ._rates cimport Bucket
 from ._sender cimport Sender
@@ -38,8 +40,29 @@ from .exceptions import PayloadTooBig, ProtocolError, RateExceeded, TooManyFragm
 from .frames import CloseCode
 
 
-cdef extern from "Python.h":
+cdef extern from *:
+    """
+    /* What grows while a payload arrives: bytes, or str whose text is ASCII as far as is known. */
+    static inline int wsproto_fast_is_text(PyObject *payload) {
+        return !PyBytes_CheckExact(payload);
+    }
+    static inline unsigned char *wsproto_fast_memory_of(PyObject *payload) {
+        return wsproto_fast_is_text(payload) ? PyUnicode_1BYTE_DATA(payload)
+                                             : (unsigned char *)PyBytes_AS_STRING(payload);
+    }
+    static inline Py_ssize_t wsproto_fast_room_of(PyObject *payload) {
+        return wsproto_fast_is_text(payload) ? PyUnicode_GET_LENGTH(payload) : PyBytes_GET_SIZE(payload);
+    }
+    static inline int wsproto_fast_resize(PyObject **payload, Py_ssize_t size) {
+        return wsproto_fast_is_text(*payload) ? PyUnicode_Resize(payload, size) : _PyBytes_Resize(payload, size);
+    }
+    """
     Py_ssize_t PY_SSIZE_T_MAX
+    bint is_text "wsproto_fast_is_text"(PyObject* payload) noexcept
+    unsigned char* memory_of "wsproto_fast_memory_of"(PyObject* payload) noexcept
+    Py_ssize_t room_of "wsproto_fast_room_of"(PyObject* payload) noexcept
+    int resize "wsproto_fast_resize"(PyObject** payload, Py_ssize_t size) except -1
+    PyObject* new_text "PyUnicode_New"(Py_ssize_t size, Py_UCS4 most) except NULL
 
 
 # Bytes accepted while the opening handshake isn't answered yet.
@@ -48,6 +71,15 @@ cdef Py_ssize_t MAX_EARLY = 65536
 cdef Py_ssize_t OWN_READ_BUFFER = 16384
 # A frame that isn't whole yet gets room for at least this much of it.
 cdef Py_ssize_t MIN_PARTIAL = 128
+# And for at most so many times what has arrived of it, for which nothing is written to memory: a header alone, which
+# costs its sender nothing, reserves nothing. Where that is all of it, memory is asked for once per frame. What grows
+# by little steps gives the allocator nothing large to keep: glibc would return memory to the system when a message
+# is freed, and the next one would pay for each of its pages again.
+cdef Py_ssize_t ROOM_FACTOR = 8
+# What is left of a frame is received into its place if it is at least this much, or as much as the read buffer.
+cdef Py_ssize_t DIRECT_SIZE = 65536
+# At most so much at once, so that it is unmasked and checked while the processor has it in its cache.
+cdef Py_ssize_t DIRECT_ROOM = 1 << 18
 cdef int PyBUF_WRITE = 0x200
 
 cdef dict _header_faults = {
@@ -136,21 +168,20 @@ cdef class Parser(Sender):
         if (
             self._in_frame
             and self._partial != NULL
-            and self._frame_left >= <uint64_t>self._read_capacity
+            and self._frame_left >= <uint64_t>min(self._read_capacity, DIRECT_SIZE)
             and self._kept is None
         ):
-            # Large frames are received into their place. Room doubles as bytes arrive, so that a header
-            # alone, which costs its sender nothing, reserves nothing.
+            # Large frames are received into their place.
             try:
-                self._reserve_partial(max(self._partial_size, self._read_capacity))
+                self._reserve_partial(min(self._read_capacity, DIRECT_SIZE))
             except MemoryError as exc:
-                # _partial is gone; what is received from now on is discarded.
+                # What is received from now on is discarded.
                 self._parser_failed(exc)
             else:
                 self._reading_direct = True
-                self._handed_out = PyBytes_GET_SIZE(<object>self._partial) - self._partial_size
+                self._handed_out = min(room_of(self._partial) - self._partial_size, DIRECT_ROOM)
                 return PyMemoryView_FromMemory(
-                    PyBytes_AS_STRING(<object>self._partial) + self._partial_size, self._handed_out, PyBUF_WRITE
+                    <char*>memory_of(self._partial) + self._partial_size, self._handed_out, PyBUF_WRITE
                 )
         if self._read_buffer is None:
             self.use_read_buffer(memoryview(bytearray(OWN_READ_BUFFER)))
@@ -289,12 +320,14 @@ cdef class Parser(Sender):
 
     cdef int _receive_direct(self, Py_ssize_t size) except -1:
         """Process bytes that were received right behind the current frame's payload."""
+        cdef unsigned char* data
         if self._discarding or not self._in_frame:
             return self._drop_partial()
+        data = memory_of(self._partial) + self._partial_size
         try:
-            self._extended_partial(
-                <unsigned char*>PyBytes_AS_STRING(<object>self._partial) + self._partial_size, size
-            )
+            if not self._is_client:
+                ws_mask_in_place(data, size, self._header.key, self._partial_size & 3)
+            self._extended_partial(data, size)
             if self._frame_left == 0 and not self._discarding:
                 self._finish_partial()
         except Exception as exc:
@@ -409,7 +442,7 @@ cdef class Parser(Sender):
             self._message_compressed = self._deflate is not None and self._header.rsv
             self._message_size = 0
             self._message_frames = 0
-            self._utf8.missing = self._utf8.seen = 0
+            self._utf8.missing = self._utf8.seen = self._utf8.wide = 0
         self._message_frames += 1
         if self._message_frames > self._max_fragments:
             exc = TooManyFragments(self._max_fragments)
@@ -454,30 +487,37 @@ cdef class Parser(Sender):
 
     cdef int _reserve_partial(self, Py_ssize_t extra) except -1:
         """Make room for ``extra`` more bytes of the current frame, at most for all of it."""
-        cdef Py_ssize_t total, needed, capacity
+        cdef Py_ssize_t total, needed, arrived, room
         if <uint64_t>extra > self._frame_left:
             extra = <Py_ssize_t>self._frame_left
-        total = self._partial_size + <Py_ssize_t>min(self._frame_left, <uint64_t>(PY_SSIZE_T_MAX // 2))
         needed = self._partial_size + extra
-        if self._partial == NULL:
-            self._partial = new_bytes(NULL, min(total, max(needed, MIN_PARTIAL)))
+        if self._partial != NULL and needed <= room_of(self._partial):
             return 0
-        capacity = PyBytes_GET_SIZE(<object>self._partial)
-        if needed > capacity:
-            resize_bytes(&self._partial, min(total, max(needed, 2 * capacity)))
+        total = self._partial_size + <Py_ssize_t>min(self._frame_left, <uint64_t>(PY_SSIZE_T_MAX // 2))
+        arrived = extra if self._partial == NULL else self._partial_size
+        room = total
+        if arrived < total // ROOM_FACTOR:
+            room = min(total, max(needed, max(ROOM_FACTOR * arrived, MIN_PARTIAL)))
+        if self._partial != NULL:
+            resize(&self._partial, room)
+        elif self._header.opcode == OP_TEXT and self._becomes_text():
+            self._partial = new_text(room, 127)
+        else:
+            self._partial = new_bytes(NULL, room)
 
     cdef int _store_partial(self, const unsigned char* data, Py_ssize_t size) except -1:
         """Append a piece of the current frame's payload, still masked."""
         cdef unsigned char* out
         self._reserve_partial(size)
-        out = <unsigned char*>PyBytes_AS_STRING(<object>self._partial) + self._partial_size
-        memcpy(out, data, size)
+        out = memory_of(self._partial) + self._partial_size
+        if self._is_client:
+            memcpy(out, data, size)
+        else:
+            ws_mask_copy(out, data, size, self._header.key, self._partial_size & 3)
         self._extended_partial(out, size)
 
     cdef int _extended_partial(self, unsigned char* data, Py_ssize_t size) except -1:
-        """Unmask and check ``size`` more bytes at the end of the current frame's payload."""
-        if not self._is_client:
-            ws_mask_in_place(data, size, self._header.key, self._partial_size & 3)
+        """Check ``size`` more bytes at the end of the current frame's payload, unmasked."""
         self._partial_size += size
         self._frame_left -= size
         if (
@@ -485,17 +525,14 @@ cdef class Parser(Sender):
             and not self._header.opcode & 8
             and not self._message_compressed
             and not self._foreign_extensions
-            and self.validate_text
+            and (self.validate_text or is_text(self._partial))
         ):
             self._check_text(
                 data, size, self._partial_size - size, self._header.fin and self._frame_left == 0
             )
 
     cdef int _finish_partial(self) except -1:
-        cdef bytes payload
-        if PyBytes_GET_SIZE(<object>self._partial) != self._partial_size:
-            resize_bytes(&self._partial, self._partial_size)
-        payload = <bytes>self._partial
+        cdef object payload = <object>self._partial
         count_frame(&self._received, self._header.opcode, self._header.fin, self._partial_size)
         Py_XDECREF(self._partial)
         self._partial = NULL
@@ -505,6 +542,8 @@ cdef class Parser(Sender):
             self._activity |= ATTENTION  # from now on
         if self._header.opcode & 8:
             self._control_payload(payload)
+        elif PyUnicode_CheckExact(payload):
+            self._text_payload(payload)
         else:
             self._data_payload(payload, True)
 
@@ -576,6 +615,14 @@ cdef class Parser(Sender):
 
     cdef int _keep(self, const unsigned char* data, Py_ssize_t size) except -1:
         """Keep received bytes, compressed as they are; Receiver overrides it."""
+        raise NotImplementedError
+
+    cdef bint _becomes_text(self) except -1:
+        """Tell whether the text in the current frame becomes a message as it is; Receiver overrides it."""
+        return False
+
+    cdef int _text_payload(self, str text) except -1:
+        """Process the payload of such a frame, in UTF-8 unless it is ASCII; Receiver overrides it."""
         raise NotImplementedError
 
     cdef int _data_payload(self, bytes payload, bint checked) except -1:

@@ -36,6 +36,7 @@ cdef extern from "Python.h":
     object PyBytes_FromStringAndSize(const char* data, Py_ssize_t size)
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
     unsigned char* PyUnicode_1BYTE_DATA(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
 
 
 # Above this, output shouldn't wait for the end of the turn.
@@ -207,17 +208,7 @@ cdef class Receiver(Parser):
             and not self._debug()
         ):
             return self._whole_frame_in_place(data, size)
-        if (
-            self._header.opcode == OP_TEXT
-            and self._header.fin
-            and self._queue is not None
-            and self._header.rsv == 0
-            and not self._foreign_extensions
-            and size
-            and self.validate_text
-            and not self._gives_frames()
-            and not self._debug()
-        ):
+        if self._header.opcode == OP_TEXT and size and self._becomes_text():
             # Unmask into a new str. If that turns out not to be ASCII, its memory serves as
             # scratch space: decoding what it holds is the validation, too.
             text = PyUnicode_New(size, 127)
@@ -256,6 +247,28 @@ cdef class Receiver(Parser):
         if fin:
             self._message_opcode = 0
         self._call_back(None, opcode, fin, data, size, self._read_buffer)
+
+    cdef bint _becomes_text(self) except -1:
+        return (
+            self._header.fin
+            and self._queue is not None
+            and self._header.rsv == 0
+            and not self._foreign_extensions
+            and self.validate_text
+            and not self._gives_frames()
+            and not self._debug()
+        )
+
+    cdef int _text_payload(self, str text) except -1:
+        cdef char* memory = <char*>PyUnicode_1BYTE_DATA(text)
+        cdef Py_ssize_t size = PyUnicode_GET_LENGTH(text)
+        if not self._becomes_text():
+            # A callback or a logger has come since it began.
+            return self._data_payload(PyBytes_FromStringAndSize(memory, size), True)
+        if self._utf8.wide:
+            text = PyUnicode_DecodeUTF8(memory, size, NULL)
+        self._message_opcode = 0
+        self._deliver(text, OP_TEXT, True)
 
     cdef int _data_payload(self, bytes payload, bint checked) except -1:
         """Process the unmasked payload of a data frame; ``checked`` if it was checked as UTF-8."""

@@ -59,6 +59,10 @@ cdef class Sender(Endpoint):
     cdef int _use_deflate(self) noexcept
     cdef int _release_contexts(self, bint receiving) except -1
     cdef int _write_control(self, int opcode, bytes payload) except -1
+    cdef int _write_payload(self, int opcode, bint fin, int rsv, bytes payload) except -1
+    cdef int _write_large(
+        self, int opcode, bint fin, int rsv, object payload, const void* memory, Py_ssize_t size
+    ) except -1
     cdef int _write_frame(self, int opcode, bint fin, int rsv, const void* payload, Py_ssize_t size) except -1
     cdef int _check_sent_text(self, object data, bint fin) except -1
     cdef int _pending(self) noexcept
@@ -80,6 +84,17 @@ cdef class Sender(Endpoint):
         if self._obstacles == BACKLOG and self._output.size == 0:
             self._refill(False)
         return piece
+
+    cdef inline bint has_parts(self) noexcept:
+        """Tell whether there are payloads among what is to be sent that ``pop_parts`` doesn't copy."""
+        return self._output._pieces is not None and self._output.has_large()
+
+    cdef inline list pop_parts(self):
+        """Return and forget what is to be sent, without a copy: bytes and, where a payload is that, ASCII str."""
+        cdef list parts = self._output.take_parts()
+        if self._obstacles == BACKLOG:
+            self._refill(False)
+        return parts
 
     cdef inline bint is_obstructed(self) noexcept:
         """Tell whether messages to many connections must be sent by ``offer_message``."""

@@ -6,7 +6,7 @@ Knows the state only to read it; when something must be sent is decided in the l
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_Check
+from cpython.unicode cimport PyUnicode_Check, PyUnicode_CheckExact
 from libc.math cimport INFINITY
 from libc.string cimport memcpy
 
@@ -25,7 +25,7 @@ from ._frames cimport (
     ws_utf8_check,
     ws_utf8_state,
 )
-from ._output cimport OutputBuffer
+from ._output cimport LARGE_PAYLOAD, OutputBuffer
 from ._queue cimport ATTENTION, OUTPUT
 
 from .exceptions import ConcurrencyError, ProtocolError
@@ -354,6 +354,7 @@ cdef class Sender(Endpoint):
     cdef int _write_data(self, int opcode, object data, bint fin, object compress) except -1:
         """Write a data frame, extensions applied."""
         cdef Py_buffer view
+        cdef Py_ssize_t size
         cdef bytes payload
         if self._extensions is not None:
             self._refresh_extensions()
@@ -367,11 +368,13 @@ cdef class Sender(Endpoint):
             return self._write_deflated(opcode, payload, fin, compress)
         if PyUnicode_Check(data):
             if PyUnicode_IS_ASCII(data):
-                return self._write_frame(opcode, fin, 0, PyUnicode_1BYTE_DATA(data), PyUnicode_GET_LENGTH(data))
-            payload = (<str>data).encode()
-            return self._write_frame(opcode, fin, 0, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+                size = PyUnicode_GET_LENGTH(data)
+                if size >= LARGE_PAYLOAD and PyUnicode_CheckExact(data):
+                    return self._write_large(opcode, fin, 0, data, PyUnicode_1BYTE_DATA(data), size)
+                return self._write_frame(opcode, fin, 0, PyUnicode_1BYTE_DATA(data), size)
+            return self._write_payload(opcode, fin, 0, (<str>data).encode())
         if PyBytes_CheckExact(data):
-            return self._write_frame(opcode, fin, 0, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+            return self._write_payload(opcode, fin, 0, data)
         if isinstance(data, memoryview) and not data.c_contiguous:
             data = data.tobytes()
         elif not isinstance(data, (bytes, bytearray, memoryview)):
@@ -396,12 +399,10 @@ cdef class Sender(Endpoint):
         if self._sending_compressed and not (fin and opcode != OP_CONT):
             data = deflate.compress(payload, fin)
         if data is None:
-            return self._write_frame(opcode, fin, 0, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+            return self._write_payload(opcode, fin, 0, payload)
         self._use_deflate()
         self._sent.change += PyBytes_GET_SIZE(payload) - PyBytes_GET_SIZE(data)
-        self._write_frame(
-            opcode, fin, 0 if opcode == OP_CONT else 4, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
-        )
+        self._write_payload(opcode, fin, 0 if opcode == OP_CONT else 4, data)
 
     cdef int _use_deflate(self) noexcept:
         """Note that compression contexts are in use.
@@ -446,6 +447,22 @@ cdef class Sender(Endpoint):
             self._write_through_extensions(opcode, payload, True)
         else:
             self._write_frame(opcode, True, 0, PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+
+    cdef int _write_payload(self, int opcode, bint fin, int rsv, bytes payload) except -1:
+        cdef char* memory = PyBytes_AS_STRING(payload)
+        if PyBytes_GET_SIZE(payload) >= LARGE_PAYLOAD:
+            return self._write_large(opcode, fin, rsv, payload, memory, PyBytes_GET_SIZE(payload))
+        return self._write_frame(opcode, fin, rsv, memory, PyBytes_GET_SIZE(payload))
+
+    cdef int _write_large(
+        self, int opcode, bint fin, int rsv, object payload, const void* memory, Py_ssize_t size
+    ) except -1:
+        """Write a frame with a payload that is bytes or an ASCII str, in ``memory``, and that nobody changes."""
+        cdef unsigned char header[14]
+        if self._is_client:
+            return self._write_frame(opcode, fin, rsv, memory, size)  # masked
+        self._output.append_large(header, write_header(header, opcode, fin, rsv, size, NULL), payload, size)
+        count_frame(&self._sent, opcode, fin, size)
 
     cdef int _write_frame(self, int opcode, bint fin, int rsv, const void* payload, Py_ssize_t size) except -1:
         cdef unsigned char header[14]

@@ -4,7 +4,6 @@ The layers below count. Nothing is decided here.
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.math cimport NAN, isnan
 from libc.stdint cimport UINT32_MAX, int64_t, uint64_t
 
@@ -90,8 +89,7 @@ cdef class Statistics(Pacing):
 
     cdef uint64_t _buffered_bytes(self, Py_ssize_t unsent) except? 0:
         cdef uint64_t size = self._queued_bytes() + <uint64_t>self._note_waiting(unsent)
-        if self._partial != NULL:
-            size += <uint64_t>PyBytes_GET_SIZE(<object>self._partial)
+        size += <uint64_t>self._partial_size
         if self._early is not None:
             size += <uint64_t>len(self._early)
         return size

@@ -11,16 +11,16 @@
 #include <string.h>
 
 /* `seen` bytes of a character were there and `missing` continuation bytes are due; the next one must lie in
- * [low, high]. All zero: between characters. */
+ * [low, high]. All zero: between characters. `wide` becomes 1 when a character isn't ASCII. */
 typedef struct {
-    unsigned char seen, missing, low, high;
+    unsigned char seen, missing, low, high, wide;
 } ws_utf8_state;
 
 /* Returns the number of bytes that are acceptable: n, or the index of the first one that isn't. */
 static inline size_t ws_utf8_check(ws_utf8_state *state, const unsigned char *data, size_t n)
 {
     size_t i = 0;
-    uint64_t chunk;
+    uint64_t chunk, chunks[8];
     while (i < n) {
         const unsigned char byte = data[i];
         if (state->missing) {
@@ -35,6 +35,14 @@ static inline size_t ws_utf8_check(ws_utf8_state *state, const unsigned char *da
         }
         if (byte < 0x80) {
             i++;
+            for (; i + sizeof(chunks) <= n; i += sizeof(chunks)) {
+                memcpy(chunks, data + i, sizeof(chunks));
+                chunk = 0;
+                for (int j = 0; j < 8; j++)
+                    chunk |= chunks[j];
+                if (chunk & UINT64_C(0x8080808080808080))
+                    break;
+            }
             for (; i + 8 <= n; i += 8) {
                 memcpy(&chunk, data + i, 8);
                 if (chunk & UINT64_C(0x8080808080808080))
@@ -63,6 +71,7 @@ static inline size_t ws_utf8_check(ws_utf8_state *state, const unsigned char *da
             return i;
         }
         state->seen = 1;
+        state->wide = 1;
         i++;
     }
     return n;

@@ -10,14 +10,16 @@ import socket
 import ssl
 import sys
 import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from tests.wsapi.helpers import pair, raw_client, serving, until, until_closed, uri_of
-from wsapi.asyncio.client import connect, unix_connect
+from tests.wsapi.helpers import echo, pair, raw_client, serving, until, until_closed, uri_of
+from wsapi.asyncio.client import ClientConnection, connect, unix_connect
 from wsapi.asyncio.connection import Connection, broadcast
 from wsapi.asyncio.server import ServerConnection, unix_serve
+from wsapi.exceptions import ConnectionClosed
 from wsproto_fast import Protocol, Side
 
 pytestmark = pytest.mark.skipif(
@@ -137,6 +139,139 @@ class TestOrder:
                     await client.send("anybody there?")
             await client.wait_closed()
             assert client.close_code == 1006
+
+
+LARGE = [
+    b"x" * 32_767,
+    b"y" * 32_768,
+    "ascii" * 100_000,
+    "€uro" * 100_000,
+    bytearray(b"z" * 300_000),
+    memoryview(bytes(range(256)) * 5000)[::2],
+    bytes(range(256)) * 12_000,
+]
+SECURE = pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+
+
+@contextlib.asynccontextmanager
+async def secured(
+    handler: Callable[[ServerConnection], Awaitable[None]],
+    tls: tuple[ssl.SSLContext, ssl.SSLContext] | None,
+) -> AsyncIterator[ClientConnection]:
+    """Connect a client to a server that has this handler, without limits, perhaps through TLS."""
+    async with serving(handler, max_size=None, ssl=tls and tls[0]) as server:
+        uri = uri_of(server)
+        if tls:
+            uri = uri.replace("ws://", "wss://")
+        options = {"ssl": tls[1]} if tls else {}
+        async with connect(uri, max_size=None, max_queue=None, **options) as client:
+            yield client
+
+
+class TestLarge:
+    """Payloads that aren't copied before they are written."""
+
+    @SECURE
+    async def test_both_ways(
+        self, secure: bool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+    ) -> None:
+        async with secured(echo, tls if secure else None) as client:
+            for message in LARGE:
+                expected = message if isinstance(message, str) else bytes(message)
+                await client.send(message)
+                assert await client.recv() == expected
+
+    @SECURE
+    async def test_among_small_ones(
+        self, secure: bool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+    ) -> None:
+        accepted: list[ServerConnection] = []
+
+        async def handler(ws: ServerConnection) -> None:
+            accepted.append(ws)
+            await ws.wait_closed()
+
+        async with secured(handler, tls if secure else None) as client:
+            await until(lambda: accepted)
+            (ws,) = accepted
+            messages = [
+                b"first",
+                *(number.to_bytes(2, "big") * 17_000 for number in range(60)),
+                "between",
+                "a" * 70_000,
+                *(b"%d" % number for number in range(10)),
+                b"l" * 40_000,
+                b"last",
+            ]
+            for message in messages:
+                ws.protocol.send(message)
+            ws._driver.flush()  # more than one system call takes
+            await ws.send("end")
+            for message in messages:
+                assert await client.recv() == message
+            assert await client.recv() == "end"
+
+    @SECURE
+    async def test_memory_is_the_senders_again(
+        self, secure: bool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+    ) -> None:
+        release = asyncio.Event()
+
+        async def handler(ws: ServerConnection) -> None:
+            await release.wait()  # the network is full meanwhile
+            async for message in ws:
+                await ws.send(bytes({*message}))
+
+        async with secured(handler, tls if secure else None) as client:
+            message = bytearray(16 << 20)
+            client.send_nowait(message)
+            message[:] = b"\xff" * len(message)
+            release.set()
+            assert await client.recv() == b"\0"
+
+    @SECURE
+    async def test_servers_memory_is_the_senders_again(
+        self, secure: bool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+    ) -> None:
+        async def handler(ws: ServerConnection) -> None:
+            message = bytearray(16 << 20)
+            ws.send_nowait(message)
+            message[:] = b"\xff" * len(message)
+            await ws.wait_closed()
+
+        async with secured(handler, tls if secure else None) as client:
+            assert await client.recv() == bytes(16 << 20)
+
+    @SECURE
+    @pytest.mark.parametrize("message", [b"x" * (8 << 20), "x" * (8 << 20)], ids=["bytes", "str"])
+    async def test_closing_while_it_is_written(
+        self, secure: bool, message: bytes | str, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+    ) -> None:
+        async def handler(ws: ServerConnection) -> None:
+            ws.send_nowait(message)
+            assert ws.transport.get_write_buffer_size()
+            await ws.close(4000, "enough")
+
+        async with secured(handler, tls if secure else None) as client:
+            assert await client.recv() == message
+            await client.wait_closed()
+            assert client.close_code == 4000
+
+    @SECURE
+    async def test_connection_is_lost_while_it_is_written(
+        self, secure: bool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+    ) -> None:
+        lost = asyncio.Event()
+
+        async def handler(ws: ServerConnection) -> None:
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    await ws.send(bytes(8 << 20))
+            lost.set()
+
+        async with secured(handler, tls if secure else None) as client:
+            client.transport.abort()
+            await asyncio.wait_for(lost.wait(), 10)
 
 
 def test_loop_is_closed() -> None:

@@ -382,3 +382,54 @@ def test_masked_input_is_not_altered() -> None:
     assert data == before
     assert events(protocol) == [(BINARY, b"abcdef", True)] * 2
     assert xor(before[6:], KEY) == b"abcdef"
+
+
+# ---------------------------------------------------------------------- large frames
+
+# Beyond what is received into the place of a message, and what is received there at once.
+HUGE = 600_000
+BORDERS = [
+    *range(1, 20),
+    65_535,
+    65_536,
+    65_537,
+    65_550,
+    131_073,
+    262_144,
+    *range(262_157, 262_160),
+]
+
+
+@both_sides
+@pytest.mark.parametrize("opcode", [BINARY, TEXT])
+@pytest.mark.parametrize("read_size", [4096, 65_536, 1 << 18])
+def test_received_into_their_place(side: Side, opcode: int, read_size: int) -> None:
+    payload = bytes(i * 7 & 0x7F for i in range(1000)) * (HUGE // 1000)
+    wire = frame(side, opcode, payload)
+    expected = payload if opcode == BINARY else payload.decode()
+    for cut in [*BORDERS, *(len(wire) - n for n in (1, 2, 65_535, 65_536, 65_537))]:
+        path = Path("buffer", PATHS[1].feed, read_size)
+        protocol = path.protocol(side, queue=True)
+        # The next one begins right behind it.
+        path.feed(protocol, chopped(wire + frame(side, BINARY, b"next"), (cut,)))
+        assert messages(protocol) == [expected, b"next"]
+
+
+@both_sides
+def test_room_follows_what_has_arrived(side: Side) -> None:
+    protocol = Protocol(side, max_size=None)
+    protocol.queue_messages(None, max_bytes=None)
+    protocol.use_read_buffer(memoryview(bytearray(65_536)))
+    wire = frame(side, BINARY, bytes(1 << 22))
+    PATHS[1].feed(protocol, [wire[:20]])
+    assert len(protocol.get_buffer()) <= 65_536
+    position, reads = 20, 0
+    while position < len(wire):
+        room = protocol.get_buffer()
+        size = min(len(room), len(wire) - position)
+        room[:size] = wire[position : position + size]
+        protocol.buffer_updated(size)
+        position += size
+        reads += 1
+    assert reads < 25
+    assert messages(protocol) == [bytes(1 << 22)]

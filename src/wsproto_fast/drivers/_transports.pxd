@@ -7,17 +7,36 @@ cdef extern from *:
     #ifdef _WIN32
         /* Transports there write by requests that the operating system completes later. */
         #define send_now(fd, data, size) (-1)
+        struct iovec { const void *iov_base; size_t iov_len; };
+        #define send_parts_now(fd, parts, count) (-1)
     #else
         #include <sys/socket.h>
-        #ifdef MSG_NOSIGNAL
-            #define send_now(fd, data, size) send((fd), (data), (size_t)(size), MSG_DONTWAIT | MSG_NOSIGNAL)
-        #else /* Python ignores SIGPIPE. */
-            #define send_now(fd, data, size) send((fd), (data), (size_t)(size), MSG_DONTWAIT)
+        #include <sys/uio.h>
+        #ifndef MSG_NOSIGNAL /* Python ignores SIGPIPE. */
+            #define MSG_NOSIGNAL 0
         #endif
+        #define send_now(fd, data, size) send((fd), (data), (size_t)(size), MSG_DONTWAIT | MSG_NOSIGNAL)
+        static inline Py_ssize_t send_parts_now(int fd, struct iovec *parts, int count)
+        {
+            struct msghdr message = {0};
+            message.msg_iov = parts;
+            message.msg_iovlen = count;
+            return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+        }
     #endif
     """
-    # Returns the number of bytes that were sent, or -1.
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+    # These return the number of bytes that were sent, or -1.
     Py_ssize_t send_now(int fd, const void* data, Py_ssize_t size)
+    Py_ssize_t send_parts_now(int fd, iovec* parts, int count)
+
+
+# What send_parts_now() is given at most: less than any system's limit.
+cdef enum:
+    MAX_PARTS = 64
 
 
 cdef int writable_descriptor(transport) except -2
+cdef bint encrypts_lines(transport) except -1

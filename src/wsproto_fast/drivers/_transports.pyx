@@ -20,3 +20,14 @@ cdef int writable_descriptor(transport) except -2:
         _found = cls
         return transport.get_extra_info("socket").fileno()
     return -1
+
+
+cdef bint encrypts_lines(transport) except -1:
+    """Tell whether ``writelines()`` of the transport encrypts each piece where it is, and all leave together."""
+    cls = type(transport)
+    return (cls.__module__, cls.__qualname__) in (
+        ("asyncio.sslproto", "_SSLProtocolTransport"),
+        ("uvloop.loop", "_SSLProtocolTransport"),
+        ("aiofastnet.ssl_transport", "SSLTransport_Socket"),
+        ("aiofastnet.ssl_transport", "SSLTransport_Transport"),
+    )

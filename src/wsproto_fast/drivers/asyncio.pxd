@@ -32,6 +32,7 @@ cdef class TransportDriver(Timed):
 
     cdef readonly int descriptor        # of the socket, to write past the transport; -1 where only that can
     cdef uint8_t _action
+    cdef flag _encrypts                 # the transport does, in writelines() each piece where it is
     cdef flag _buffering                # when last asked, the transport had something to write
     cdef flag _lost
 
@@ -63,7 +64,11 @@ cdef class TransportDriver(Timed):
     cdef bint _offer(self, PreparedMessage message, compress, Backpressure terms) except -1
     cdef int _flush(self) except -1
     cdef bint _write_past(self, bytes piece) except -1
-    cdef int _hand_over(self, data) except -1
+    cdef int _flush_parts(self) except -1
+    cdef bint _may_write_past(self) except -1
+    cdef int _hand_over_parts(self, list parts, Py_ssize_t sent) except -1
+    cdef int _hand_over_lines(self, list parts) except -1
+    cdef int _hand_over(self, data, Py_ssize_t size) except -1
     cpdef bint is_gone(self) except -1
     cdef int _give_up(self, exc, bint abort) except -1
     cpdef int stop_waiting(self) except -1

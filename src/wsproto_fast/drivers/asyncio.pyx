@@ -18,7 +18,7 @@ from asyncio import Future
 
 cimport cython
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from libc.math cimport INFINITY
 
 from wsproto_fast cimport (
@@ -34,12 +34,17 @@ from wsproto_fast cimport (
 
 from ._clock cimport monotonic
 from ._timers cimport LoopParts, Timed, parts_of
-from ._transports cimport send_now, writable_descriptor
+from ._transports cimport MAX_PARTS, encrypts_lines, iovec, send_now, send_parts_now, writable_descriptor
 
 from wsproto_fast.exceptions import ConcurrencyError
 
 from .liveness import bytes_acknowledged
 
+
+# What a record of TLS has at most, in bytes (RFC 8446 section 5.1).
+cdef Py_ssize_t RECORD_SIZE = 16384
+# What is encrypted together, in bytes: memory for so much is used again and again, and stays in the processor's cache.
+cdef Py_ssize_t RECORDS = 8 * RECORD_SIZE
 
 cdef object current_task = asyncio.current_task
 
@@ -75,6 +80,8 @@ cdef extern from *:
             && PyObject_TypeCheck(task, (PyTypeObject *)task_type);
     }
     """
+    unsigned char* PyUnicode_1BYTE_DATA(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
     object current_context "wsproto_fast_current_context"()
     bint is_wakeup "wsproto_fast_is_wakeup"(object callback, object task_type)
     int PyContext_Enter(object context) except -1
@@ -155,6 +162,7 @@ cdef class TransportDriver(Timed):
         if self.exposed:
             self._write = transport.write
         self.descriptor = writable_descriptor(transport)
+        self._encrypts = encrypts_lines(transport)
         # It may have been somebody else's before.
         self._buffering = True
 
@@ -603,31 +611,108 @@ cdef class TransportDriver(Timed):
         if self.exposed and self._protocol.output_left() and self.is_gone():
             return 0
         while self._protocol.output_left():
+            if self._protocol.has_parts() and (self.descriptor >= 0 or self._encrypts):
+                self._flush_parts()
+                continue
             piece = self._protocol.pop_output()
             if self.descriptor < 0 or not self._write_past(piece):
-                self._hand_over(piece)
+                self._hand_over(piece, PyBytes_GET_SIZE(piece))
 
     cdef bint _write_past(self, bytes piece) except -1:
         """Write past the transport, which gets what that leaves over, be it because of an error; or return False."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(piece)
         cdef Py_ssize_t sent
+        if not self._may_write_past():
+            return False
+        sent = send_now(self.descriptor, PyBytes_AS_STRING(piece), size)
+        if sent != size:
+            self._buffering = True
+            sent = max(sent, 0)
+            self._hand_over(memoryview(piece)[sent:] if sent else piece, size - sent)
+        return True
+
+    cdef bint _may_write_past(self) except -1:
         if not self._in_turn and running_loop() is not self._timers.loop:
             return False
         if self._buffering:
             if self._connection._transport.get_write_buffer_size():
                 return False
             self._buffering = False
-        sent = send_now(self.descriptor, PyBytes_AS_STRING(piece), size)
-        if sent != size:
-            self._buffering = True
-            self._hand_over(piece if sent <= 0 else memoryview(piece)[sent:])
         return True
 
-    cdef int _hand_over(self, data) except -1:
-        """Have the transport write; if it can't, such as after write_eof(), the connection ends."""
-        self._handed_over += len(data)
+    cdef int _flush_parts(self) except -1:
+        """Write what has large payloads in it, in one system call and without copying those."""
+        cdef iovec memory[MAX_PARTS]
+        cdef list parts = self._protocol.pop_parts()
+        cdef Py_ssize_t size = 0, sent = 0, count = len(parts), i
+        if self.descriptor < 0:
+            return self._hand_over_lines(parts)
+        if self._may_write_past():
+            for i in range(min(count, MAX_PARTS)):
+                part = parts[i]
+                if PyBytes_CheckExact(part):
+                    memory[i].iov_base = PyBytes_AS_STRING(part)
+                    memory[i].iov_len = PyBytes_GET_SIZE(part)
+                else:
+                    memory[i].iov_base = PyUnicode_1BYTE_DATA(part)
+                    memory[i].iov_len = PyUnicode_GET_LENGTH(part)
+                size += memory[i].iov_len
+            sent = send_parts_now(self.descriptor, memory, <int>min(count, MAX_PARTS))
+            if sent == size and count <= MAX_PARTS:
+                return 0
+            self._buffering = True
+        self._hand_over_parts(parts, max(sent, 0))
+
+    cdef int _hand_over_parts(self, list parts, Py_ssize_t sent) except -1:
+        """Have the transport write all but the first ``sent`` bytes."""
+        cdef Py_ssize_t size
+        for part in parts:
+            size = len(part)
+            if sent >= size:
+                sent -= size
+                continue
+            if not PyBytes_CheckExact(part):
+                part = (<char*>PyUnicode_1BYTE_DATA(part) + sent)[: size - sent]
+            elif sent:
+                part = memoryview(part)[sent:]
+            self._hand_over(part, size - sent)
+            sent = 0
+
+    cdef int _hand_over_lines(self, list parts) except -1:
+        """Have the transport encrypt parts and write them. A header shares its record with what follows it."""
+        cdef bytes small = b""
+        cdef bytes payload
+        cdef Py_ssize_t position, size
+        for part in parts:
+            payload = part if PyBytes_CheckExact(part) else (<str>part).encode()
+            size = PyBytes_GET_SIZE(payload)
+            if size < RECORD_SIZE:
+                small += payload
+                continue
+            position = RECORD_SIZE - PyBytes_GET_SIZE(small) % RECORD_SIZE
+            lines = [small + payload[:position]]
+            small = b""
+            view = memoryview(payload)
+            while position < size:
+                lines.append(view[position : position + RECORDS])
+                position += RECORDS
+                self._hand_over(lines, sum(map(len, lines)))
+                lines = []
+            if lines:
+                self._hand_over(lines, len(lines[0]))
+        if small:
+            self._hand_over(small, PyBytes_GET_SIZE(small))
+
+    cdef int _hand_over(self, data, Py_ssize_t size) except -1:
+        """Have the transport write bytes, or a list of them; if it can't, as after write_eof(), the connection ends."""
+        if self._lost:
+            return 0
+        self._handed_over += size
         try:
-            self._transport.write(data)
+            if type(data) is list:
+                self._transport.writelines(data)
+            else:
+                self._transport.write(data)
         except Exception as exc:
             if self.failure is None:
                 self.failure = exc
@@ -645,6 +730,7 @@ cdef class TransportDriver(Timed):
             # Whoever got hold of the transport has put another method there, as tests do.
             self._write = self._transport.write
             self.descriptor = -1
+            self._encrypts = False
         if not self._connection._transport.is_closing():
             return False
         self._give_up(None, False)
