@@ -75,6 +75,14 @@ cdef class Endpoint:
         cache = getattr(logger, "_cache", None)
         self._logger_cache = cache if type(cache) is dict else None
 
+    def logs(self, level: int) -> bool:
+        """Tell whether the logger wants records of a level; this takes no LoggerAdapter.
+
+        Args:
+            level: Level, such as ``logging.INFO``.
+        """
+        return self._enabled(level)
+
     def attach_to(self, connection) -> None:
         """Say whose engine this is.
 

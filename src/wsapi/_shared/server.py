@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http
 import inspect
+import logging
 import os
 import socket
 import ssl as ssl_module
@@ -352,7 +353,8 @@ class ServerSide(BaseConnection):
     def _log_failure(self, exc: Exception) -> None:
         """Log the exception that ended the handler."""
         if self.protocol.state is State.CLOSED and self._is_own_end(exc):
-            self.logger.info("connection ended its handler: %s", self.protocol.close_exc)
+            if self.protocol.logs(logging.INFO):
+                self.logger.info("connection ended its handler: %s", self.protocol.close_exc)
         else:
             self.logger.error("connection handler failed", exc_info=exc)
 

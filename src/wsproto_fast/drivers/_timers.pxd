@@ -24,6 +24,7 @@ cdef class Timers:
 
 
 cdef class LoopParts:
+    cdef object _loop                   # weak reference
     cdef object read_buffer
     cdef object _timers                 # weak reference
 

@@ -129,12 +129,27 @@ cdef class LoopParts:
 
 cdef object _parts = weakref.WeakKeyDictionary()
 
+# Those that were asked for last: most processes have one event loop.
+cdef LoopParts _last = None
+
 
 cdef LoopParts parts_of(loop):
     """Return what belongs to an event loop."""
-    cdef LoopParts parts = _parts.get(loop)
+    global _last
+    cdef LoopParts parts = _last
+    if parts is not None and parts._loop() is loop:
+        return parts
+    parts = _parts.get(loop)
     if parts is None:
         parts = LoopParts.__new__(LoopParts)
+        parts._loop = weakref.ref(loop, _forget)
         parts.read_buffer = memoryview(bytearray(READ_BUFFER_SIZE))
         _parts[loop] = parts
+    _last = parts
     return parts
+
+
+def _forget(_):
+    """Forget the parts that were asked for last when an event loop is gone: their buffer is large."""
+    global _last
+    _last = None

@@ -163,10 +163,13 @@ cdef class Receiving:
             raise StopAsyncIteration
         message = driver.take(self._decode)
         if message is None:
-            if driver._lost and messages is not None:
-                messages._going = False
-                if isinstance(driver._protocol.close_exc, ConnectionClosedOK):
-                    raise StopAsyncIteration
+            if driver._lost:
+                exc = driver._protocol.close_exc
+                if messages is not None:
+                    messages._going = False
+                    if isinstance(exc, ConnectionClosedOK):
+                        raise StopAsyncIteration
+                raise exc
             message = driver.begin_waiting("recv")
             self._messages = messages
             self._stage = SUSPENDED
