@@ -393,6 +393,68 @@ def echo(
     return measure(target.clock, poller.turn, warmup, seconds, slices)
 
 
+WAITS: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class LargeEcho:
+    """One message outstanding, too large for the buffers of sockets: sent while the echo comes.
+
+    Args:
+        sock: Connection.
+        frame: What is sent.
+        expected: What comes back.
+
+    """
+
+    def __init__(self, sock: socket.socket, frame: bytes, expected: bytes) -> None:
+        self.sock, self.frame, self.expected = sock, memoryview(frame), expected
+        self.received = memoryview(bytearray(len(expected)))
+        self.poller = select.poll()
+        sock.setblocking(False)
+
+    def _sent(self, start: int) -> int:
+        try:
+            return self.sock.send(self.frame[start : start + (1 << 20)])
+        except WAITS:
+            return 0
+
+    def turn(self) -> int:
+        """Exchange one message."""
+        sent = got = 0
+        while got < len(self.expected):
+            more = self._sent(sent) if sent < len(self.frame) else 0
+            sent += more
+            try:
+                size = self.sock.recv_into(self.received[got:])
+            except WAITS:
+                if not more:
+                    events = select.POLLIN | (select.POLLOUT if sent < len(self.frame) else 0)
+                    self.poller.register(self.sock, events)
+                    if not self.poller.poll(TIMEOUT * 1000):
+                        raise WrongEcho(f"no answer within {TIMEOUT:g} s") from None
+                continue
+            if not size:
+                raise mismatch(b"", self.expected)
+            got += size
+        if self.received != self.expected:
+            raise mismatch(bytes(self.received), self.expected)
+        return 1
+
+
+def echo_large(
+    target: Target, size: int, warmup: float, seconds: float, opcode: int = data.BINARY
+) -> Window:
+    """Measure echoes of one message of `size` bytes, one outstanding on one connection."""
+    # What is in it matters to nobody, so that this needn't take long.
+    payload, (key,) = data.payloads(1, 1024)[0] * (size // 1024), data.masking_keys(1)
+    echo = LargeEcho(
+        connect(target, bytes(16)),
+        target.request_frame(opcode, payload, key),
+        target.reply_frame(opcode, payload, key),
+    )
+    return measure(target.clock, echo.turn, warmup, seconds)
+
+
 def broadcast(
     target: Target, connections: int, messages: list[bytes], warmup: float, seconds: float
 ) -> Window:

@@ -140,6 +140,17 @@ def run_echo(connections: int, in_flight: int, size: int) -> Run:
     return run
 
 
+def run_echo_large(size: int, opcode: int) -> Run:
+    """Make a scenario of echoes of a large message."""
+
+    def run(process: Process, settings: Settings) -> Figure:
+        return figure(
+            load.echo_large(process.target, size, settings.warmup, settings.seconds, opcode)
+        )
+
+    return run
+
+
 def run_echo_compressed(size: int) -> Run:
     """Make a scenario of compressed echoes on 50 connections."""
 
@@ -300,6 +311,26 @@ def echo_compressed(size: int) -> Scenario:
     )
 
 
+def echo_large(
+    size: int,
+    tls: bool = False,
+    text: bool = False,
+    front_ends: tuple[str, ...] = LOOPS,
+) -> Scenario:
+    """Describe echoes of a message that is larger than what is read at once."""
+    kind, over = "text" if text else "binary", " over TLS" if tls else ""
+    return Scenario(
+        f"echo{over}, 1 connection, one {kind} message of {size:,} B outstanding",
+        MESSAGE,
+        of_server(
+            "echo-tls-large" if tls else "echo-large",
+            run_echo_large(size, data.TEXT if text else data.BINARY),
+        ),
+        "tls" if tls else "plain",
+        front_ends,
+    )
+
+
 SCENARIOS: Final = {
     "echo-100x64": echo(
         100,
@@ -315,6 +346,13 @@ SCENARIOS: Final = {
     ),
     "pipeline-64": echo(1, 64, 64),
     "pipeline-16x4k": echo(1, 16, 4096),
+    "echo-64k": echo_large(1 << 16, front_ends=peers.FRONT_ENDS),
+    "echo-1m": echo_large(1 << 20, front_ends=peers.FRONT_ENDS),
+    "echo-16m": echo_large(1 << 24),
+    "text-1m": echo_large(1 << 20, text=True),
+    "tls-64k": echo_large(1 << 16, tls=True),
+    "tls-1m": echo_large(1 << 20, tls=True),
+    "tls-16m": echo_large(1 << 24, tls=True),
     "broadcast-500": Scenario(
         "broadcast of 64 B of text to 500 connections",
         RECEIVER,
