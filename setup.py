@@ -60,7 +60,8 @@ DIRECTIVES = {
 HOT = {
     f"wsproto_fast.{name}"
     for name in (
-        *("_compressor", "_output", "_parser", "_protocol", "_queue", "_receiver", "_sender"),
+        *("_compressor", "_inflater", "_output", "_parser", "_protocol", "_queue", "_receiver"),
+        "_sender",
         *("drivers._inbox", "drivers._socket_calls", "drivers._transports", "drivers._wire"),
         *("drivers.asyncio", "drivers.coroutines", "drivers.threads"),
     )

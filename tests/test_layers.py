@@ -62,6 +62,7 @@ ORDER = [
     "_queue",
     "_rates",
     "_compressor",
+    "_inflater",
     "_deflate",
     "_http11",
     "_http11_response",

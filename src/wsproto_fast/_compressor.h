@@ -32,6 +32,7 @@ enum {
     WS_TRIES = 4,        /* candidates that are compared, at most as many as a bucket has */
     WS_PATIENCE = 5,     /* after each 2^5 positions without a match, one more position is skipped */
     WS_BLOCK = 16384,    /* bytes of a block */
+    WS_SHORT = 2048,     /* bytes of a block that is written with fixed codes before it is known what pays */
     WS_CHUNK = 4096,     /* bytes that are added to the window at once */
     WS_SLACK = 32,       /* bytes behind the window that are read and don't count */
     WS_PAYS = 8,         /* codes of a block's own must promise to save this fraction of it */
@@ -49,6 +50,7 @@ typedef struct {
     uint32_t indexed;   /* the positions before this one are in the index */
     uint32_t shift;     /* from a product to a hash */
     uint16_t first;     /* number of the position data[0]; numbers of positions are modulo 2^16 */
+    uint16_t used;      /* whether anything may be in the index */
     uint64_t *buckets;  /* by hash: numbers of the last four positions with it, the last one lowest */
     unsigned char *data;
 } ws_deflate;
@@ -74,6 +76,7 @@ typedef struct {
 typedef struct {
     uint32_t *tokens; /* code, 9 bits; what is added to its length, 5; distance code, 5; added to it, 13 */
     uint32_t count;
+    uint32_t extra; /* bits that follow their codes */
     uint32_t literals[WS_LITERALS]; /* how often each occurs */
     uint32_t distances[WS_DISTANCES];
 } ws_block;
@@ -88,7 +91,9 @@ static uint8_t ws_distance_extra[WS_DISTANCES];
 static const uint8_t ws_repeat_extra[WS_LENGTH_CODES] = {[16] = 2, [17] = 3, [18] = 7};
 static ws_sizes ws_fixed_sizes;
 static ws_codes ws_fixed_codes;
+static uint32_t ws_fixed_lengths[WS_LONGEST + 1]; /* by length: bits of its fixed code and what follows, how many << 16 */
 static uint16_t ws_logarithms[256]; /* 256 * log2(1 + i / 256) */
+static uint32_t ws_entropies[256];  /* 256 * n * log2(n) */
 
 /* ------------------------------------------------------------------ memory and bits */
 
@@ -205,6 +210,20 @@ static void ws_make_codes(const uint8_t *sizes, const uint8_t *extra, uint32_t *
     }
 }
 
+/* 256 * log2(n) */
+static inline uint32_t ws_logarithm(uint32_t n)
+{
+    const unsigned top = ws_top_bit(n);
+    const uint32_t rest = top > 8 ? n >> (top - 8) : n << (8 - top);
+    return top << 8 | ws_logarithms[rest & 255];
+}
+
+/* 256 * n * log2(n), of n that is mostly 0. */
+static inline uint64_t ws_entropy(uint32_t n)
+{
+    return n < 256 ? ws_entropies[n] : (uint64_t)n * ws_logarithm(n);
+}
+
 static inline void ws_deflate_prepare(void)
 {
     uint8_t sizes[288], extra[288];
@@ -238,6 +257,11 @@ static inline void ws_deflate_prepare(void)
     memcpy(ws_fixed_codes.literals, codes, sizeof ws_fixed_codes.literals);
     memset(ws_fixed_sizes.distances, 5, WS_DISTANCES);
     ws_make_codes(ws_fixed_sizes.distances, ws_distance_extra, ws_fixed_codes.distances, WS_DISTANCES);
+    for (length = 3; length <= WS_LONGEST; length++) {
+        const unsigned code = ws_length_code[length];
+        const uint32_t fixed = ws_fixed_codes.literals[code], extra = length - ws_length_base[code];
+        ws_fixed_lengths[length] = (fixed & 0xFFFF) | extra << (fixed >> 16 & 31) | fixed >> 24 << 16;
+    }
     for (unsigned i = 0; i < 256; i++) {
         /* Digits of the logarithm by squaring. */
         uint64_t x = (256 + i) << 22, result = 0;
@@ -251,14 +275,8 @@ static inline void ws_deflate_prepare(void)
         }
         ws_logarithms[i] = (uint16_t)result;
     }
-}
-
-/* 256 * log2(n) */
-static inline uint32_t ws_logarithm(uint32_t n)
-{
-    const unsigned top = ws_top_bit(n);
-    const uint32_t rest = top > 8 ? n >> (top - 8) : n << (8 - top);
-    return top << 8 | ws_logarithms[rest & 255];
+    for (unsigned i = 1; i < 256; i++)
+        ws_entropies[i] = i * ws_logarithm(i);
 }
 
 /* Sorts n numbers by what is above their lowest nine bits, of which 16 bits count. */
@@ -369,41 +387,31 @@ static const uint8_t ws_length_order[WS_LENGTH_CODES] = {16, 17, 18, 0, 8, 7, 9,
 /* Returns how many bits the tokens of a block take, and its end. */
 static uint32_t ws_block_bits(const ws_block *block, const ws_sizes *sizes)
 {
-    uint32_t bits = 0;
+    uint32_t bits = block->extra;
     for (unsigned i = 0; i < WS_LITERALS; i++)
-        bits += block->literals[i] * (sizes->literals[i] + ws_length_extra[i]);
+        bits += block->literals[i] * sizes->literals[i];
     for (unsigned i = 0; i < WS_DISTANCES; i++)
-        bits += block->distances[i] * (sizes->distances[i] + ws_distance_extra[i]);
+        bits += block->distances[i] * sizes->distances[i];
     return bits;
 }
 
 /* Returns about how many bits a block takes with codes of its own: its entropy, and a header. */
 static uint32_t ws_estimate(const ws_block *block)
 {
-    uint32_t total = 0, distances = 0, used = 0;
+    uint32_t distances = 0, used = 0;
     uint64_t sum = 0;
-    for (unsigned i = 0; i < WS_LITERALS; i++) {
-        const uint32_t n = block->literals[i];
-        if (n) {
-            total += n;
-            used++;
-            sum -= (uint64_t)n * ws_logarithm(n);
-            sum += (uint64_t)n * ws_length_extra[i] << 8;
-        }
-    }
+    for (unsigned i = 0; i < WS_LITERALS; i++)
+        used += block->literals[i] != 0;
+    for (unsigned i = 0; i < WS_LITERALS; i++)
+        sum -= ws_entropy(block->literals[i]);
     for (unsigned i = 0; i < WS_DISTANCES; i++) {
-        const uint32_t n = block->distances[i];
-        if (n) {
-            distances += n;
-            used++;
-            sum -= (uint64_t)n * ws_logarithm(n);
-            sum += (uint64_t)n * ws_distance_extra[i] << 8;
-        }
+        distances += block->distances[i];
+        used += block->distances[i] != 0;
+        sum -= ws_entropy(block->distances[i]);
     }
-    sum += (uint64_t)total * ws_logarithm(total);
-    if (distances)
-        sum += (uint64_t)distances * ws_logarithm(distances);
-    return (uint32_t)(sum >> 8) + 60 + 4 * used;
+    /* The end of the block is a token, too. */
+    sum += ws_entropy(block->count + 1) + ws_entropy(distances);
+    return (uint32_t)(sum >> 8) + block->extra + 60 + 4 * used;
 }
 
 /* Computes sizes of codes for a block; returns how many bits the header takes that says so. */
@@ -476,26 +484,29 @@ static void ws_put_header(ws_bit_writer *out, const ws_header *header)
 
 /* ------------------------------------------------------------------ finding what repeats */
 
-static inline uint32_t ws_hash(const ws_deflate *state, uint32_t word)
-{
-    return (word * 2654435761u) >> state->shift;
-}
+#define WS_GOLDEN 2654435761u /* what hashes are products of */
 
-/* Adds a position to the index. */
-static inline void ws_index(ws_deflate *state, uint32_t i)
+/* Adds every `step`th position of a range to the index; returns the one behind the last of them. */
+WS_INLINE uint32_t ws_index(const ws_deflate *state, uint32_t i, uint32_t end, uint32_t step)
 {
-    uint64_t *bucket = state->buckets + ws_hash(state, ws_load32(state->data + i));
-    *bucket = *bucket << 16 | (uint16_t)(state->first + i);
+    const unsigned char *data = state->data;
+    uint64_t *buckets = state->buckets;
+    const uint32_t shift = state->shift, first = state->first;
+    for (; i < end; i += step) {
+        uint64_t *bucket = buckets + ((ws_load32(data + i) * WS_GOLDEN) >> shift);
+        *bucket = *bucket << 16 | (uint16_t)(first + i);
+    }
+    return i;
 }
 
 /* Finds a match for what is at a position, and indexes that. Returns its length, which may be too short for one. */
-WS_INLINE uint32_t ws_find(ws_deflate *state, uint32_t i, uint32_t end, uint32_t *distance)
+WS_INLINE uint32_t ws_find(const ws_deflate *state, uint32_t i, uint32_t end, uint32_t *distance)
 {
     const unsigned char *here = state->data + i;
     const uint32_t farthest = i < state->window ? i : state->window;
     const uint32_t most = end - i < WS_LONGEST ? end - i : WS_LONGEST;
     const uint16_t number = (uint16_t)(state->first + i);
-    uint64_t *bucket = state->buckets + ws_hash(state, ws_load32(here));
+    uint64_t *bucket = state->buckets + ((ws_load32(here) * WS_GOLDEN) >> state->shift);
     uint64_t candidates = *bucket;
     uint32_t best = 0, at = 0;
     *bucket = candidates << 16 | number;
@@ -519,30 +530,44 @@ WS_INLINE uint32_t ws_find(ws_deflate *state, uint32_t i, uint32_t end, uint32_t
     return best < most ? best : most;
 }
 
-static inline void ws_add_literal(ws_block *block, unsigned char byte)
+/* Adds a literal to a block, and writes it with its fixed code if there is a writer. */
+WS_INLINE void ws_add_literal(ws_block *block, unsigned char byte, ws_bit_writer *out)
 {
     block->tokens[block->count++] = byte | WS_NO_DISTANCE << 14;
     block->literals[byte]++;
+    if (out) {
+        const uint32_t code = ws_fixed_codes.literals[byte];
+        ws_put(out, code & 0xFFFF, code >> 24);
+        ws_put_out(out);
+    }
 }
 
-static inline void ws_add_match(ws_block *block, uint32_t length, uint32_t distance)
+/* The same for a match. */
+WS_INLINE void ws_add_match(ws_block *block, uint32_t length, uint32_t distance, ws_bit_writer *out)
 {
     const unsigned code = ws_length_code[length], distance_code = ws_distance_code(distance);
-    block->tokens[block->count++] = code | (length - ws_length_base[code]) << 9 | distance_code << 14 |
-                                    (distance - ws_distance_base[distance_code]) << 19;
+    const uint32_t behind = distance - ws_distance_base[distance_code];
+    block->tokens[block->count++] =
+        code | (length - ws_length_base[code]) << 9 | distance_code << 14 | behind << 19;
     block->literals[code]++;
     block->distances[distance_code]++;
+    block->extra += (uint32_t)ws_length_extra[code] + ws_distance_extra[distance_code];
+    if (out) {
+        const uint32_t bits = ws_fixed_lengths[length], codes = ws_fixed_codes.distances[distance_code];
+        ws_put(out, bits & 0xFFFF, bits >> 16);
+        ws_put(out, (codes & 0xFFFF) | behind << 5, codes >> 24);
+        ws_put_out(out);
+    }
 }
 
 /* Takes apart what is between two positions, and adds it to a block. */
-static void ws_take_apart(ws_deflate *owner, uint32_t i, uint32_t end, ws_block *block)
+WS_INLINE void ws_take_apart(ws_deflate *owner, uint32_t i, uint32_t end, ws_block *block, ws_bit_writer *out)
 {
     const uint32_t last = end < WS_SHORTEST ? 0 : end - WS_SHORTEST + 1; /* where no match fits any more */
-    ws_deflate local = *owner, *state = &local; /* in registers */
-    uint32_t length = 0, distance = 0, misses = 0;
+    const ws_deflate local = *owner, *state = &local; /* in registers */
+    uint32_t indexed = owner->indexed, length = 0, distance = 0, misses = 0;
     /* The last bytes of the block before couldn't be indexed without these. */
-    while (state->indexed < i && state->indexed < last)
-        ws_index(state, state->indexed++);
+    indexed = ws_index(state, indexed, i < last ? i : last, 1);
     while (i < last) {
         uint32_t next = i + 1;
         if (!length)
@@ -553,7 +578,7 @@ static void ws_take_apart(ws_deflate *owner, uint32_t i, uint32_t end, ws_block 
             if (next > last)
                 next = last;
             while (i < next)
-                ws_add_literal(block, state->data[i++]);
+                ws_add_literal(block, state->data[i++], out);
             length = 0;
             continue;
         }
@@ -561,23 +586,37 @@ static void ws_take_apart(ws_deflate *owner, uint32_t i, uint32_t end, ws_block 
             uint32_t other_distance;
             const uint32_t other = ws_find(state, next++, end, &other_distance);
             if (other > length) {
-                ws_add_literal(block, state->data[i++]);
+                ws_add_literal(block, state->data[i++], out);
                 length = other;
                 distance = other_distance;
                 continue;
             }
         }
-        ws_add_match(block, length, distance);
+        ws_add_match(block, length, distance, out);
         misses = 0;
         i += length;
         /* Every other position will do. */
-        for (; next < i && next < last; next += 2)
-            ws_index(state, next);
+        ws_index(state, next, i < last ? i : last, 2);
         length = 0;
     }
     while (i < end)
-        ws_add_literal(block, state->data[i++]);
-    owner->indexed = state->indexed < last ? last : state->indexed;
+        ws_add_literal(block, state->data[i++], out);
+    owner->indexed = indexed < last ? last : indexed;
+}
+
+/* Takes apart what is put behind the window, and adds it to a block. */
+WS_INLINE void ws_add(ws_deflate *state, const unsigned char *data, uint32_t size, ws_block *block, ws_bit_writer *out)
+{
+    if (state->size + size > state->window + WS_CHUNK) {
+        const uint32_t gone = state->size - state->window;
+        memmove(state->data, state->data + gone, state->window);
+        state->size -= gone;
+        state->indexed -= gone;
+        state->first += (uint16_t)gone;
+    }
+    memcpy(state->data + state->size, data, size);
+    ws_take_apart(state, state->size, state->size + size, block, out);
+    state->size += size;
 }
 
 /* ------------------------------------------------------------------ blocks */
@@ -608,28 +647,55 @@ static void ws_put_stored(ws_bit_writer *out, const unsigned char *data, uint32_
     out->next += size;
 }
 
-static void ws_put_block(ws_bit_writer *out, const ws_block *block, const unsigned char *data, uint32_t size)
+/* Writes a block with codes of its own and returns 1, if that takes fewer bits than any other way. */
+static int ws_put_own(ws_bit_writer *out, const ws_block *block, uint32_t fixed_bits, uint32_t stored_bits)
 {
-    const uint32_t fixed_bits = 3 + ws_block_bits(block, &ws_fixed_sizes);
+    ws_header header;
+    const uint32_t header_bits = ws_make_header(&header, block);
+    const uint32_t own_bits = 3 + header_bits + ws_block_bits(block, &header.sizes);
+    ws_codes codes;
+    if (own_bits >= fixed_bits || own_bits >= stored_bits)
+        return 0;
+    ws_make_codes(header.sizes.literals, ws_length_extra, codes.literals, WS_LITERALS);
+    ws_make_codes(header.sizes.distances, ws_distance_extra, codes.distances, WS_DISTANCES);
+    codes.distances[WS_NO_DISTANCE] = 0;
+    ws_put(out, 2 << 1, 3);
+    ws_put_header(out, &header);
+    ws_put_tokens(out, block, &codes);
+    return 1;
+}
+
+/* Compresses a block. */
+static void ws_put_block(ws_bit_writer *out, ws_deflate *state, const unsigned char *data, uint32_t size, ws_block *block)
+{
     const uint32_t stored_bits = 3 + 7 + 32 + 8 * size;
-    /* To compute codes takes longer than to find matches in 1 KiB of JSON. */
-    if (ws_estimate(block) < fixed_bits - fixed_bits / WS_PAYS) {
-        ws_header header;
-        const uint32_t header_bits = ws_make_header(&header, block);
-        const uint32_t own_bits = 3 + header_bits + ws_block_bits(block, &header.sizes);
-        if (own_bits < fixed_bits && own_bits < stored_bits) {
-            ws_codes codes;
-            ws_make_codes(header.sizes.literals, ws_length_extra, codes.literals, WS_LITERALS);
-            ws_make_codes(header.sizes.distances, ws_distance_extra, codes.distances, WS_DISTANCES);
-            codes.distances[WS_NO_DISTANCE] = 0;
-            ws_put(out, 2 << 1, 3);
-            ws_put_header(out, &header);
-            ws_put_tokens(out, block, &codes);
-            return;
+    uint32_t fixed_bits;
+    ws_bit_writer fixed = *out;
+    block->count = block->extra = 0;
+    memset(block->literals, 0, sizeof block->literals);
+    memset(block->distances, 0, sizeof block->distances);
+    block->literals[WS_END] = 1;
+    if (size <= WS_SHORT) {
+        /* Mostly with fixed codes then: what they are is known at once. */
+        ws_put(&fixed, 1 << 1, 3);
+        ws_add(state, data, size, block, &fixed);
+        ws_put_code(&fixed, ws_fixed_codes.literals[WS_END], 0);
+        ws_put_out(&fixed);
+        fixed_bits = (uint32_t)(fixed.next - out->next) * 8 + fixed.count - out->count;
+    } else {
+        for (uint32_t done = 0, more; done < size; done += more) {
+            more = size - done < WS_CHUNK ? size - done : WS_CHUNK;
+            ws_add(state, data + done, more, block, NULL);
         }
+        fixed_bits = 3 + ws_block_bits(block, &ws_fixed_sizes);
     }
+    /* To compute codes takes longer than to find matches in 1 KiB of JSON. */
+    if (ws_estimate(block) < fixed_bits - fixed_bits / WS_PAYS && ws_put_own(out, block, fixed_bits, stored_bits))
+        return;
     if (stored_bits < fixed_bits) {
         ws_put_stored(out, data, size);
+    } else if (size <= WS_SHORT) {
+        *out = fixed;
     } else {
         ws_put(out, 1 << 1, 3);
         ws_put_tokens(out, block, &ws_fixed_codes);
@@ -648,9 +714,10 @@ static inline size_t ws_deflate_memory(unsigned window_bits)
 /* Makes it refer to nothing before. */
 static inline void ws_deflate_reset(ws_deflate *state)
 {
-    memset(state->buckets, 0, state->window / 4 * sizeof *state->buckets);
+    if (state->used)
+        memset(state->buckets, 0, state->window / 4 * sizeof *state->buckets);
     state->size = state->indexed = 0;
-    state->first = 0;
+    state->first = state->used = 0;
 }
 
 /* Makes it refer to data that was compressed by other means: all that it may refer to from now on. */
@@ -670,14 +737,15 @@ static inline void ws_deflate_init(ws_deflate *state, unsigned window_bits, void
     state->buckets = (uint64_t *)memory;
     state->data = (unsigned char *)(state->buckets + state->window / 4);
     state->size = state->indexed = 0;
-    state->first = 0;
+    state->first = state->used = 0;
 }
 
 /* Returns how many bytes compressing n bytes writes at most. */
 static inline size_t ws_deflate_bound(size_t n)
 {
-    /* Stored blocks, each with padding and its header; the end; what ws_put_out() writes beyond it. */
-    return n + 6 * (n / WS_BLOCK + 1) + 2 + 8;
+    /* Stored blocks, each with padding and its header; how much larger fixed codes may make a short one, until that
+     * is seen; the end; what ws_put_out() writes beyond it. */
+    return n + 6 * (n / WS_BLOCK + 1) + WS_SHORT / 8 + 2 + 8;
 }
 
 /* Returns how many tokens compressing n bytes takes at most, at a time. */
@@ -695,26 +763,10 @@ static inline size_t ws_deflate_run(ws_deflate *state, const unsigned char *data
     ws_bit_writer out = {to, 0, 0};
     ws_block block;
     block.tokens = tokens;
+    state->used |= n > 0;
     while (n) {
         const uint32_t size = n < WS_BLOCK ? (uint32_t)n : WS_BLOCK;
-        block.count = 0;
-        memset(block.literals, 0, sizeof block.literals);
-        memset(block.distances, 0, sizeof block.distances);
-        block.literals[WS_END] = 1;
-        for (uint32_t done = 0, more; done < size; done += more) {
-            more = size - done < WS_CHUNK ? size - done : WS_CHUNK;
-            if (state->size + more > state->window + WS_CHUNK) {
-                const uint32_t gone = state->size - state->window;
-                memmove(state->data, state->data + gone, state->window);
-                state->size -= gone;
-                state->indexed -= gone;
-                state->first += (uint16_t)gone;
-            }
-            memcpy(state->data + state->size, data + done, more);
-            ws_take_apart(state, state->size, state->size + more, &block);
-            state->size += more;
-        }
-        ws_put_block(&out, &block, data, size);
+        ws_put_block(&out, state, data, size, &block);
         data += size;
         n -= size;
     }

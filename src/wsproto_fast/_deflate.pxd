@@ -53,6 +53,7 @@ cdef class PerMessageDeflate(Extension):
     cdef int _finish_alone(self) except -1
     cdef bytes _inflate(self, bytes payload, Py_ssize_t limit)
     cdef int _inflate_bits(self) noexcept
+    cdef int _drop_decompressor(self) except -1
     cdef bytes _window(self)
     cdef int _remember(self, bytes data) except -1
     cdef bint holds_state(self) noexcept
@@ -60,5 +61,5 @@ cdef class PerMessageDeflate(Extension):
 
 
 cdef Py_ssize_t NO_LIMIT
-cdef bytes _deflated(object compressor, bytes payload, bint fin)
+cdef bytes _deflated(object compressor, bytes payload, bint fin, int flush)
 cdef int _forget(object compressor) except -1

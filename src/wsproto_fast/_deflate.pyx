@@ -16,6 +16,7 @@ from .exceptions import PayloadTooBig, ProtocolError
 
 from ._compressor cimport Compressor
 from ._frames cimport OP_CONT, Frame
+from ._inflater cimport Inflater
 
 
 cdef extern from "Python.h":
@@ -122,8 +123,13 @@ cdef class CompressorPool:
     cdef bytes compress(self, bytes payload, bint fin):
         """Compress a fragment, or the end of a message, on its own."""
         cdef object compressor = self.take()
-        cdef bytes data = _deflated(compressor, payload, fin)
-        self.give_back(compressor)
+        cdef bint large = PyBytes_GET_SIZE(payload) >= BULK_SIZE and type(compressor) is not Compressor
+        # A flush that ends with forgetting spares another one, but isal finds less in a short message then.
+        cdef bytes data = _deflated(compressor, payload, fin, Z_FULL_FLUSH if large else Z_SYNC_FLUSH)
+        if not large:
+            self.give_back(compressor)
+        elif len(self._idle) < MAX_SHARED:
+            self._idle.append(compressor)
         return data
 
 
@@ -206,7 +212,7 @@ local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--
         self._stale = False
         # Until all is done: nobody is going to see what it has seen if something fails now.
         self._compressor = None
-        data = _deflated(compressor, payload, fin)
+        data = _deflated(compressor, payload, fin, Z_SYNC_FLUSH)
         self._keep_compressor(compressor, fin)
         return data
 
@@ -316,7 +322,11 @@ local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--
         if decompressor is None:
             # There is nothing, or nothing behind a final block, that the tail could belong to.
             raise CompressedDataError("decompression failed: truncated data")
-        if (
+        if type(decompressor) is Inflater:
+            # This one tells.
+            if (<Inflater>decompressor).probe(TAIL) or not (<Inflater>decompressor).between_blocks():
+                raise CompressedDataError("decompression failed: truncated data")
+        elif (
             # A limit, because it decides what is allocated: one byte would be one too many.
             PyBytes_GET_SIZE(decompressor.decompress(LONG_TAIL, 1)) or decompressor.eof or decompressor.unused_data
         ):
@@ -333,20 +343,37 @@ local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--
         self._decompressor = None
         self._recent = None
         self._recent_size = 0
-        if self._ends == 0 and decompressor is not None and PyBytes_GET_SIZE(decompressor.decompress(TAIL, 1)):
-            raise CompressedDataError("decompression failed: truncated data")
+        cdef bint contents
+        if self._ends == 0 and decompressor is not None:
+            if type(decompressor) is Inflater:
+                contents = (<Inflater>decompressor).probe(TAIL)
+            else:
+                contents = PyBytes_GET_SIZE(decompressor.decompress(TAIL, 1)) > 0
+            if contents:
+                raise CompressedDataError("decompression failed: truncated data")
 
     cdef bytes _inflate(self, bytes payload, Py_ssize_t limit):
         """Inflate all of ``payload``, over the ends of DEFLATE streams inside it."""
+        cdef object decompressor
         cdef list pieces = None
         cdef bytes data = b""
         cdef Py_ssize_t size = 0
+        cdef bint ended
         while True:
             if self._decompressor is None:
                 self._decompressor = self.backend.new_decompressor(self._inflate_bits(), self._window())
+                if type(self._decompressor) is Inflater:
+                    self._recent = None  # it has that itself
+            decompressor = self._decompressor
             # One byte more than allowed shows that there is too much. A limit of 0 would be none.
             try:
-                data = self._decompressor.decompress(payload, limit - size + 1)
+                if type(decompressor) is Inflater:
+                    data = (<Inflater>decompressor).inflate(payload, limit - size + 1)
+                    ended = (<Inflater>decompressor).eof
+                else:
+                    data = decompressor.decompress(payload, limit - size + 1)
+                    self._remember(data)
+                    ended = decompressor.eof
             except self.backend.errors:
                 if not self._ends or not self.remote_no_context_takeover:
                     raise
@@ -356,14 +383,13 @@ local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--
             size += PyBytes_GET_SIZE(data)
             if size > limit:
                 raise PayloadTooBig(None, limit)
-            self._remember(data)
             if pieces is not None:
                 pieces.append(data)
-            if not self._decompressor.eof:
+            if not ended:
                 break
             # RFC 7692 section 7.2.3.5: a block may be marked as the last one; others follow all the same.
-            payload = self._decompressor.unused_data
-            self._decompressor = None
+            payload = decompressor.unused_data
+            self._drop_decompressor()
             self._ends += 1
             if self._ends > MAX_FINAL_BLOCKS:
                 raise CompressedDataError("decompression failed: too many final blocks")
@@ -376,6 +402,15 @@ local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--
     cdef int _inflate_bits(self) noexcept:
         # zlib makes no window of 8 bits: it uses 9 when it is asked for that.
         return max(self.remote_max_window_bits, MIN_ZLIB_BITS)
+
+    cdef int _drop_decompressor(self) except -1:
+        """Keep only what the peer may refer to."""
+        if type(self._decompressor) is Inflater:
+            self._recent = [(<Inflater>self._decompressor).window()]
+            self._recent_size = PyBytes_GET_SIZE(self._recent[0])
+        else:
+            self._window()
+        self._decompressor = None
 
     cdef bytes _window(self):
         """Return what the peer may refer to."""
@@ -412,8 +447,7 @@ local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--
         """Free the contexts, between messages."""
         self._compressor = None
         if self._decompressor is not None:
-            self._window()
-            self._decompressor = None
+            self._drop_decompressor()
 
     # ------------------------------------------------------------------ interface of extensions
 
@@ -457,7 +491,7 @@ local_max_window_bits, compress_settings=None, *, backend=None, min_size=32)\n--
         return Frame(frame.opcode, data, frame.fin, frame.opcode != OP_CONT, frame.rsv2, frame.rsv3)
 
 
-cdef bytes _deflated(object compressor, bytes payload, bint fin):
+cdef bytes _deflated(object compressor, bytes payload, bint fin, int flush):
     """Compress a fragment, or the end of a message, without the tail that its receiver appends."""
     cdef bytes data, rest
     cdef Py_ssize_t size
@@ -465,7 +499,7 @@ cdef bytes _deflated(object compressor, bytes payload, bint fin):
         return (<Compressor>compressor).deflate(payload, fin)
     data = compressor.compress(payload)
     # Short messages stay inside it until it is flushed.
-    rest = compressor.flush(Z_SYNC_FLUSH)
+    rest = compressor.flush(flush)
     if data:
         rest = data + rest
     if not fin:
@@ -478,8 +512,7 @@ cdef bytes _deflated(object compressor, bytes payload, bint fin):
 cdef int _forget(object compressor) except -1:
     """Make a compressor refer to nothing before.
 
-    Libraries make an empty block of that, which nobody needs. To flush a message this way in the first place
-    would do, but isal finds less in it then.
+    Libraries make an empty block of that, which nobody needs, with codes of its own in some.
     """
     if type(compressor) is Compressor:
         return (<Compressor>compressor).forget()

@@ -20,8 +20,8 @@ MODULES = frozenset(
     f"{PACKAGE}.{name}"
     for name in (
         *("_backlog", "_client", "_compressor", "_deflate", "_endpoint", "_frames", "_handshake"),
-        *("_http11", "_http11_response", "_keepalive", "_listener", "_output", "_pacing"),
-        *("_parser", "_protocol", "_queue", "_rates", "_receiver", "_sender", "_server"),
+        *("_http11", "_http11_response", "_inflater", "_keepalive", "_listener", "_output"),
+        *("_pacing", "_parser", "_protocol", "_queue", "_rates", "_receiver", "_sender", "_server"),
         *("_settings", "_shared", "_statistics"),
         *("drivers._inbox", "drivers._sharing", "drivers._socket_calls", "drivers._timers"),
         *("drivers._transports", "drivers._wire", "drivers.asyncio", "drivers.clocked"),

@@ -45,7 +45,19 @@ def _zlib_like(name: str, module: Any, defaults: dict[str, Any]) -> Backend:
             return module.decompressobj(wbits=-window_bits, zdict=window)
         return module.decompressobj(wbits=-window_bits)
 
-    return Backend(name, new_compressor, new_decompressor, (module.error,))
+    found = _library(name, module)
+    return Backend(name, new_compressor, found.new if found else new_decompressor, (module.error,))
+
+
+def _library(name: str, module: Any) -> Any:
+    """Return the C functions of a module's library, which spare its objects; None without them."""
+    if name not in ("zlib", "zlib-ng"):
+        return None
+    compiled = importlib.import_module("._inflater", __package__)
+    try:
+        return compiled.Library(getattr(module, "__file__", None), name == "zlib-ng", module.error)
+    except LookupError:
+        return None
 
 
 # memLevel 5 is what WebSocket libraries use: 16 KiB of hash chains instead of 128. Level 5 instead

@@ -1,0 +1,203 @@
+"""What decompresses DEFLATE (RFC 1951) for permessage-deflate by the C functions of zlib-ng or zlib.
+
+These are the same libraries that their modules for Python contain, whose objects can't tell whether a block has
+ended, nor what their window holds, and make more of a short message than it takes to inflate it. Where the functions
+aren't to be found (Windows, an interpreter that hides them), those objects serve.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from libc.string cimport memcpy
+
+
+cdef extern from "_inflater.h" nogil:
+    int WS_STREAM_END, WS_MEMORY_ERROR, WS_BUFFER_ERROR, WS_SYNC_FLUSH, WS_BETWEEN_BLOCKS
+    int ws_find_library(ws_inflating* library, const char* path, int ng)
+    int ws_inflater_init(const ws_inflating* library, ws_stream* stream, int window_bits)
+
+
+cdef extern from "Python.h":
+    # Of objects that nobody else knows yet, which change their place.
+    PyObject* new_bytes "PyBytes_FromStringAndSize"(const char* data, Py_ssize_t size) except NULL
+    int _PyBytes_Resize(PyObject** data, Py_ssize_t size) except -1
+    void Py_XDECREF(PyObject* data)
+    Py_ssize_t PY_SSIZE_T_MAX
+
+
+cdef enum:
+    # Bytes that are inflated on the stack: more than a message of 16 KiB, since libraries are slow near the end.
+    ROOM = 16384 + 512
+    # From this size on, other threads may run meanwhile.
+    LARGE = 16384
+    # Bytes of input at a time; a stream counts less than all that there may be.
+    MOST = 1 << 30
+
+
+@cython.final
+cdef class Library:
+    """Library(path, ng, error)\n--\n
+    The C functions of a library that is loaded.
+
+    Args:
+        path: File that contains the library, or needs it; None if the program does.
+        ng: Whether it is zlib-ng, with names of its own.
+        error: Exception that means invalid data.
+
+    Raises:
+        LookupError: If they aren't there.
+    """
+
+    def __cinit__(self, path: str | None, bint ng, error: type):
+        cdef bytes encoded = b"" if path is None else path.encode()
+        cdef ws_stream stream
+        self._error = error
+        # A library of another version refuses the stream.
+        if (
+            not ws_find_library(&self._functions, NULL if path is None else PyBytes_AS_STRING(encoded), ng)
+            or ws_inflater_init(&self._functions, &stream, -15) != 0
+        ):
+            raise LookupError(f"no functions to inflate with in {path or 'this program'}")
+        self._functions.end(&stream)
+
+    def new(self, int window_bits, bytes window not None=b"") -> Inflater:
+        """Return what decompresses one stream.
+
+        Args:
+            window_bits: Window, as a power of two, 9 to 15.
+            window: What the stream may refer to.
+
+        Raises:
+            ValueError: If there is no such window.
+        """
+        if not 9 <= window_bits <= 15:
+            raise ValueError(f"window_bits must be between 9 and 15; got {window_bits}")
+        cdef Inflater inflater = Inflater.__new__(Inflater)
+        inflater._library = self
+        inflater._window_bits = window_bits
+        inflater.unused_data = b""
+        if ws_inflater_init(&self._functions, &inflater._stream, -window_bits) != 0:
+            raise MemoryError
+        inflater._ready = True
+        if PyBytes_GET_SIZE(window) and self._functions.set_dictionary(
+            &inflater._stream, <unsigned char*>PyBytes_AS_STRING(window), <unsigned int>PyBytes_GET_SIZE(window)
+        ) != 0:
+            raise MemoryError
+        return inflater
+
+
+@cython.final
+cdef class Inflater:
+    """Decompresses one stream of raw DEFLATE; has what messages need of the interface of ``zlib.decompressobj``.
+
+    Attributes:
+        eof: Whether a block was there that is marked as the last one.
+        unused_data: What is behind it.
+    """
+
+    def __dealloc__(self):
+        if self._ready:
+            self._library._functions.end(&self._stream)
+
+    def decompress(self, bytes data not None, Py_ssize_t limit=0) -> bytes:
+        """Return what ``data`` gives, at most ``limit`` bytes; what they leave over is lost.
+
+        Args:
+            data: Input.
+            limit: Bytes; 0 for all of them.
+        """
+        return self.inflate(data, limit or PY_SSIZE_T_MAX)
+
+    cdef bytes inflate(self, bytes data, Py_ssize_t limit):
+        """Return what ``data`` gives, at most ``limit`` bytes, 1 or more.
+
+        Nothing is to be inflated after a result of this size: some of the input is lost then.
+        """
+        cdef unsigned char small[ROOM]
+        cdef PyObject* large = NULL
+        cdef unsigned char* to = small
+        cdef Py_ssize_t room = min(limit, <Py_ssize_t>ROOM), size = 0, left = PyBytes_GET_SIZE(data), wanted
+        cdef bint others = left >= LARGE
+        cdef ws_stream* stream = &self._stream
+        if self.eof:
+            return b""
+        stream.next_in = <unsigned char*>PyBytes_AS_STRING(data)
+        stream.avail_in = 0
+        try:
+            while True:
+                if stream.avail_in == 0:
+                    stream.avail_in = <unsigned int>min(left, <Py_ssize_t>MOST)
+                    left -= stream.avail_in
+                stream.next_out = to + size
+                stream.avail_out = <unsigned int>min(room - size, <Py_ssize_t>MOST)
+                wanted = stream.avail_out
+                self.eof = self._step(others) == WS_STREAM_END
+                size += wanted - stream.avail_out
+                if self.eof:
+                    left += stream.avail_in
+                    if left:
+                        self.unused_data = data[PyBytes_GET_SIZE(data) - left :]
+                    break
+                if stream.avail_out:
+                    if left == 0:
+                        break
+                elif size == limit:
+                    break
+                elif size == room:
+                    # Twice as much each time, but no more than the limit.
+                    room = limit if room > limit // 2 else 2 * room
+                    if large == NULL:
+                        large = new_bytes(NULL, room)
+                        memcpy(PyBytes_AS_STRING(<object>large), small, size)
+                    else:
+                        _PyBytes_Resize(&large, room)
+                    to = <unsigned char*>PyBytes_AS_STRING(<object>large)
+            if large == NULL:
+                return PyBytes_FromStringAndSize(<char*>small, size)
+            _PyBytes_Resize(&large, size)
+            return <bytes>large
+        finally:
+            stream.next_in = stream.next_out = NULL
+            Py_XDECREF(large)
+
+    cdef Py_ssize_t probe(self, bytes tail) except -1:
+        """Go on with what the peer didn't send; return a number above 0 if that gives contents or is behind the end."""
+        cdef unsigned char byte
+        cdef ws_stream* stream = &self._stream
+        if self.eof:
+            return 1
+        stream.next_in = <unsigned char*>PyBytes_AS_STRING(tail)
+        stream.avail_in = <unsigned int>PyBytes_GET_SIZE(tail)
+        stream.next_out = &byte
+        stream.avail_out = 1
+        try:
+            self.eof = self._step(False) == WS_STREAM_END
+            return stream.avail_out == 0 or stream.avail_in > 0
+        finally:
+            stream.next_in = stream.next_out = NULL
+
+    cdef bint between_blocks(self) noexcept:
+        return self._stream.data_type == WS_BETWEEN_BLOCKS
+
+    cdef bytes window(self):
+        """Return what the stream may refer to from here on."""
+        cdef unsigned int size = 0
+        cdef bytes window = PyBytes_FromStringAndSize(NULL, 1 << self._window_bits)
+        self._library._functions.get_dictionary(&self._stream, <unsigned char*>PyBytes_AS_STRING(window), &size)
+        return window[:size]
+
+    cdef int _step(self, bint large) except -2:
+        """Inflate from here to there, and make an exception of what is invalid."""
+        cdef int result
+        cdef ws_inflating* functions = &self._library._functions
+        if large:
+            with nogil:
+                result = functions.inflate(&self._stream, WS_SYNC_FLUSH)
+        else:
+            result = functions.inflate(&self._stream, WS_SYNC_FLUSH)
+        if result >= 0 or result == WS_BUFFER_ERROR:
+            return result if result >= 0 else 0
+        if result == WS_MEMORY_ERROR:
+            raise MemoryError
+        message = "" if self._stream.msg == NULL else ": " + self._stream.msg.decode("ascii", "replace")
+        raise self._library._error(f"Error {result} while decompressing data{message}")
