@@ -244,7 +244,7 @@ max_size=1048576, logger=None)\n--\n
         self._parser = None
         if self._debug():
             self._log_response("<", response)
-        self._events.append(response)
+        self._add_event(response)
         self._activity |= ATTENTION
         try:
             self.process_response(response)

@@ -405,7 +405,7 @@ cdef class Protocol(Statistics):
             if self._debug():
                 self.logger.debug("< %s", frame)
         if self._queue is None and opcode != OP_CLOSE:
-            self._events.append(frame)
+            self._add_event(frame)
         self._activity |= ATTENTION
         if opcode == OP_PING:
             if self._rates is not None and not self._charge(1):
@@ -427,7 +427,7 @@ cdef class Protocol(Statistics):
         else:
             self._received_close(payload)
             if self._queue is None and self.close_rcvd is not None:
-                self._events.append(frame)  # one that is at fault is none
+                self._add_event(frame)  # one that is at fault is none
 
     cdef int _received_close(self, bytes payload) except -1:
         # RFC 6455 section 5.5.1 and 7.1. A code that may not travel, or half a one, is 1002; a reason that isn't

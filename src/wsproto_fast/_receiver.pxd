@@ -8,7 +8,7 @@ from ._queue cimport MessageQueue
 
 cdef class Receiver(Parser):
     # --- sinks: a list of events, a queue of messages, or callbacks ---
-    cdef list _events
+    cdef list _events               # None before there are any
     cdef MessageQueue _queue
     cdef Listener _listener         # with one the queue holds unfinished messages only
 
@@ -21,6 +21,7 @@ cdef class Receiver(Parser):
     cdef object take_fragment(self, object decode, double now, int* activity)
     cdef int process_kept(self, double now) except -1
 
+    cdef int _add_event(self, event) except -1
     cdef int _require_queue(self) except -1
     cdef bint _gives_frames(self) noexcept
     cdef bint _is_unwanted(self) noexcept

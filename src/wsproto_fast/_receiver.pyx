@@ -86,9 +86,6 @@ cdef inline object take(Receiver receiver, bint fragment, object decode, double 
 cdef class Receiver(Parser):
     """The incoming side of a connection: frames into messages or events."""
 
-    def __cinit__(self):
-        self._events = []
-
     # ------------------------------------------------------------------ settings
 
     def queue_messages(
@@ -312,7 +309,7 @@ cdef class Receiver(Parser):
         if fin:
             self._message_opcode = 0
         if self._queue is None:
-            self._events.append(Frame.make(opcode, payload, fin, 0))
+            self._add_event(Frame.make(opcode, payload, fin, 0))
             self._activity |= ATTENTION
         elif self._gives_frames():
             self._call_back(
@@ -550,9 +547,13 @@ cdef class Receiver(Parser):
         is received at once can become a thousand times as large (RFC 1951 section 3.2.5), so receive less at once
         where that matters, or call ``queue_messages``.
         """
-        events = self._events
-        self._events = []
-        return events
+        events, self._events = self._events, None
+        return [] if events is None else events
+
+    cdef int _add_event(self, event) except -1:
+        if self._events is None:
+            self._events = []
+        self._events.append(event)
 
     def next_message(self, decode: bool | None = None, *, now: float | None = None):
         """Return the next message, or None if there isn't a whole one (after ``queue_messages``).

@@ -556,7 +556,7 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         self._parser = None
         if self._debug():
             self._log_request("<", request)
-        self._events.append(request)
+        self._add_event(request)
         self._activity |= ATTENTION
         return 0
 

@@ -177,6 +177,9 @@ class BaseConnection:
     ping_interval = _Timeout()
     ping_timeout = _Timeout()
     close_timeout = _Timeout()
+    _ping_interval: float | None = CONNECTION_OPTIONS["ping_interval"].default
+    _ping_timeout: float | None = CONNECTION_OPTIONS["ping_timeout"].default
+    _close_timeout: float | None = CONNECTION_OPTIONS["close_timeout"].default
 
     on_drop: OnDrop | None = None
     _reporting = False  # on_drop is running
@@ -204,9 +207,12 @@ class BaseConnection:
         high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
         protocol.queue_messages(high, low, max_fragments=MAX_FRAGMENTS)
         self.protocol = protocol
-        self._ping_interval = ping_interval
-        self._ping_timeout = ping_timeout
-        self._close_timeout = close_timeout
+        if ping_interval != self._ping_interval:
+            self._ping_interval = ping_interval
+        if ping_timeout != self._ping_timeout:
+            self._ping_timeout = ping_timeout
+        if close_timeout != self._close_timeout:
+            self._close_timeout = close_timeout
         if slow is not _WAIT or write_deadline is not None:
             protocol.set_backpressure(
                 Backpressure(slow, max_backlog), write_deadline=write_deadline

@@ -24,10 +24,10 @@ class Link(AsyncConnection, asyncio.BufferedProtocol):
     """The lower half of a connection."""
 
     loop: asyncio.AbstractEventLoop
-    write_limit: int | tuple[int, int | None]
     _driver: TransportDriver
 
     # What most connections never change is kept on the class: an idle connection stays small.
+    write_limit: int | tuple[int, int | None] = 2**15
     _transport: asyncio.Transport
     _opening = False  # connections of this class begin with an opening handshake
     _lost = False  # the TCP connection is gone

@@ -100,13 +100,14 @@ class Connection(Link):
         self._make_driver(protocol, write_limit)
 
     def _make_driver(self, protocol: Protocol, write_limit: int | tuple[int, int | None]) -> None:
-        self.write_limit = write_limit
+        if write_limit != self.write_limit:
+            self.write_limit = write_limit
         self.loop = loop = asyncio.get_running_loop()
         self._driver = driver = TransportDriver(self, protocol, loop)
         driver.opening = self._opening
         # The transport calls compiled code directly.
         self.get_buffer = protocol.get_buffer  # type: ignore[method-assign] # see above
-        self.buffer_updated = driver.buffer_updated  # type: ignore[method-assign] # see above
+        self.buffer_updated = driver  # type: ignore[method-assign] # see above
 
     # ------------------------------------------------------------------ attributes
 

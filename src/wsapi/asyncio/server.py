@@ -271,9 +271,15 @@ class Server(LeavingServer[ServerConnection]):
             if connection.response is None or connection.response.status_code != 101:
                 await connection.wait_closed()
                 return
-            async with connection:
-                entered = True
+            # `async with` would keep a bound method for as long as the handler runs.
+            await connection.__aenter__()
+            entered = True
+            try:
                 await self.handler(connection)
+            except BaseException as exc:
+                await connection.__aexit__(type(exc), exc, exc.__traceback__)
+                raise
+            await connection.__aexit__(None, None, None)
         except Exception as exc:
             connection._log_failure(exc)
         finally:

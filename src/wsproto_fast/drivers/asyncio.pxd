@@ -30,6 +30,8 @@ cdef class TransportDriver(Timed):
     cdef object _context                # the context of the task that waits
     cdef public str receiver            # what it is doing, for error messages; None if nobody receives
 
+    cdef void* _vectorcall              # what calling this object does: buffer_updated()
+
     cdef readonly int descriptor        # of the socket, to write past the transport; -1 where only that can
     cdef uint8_t _action
     cdef flag _encrypts                 # the transport does, in writelines() each piece where it is
@@ -53,6 +55,7 @@ cdef class TransportDriver(Timed):
     cdef int _update(self) except -1
     cdef int _update_timer(self) except -1
     cdef int _set_timer(self, double deadline) except -1
+    cdef int _received(self, Py_ssize_t nbytes) except -1
     cdef int _buffer_updated(self, Py_ssize_t nbytes) except -1
     cdef int _go_on_listening(self) except -1
     cpdef object take(self, decode=*)

@@ -64,6 +64,7 @@ class TransportDriver:
     # Receiving
 
     def buffer_updated(self, nbytes: int) -> None: ...
+    def __call__(self, nbytes: int) -> None: ...
     def listen(
         self,
         on_message: Callable[[Data], object] | None,

@@ -19,6 +19,8 @@ from asyncio import Future
 cimport cython
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_INCREF
 from libc.math cimport INFINITY
 
 from wsproto_fast cimport (
@@ -79,10 +81,19 @@ cdef extern from *:
         return PyCFunction_CheckExact(callback) && (task = PyCFunction_GET_SELF(callback)) != NULL
             && PyObject_TypeCheck(task, (PyTypeObject *)task_type);
     }
+
+    /* A bound method would be one more object for each connection, as long as it lasts. */
+    static void wsproto_fast_set_vectorcall(PyTypeObject *type, Py_ssize_t offset) {
+        type->tp_vectorcall_offset = offset;
+        type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL;
+        PyType_Modified(type);
+    }
     """
     unsigned char* PyUnicode_1BYTE_DATA(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
     object current_context "wsproto_fast_current_context"()
+    void set_vectorcall "wsproto_fast_set_vectorcall"(PyTypeObject* type, Py_ssize_t offset)
+    Py_ssize_t PyVectorcall_NARGS(size_t arguments)
     bint is_wakeup "wsproto_fast_is_wakeup"(object callback, object task_type)
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
@@ -151,6 +162,7 @@ cdef class TransportDriver(Timed):
         self._timers = parts.timers(loop)
         self.timer_time = INFINITY
         self.descriptor = -1
+        self._vectorcall = <void*>_call_driver
 
     def connection_made(self, transport) -> None:
         """Start writing to a transport.
@@ -253,6 +265,13 @@ cdef class TransportDriver(Timed):
         Args:
             nbytes: Number of bytes.
         """
+        self._received(nbytes)
+
+    def __call__(self, Py_ssize_t nbytes) -> None:
+        """Do what ``buffer_updated`` does."""
+        self._received(nbytes)
+
+    cdef int _received(self, Py_ssize_t nbytes) except -1:
         self._protocol.begin_turn()
         self._in_turn = self._listening
         try:
@@ -742,3 +761,18 @@ cdef class TransportDriver(Timed):
         self.writing_paused = True
         self._protocol.give_up(exc, abort=abort, now=monotonic())
         self._update()
+
+
+cdef PyObject* _call_driver(
+    PyObject* driver, PyObject* const* arguments, size_t count, PyObject* names
+) except NULL:
+    if PyVectorcall_NARGS(count) != 1 or names != NULL:
+        raise TypeError("a driver is called with the number of bytes that were received")
+    (<TransportDriver>driver)._received(<object>arguments[0])
+    Py_INCREF(None)
+    return <PyObject*>None
+
+
+cdef TransportDriver _driver = TransportDriver.__new__(TransportDriver)
+set_vectorcall(<PyTypeObject*>TransportDriver, <char*>&_driver._vectorcall - <char*><PyObject*>_driver)
+_driver = None

@@ -1,0 +1,111 @@
+"""What idle connections leave in memory: how many objects, and how large ours are.
+
+Bytes of the whole process are in the benchmarks, ``python -m benchmarks.anatomy`` among them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+import sys
+import sysconfig
+from collections import Counter
+
+import pytest
+
+from tests.wsapi.helpers import (
+    BINARY,
+    echo,
+    frame,
+    port_of,
+    request,
+    serving,
+    turns,
+    until,
+    uri_of,
+)
+from wsapi.asyncio.client import connect
+from wsapi.asyncio.server import ServerConnection
+
+CONNECTIONS = 10
+
+# Of one connection. All versions of Python and both event loops are within the first limit; most
+# of it is theirs: the transport, the task with its coroutines, a future, references, and contexts.
+MAX_TRACKED = 36
+MAX_OURS = 9
+MAX_BYTES = 1500
+
+
+def is_ours(kind: type) -> bool:
+    return str(kind.__module__).partition(".")[0] in ("wsapi", "wsproto_fast")
+
+
+def open_some(port: int) -> list[int]:
+    """Open connections that have one message echoed; descriptors are no objects."""
+    found = []
+    for _ in range(CONNECTIONS):
+        sock = socket.create_connection(("127.0.0.1", port), 10)
+        sock.sendall(request())
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += sock.recv(4096)
+        sock.sendall(frame(BINARY, bytes(64), masked=True))
+        assert sock.recv(4096) == frame(BINARY, bytes(64))
+        found.append(sock.detach())
+    return found
+
+
+async def test_objects_of_an_idle_connection() -> None:
+    def tracked() -> Counter[type]:
+        gc.collect()
+        return Counter(type(thing) for thing in gc.get_objects())
+
+    async with serving(echo, compression=None) as server:
+        descriptors: list[int] = []
+
+        async def more() -> None:
+            number = len(descriptors) + CONNECTIONS
+            descriptors.extend(await asyncio.to_thread(open_some, port_of(server)))
+            await until(lambda: len(server.connections) == number)
+            await turns(5)
+
+        try:
+            await more()
+            await more()  # what is made once is there now
+            before = tracked()
+            await more()
+            new = tracked() - before
+            new = Counter({kind: number // CONNECTIONS for kind, number in new.items()})
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+    assert new[ServerConnection] == 1
+    assert new.total() <= MAX_TRACKED, new
+    mine = {kind: number for kind, number in new.items() if is_ours(kind)}
+    assert sum(mine.values()) <= MAX_OURS, mine
+
+
+@pytest.mark.skipif(
+    sys.maxsize < 2**32 or bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="objects have other headers and pointers",
+)
+async def test_sizes_of_our_objects() -> None:
+    async with (
+        serving(echo, compression=None) as server,
+        connect(uri_of(server), compression=None) as ws,
+    ):
+        await ws.send("x")
+        await ws.recv()
+        [connection] = server.connections
+        seen: dict[int, object] = {}
+        left: list[object] = [connection._driver, connection.protocol]
+        while left:
+            thing = left.pop()
+            shared = type(thing).__name__ in ("Server", "Timers")
+            if is_ours(type(thing)) and not shared and id(thing) not in seen:
+                seen[id(thing)] = thing
+                left += gc.get_referents(thing)
+        sizes = {type(thing).__name__: sys.getsizeof(thing) for thing in seen.values()}
+    assert sum(sizes.values()) <= MAX_BYTES, sizes
