@@ -21,7 +21,7 @@ PLOTTED := echo-100x64 echo-50x64 pipeline-16x4k broadcast-500 idle-1000 idle-30
 COMPILED := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 LINTED := src tests benchmarks examples demo docs setup.py
 
-.PHONY: build help demo test test-all bench bench-smoke instructions lint types fmt dist dist-check soak faults topics-torture fuzz wsproto-suite downstream sanitize coverage docs screenshots plots bench-results clean distclean
+.PHONY: build help demo test test-all bench bench-smoke instructions lint types fmt dist dist-check soak leaks faults topics-torture fuzz wsproto-suite downstream sanitize coverage docs screenshots plots bench-results clean distclean
 
 build: $(VENV)/.built ## create .venv and compile in place (the default)
 
@@ -96,6 +96,12 @@ soak: build ## the stress tests, a minute each; 50,000 connections on each front
 	WSAPI_STRESS_SECONDS=60 $(PY) -m pytest tests/wsapi/test_sync_stress.py --timeout=300
 	$(PY) -m tests.faults.soak
 
+# An hour and more; LEAK_CONNECTIONS, LEAK_MESSAGES, SOAK_CONNECTIONS, SOAK_MESSAGES, SOAK_MINUTES change its size.
+leaks: build ## counts what is left of 50,000 connections for each way of ending, and of a million messages
+	LEAK_CONNECTIONS=$${LEAK_CONNECTIONS:-50000} LEAK_MESSAGES=$${LEAK_MESSAGES:-1000000} \
+	  $(PY) -m pytest tests/wsproto_fast/test_leaks.py -v --timeout=3600
+	$(PY) -m tests.faults.soak --each-end
+
 faults: build ## thousands of connections through a proxy that harms them (FAULTS_MINUTES=30)
 	FAULTS_ROUNDS=10 $(PY) -m pytest -q tests/faults/test_scenarios.py
 	$(PY) -m tests.faults
@@ -118,7 +124,7 @@ downstream: build ## the tests of projects that use websockets or wsproto, with 
 	$(PY) -m tests.downstream $(DOWNSTREAM)
 
 # Compiles elsewhere, so that what is in place stays as it is.
-sanitize: $(VENV)/.deps ## the engine's tests under address and undefined-behaviour sanitizers
+sanitize: $(VENV)/.deps ## corpora, tests of the engine and of the front-ends under address and undefined-behaviour sanitizers
 	.ci/sanitize $(PY)
 
 coverage: $(VENV)/.deps ## lines and branches that the tests reach, in Python and in Cython

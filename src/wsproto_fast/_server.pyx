@@ -4,7 +4,6 @@ Owns the checks on requests, their order, and what is answered. One thing isn't 
 caller: the ``Date`` header comes from the wall clock, which nothing else in the engine depends on.
 """
 
-import base64
 import binascii
 import http
 import logging
@@ -357,7 +356,7 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         key = one_value(headers, "Sec-WebSocket-Key", "sec-websocket-key")
         if not _is_nonce(key):
             try:
-                base64.b64decode(key.encode(), validate=True)
+                binascii.a2b_base64(key.encode(), strict_mode=True)  # no frame of Python in tracebacks
             except binascii.Error as exc:
                 raise InvalidHeaderValue("Sec-WebSocket-Key", key) from exc
             raise InvalidHeaderValue("Sec-WebSocket-Key", key)

@@ -1,9 +1,10 @@
 """Many connections and messages in one process, and whether its memory stays flat.
 
 Usage: python -m tests.faults.soak [--connections 50000] [--messages 1000000] [--subject NAME]
+       [--end NAME | --each-end]
 
 A front-end's server and client share a process. Connections are plain, encrypted, or compressed;
-they end cleanly, by either side, by a reset, or in the opening handshake. At intervals nothing is
+they end in one of the ways in ENDS, or in all of them by turns. At intervals nothing is
 going on, and the memory and the objects are counted. It is flat if from a fifth of the run on
 
 - no connection, engine, task, thread, or descriptor is left from one interval to the next;
@@ -14,6 +15,7 @@ going on, and the memory and the objects are counted. It is flat if from a fifth
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import json
 import os
@@ -35,7 +37,34 @@ MAX_BYTES = 100
 INTERVALS = 20
 AT_ONCE = 16
 KINDS = ("plain", "tls", "deflate")
-ENDS = ("client", "server", "reset", "handshake")
+# Who closes, or what else ends a connection. Those of RAW are written byte by byte.
+ENDS = {
+    "client": "the client closes",
+    "server": "the server closes",
+    "both": "both close at once",
+    "reset": "it is reset",
+    "eof": "the stream ends without a Close frame",
+    "cancelled": "the server's handler is cancelled, where there is such a thing",
+    "handshake": "the client goes away in the opening handshake",
+    "fault": "the client sends what is no frame",
+    "timeout": "the client doesn't answer the server's Close frame",
+    "late": "the client doesn't complete its request",
+    "refused": "the server refuses the request",
+}
+RAW = {
+    "fault": (b"\x81\x05hello", True),
+    "timeout": (b"\x81\x83\0\0\0\0bye", True),
+    "late": (b"GET / HTTP/1.1\r\nHost: x\r\n", False),
+    "refused": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", False),
+}
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+# A server that doesn't wait long, for RAW.
+HASTY = {"open_timeout": 0.05, "close_timeout": 0.02}
+# Where uvicorn reads the request, and answers it; and it cancels no application.
+UVICORNS = ("cancelled", "handshake", "late", "refused")
 GAP = "{:>12}"
 COLUMNS = ("connections", "messages", "RSS (KiB)", "objects", "left", "seconds")
 
@@ -82,9 +111,26 @@ async def echo(ws: Any) -> None:
         async for message in ws:
             if message == "bye":
                 return
+            if message == "cancel":
+                await cancelled(ws)
             await ws.send(message)
     except ConnectionClosed:
         pass
+
+
+async def cancelled(ws: Any) -> None:
+    """Have this handler be cancelled while it receives; threads can't be."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        trio = sys.modules.get("trio")
+        if trio is not None and trio.lowlevel.in_trio_task():
+            with trio.move_on_after(0):
+                await ws.recv()
+    else:
+        if task is not None:
+            task.cancel()
+            await ws.recv()
 
 
 async def echo_app(scope: Any, receive: Any, send: Any) -> None:
@@ -115,8 +161,11 @@ def resetting(driver: Any, raw: Any) -> None:
 class Load:
     """What connects: a front-end's client."""
 
-    def __init__(self, driver: Any, ports: dict[str, int], tls: Any, messages: int) -> None:
+    def __init__(
+        self, driver: Any, ports: dict[str, int], tls: Any, messages: int, ends: list[str]
+    ) -> None:
         self.driver, self.ports, self.tls = driver, ports, tls
+        self.ends = ends
         self.messages = messages  # per connection, both ways
         self.exchanged = 0
         self.lock = threading.Lock()
@@ -124,9 +173,11 @@ class Load:
     async def run(self, first: int, last: int) -> None:
         for number in range(first, last, AT_ONCE):
             kind = KINDS[number % 3]
-            end = ENDS[number // AT_ONCE % 4]
+            end = self.ends[number // AT_ONCE % len(self.ends)]
             if end == "handshake":
                 await self.begin(self.ports[kind], number, kind)
+            elif end in RAW:
+                await self.write(end)
             else:
                 await self.use(self.ports[kind], number, kind, end)
 
@@ -140,6 +191,19 @@ class Load:
             await self.driver.sock_sendall(sock, data[: number % len(data)])
             if number % 2:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        finally:
+            sock.close()
+
+    async def write(self, end: str) -> None:
+        """Write what a client shouldn't, and read until the server has had enough."""
+        data, opens = RAW[end]
+        sock = await self.driver.sock_connect(("127.0.0.1", self.ports["hasty"]))
+        try:
+            await self.driver.sock_sendall(sock, REQUEST + data if opens else data)
+            while await self.driver.sock_recv(sock, 65536):
+                pass
+        except OSError:
+            pass
         finally:
             sock.close()
 
@@ -166,8 +230,17 @@ class Load:
                     raise AssertionError(await ws.recv())
                 except ConnectionClosedOK:
                     pass
-            elif end == "reset":
-                resetting(self.driver, ws.raw)
+            elif end == "both":
+                await ws.send("bye")
+            elif end == "cancelled":
+                await ws.send("cancel")
+                try:
+                    await ws.recv()
+                except ConnectionClosed:
+                    pass
+            elif end in ("reset", "eof"):
+                if end == "reset":
+                    resetting(self.driver, ws.raw)
                 ws.lose()
                 try:
                     await ws.recv()
@@ -177,12 +250,13 @@ class Load:
             self.exchanged += 2 * pairs
 
 
-def work(subject: str, connections: int, messages: int, minutes: float) -> None:
+def work(subject: str, connections: int, messages: int, minutes: float, ends: list[str]) -> None:
     """Put one subject under load; print a line of JSON for each sample."""
     from tests.faults import matrix, runtimes
 
-    opened = connections * (len(ENDS) - 1) // len(ENDS)
-    per_connection = 2 * -(-messages // (2 * opened))
+    talking = [end for end in ends if end not in RAW and end != "handshake"]
+    opened = connections * len(talking) // len(ends)
+    per_connection = 2 * -(-messages // (2 * opened)) if opened else 0
     server_tls, client_tls = runtimes.tls_contexts()
     options: dict[str, dict[str, Any]] = {
         kind: {
@@ -195,6 +269,7 @@ def work(subject: str, connections: int, messages: int, minutes: float) -> None:
         }
         for kind in KINDS
     }
+    options["hasty"] = options["plain"] | HASTY
     runtime = runtimes.runtime(subject)
     with matrix.Noise() as noise, runtime:
         kind = runtimes.UvicornServers if subject == "uvicorn" else runtimes.Servers
@@ -202,7 +277,7 @@ def work(subject: str, connections: int, messages: int, minutes: float) -> None:
         servers = kind(runtime.driver, handler, options)
         holding = runtime.submit(servers.run)
         servers.ready.wait(30)
-        load = Load(runtime.driver, servers.ports, client_tls, per_connection)
+        load = Load(runtime.driver, servers.ports, client_tls, per_connection, ends)
         started = time.monotonic()
         step = -(-connections // INTERVALS)
         for done in range(0, connections, step):
@@ -243,9 +318,11 @@ def rss() -> int:
 # ---------------------------------------------------------------------- all subjects
 
 
-def run(subject: str, options: argparse.Namespace) -> str:
+def run(subject: str, options: argparse.Namespace, end: str | None) -> str:
     """Run one subject in a process of its own; return its table, and what it comes to."""
     command = [sys.executable, "-m", "tests.faults.soak", "--work", "--subject", subject]
+    if end is not None:
+        command += ["--end", end]
     for name in ("connections", "messages", "minutes"):
         command += [f"--{name}", str(getattr(options, name))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -260,6 +337,8 @@ def run(subject: str, options: argparse.Namespace) -> str:
         wrong.append("out of time")
     else:
         wrong += what_grows(samples)
+    if end is not None:
+        subject = f"{subject}, {ENDS[end]}"
     table = [subject, "".join(GAP.format(title) for title in COLUMNS)]
     for sample in samples:
         base = samples[0].left
@@ -276,16 +355,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--messages", type=int, default=int(get("SOAK_MESSAGES", "1000000")))
     parser.add_argument("--minutes", type=float, default=float(get("SOAK_MINUTES", "15")))
     parser.add_argument("--subject", action="append", help="one of " + ", ".join(SUBJECTS))
+    parser.add_argument("--end", choices=ENDS, help="the only way in which connections end")
+    parser.add_argument("--each-end", action="store_true", help="one way after the other")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     subjects = options.subject or list(SUBJECTS)
     if options.work:
-        work(subjects[0], options.connections, options.messages, options.minutes)
+        ends = [options.end] if options.end else list(ENDS)
+        if subjects[0] == "uvicorn" and options.end is None:
+            ends = [end for end in ends if end == "handshake" or end not in UVICORNS]
+        work(subjects[0], options.connections, options.messages, options.minutes, ends)
         return 0
     failed = False
+    ends = list(ENDS) if options.each_end else [options.end]
+    runs = [
+        (subject, options, end)
+        for subject in subjects
+        for end in ends
+        if subject != "uvicorn" or end not in UVICORNS
+    ]
     with ThreadPoolExecutor(options.processes) as pool:
-        for table in pool.map(lambda subject: run(subject, options), subjects):
+        for table in pool.map(lambda one: run(*one), runs):
             print(table, flush=True)
             failed = failed or not table.endswith(": flat")
     return int(failed)
