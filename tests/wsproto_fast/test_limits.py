@@ -62,13 +62,17 @@ class TestMemoryFollowsWhatWasReceived:
     @pytest.mark.parametrize("max_size", [None, 2**40], ids=str)
     @pytest.mark.parametrize("length", [2**26, 2**39, 2**40], ids=str)
     @pytest.mark.parametrize("received", [0, 1, 100, 5000])
+    @pytest.mark.parametrize("opcode", [BINARY, TEXT])
     def test_not_what_a_header_announces(
-        self, side: Side, max_size: int | None, length: int, received: int
+        self, side: Side, max_size: int | None, length: int, received: int, opcode: int
     ) -> None:
         protocol = Protocol(side, max_size=max_size)
         protocol.queue_messages()
         protocol.use_read_buffer(memoryview(bytearray(1000)))
-        wire = self.head(side, BINARY, length) + bytes(received)
+        wire = (
+            self.head(side, opcode, length)
+            + frame(side, opcode, bytes(received))[-received or 14 :]
+        )
 
         def receive() -> None:
             through_buffer(protocol, [wire])
@@ -94,14 +98,29 @@ class TestMemoryFollowsWhatWasReceived:
         message = protocol.next_message()
         assert sys.getsizeof(message) < 4 * MIB + 100
 
-    def test_memory_is_released_by_a_failure(self, side: Side) -> None:
-        protocol = Protocol(side, max_size=None)
-        wire = self.head(side, BINARY, 8 * MIB) + bytes(4 * MIB)
+    @pytest.mark.parametrize("opcode", [BINARY, TEXT])
+    @pytest.mark.parametrize("loss", ["failure", "end", "deletion"])
+    def test_memory_is_released_when_the_connection_ends(
+        self, side: Side, opcode: int, loss: str
+    ) -> None:
+        protocols = [Protocol(side, max_size=None)]
+        protocols[0].queue_messages()
+        wire = self.head(side, opcode, 8 * MIB) + frame(side, opcode, bytes(4 * MIB))[-4 * MIB :]
 
         def receive() -> None:
-            protocol.receive_data(wire)
-            protocol.fail(1011)
-            output(protocol)
+            through_buffer(protocols[0], [wire])
+            assert protocols[0].buffered_bytes() == 4 * MIB
+            if loss == "failure":
+                protocols[0].fail(1011)
+                output(protocols[0])
+            elif loss == "end":
+                protocols[0].receive_eof()
+                protocols[0].connection_lost()
+                output(protocols[0])
+            else:
+                protocols.clear()
+            for protocol in protocols:
+                protocol.get_buffer()  # until then something might be written to the last one
 
         assert kept(receive) < 50_000
 
