@@ -107,10 +107,10 @@ def server(front_end: str, peer: str, service: str, cpu: int) -> Iterator[Proces
 
 
 def client(
-    front_end: str, peer: str, port: int, size: int, seconds: float, cpu: int
+    front_end: str, peer: str, port: int, what: str, seconds: float, cpu: int
 ) -> dict[str, Any]:
     """Run a client to its end, and return what it says."""
-    service = f"client:{port}:{size}:{seconds}"
+    service = f"client:{port}:{what}"
     try:
         said: dict[str, Any] = json.loads(
             subprocess.check_output(

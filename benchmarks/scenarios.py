@@ -71,15 +71,20 @@ def of_server(service: str, run: Run) -> Callable[[Case, Settings], Measured]:
     return measured
 
 
-def of_client(size: int) -> Callable[[Case, Settings], Measured]:
-    """Make the function of a scenario: a client that sends a message and awaits its echo."""
+def of_client(size: int, in_flight: int = 1) -> Callable[[Case, Settings], Measured]:
+    """Make the function of a scenario: a client that sends messages and awaits their echoes."""
 
     def measured(case: Case, settings: Settings) -> Measured:
         server = "raw" if case.peer == "raw" else peers.OURS[0]
         with process.server(case.front_end, server, "echo", case.load_cpu) as running:
             speed, cpu = case.probe.quiet(), case.probe.cpu
             said = process.client(
-                case.front_end, case.peer, running.target.port, size, settings.seconds, cpu
+                case.front_end,
+                case.peer,
+                running.target.port,
+                f"{size}:{settings.seconds}:{in_flight}",
+                settings.seconds,
+                cpu,
             )
         return Figure(said["value"], probe=speed), said["version"]
 
@@ -385,7 +390,13 @@ SCENARIOS: Final = {
         MESSAGE,
         of_client(64),
         "client",
-        ("threads", "trio"),
+    ),
+    "client-32x64": Scenario(
+        "client, 1 connection, 32 messages of 64 B sent together, then all echoes awaited",
+        MESSAGE,
+        of_client(64, 32),
+        "client",
+        LOOPS,
     ),
     "opening": Scenario(
         "connect, opening handshake (raw: the same request echoed); connections stay open",

@@ -7,8 +7,8 @@ answers each with a line: ``g`` collects garbage and gives free memory back, ``c
 write down what was counted, if it runs there, ``p`` tells how long the garbage collector has paused
 the process since the last ``p``. Ends at end of file.
 
-Or SERVICE is ``client:PORT:SIZE:SECONDS``: the process sends messages to a server, awaits the echo
-of each, and prints one JSON line in the end (µs, version).
+Or SERVICE is ``client:PORT:SIZE:SECONDS:COUNT``: the process sends messages to a server, COUNT
+together on event loops, awaits their echoes, and prints one JSON line in the end (µs, version).
 
 Nothing runs here during a measured window but the peer: processor time and memory of servers are
 read from outside.
@@ -130,6 +130,19 @@ def main() -> None:
     service, *terms = options.service.split("-")
     if options.front_end in peers.LOOPS:
         peer = spec.load()
+        if service.startswith("client:"):
+            from .peers import clients
+
+            _, port, size, seconds, count = options.service.split(":")
+
+            async def talk() -> None:
+                value = await clients.talk(
+                    options.peer, int(port), int(size), float(seconds), int(count)
+                )
+                say(value=value, version=peer.version())
+                os._exit(0)
+
+            run_loop(options.front_end, talk())
 
         def listening(port: int) -> None:
             say(port=port, version=peer.version())
@@ -139,7 +152,7 @@ def main() -> None:
     module = importlib.import_module(f"{peers.__name__}.{spec.module}")
     version = peers.version_of(spec.needs[-1]) if spec.needs else "-"
     if service.startswith("client:"):
-        _, port, size, seconds = service.split(":")
+        _, port, size, seconds, _ = service.split(":")
         microseconds = module.talk(options.peer, int(port), int(size), float(seconds))
         say(value=microseconds, version=version)
     else:

@@ -94,6 +94,7 @@ STANDSTILL: Final = "BENCHMARK_STANDSTILL"
 RAW: Final = ("raw", "plain")  # no WebSocket: bytes are echoed
 PLAIN: Final = ("tls", "plain")
 BOTH: Final = (*PLAIN, "deflate")
+ALL: Final = (*BOTH, "client")
 OURS: Final = ("wsapi", "uvicorn_wsapi")  # what the others are compared with
 
 
@@ -108,13 +109,13 @@ def _uvicorn(ws: str, *needs: str, aliases: str = "") -> Spec:
 
 # In the order of the tables.
 ON_LOOPS: Final = {
-    "raw": Spec("raw", ("tls", *RAW), options={"buffered": False}),
+    "raw": Spec("raw", ("tls", *RAW, "client"), options={"buffered": False}),
     "raw_buffered": Spec("raw", ("tls", *RAW), options={"buffered": True}),
-    "websockets": Spec("drop_in", BOTH, ("websockets",), {"package": "websockets"}),
-    "picows": Spec("picows", PLAIN, ("picows",)),
-    "picows_websockets": Spec("drop_in", BOTH, ("picows",), {"package": "picows.websockets"}),
-    "aiohttp": Spec("aiohttp", BOTH, ("aiohttp",)),
-    "wsapi": _ours(*BOTH),
+    "websockets": Spec("drop_in", ALL, ("websockets",), {"package": "websockets"}),
+    "picows": Spec("picows", (*PLAIN, "client"), ("picows",)),
+    "picows_websockets": Spec("drop_in", ALL, ("picows",), {"package": "picows.websockets"}),
+    "aiohttp": Spec("aiohttp", ALL, ("aiohttp",)),
+    "wsapi": _ours(*ALL),
     "wsapi_callbacks": _ours(*PLAIN, callbacks=True),
     "wsapi_aiofastnet": _ours(*PLAIN, needs=("aiofastnet",), aiofastnet=True),
     "wsapi_callbacks_aiofastnet": _ours(
