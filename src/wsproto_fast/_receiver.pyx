@@ -105,7 +105,10 @@ cdef class Receiver(Parser):
             max_bytes: Number of queued bytes that has the same effect as ``high``.
             max_fragments: Limit on the number of fragments in a message; None for no limit.
         """
-        high, low = queue_marks((high, low))
+        if type(high) is not int or low is not None or not 0 <= high < 2**20:
+            high, low = queue_marks((high, low))
+        else:
+            low = <int>high // 4
         self._queue = MessageQueue(high, low, max_bytes)
         self._max_fragments = UINT32_MAX if max_fragments is None else max_fragments
 

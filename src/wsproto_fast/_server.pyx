@@ -112,6 +112,21 @@ cdef bint _is_visible(value) noexcept:
     return True
 
 
+# The last Server header that was found to be visible: that of all connections of a process, most often.
+cdef str _server = None
+
+
+cdef bint _is_usable_server(value) noexcept:
+    """Do what ``_is_visible`` does for the value of the ``Server`` header."""
+    global _server
+    if value is _server:
+        return True
+    if not _is_visible(value):
+        return False
+    _server = <str>value
+    return True
+
+
 cdef bint _is_plain_host(str host) noexcept:
     """Tell whether a value of the Host header is plainly a name or an IPv4 address, perhaps with a port."""
     cdef Py_UCS4 c
@@ -299,7 +314,7 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         _add(&lines, _accepted)
         _add(&lines, accept)
         _add(&lines, "\r\n")
-        if not (_is_visible(extensions) and _is_visible(subprotocol) and _is_visible(server)):
+        if not (_is_visible(extensions) and _is_visible(subprotocol) and _is_usable_server(server)):
             headers = headers_of_block(_join(&lines))
             # Programs may return anything: this checks it.
             if extensions is not None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import inspect
+import pickle
 import socket
 import ssl
 import sys
@@ -24,6 +26,7 @@ from tests.wsapi.helpers import (
     uri_of,
 )
 from wsapi.asyncio.client import connect
+from wsapi.asyncio.connection import Connection
 from wsapi.asyncio.server import Server, ServerConnection, serve
 from wsapi.exceptions import (
     ConnectionClosedOK,
@@ -103,6 +106,56 @@ class TestOpeningHandshake:
                 tasks[0].cancel()
                 assert b" 101 " not in await peer.read_to_end()
                 await until(lambda: not server._connections)
+
+    async def test_request_in_two_parts_with_a_frame_behind_it(self) -> None:
+        sent = request() + b"\x82\x82\0\0\0\0hi"
+        async with serving() as server:
+            for position in range(1, len(sent)):
+                async with raw_client(server, b"") as peer:
+                    peer.writer.write(sent[:position])
+                    await turns(3)
+                    peer.writer.write(sent[position:])
+                    head = await peer.reader.readuntil(b"\r\n\r\n")
+                    assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\nDate: ")
+                    assert await peer.reader.readexactly(4) == b"\x82\x02hi"
+
+    async def test_handshake_is_looked_at_after_the_end(self) -> None:
+        connections = []
+
+        async def handler(ws: ServerConnection) -> None:
+            connections.append(ws)
+
+        async with serving(handler) as server, connect(uri_of(server) + "a?b") as client:
+            await client.wait_closed()
+        (ws,) = connections
+        assert ws.request is not None
+        assert ws.response is not None
+        assert ws.request.path == "/a?b"
+        assert ws.request.headers["upgrade"] == "websocket"
+        assert client.response is not None
+        assert list(ws.response.headers.raw_items()) == list(client.response.headers.raw_items())
+        assert copy.deepcopy(ws.response) == pickle.loads(pickle.dumps(client.response))
+        assert ws.response.serialize() == client.response.serialize()
+
+    async def test_classes_between(self) -> None:
+        class Mixed(Connection):
+            def __init__(self, *args: Any, **options: Any) -> None:
+                super().__init__(*args, **options)
+                self.mark = "mixed"
+
+        class Own(ServerConnection, Mixed):
+            pass
+
+        class Derived(Own):
+            pass
+
+        async def handler(ws: Any) -> None:
+            await ws.send(ws.mark)
+
+        for cls in (Own, Derived):
+            async with serving(handler, create_connection=cls) as server:
+                async with connect(uri_of(server)) as ws:
+                    assert await ws.recv() == "mixed"
 
     async def test_tls_without_limits_of_time(
         self, tls: tuple[ssl.SSLContext, ssl.SSLContext]
