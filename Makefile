@@ -21,7 +21,7 @@ PLOTTED := echo-100x64 echo-50x64 pipeline-16x4k broadcast-500 idle-1000 idle-30
 COMPILED := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 LINTED := src tests benchmarks examples demo docs setup.py
 
-.PHONY: build help demo test test-all bench bench-smoke instructions lint types fmt dist dist-check soak leaks faults topics-torture fuzz wsproto-suite downstream sanitize coverage docs screenshots plots bench-results clean distclean
+.PHONY: build help demo test test-all bench bench-smoke instructions growth latency lint types fmt dist dist-check soak leaks faults topics-torture fuzz wsproto-suite downstream sanitize coverage docs screenshots plots bench-results clean distclean
 
 build: $(VENV)/.built ## create .venv and compile in place (the default)
 
@@ -144,6 +144,12 @@ plots: build ## the pictures and tables of docs/performance.md, docs/design.md, 
 bench-results: build ## measure what docs/performance.md tells (BENCH= options)
 	$(PY) -m benchmarks.compare --json benchmarks/results/compare.json $(BENCH) \
 	  $(addprefix --front-end ,uvloop asyncio threads trio) $(addprefix --scenario ,$(PLOTTED))
+
+growth: build ## measure how cost grows with connections, sizes, fragments, receivers; twelve minutes (BENCH= options)
+	$(PY) -m benchmarks.growth --json benchmarks/results/growth.json $(BENCH)
+
+latency: build ## measure latencies at shares of what each peer can do, and pauses; eight minutes (BENCH= options)
+	$(PY) -m benchmarks.latency --json benchmarks/results/latency.json $(BENCH)
 
 clean: ## remove what was built (not the virtual environments)
 	rm -rf build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .venv/.built .venvs/*/.built

@@ -257,22 +257,22 @@ def _panel(
 ) -> Iterator[str]:
     most = max(value for _, value in bars)
     start, room = left + 128, PANEL_WIDTH - 128 - 64
-    yield _label(left + 4, top + 20, title, colours["ink"], size=14, bold=True)
-    yield _label(left + 4, top + 37, unit, colours["dim"])
+    yield label(left + 4, top + 20, title, colours["ink"], size=14, bold=True)
+    yield label(left + 4, top + 37, unit, colours["dim"])
     for number, (name, value) in enumerate(bars):
         y = top + 50 + ROW_HEIGHT * number
         ours = name.startswith("wsapi")
         fill = colours["ours" if ours else "other"]
         length = max(1.0, room * value / most)
-        yield _label(start - 6, y + 14, name, colours["ink"], anchor="end", bold=ours)
+        yield label(start - 6, y + 14, name, colours["ink"], anchor="end", bold=ours)
         yield (
             f'<rect x="{start:.1f}" y="{y:.1f}" width="{length:.1f}" height="18" rx="2" '
             f'fill="{fill}"/>'
         )
-        yield _label(start + length + 5, y + 14, f"{value:.3g}", colours["ink"], bold=ours)
+        yield label(start + length + 5, y + 14, f"{value:.3g}", colours["ink"], bold=ours)
 
 
-def _label(
+def label(
     x: float,
     y: float,
     text: str,
@@ -282,6 +282,7 @@ def _label(
     size: int = 12,
     bold: bool = False,
 ) -> str:
+    """Return a text at a place."""
     weight = ' font-weight="600"' if bold else ""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" '
@@ -381,11 +382,28 @@ def files(document: dict[str, Any]) -> dict[Path, str]:
     return found
 
 
+def more_files() -> dict[Path, str]:
+    """Return the same of what ``benchmarks.growth`` and ``benchmarks.latency`` have written."""
+    from . import curves  # which draws with this
+
+    found = {}
+    for name, path, draw, page in (
+        ("growth", curves.GROWTH, curves.growth, curves.growth_page),
+        ("latency", curves.LATENCY, curves.latency, curves.latency_page),
+    ):
+        if path.exists():
+            document = json.loads(path.read_text(encoding="utf-8"))
+            found[RESULTS / f"{name}.md"] = page(document)
+            found[PICTURES / f"{name}.svg"] = draw(document, LIGHT)
+            found[PICTURES / f"{name}-dark.svg"] = draw(document, DARK)
+    return found
+
+
 def main() -> None:
     """Write the pictures and the tables."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     document = json.loads((RESULTS / "compare.json").read_text(encoding="utf-8"))
-    for path, text in files(document).items():
+    for path, text in {**files(document), **more_files()}.items():
         path.write_text(text, encoding="utf-8")
 
 
