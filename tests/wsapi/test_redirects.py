@@ -155,6 +155,18 @@ def test_user_info(location: str, user_info: tuple[str, str] | None) -> None:
     assert target.request()[0].user_info == user_info
 
 
+def test_answer_to_a_challenge() -> None:
+    """It goes on to the same origin, and to no other one."""
+    challenge = Headers({"WWW-Authenticate": 'Digest realm="r", nonce="n", qop="auth"'})
+    target = Target("ws://u:p@h/")
+    assert target.answer_challenge(InvalidStatus(Response(401, "", challenge)))
+    assert names(target) == ["Authorization"]
+    redirect(target, refusal(302, "/d"))
+    assert names(target) == ["Authorization"]
+    redirect(target, refusal(302, "ws://other/"))
+    assert names(target) == []
+
+
 def test_headers_of_the_caller() -> None:
     headers = Headers({"X": "1"})
     target = Target("ws://h/", headers)

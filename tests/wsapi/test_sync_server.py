@@ -42,6 +42,7 @@ from wsapi.exceptions import (
 from wsapi.http11 import Request, Response
 from wsapi.limits import Door
 from wsapi.server import ServerProtocol
+from wsapi.sync._accepting import ACCEPT_PAUSE
 from wsapi.sync.client import connect, unix_connect
 from wsapi.sync.server import Server, ServerConnection, basic_auth, serve, unix_serve
 
@@ -170,9 +171,14 @@ def listening(before: Callable[[], None]) -> Iterator[Server]:
     "error, logged", [(OSError("too many open files"), 1), (ConnectionAbortedError(), 0)]
 )
 def test_accepting_fails_for_a_while(
-    error: OSError, logged: int, caplog: pytest.LogCaptureFixture
+    error: OSError,
+    logged: int,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     failures = [error, error]
+    pauses: list[float] = []
+    monkeypatch.setattr("wsapi.sync._accepting.sleep", pauses.append)
 
     def before() -> None:
         if failures:
@@ -184,6 +190,8 @@ def test_accepting_fails_for_a_while(
             assert ws.recv() == "hello"
     assert not failures
     assert caplog.messages.count("accepting a connection failed") == logged
+    # What is lacking isn't there sooner for being asked for again and again.
+    assert pauses == [ACCEPT_PAUSE] * 2 * logged
 
 
 def test_accepting_ends_later_than_the_server(

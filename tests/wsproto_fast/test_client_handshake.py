@@ -253,6 +253,12 @@ def test_interim_responses(caplog):
 
 def test_interim_responses_without_end():
     client = connect()
+    client.receive_data(b"HTTP/1.1 100 Continue\r\n\r\n" * 16 + answer(client))
+    assert client.state is State.OPEN
+    client = connect()
+    client.receive_data(b"HTTP/1.1 100 Continue\r\n\r\n" * 16 + b"HTTP/1.1 100 C\r\n")
+    assert type(client.handshake_exc.__cause__) is e.SecurityError
+    client = connect()
     client.receive_data(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
     assert type(client.handshake_exc) is e.InvalidMessage
     assert type(client.handshake_exc.__cause__) is e.SecurityError

@@ -124,6 +124,24 @@ def test_texts_about_proxies():
         parser.feed_data(b"HTTP/2 200\r\n")
 
 
+def test_limit_of_lines():
+    """Their ends count."""
+    for size in (8192, 8193):
+        for begin in (b"GET /", b"GET / HTTP/1.1\r\nX:"):
+            end = b" HTTP/1.1\r\n" if begin == b"GET /" else b"\r\n"
+            line = begin.rpartition(b"\n")[2]
+            data = begin + b"a" * (size - len(line) - len(end)) + end
+            for pieces in ([data], [data[:5000], data[5000:-1], data[-1:]]):
+                parser = RequestParser()
+                try:
+                    for piece in pieces:
+                        parser.feed_data(piece)
+                except SecurityError:
+                    assert size == 8193
+                else:
+                    assert size == 8192
+
+
 @pytest.mark.parametrize("size", [LINE, LINE + 1])
 def test_limit_of_unfinished_lines(size):
     for start in (b"", GET):
