@@ -8,6 +8,7 @@ TESTS ?=
 DOWNSTREAM ?=
 BENCH ?=
 INSTRUCTIONS ?=
+MUTANTS ?=
 
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY := $(BIN)/python
@@ -21,7 +22,7 @@ PLOTTED := echo-100x64 echo-50x64 pipeline-16x4k broadcast-500 idle-1000 idle-30
 COMPILED := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 LINTED := src tests benchmarks examples demo docs setup.py
 
-.PHONY: build help demo test test-all bench bench-smoke instructions growth latency lint types fmt dist dist-check soak leaks faults topics-torture fuzz wsproto-suite downstream sanitize coverage docs screenshots plots bench-results clean distclean
+.PHONY: build help demo test test-all bench bench-smoke instructions growth latency lint types fmt dist dist-check soak leaks faults topics-torture fuzz mutants wsproto-suite downstream sanitize coverage docs screenshots plots bench-results clean distclean
 
 build: $(VENV)/.built ## create .venv and compile in place (the default)
 
@@ -116,6 +117,9 @@ fuzz: build/fuzz/.built ## coverage-guided fuzzing, FUZZ_MINUTES=5 for each of t
 build/fuzz/.built: $(VENV)/.deps setup.py .ci/fuzz-build $(COMPILED) $(shell find src -name '*.py')
 	.ci/fuzz-build $(PY)
 	@touch $@
+
+mutants: build ## make mistakes in rules and limits, one by one, and see that their tests fail (MUTANTS= words of some)
+	$(PY) -m tests.mutants $(MUTANTS)
 
 wsproto-suite: build ## the tests of wsproto, on our engine with its interface
 	.ci/wsproto-suite $(abspath $(PY))

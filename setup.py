@@ -10,6 +10,7 @@ Environment variables, for development:
 WSPROTO_FAST_COVERAGE=1                     trace lines, for coverage's Cython plugin
 WSPROTO_FAST_SANITIZE=address,undefined     compile with these sanitizers and debug information
 WSPROTO_FAST_FORCE=1                        compile all again, whatever the timestamps say
+WSPROTO_FAST_QUICK=1                        compile without optimisation, for `make mutants`
 WSPROTO_FAST_SKIP_EXTENSIONS=1              leave the extensions out
 """
 
@@ -40,6 +41,7 @@ def switched_on(variable: str) -> bool:
 
 COVERAGE = switched_on("WSPROTO_FAST_COVERAGE")
 SANITIZE = os.environ.get("WSPROTO_FAST_SANITIZE", "")
+QUICK = switched_on("WSPROTO_FAST_QUICK")
 # Timestamps don't tell how a file was compiled.
 FORCE = switched_on("WSPROTO_FAST_FORCE") or COVERAGE or bool(SANITIZE)
 
@@ -97,6 +99,8 @@ def module(name: str, source: Path) -> Extension:
         compile_args = ["-O1", "-g", "-fno-omit-frame-pointer", f"-fsanitize={SANITIZE}"]
     elif COVERAGE and os.name != "nt":
         compile_args = ["-O1", "-g0"]  # traced code is slow anyhow, and large
+    elif QUICK and os.name != "nt":
+        compile_args = ["-O0", "-g0"]
     else:
         compile_args = optimized(name)
         if os.name != "nt":
