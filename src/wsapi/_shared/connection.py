@@ -207,11 +207,11 @@ class BaseConnection:
         high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
         protocol.queue_messages(high, low, max_fragments=MAX_FRAGMENTS)
         self.protocol = protocol
-        if ping_interval != self._ping_interval:
+        if ping_interval is not self._ping_interval:
             self._ping_interval = ping_interval
-        if ping_timeout != self._ping_timeout:
+        if ping_timeout is not self._ping_timeout:
             self._ping_timeout = ping_timeout
-        if close_timeout != self._close_timeout:
+        if close_timeout is not self._close_timeout:
             self._close_timeout = close_timeout
         if slow is not _WAIT or write_deadline is not None:
             protocol.set_backpressure(

@@ -28,6 +28,7 @@ from .._shared.server import ServerSettings, ServerSide, check_listening
 from .._shared.tls import keep_errors_apart
 from ..limits import MAX_BACKLOG, Slow
 from ._leaving import LeavingServer
+from ._link import Link
 from ._reception import Reception
 from ._stand_in import StandIn
 from ._timer import Timer
@@ -163,7 +164,10 @@ class ServerConnection(AcceptedConnection):
         cls._mixed = between != (AcceptedConnection, ServerSide)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+        if self._mixed:
+            super().connection_made(transport)
+        else:
+            Link.connection_made(self, transport)
         server = self.server
         server._statistics.accepted(self)
         open_timeout = server._settings.open_timeout
@@ -298,7 +302,8 @@ class Server(LeavingServer[ServerConnection]):
                 await connection.wait_closed()
                 return
             # `async with` would keep a bound method for as long as the handler runs.
-            await connection.__aenter__()
+            if type(connection).__aenter__ is not Connection.__aenter__:
+                await connection.__aenter__()  # that of Connection does nothing
             entered = True
             try:
                 await self.handler(connection)
