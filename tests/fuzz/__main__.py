@@ -110,10 +110,14 @@ def pack(name: str) -> str:
     subprocess.run(["rm", "-rf", str(small)], check=True)
     small.mkdir(parents=True)
     merge = ["-merge=1", "-use_value_profile=0", str(small), str(BUILD / "corpus" / name)]
-    quiet = subprocess.DEVNULL
-    subprocess.run(
-        [*command(name), *merge], env=environment(), stdout=quiet, stderr=quiet, check=True
-    )
+    script = BUILD / f"run-{name}"
+    script.write_text(f'#!/bin/sh\nexec {" ".join(command(name))} "$@"\n')
+    script.chmod(0o755)
+    with open(BUILD / f"{name}-merge.log", "w") as log:
+        subprocess.run(
+            [*command(name), *merge],
+            env=environment() | {"FUZZ_COMMAND": str(script)}, stdout=log, stderr=log, check=True,
+        )  # fmt: skip
     found = [path.read_bytes() for path in small.iterdir()]
     kept = corpora.pack(name, found)
     return (

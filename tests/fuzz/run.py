@@ -5,6 +5,7 @@ With files instead of folders, it runs the target on those inputs, for which no 
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -21,7 +22,9 @@ def main(name: str, arguments: list[str]) -> None:
 
     with atheris.instrument_imports(include=["wsproto_fast", "wsapi"]):
         target = load_target(name)
-    atheris.Setup([sys.argv[0], *arguments], target.one_input)
+    # libFuzzer starts itself again to merge corpora.
+    command = os.environ.get("FUZZ_COMMAND", sys.argv[0])
+    atheris.Setup([command, *arguments], target.one_input)
     atheris.Fuzz()
 
 
