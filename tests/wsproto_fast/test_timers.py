@@ -7,6 +7,7 @@ import gc
 import random
 import weakref
 from collections.abc import Callable
+from contextvars import Context, ContextVar
 from math import inf
 from typing import Any, cast
 
@@ -34,8 +35,8 @@ class Loop:
     def time(self) -> float:
         return self.now
 
-    def call_at(self, when: float, call: Callable[[], object]) -> Handle:
-        self.handles.append(Handle(when, call))
+    def call_at(self, when: float, call: Callable[[], object], *, context: Context) -> Handle:
+        self.handles.append(Handle(when, lambda: context.run(call)))
         return self.handles[-1]
 
     def pending(self) -> list[Handle]:
@@ -155,6 +156,19 @@ def test_what_is_called_raises() -> None:
     assert other.calls == []
     loop.advance(loop.now + 10)
     assert (len(failing.calls), len(other.calls)) == (1, 1)
+
+
+def test_variables_of_other_contexts() -> None:
+    variable: ContextVar[str] = ContextVar("variable", default="nobody's")
+    seen: list[str] = []
+    loop = Loop()
+    owners = [Owner(loop, lambda owner: seen.append(variable.get())) for _ in range(2)]
+    for owner, value in zip(owners, ["first", "second"], strict=True):
+        context = Context()
+        context.run(variable.set, value)
+        context.run(owner.driver.set_timer, 1001.0)
+    loop.advance(1002)
+    assert seen == ["nobody's"] * 2
 
 
 def test_event_loops_are_freed() -> None:

@@ -4,9 +4,13 @@
 A timer of its own would cost each connection more than half a KiB on uvloop, while most are set once in 20 seconds.
 """
 
+import contextvars
 import weakref
 
 cimport cython
+
+
+cdef object _Context = contextvars.Context
 
 
 # What is in it matters only until buffer_updated() returns: an idle connection has no buffer of its own.
@@ -94,7 +98,8 @@ cdef class Timers:
                 return 0
             self._handle.cancel()
         self._handle_due = due
-        self._handle = self.loop.call_at(due, self._expired)
+        # Not in the context of whoever happens to set it: the variables of one connection's program aren't another's.
+        self._handle = self.loop.call_at(due, self._expired, context=_Context())
 
     def _expired(self):
         cdef double now = self.loop.time()
