@@ -68,6 +68,7 @@ def obey() -> bool:
             trim(0)  # so that resident memory means use
         print("done", flush=True)
     elif command == b"c":
+        gc.disable()  # when it comes isn't the same each time, nor what it finds
         os.getpgrp()  # what nobody else calls: see `instructions`
         print("done", flush=True)
     elif command == b"p":
