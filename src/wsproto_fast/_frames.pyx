@@ -7,7 +7,7 @@ import dataclasses
 import os
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -107,31 +107,61 @@ cdef int write_header(
 
 # Masking keys must be unpredictable (RFC 6455 section 10.3). One system call pays for 1,024 of them; a
 # forked child must not go on with its parent's, so it starts with an empty pool.
-cdef Py_ssize_t POOL_SIZE = 4096  # bytes
-cdef bytes _pool = b""
-cdef Py_ssize_t _pool_used = 0
+cdef enum:
+    POOL_SIZE = 4096  # bytes
+
+cdef unsigned char[POOL_SIZE] _pool
+cdef int _pool_left = 0
+cdef int _forks = 0
 cdef cython.pymutex _pool_lock
 
 
 cdef int next_masking_key(unsigned char* key) except -1:
     """Write a new masking key of four bytes."""
-    global _pool, _pool_used
-    with _pool_lock:
-        if _pool_used + 4 > PyBytes_GET_SIZE(_pool):
-            _pool = os.urandom(POOL_SIZE)
-            _pool_used = 0
-        memcpy(key, PyBytes_AS_STRING(_pool) + _pool_used, 4)
-        _pool_used += 4
+    global _pool_left
+    while True:
+        _pool_lock.acquire()
+        if _pool_left:
+            _pool_left -= 4
+            memcpy(key, _pool + _pool_left, 4)
+            _pool_lock.release()
+            return 0
+        _pool_lock.release()
+        _fill_pool()
+
+
+cdef int _fill_pool() except -1:
+    # The lock isn't held meanwhile: other threads run, and may fork; so do signal handlers, which may
+    # send something themselves.
+    global _pool_left
+    cdef int forks = _forks
+    cdef bytes fresh = os.urandom(POOL_SIZE)
+    _pool_lock.acquire()
+    # What was begun before a fork may be in the other process, too.
+    if forks == _forks and _pool_left == 0:
+        memcpy(_pool, PyBytes_AS_STRING(fresh), POOL_SIZE)
+        _pool_left = POOL_SIZE
+    _pool_lock.release()
+
+
+def _hold_pool():
+    _pool_lock.acquire()
+
+
+def _release_pool():
+    _pool_lock.release()
 
 
 def _empty_pool():
-    global _pool, _pool_used
-    _pool = b""
-    _pool_used = 0
+    global _pool_left, _forks
+    _pool_left = 0
+    _forks += 1
+    _pool_lock.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_empty_pool)
+    # No other thread has the lock when it is copied to a child, where nobody would release it.
+    os.register_at_fork(before=_hold_pool, after_in_parent=_release_pool, after_in_child=_empty_pool)
 
 
 def apply_mask(data, mask) -> bytes:

@@ -160,6 +160,62 @@ class TestMaskingKeys:
         assert len(theirs) > 45
         assert len(theirs & set(self.keys(50))) <= 1
 
+    def test_a_signal_handler_may_send_while_random_bytes_are_fetched(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fetch = os.urandom
+        inner: list[bytes] = []
+
+        def interrupted(size: int) -> bytes:
+            monkeypatch.setattr(os, "urandom", fetch)
+            inner.extend(self.keys(1))
+            return fetch(size)
+
+        monkeypatch.setattr(os, "urandom", interrupted)
+        outer = self.keys(1025)  # more than one call of the system gives
+        assert len(inner) == 1
+        assert len({*inner, *outer}) > 1020
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+    @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+    def test_differ_if_the_process_forks_while_random_bytes_are_fetched(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fetch = os.urandom
+        reader, writer = os.pipe()
+        fetched: list[bytes] = []
+        children: list[int] = []
+
+        def noting(size: int) -> bytes:
+            fetched.append(fetch(size))
+            return fetched[-1]
+
+        def forking(size: int) -> bytes:
+            monkeypatch.setattr(os, "urandom", fetch)
+            data = fetch(size)
+            children.append(os.fork())
+            return data
+
+        monkeypatch.setattr(os, "urandom", noting)
+        while not fetched:
+            self.keys(1)
+        self.keys(len(fetched[0]) // 4 - 1)  # now the pool is empty
+        monkeypatch.setattr(os, "urandom", forking)
+        keys = self.keys(50)
+        [child] = children
+        if child == 0:
+            try:
+                os.write(writer, b"".join(keys))
+            finally:
+                os._exit(0)
+        os.close(writer)
+        with open(reader, "rb") as pipe:
+            data = pipe.read()
+        os.waitpid(child, 0)
+        theirs = {data[i : i + 4] for i in range(0, len(data), 4)}
+        assert len(theirs) > 45
+        assert len(theirs & set(keys)) <= 1
+
 
 class TestFrame:
     def test_has_the_fields_of_a_dataclass(self) -> None:
