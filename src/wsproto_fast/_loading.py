@@ -31,6 +31,31 @@ MODULES = frozenset(
 )
 
 
+class Loader(ExtensionFileLoader):
+    """Loads one of the modules, where that can be done."""
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Return the module, not initialized.
+
+        Raises:
+            ImportError: If this isn't the interpreter of the process that has the modules; or for
+                any other reason.
+        """
+        try:
+            return super().create_module(spec)
+        except ImportError as exc:
+            # What the modules have of their own in C exists once in a process. What refuses to
+            # load them twice is Python, from 3.12 on, or the code that Cython makes.
+            if "interpreter" not in str(exc):
+                raise
+            raise ImportError(
+                f"the compiled part of {PACKAGE} works in one interpreter of a process, which is "
+                "to be the main one: use threads or processes instead of subinterpreters",
+                name=self.name,
+                path=self.path,
+            ) from exc
+
+
 class Finder:
     """Finds the modules that are in the shared object."""
 
@@ -52,7 +77,7 @@ class Finder:
             if found is None or found.origin is None:
                 raise ImportError(what_is_missing(), name=name)
             self._file = found.origin
-        spec = ModuleSpec(name, ExtensionFileLoader(name, self._file), origin=self._file)
+        spec = ModuleSpec(name, Loader(name, self._file), origin=self._file)
         spec.has_location = True
         return spec
 

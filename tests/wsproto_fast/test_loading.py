@@ -107,3 +107,50 @@ def test_what_is_missing_elsewhere_is_told_as_ever() -> None:
     code = "import sys; sys.modules['logging'] = None; import wsproto_fast"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stderr.splitlines()[-1].startswith("ModuleNotFoundError: import of logging")
+
+
+SUBINTERPRETER = """
+try:
+    import _interpreters as interpreters  # from Python 3.13 on
+except ImportError:
+    import _xxsubinterpreters as interpreters
+import sys
+
+ATTEMPT = '''
+try:
+    import wsproto_fast
+except ImportError as exc:
+    print(exc)
+'''
+import wsproto_fast
+
+other = interpreters.create()
+interpreters.run_string(other, ATTEMPT)
+interpreters.destroy(other)
+from wsproto_fast.drivers import asyncio  # as if nothing had happened
+protocol = wsproto_fast.ServerProtocol()
+print(protocol.state.name)
+"""
+
+
+def test_subinterpreter() -> None:
+    """It gets an exception that says so, and the interpreter that has the modules keeps them."""
+    # What is printed by two interpreters goes through two buffers.
+    result = subprocess.run(
+        [sys.executable, "-u", "-c", SUBINTERPRETER], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        "the compiled part of wsproto_fast works in one interpreter of a process, which is to be "
+        "the main one: use threads or processes instead of subinterpreters",
+        "CONNECTING",
+    ]
+
+
+def test_other_failures_of_loading(tmp_path: Path) -> None:
+    (tmp_path / COMPILED).write_bytes(b"\x7fELF, they say")
+    name, file = "wsproto_fast._frames", str(tmp_path / COMPILED)
+    loader = _loading.Loader(name, file)
+    with pytest.raises(ImportError) as caught:
+        loader.create_module(machinery.ModuleSpec(name, loader, origin=file))
+    assert "subinterpreters" not in str(caught.value)
