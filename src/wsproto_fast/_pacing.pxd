@@ -64,6 +64,7 @@ cdef class Pacing(Keepalive):
     cdef int _keep_waiting(
         self, message, int opcode, compress, int policy, key, Py_ssize_t size, Py_ssize_t limit
     ) except -1
+    cdef int _forget_backlog(self) except -1
     cdef int _count_dropped(self, int policy, Py_ssize_t number) except -1
     cdef int _close_slow(self, Py_ssize_t limit) except -1
     cdef int _write_close(self, bytes payload) except -1

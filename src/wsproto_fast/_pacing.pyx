@@ -6,6 +6,7 @@ meanwhile waits behind them. Pings and Pongs pass them. A Close frame of the app
 takes their place.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_Check
 from libc.math cimport INFINITY, NAN, isnan
@@ -165,8 +166,9 @@ cdef class Pacing(Keepalive):
             unsent: Number of bytes that were taken from the output, and the network hasn't taken yet.
         """
         cdef Py_ssize_t waiting = unsent + self._output.size
-        if self._backlog is not None:
-            waiting += self._backlog.size
+        with cython.critical_section(self):  # statistics are read by any thread
+            if self._backlog is not None:
+                waiting += self._backlog.size
         self._output.most = max(self._output.most, waiting)
         return waiting
 
@@ -332,7 +334,7 @@ cdef class Pacing(Keepalive):
         if self._backlog.count():
             self._obstacles |= BACKLOG
         else:
-            self._backlog = None
+            self._forget_backlog()
         if dropped:
             self._count_dropped(policy, dropped)
             return OUTPUT | ATTENTION
@@ -389,10 +391,14 @@ cdef class Pacing(Keepalive):
             return self._write_control(OP_CLOSE, payload)
         self._waiting_close = payload
 
+    cdef int _forget_backlog(self) except -1:
+        with cython.critical_section(self):
+            self._backlog = None
+
     cdef int _drop_backlog(self) except -1:
         """Forget what waits, but for a Close frame, which leaves."""
         cdef bytes payload = self._waiting_close
-        self._backlog = None
+        self._forget_backlog()
         self._obstacles &= ~BACKLOG
         if payload is not None:
             self._waiting_close = None

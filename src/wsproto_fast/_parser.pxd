@@ -28,7 +28,7 @@ cdef class Parser(Sender):
     # --- the message being read ---
     cdef uint64_t _message_size
     cdef bytes _kept                # received and not parsed yet, since the sink paused; None if nothing
-    cdef Py_ssize_t _kept_position  # where it begins
+    cdef Py_ssize_t _kept_size      # how much of it, at its end, isn't parsed yet
     cdef bytearray _early           # bytes that came before the opening handshake was answered
     cdef double _last_received
     cdef Traffic _received

@@ -297,21 +297,20 @@ cdef class Parser(Sender):
         cdef bint discarding = self._discarding
         if kept is None or self._calling:
             return 0
-        self._kept = None
+        size = self._kept_size
+        self._kept, self._kept_size = None, 0
         self._unmask_in_place = self._paused = self._discarding = False
         self._late = discarding
-        size = PyBytes_GET_SIZE(kept) - self._kept_position
         try:
             left = self._receive_frames(
-                <const unsigned char*>PyBytes_AS_STRING(kept) + self._kept_position, size
+                <const unsigned char*>PyBytes_AS_STRING(kept) + (PyBytes_GET_SIZE(kept) - size), size
             )
         except Exception as exc:
             self._parser_failed(exc)
         self._late = False
         self._rest_size = 0
         if left and not self._discarding:
-            self._kept = kept
-            self._kept_position += size - left
+            self._kept, self._kept_size = kept, left
         elif discarding:
             # What is left of a frame isn't going to be whole.
             self._header_size = 0

@@ -59,6 +59,7 @@ cdef class Protocol(Statistics):
 
     cdef int _handle_timeout(self, double now, double silence, progress) except -1
     cdef int _received_close(self, bytes payload) except -1
+    cdef int _forget_early(self) except -1
     cdef int _start_closing(self) except -1
     cdef int _set_closed(self) except -1
     cdef int _deliver_kept(self, bint lost) except -1

@@ -18,6 +18,7 @@ whether the peer is there, what waits while it doesn't read, what was counted.
 
 import logging
 
+cimport cython
 from libc.math cimport INFINITY, NAN, isnan
 from libc.stdint cimport uint64_t
 
@@ -214,15 +215,20 @@ cdef class Protocol(Statistics):
         self._set_state(OPEN)
         self._ping_time = self._now + self._ping_interval
         if self._early is not None:
-            early, self._early = self._early, None
+            early = self._early
+            self._forget_early()
             self._unmask_in_place = False
             self._receive(<const unsigned char*><char*>early, len(early))
+
+    cdef int _forget_early(self) except -1:
+        with cython.critical_section(self):  # statistics are read by any thread
+            self._early = None
 
     cdef int _set_handshake_failed(self, exc) except -1:
         """Record why the opening handshake failed; ignore what is received from now on."""
         self.handshake_exc = exc
         self._discarding = True
-        self._early = None
+        self._forget_early()
         self._start_closing()
 
     cdef int _start_closing(self) except -1:
@@ -240,7 +246,7 @@ cdef class Protocol(Statistics):
         self._drop_backlog()
         if self._kept is None:
             self._drop_partial()
-        self._early = None
+        self._forget_early()
         self._release_time = INFINITY
         self._start_closing()
         if self._state != CLOSED:
@@ -580,7 +586,7 @@ cdef class Protocol(Statistics):
             self._message_cut = True
             if self.parser_exc is None:
                 self.parser_exc = exc
-        self._kept = None
+        self._kept, self._kept_size = None, 0
         if self._queue is not None:
             self._queue.forget()
         if self._state == OPEN and reads:

@@ -465,13 +465,13 @@ cdef class Receiver(Parser):
         if self._kept is not None or self._header_size:
             joined = (<const char*>self._header_bytes)[: self._header_size]
             if self._kept is not None:
-                joined = self._kept[self._kept_position :]
+                joined = self._kept[PyBytes_GET_SIZE(self._kept) - self._kept_size :]
             joined += data[:size]
             data = <const unsigned char*>PyBytes_AS_STRING(joined)
             size = PyBytes_GET_SIZE(joined)
             self._header_size = 0
         # Something is kept: a control frame that fails the connection doesn't end the frame that has begun.
-        self._kept, self._kept_position = b"", 0
+        self._kept, self._kept_size = b"", 0
         if self._in_frame:
             position = size if self._frame_left > <uint64_t>size else <Py_ssize_t>self._frame_left
             if self._header.opcode & 8:
@@ -507,7 +507,8 @@ cdef class Receiver(Parser):
         self._message_opcode = message_opcode
         if begin < size:
             pieces.append(data[begin:size])
-        self._kept, self._kept_position = (b"".join(pieces), 0) if pieces else (None, 0)
+        self._kept = b"".join(pieces) if pieces else None
+        self._kept_size = 0 if self._kept is None else PyBytes_GET_SIZE(self._kept)
 
     def receive_kept(self, now: float | None = None) -> int:
         """Process what was received and isn't yet; return the activity bits.

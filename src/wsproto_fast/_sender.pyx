@@ -80,39 +80,43 @@ cdef class PreparedMessage:
 cdef inline int write_prepared(Sender sender, PreparedMessage message, object compress) except -1:
     """Write a message that goes to many connections, compressed once for all of them."""
     cdef PerMessageDeflate deflate
+    cdef bytes data, frame
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(message._payload)
     if sender._extensions is not None:
         sender._refresh_extensions()
     if sender._foreign_extensions or sender._debug():
         return sender._write_data(message._opcode, message._payload, True, compress)
     deflate = sender._deflate
     if deflate is not None and compress is not False and (
-        compress or PyBytes_GET_SIZE(message._payload) >= deflate.min_size
+        compress or size >= deflate.min_size
     ):
-        if message._compressed is None:
-            message._compress(deflate)
-        elif message._window_bits > deflate.local_max_window_bits and (
-            # It refers to nothing outside itself, so its own size bounds the window that it needs.
-            PyBytes_GET_SIZE(message._payload) > 1 << deflate.local_max_window_bits
-        ):
-            # All can read what is compressed for the smallest window.
-            message._compress(deflate)
-        if message._compressed:
+        # It may wait on connections of several threads.
+        with cython.critical_section(message):
+            if message._compressed is None:
+                message._compress(deflate)
+            elif message._window_bits > deflate.local_max_window_bits and (
+                # It refers to nothing outside itself, so its own size bounds the window that it needs.
+                size > 1 << deflate.local_max_window_bits
+            ):
+                # All can read what is compressed for the smallest window.
+                message._compress(deflate)
+            data, frame = message._compressed, message._compressed_frame
+        if PyBytes_GET_SIZE(data):
             deflate.start_afresh()
-            sender._sent.change += PyBytes_GET_SIZE(message._payload) - PyBytes_GET_SIZE(message._compressed)
+            sender._sent.change += size - PyBytes_GET_SIZE(data)
             if sender._is_client:
                 return sender._write_frame(
-                    message._opcode, True, 4,
-                    PyBytes_AS_STRING(message._compressed), PyBytes_GET_SIZE(message._compressed),
+                    message._opcode, True, 4, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
                 )
-            count_frame(&sender._sent, message._opcode, True, PyBytes_GET_SIZE(message._compressed))
-            return sender._output.append(message._compressed_frame)
+            count_frame(&sender._sent, message._opcode, True, PyBytes_GET_SIZE(data))
+            return sender._output.append(frame)
         if compress:
             return sender._write_deflated(message._opcode, message._payload, True, compress)
     if sender._is_client:
         return sender._write_frame(
-            message._opcode, True, 0, PyBytes_AS_STRING(message._payload), PyBytes_GET_SIZE(message._payload)
+            message._opcode, True, 0, PyBytes_AS_STRING(message._payload), size
         )
-    count_frame(&sender._sent, message._opcode, True, PyBytes_GET_SIZE(message._payload))
+    count_frame(&sender._sent, message._opcode, True, size)
     return sender._output.append(message._frame)
 
 

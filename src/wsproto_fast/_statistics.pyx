@@ -4,6 +4,7 @@ The layers below count. Nothing is decided here.
 """
 
 cimport cython
+from cpython.bytearray cimport PyByteArray_GET_SIZE
 from libc.math cimport NAN, isnan
 from libc.stdint cimport UINT32_MAX, int64_t, uint64_t
 
@@ -71,11 +72,8 @@ cdef class Statistics(Pacing):
 
     cdef uint64_t _queued_bytes(self) noexcept:
         """Return the number of received bytes that wait."""
-        cdef bytes kept = self._kept
         cdef uint64_t size = 0 if self._queue is None else self._queue.size
-        if kept is not None:
-            size += <uint64_t>(len(kept) - self._kept_position)
-        return size
+        return size + <uint64_t>self._kept_size
 
     def buffered_bytes(self, Py_ssize_t unsent = 0) -> int:
         """Return how many bytes wait here for somebody: for the application, for the network, for the rest of a frame.
@@ -90,8 +88,9 @@ cdef class Statistics(Pacing):
     cdef uint64_t _buffered_bytes(self, Py_ssize_t unsent) except? 0:
         cdef uint64_t size = self._queued_bytes() + <uint64_t>self._note_waiting(unsent)
         size += <uint64_t>self._partial_size
-        if self._early is not None:
-            size += <uint64_t>len(self._early)
+        with cython.critical_section(self):  # another thread may be receiving
+            if self._early is not None:
+                size += <uint64_t>PyByteArray_GET_SIZE(self._early)
         return size
 
 
@@ -167,7 +166,7 @@ cdef class Totals:
             self._max_queued_bytes = max(self._max_queued_bytes, protocol._queue.most_bytes)
         self._max_write_buffer = max(self._max_write_buffer, <uint64_t>protocol._output.most)
         if protocol._dropped is not None:
-            self._dropped += <uint64_t>sum(protocol._dropped.values())
+            self._dropped += <uint64_t>sum(protocol._dropped.copy().values())
         if protocol._has_opened():
             seconds = protocol._open_time - protocol._begin_time
             while seconds > _bounds[place]:

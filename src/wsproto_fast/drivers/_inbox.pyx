@@ -106,11 +106,15 @@ cdef class Inbox:
 
     def awake(self) -> None:
         """Tell that the housekeeper is awake."""
+        self._mutex.acquire()
         self._until = -INFINITY
+        self._mutex.release()
 
     def forget(self) -> None:
         """Count closed connections anew."""
+        self._mutex.acquire()
         self.gone = 0
+        self._mutex.release()
 
     def finish(self) -> bool:
         """Tell that the thread ends; return False if it mustn't."""

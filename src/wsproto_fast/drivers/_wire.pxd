@@ -41,6 +41,7 @@ cdef class Wire(Shared):
     cdef int _send_close_notify(self) except -1
     cdef int _close_when_unused(self) except -1
     cdef int _flush(self, bint waiting) except -1
+    cdef int _set_piece(self, bytes piece) except -1
     cdef int _keep_piece(self, bytes data) except -1
     cdef int _keep_writing(self) except -1
     cdef int _hold(self) except -1

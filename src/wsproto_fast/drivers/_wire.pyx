@@ -15,6 +15,7 @@ it waits for must not be up to its own thread.
 import socket
 from time import monotonic
 
+cimport cython
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.math cimport INFINITY
@@ -278,7 +279,7 @@ cdef class Wire(Shared):
                     self._chores = True
             if self._farewells is not None:
                 self._events += self._farewells
-                self._farewells = None
+                self._farewells.clear()  # it stays: call_no_more() takes no lock
                 self._chores = True
             try:
                 if self._tls is not None and self._piece is None:
@@ -288,7 +289,7 @@ cdef class Wire(Shared):
 
     cdef int _end(self) except -1:
         """End the TCP connection."""
-        self._piece = None
+        self._set_piece(None)
         self._held = False
         try:
             # Wakes those who use it. And the peer learns of it even if a forked process has it, too.
@@ -353,7 +354,7 @@ cdef class Wire(Shared):
                     self._keep_writing()
                 return 0
             if self._piece is not None:
-                self._piece = None
+                self._set_piece(None)
                 protocol.resume_writing()
             if self._tls is None or not self._tls.blocked:
                 self._sent = self._taken
@@ -364,11 +365,15 @@ cdef class Wire(Shared):
                 self._watch_now()
             return 0
         if self._piece is not None:
-            self._piece = None
+            self._set_piece(None)
             protocol.resume_writing()
             self._sent = self._taken
         if protocol.transport_action != KEEP:
             self._act()
+
+    cdef int _set_piece(self, bytes piece) except -1:
+        with cython.critical_section(self):  # any thread may ask how much of it is unsent
+            self._piece = piece
 
     cdef int _keep_piece(self, bytes data) except -1:
         if self._piece is None:
@@ -377,7 +382,7 @@ cdef class Wire(Shared):
                 # For how long may the peer take nothing?
                 self._timer_time = self._protocol.next_deadline()
                 self._inbox.post(self, self._timer_time)
-        self._piece = data
+        self._set_piece(data)
 
     cdef int _keep_writing(self) except -1:
         """Have the housekeeper write the rest: nobody waits for that."""
@@ -427,7 +432,7 @@ cdef class Wire(Shared):
             self._end_reading()
 
     cdef int _drop_output(self) except -1:
-        self._piece = None
+        self._set_piece(None)
         self._held = False
         while PyBytes_GET_SIZE(self._protocol.pop_output()):
             pass

@@ -176,8 +176,10 @@ cdef class SocketDriver(Wire):
         return <double>monotonic() + seconds if seconds > 0 else -INFINITY
 
     cdef int _warn(self) except -1:
-        warn, self.before_use = self.before_use, None
-        warn()
+        with cython.critical_section(self):
+            warn, self.before_use = self.before_use, None
+        if warn is not None:
+            warn()
 
     def _concurrent_receiver(self, name):
         return ConcurrencyError(
@@ -395,7 +397,9 @@ cdef class SocketDriver(Wire):
     @property
     def unsent(self) -> int:
         """Number of bytes that were taken from the engine, and the network hasn't taken; read without a lock."""
-        cdef bytes piece = self._piece
+        cdef bytes piece
+        with cython.critical_section(self):
+            piece = self._piece
         return 0 if piece is None else max(0, PyBytes_GET_SIZE(piece) - self._piece_sent)
 
     def close(self, code, reason) -> bool:
