@@ -81,6 +81,27 @@ static inline int ws_find_library(ws_inflating *library, const char *path, int n
 
 #include <dlfcn.h>
 
+/* Returns whether all functions belong to one library. Names are looked for in all that it needs, and if it is a part
+ * of the program in all that is loaded: of a library that exports some of them, the others would be found elsewhere. */
+static inline int ws_of_one_library(const ws_inflating *library)
+{
+    void *const functions[] = {
+        library->init_ng ? *(void *const *)&library->init_ng : *(void *const *)&library->init,
+        *(void *const *)&library->inflate,
+        *(void *const *)&library->end,
+        *(void *const *)&library->set_dictionary,
+        *(void *const *)&library->get_dictionary,
+    };
+    const void *base = NULL;
+    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
+        Dl_info info;
+        if (functions[i] == NULL || !dladdr(functions[i], &info) || (base && info.dli_fbase != base))
+            return 0;
+        base = info.dli_fbase;
+    }
+    return 1;
+}
+
 /* Returns 0 if it isn't there, or hides its functions. `path` is NULL if it is a part of the program. */
 static inline int ws_find_library(ws_inflating *library, const char *path, int ng)
 {
@@ -95,8 +116,7 @@ static inline int ws_find_library(ws_inflating *library, const char *path, int n
     *(void **)&library->end = dlsym(handle, ng ? "zng_inflateEnd" : "inflateEnd");
     *(void **)&library->set_dictionary = dlsym(handle, ng ? "zng_inflateSetDictionary" : "inflateSetDictionary");
     *(void **)&library->get_dictionary = dlsym(handle, ng ? "zng_inflateGetDictionary" : "inflateGetDictionary");
-    return (library->init || library->init_ng) && library->inflate && library->end && library->set_dictionary &&
-           library->get_dictionary;
+    return ws_of_one_library(library);
 }
 
 #endif

@@ -5,6 +5,8 @@ ended, nor what their window holds, and make more of a short message than it tak
 aren't to be found (Windows, an interpreter that hides them), those objects serve.
 """
 
+import os
+
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
@@ -32,6 +34,14 @@ cdef enum:
     LARGE = 16384
     # Bytes of input at a time; a stream counts less than all that there may be.
     MOST = 1 << 30
+    # Bytes of the largest window.
+    LARGEST_WINDOW = 1 << 15
+
+# What a library has to inflate before it is used: a block that refers to itself, and an empty one.
+cdef bytes SAMPLE = b"\x2a\xcf\xcc\x4b\xc9\x2f\x57\x28\x07\x53\x00\x00\x00\x00\xff\xff"
+cdef bytes SAMPLE_TEXT = b"window window"
+# The same text, all of which refers to what was before it.
+cdef bytes SAMPLE_AGAIN = b"\x2a\x47\xe6\x00\x00\x00\x00\xff\xff"
 
 
 @cython.final
@@ -49,16 +59,25 @@ cdef class Library:
     """
 
     def __cinit__(self, path: str | None, bint ng, error: type):
-        cdef bytes encoded = b"" if path is None else path.encode()
-        cdef ws_stream stream
+        cdef bytes encoded = b"" if path is None else os.fsencode(path)
         self._error = error
-        # A library of another version refuses the stream.
         if (
             not ws_find_library(&self._functions, NULL if path is None else PyBytes_AS_STRING(encoded), ng)
-            or ws_inflater_init(&self._functions, &stream, -15) != 0
+            or not self._works()
         ):
             raise LookupError(f"no functions to inflate with in {path or 'this program'}")
-        self._functions.end(&stream)
+
+    cdef bint _works(self) except -1:
+        """Try all that is asked of it: other functions may have these names, or another version's stream."""
+        cdef Inflater inflater
+        try:
+            inflater = self.new(9)
+            if inflater.inflate(SAMPLE, PY_SSIZE_T_MAX) != SAMPLE_TEXT or not inflater.between_blocks():
+                return False
+            inflater = self.new(9, inflater.window())
+            return inflater.inflate(SAMPLE_AGAIN, PY_SSIZE_T_MAX) == SAMPLE_TEXT
+        except Exception:
+            return False
 
     def new(self, int window_bits, bytes window not None=b"") -> Inflater:
         """Return what decompresses one stream.
@@ -105,7 +124,15 @@ cdef class Inflater:
         Args:
             data: Input.
             limit: Bytes; 0 for all of them.
+
+        Raises:
+            ValueError: If the limit is negative.
+            RuntimeError: If another thread inflates this stream, or ``Library.new`` didn't make it.
         """
+        if not self._ready:
+            raise RuntimeError("Library.new() makes streams")
+        if limit < 0:
+            raise ValueError(f"limit must be 0 or more; got {limit}")
         return self.inflate(data, limit or PY_SSIZE_T_MAX)
 
     cdef bytes inflate(self, bytes data, Py_ssize_t limit):
@@ -119,6 +146,7 @@ cdef class Inflater:
         cdef Py_ssize_t room = min(limit, <Py_ssize_t>ROOM), size = 0, left = PyBytes_GET_SIZE(data), wanted
         cdef bint others = left >= LARGE
         cdef ws_stream* stream = &self._stream
+        self._require_idle()
         if self.eof:
             return b""
         stream.next_in = <unsigned char*>PyBytes_AS_STRING(data)
@@ -161,18 +189,19 @@ cdef class Inflater:
             Py_XDECREF(large)
 
     cdef Py_ssize_t probe(self, bytes tail) except -1:
-        """Go on with what the peer didn't send; return a number above 0 if that gives contents or is behind the end."""
+        """Go on with what the peer didn't send; return how many bytes that gives, 1 at most."""
         cdef unsigned char byte
         cdef ws_stream* stream = &self._stream
+        self._require_idle()
         if self.eof:
-            return 1
+            return 0
         stream.next_in = <unsigned char*>PyBytes_AS_STRING(tail)
         stream.avail_in = <unsigned int>PyBytes_GET_SIZE(tail)
         stream.next_out = &byte
         stream.avail_out = 1
         try:
             self.eof = self._step(False) == WS_STREAM_END
-            return stream.avail_out == 0 or stream.avail_in > 0
+            return 1 - stream.avail_out
         finally:
             stream.next_in = stream.next_out = NULL
 
@@ -182,17 +211,26 @@ cdef class Inflater:
     cdef bytes window(self):
         """Return what the stream may refer to from here on."""
         cdef unsigned int size = 0
-        cdef bytes window = PyBytes_FromStringAndSize(NULL, 1 << self._window_bits)
+        # Libraries that inflate in hardware may keep more than they were asked for.
+        cdef bytes window = PyBytes_FromStringAndSize(NULL, LARGEST_WINDOW)
+        self._require_idle()
         self._library._functions.get_dictionary(&self._stream, <unsigned char*>PyBytes_AS_STRING(window), &size)
-        return window[:size]
+        return window[max(<Py_ssize_t>size - (1 << self._window_bits), 0) : size]
+
+    cdef int _require_idle(self) except -1:
+        # The library's functions would write past their memory, not only give something wrong.
+        if self._busy:
+            raise RuntimeError("another thread is inflating this stream")
 
     cdef int _step(self, bint large) except -2:
         """Inflate from here to there, and make an exception of what is invalid."""
         cdef int result
         cdef ws_inflating* functions = &self._library._functions
         if large:
+            self._busy = True
             with nogil:
                 result = functions.inflate(&self._stream, WS_SYNC_FLUSH)
+            self._busy = False
         else:
             result = functions.inflate(&self._stream, WS_SYNC_FLUSH)
         if result >= 0 or result == WS_BUFFER_ERROR:

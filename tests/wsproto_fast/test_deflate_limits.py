@@ -95,6 +95,7 @@ LENIENT = {
     "tail not removed": (HELLO + TAIL, b"Hello"),
     "no last block": (b"\x00\x05\x00\xfa\xffHello", b"Hello"),
     "final block without another": (final(b"Hello"), b"Hello"),
+    "final block, the end of its last byte": (final(b"Hello").removesuffix(b"\x00"), b"Hello"),
     "final block, tail not removed": (final(b"Hello") + TAIL, b"Hello"),
     "final block, something behind": (final(b"Hello") + b"\xff\xff", b"Hello"),
     "block, nothing behind": (flushed(b"Hello", zlib.Z_BLOCK), b"Hello"),

@@ -1,7 +1,11 @@
 """What inflates by the C functions of zlib and zlib-ng, beside the standard library's objects."""
 
+import ctypes
 import random
+import shutil
+import subprocess
 import sys
+import threading
 import zlib
 
 import pytest
@@ -111,3 +115,88 @@ def test_objects_of_the_module_serve_where_there_are_no_functions(monkeypatch):
     monkeypatch.setattr(_inflater, "Library", missing)
     backend = backends._zlib_like("zlib", zlib, {})
     assert type(backend.new_decompressor(12, b"")) is type(zlib.decompressobj())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no functions are found on Windows")
+def test_library_in_a_directory_whose_name_is_no_text(tmp_path):
+    # os.fsdecode() of a name that isn't UTF-8.
+    path = str(tmp_path / "\udcff" / "zlib.so")
+    with pytest.raises(LookupError, match="no functions to inflate with"):
+        _inflater.Library(path, False, zlib.error)
+
+
+PART_OF_ZLIB = """
+int inflateInit2_(void *stream, int window_bits, const char *version, int size) { return 0; }
+int inflate(void *stream, int flush) { return %s; }
+int inflateEnd(void *stream) { return 0; }
+"""
+THE_REST = """
+int inflateSetDictionary(void *stream, const unsigned char *data, unsigned size) { return 0; }
+int inflateGetDictionary(void *stream, unsigned char *data, unsigned *size) { return 0; }
+"""
+
+
+@pytest.fixture
+def library(tmp_path):
+    """Compile a library that is loaded; return its path."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or sys.platform == "win32":
+        pytest.skip("no compiler for libraries is there")
+
+    def build(name, source, *options):
+        path = tmp_path / name
+        (tmp_path / "source.c").write_text(source)
+        command = [compiler, "-shared", "-fPIC", "-o", path, tmp_path / "source.c", *options]
+        subprocess.run(command, check=True, timeout=60)
+        ctypes.CDLL(str(path))
+        return str(path)
+
+    return build
+
+
+@pytest.mark.parametrize("result", [0, 1, -2])
+def test_functions_of_the_same_names_that_do_something_else(library, result):
+    path = library("other.so", PART_OF_ZLIB % result + THE_REST)
+    with pytest.raises(LookupError, match="no functions to inflate with"):
+        _inflater.Library(path, False, zlib.error)
+
+
+def test_functions_of_several_libraries_are_not_mixed(library):
+    # As a program has them that exports some functions of a zlib of its own.
+    rest = library("rest.so", THE_REST)
+    path = library("part.so", PART_OF_ZLIB % 0, "-Wl,--no-as-needed", rest)
+    with pytest.raises(LookupError, match="no functions to inflate with"):
+        _inflater.Library(path, False, zlib.error)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_negative_limit(name):
+    with pytest.raises(ValueError, match="limit must be 0 or more; got -5"):
+        new(name).decompress(b"\x00", -5)
+
+
+def test_stream_of_no_library():
+    with pytest.raises(RuntimeError, match="makes streams"):
+        _inflater.Inflater().decompress(b"\x00")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_threads_that_inflate_one_stream(name):
+    inflater = new(name, 15)
+    data = zlib.compress(bytes(1 << 24), 1, wbits=-15)[:-20]
+    results = []
+
+    def inflate():
+        try:
+            results.append(len(inflater.decompress(data)))
+        except (RuntimeError, zlib.error, *backends.get_backend(name).errors) as exc:
+            results.append(exc)
+
+    threads = [threading.Thread(target=inflate) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # At least the first one did, and nobody wrote where another one did.
+    assert any(type(result) is int for result in results)
+    assert len(results) == 4
