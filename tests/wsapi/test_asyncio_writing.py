@@ -273,6 +273,73 @@ class TestLarge:
             client.transport.abort()
             await asyncio.wait_for(lost.wait(), 10)
 
+    async def test_transport_resumes_writing_at_once(
+        self, tls: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # asyncio's does with TLS when it gets rid of what waited for data of the peer.
+        transports: list[object] = []
+
+        async def handler(ws: ServerConnection) -> None:
+            cls = type(ws.transport)
+            if cls.__module__ != "asyncio.sslproto":
+                transports.append(None)
+                return
+            write = cls.writelines
+
+            def writelines(transport: object, lines: list[bytes]) -> None:
+                write(transport, lines)
+                if transport is ws.transport and not transports:
+                    transports.append(transport)
+                    ws.protocol.send("between")
+                    ws.protocol.close(4000, "enough")
+                    ws.pause_writing()
+                    ws.resume_writing()
+                    ws._driver.update()
+
+            monkeypatch.setattr(cls, "writelines", writelines)
+            ws.protocol.send(b"large" * 100_000)
+            ws._driver.flush()
+            await ws.wait_closed()
+
+        async with secured(handler, tls) as client:
+            await until(lambda: transports)
+            if transports[0] is None:
+                pytest.skip("this event loop's transports can't be changed")
+            assert await client.recv() == b"large" * 100_000
+            assert await client.recv() == "between"
+            await client.wait_closed()
+            assert client.close_code == 4000
+
+    async def test_no_memory_for_what_the_network_does_not_take(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        resource = pytest.importorskip("resource")
+        if sys.platform != "linux":
+            pytest.skip("the limit on memory is Linux's")
+        message = "x" * (256 << 20)
+        failures: list[object] = []
+
+        async def handler(ws: ServerConnection) -> None:
+            ws.protocol.send(message)
+            before = resource.getrlimit(resource.RLIMIT_AS)
+            taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (taken + (64 << 20), before[1]))
+            try:
+                ws._driver.flush()
+            finally:
+                resource.setrlimit(resource.RLIMIT_AS, before)
+            failures.append(ws._driver.failure)
+            with pytest.raises(ConnectionClosed):
+                await ws.send("what follows a frame of which only a part was written")
+            failures.append(None)
+
+        async with secured(handler, None) as client:
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+            assert client.close_code == 1006
+            await until(lambda: len(failures) == 2)
+            assert type(failures[0]) is MemoryError
+
 
 def test_loop_is_closed() -> None:
     """uvloop may close descriptors then, without a word: who uses them next must get nothing."""

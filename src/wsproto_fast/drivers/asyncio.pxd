@@ -35,6 +35,7 @@ cdef class TransportDriver(Timed):
     cdef readonly int descriptor        # of the socket, to write past the transport; -1 where only that can
     cdef uint8_t _action
     cdef flag _encrypts                 # the transport does, in writelines() each piece where it is
+    cdef flag _handing_over             # frames are being written in parts: nothing else may come between them
     cdef flag _buffering                # when last asked, the transport had something to write
     cdef flag _lost
 
@@ -68,6 +69,7 @@ cdef class TransportDriver(Timed):
     cdef int _flush(self) except -1
     cdef bint _write_past(self, bytes piece) except -1
     cdef int _flush_parts(self) except -1
+    cdef int _write_parts(self) except -1
     cdef bint _may_write_past(self) except -1
     cdef int _hand_over_parts(self, list parts, Py_ssize_t sent) except -1
     cdef int _hand_over_lines(self, list parts) except -1

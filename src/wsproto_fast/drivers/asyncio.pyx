@@ -212,7 +212,7 @@ cdef class TransportDriver(Timed):
         self._flush()
         if protocol.has_acknowledged_pings():
             connection._acknowledge_pings()
-        if protocol.transport_action != self._action:
+        if protocol.transport_action != self._action and not self._handing_over:
             self._action = protocol.transport_action
             connection._act(self._action)
         if self._lost:
@@ -627,6 +627,8 @@ cdef class TransportDriver(Timed):
 
     cdef int _flush(self) except -1:
         cdef bytes piece
+        if self._handing_over:
+            return 0  # who does goes on with what is there now
         if self.exposed and self._protocol.output_left() and self.is_gone():
             return 0
         while self._protocol.output_left():
@@ -660,7 +662,25 @@ cdef class TransportDriver(Timed):
         return True
 
     cdef int _flush_parts(self) except -1:
-        """Write what has large payloads in it, in one system call and without copying those."""
+        """Write what has large payloads in it; whatever a transport calls meanwhile doesn't write between them."""
+        self._handing_over = True
+        try:
+            self._write_parts()
+        except Exception as exc:
+            # A lack of memory: frames that have begun can't go on.
+            if self.failure is None:
+                self.failure = exc
+        finally:
+            self._handing_over = False
+        if self._lost:
+            return 0
+        if self.failure is not None and not self.given_up:
+            self._give_up(self.failure, True)
+        elif self._protocol.transport_action != self._action:
+            self._update()
+
+    cdef int _write_parts(self) except -1:
+        """Do it in one system call and without copying them, as far as that is possible."""
         cdef iovec memory[MAX_PARTS]
         cdef list parts = self._protocol.pop_parts()
         cdef Py_ssize_t size = 0, sent = 0, count = len(parts), i
@@ -695,6 +715,8 @@ cdef class TransportDriver(Timed):
             elif sent:
                 part = memoryview(part)[sent:]
             self._hand_over(part, size - sent)
+            if self.given_up:
+                return 0
             sent = 0
 
     cdef int _hand_over_lines(self, list parts) except -1:
@@ -716,6 +738,8 @@ cdef class TransportDriver(Timed):
                 lines.append(view[position : position + RECORDS])
                 position += RECORDS
                 self._hand_over(lines, sum(map(len, lines)))
+                if self.given_up:
+                    return 0
                 lines = []
             if lines:
                 self._hand_over(lines, len(lines[0]))
