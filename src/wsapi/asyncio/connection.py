@@ -241,8 +241,9 @@ class Connection(Link):
 
     # ------------------------------------------------------------------ sending
 
+    # Python looks parameters that are keyword-only up by their names each time; this is for callbacks.
     def send_nowait(
-        self, message: DataLike, text: bool | None = None, *, compress: bool | None = None
+        self, message: DataLike, text: bool | None = None, compress: bool | None = None
     ) -> bool:
         """Send a message without waiting, from callbacks.
 
