@@ -45,6 +45,7 @@ cdef bytes SAMPLE_AGAIN = b"\x2a\x47\xe6\x00\x00\x00\x00\xff\xff"
 
 
 @cython.final
+@cython.no_gc  # it refers to a class
 cdef class Library:
     """Library(path, ng, error)\n--\n
     The C functions of a library that is loaded.
@@ -105,7 +106,9 @@ cdef class Library:
         return inflater
 
 
+# What it refers to refers to nothing, and mustn't be taken from it before it ends the stream.
 @cython.final
+@cython.no_gc
 cdef class Inflater:
     """Decompresses one stream of raw DEFLATE; has what messages need of the interface of ``zlib.decompressobj``.
 

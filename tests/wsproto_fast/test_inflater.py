@@ -1,6 +1,7 @@
 """What inflates by the C functions of zlib and zlib-ng, beside the standard library's objects."""
 
 import ctypes
+import gc
 import random
 import shutil
 import subprocess
@@ -200,3 +201,14 @@ def test_two_threads_that_inflate_one_stream(name):
     # At least the first one did, and nobody wrote where another one did.
     assert any(type(result) is int for result in results)
     assert len(results) == 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_collector_of_garbage(name):
+    """It can't take the library away from a stream before the stream ends."""
+    stream = new(name)
+    assert not gc.is_tracked(stream)
+    cycle = [stream]
+    cycle.append(cycle)
+    del stream, cycle
+    gc.collect()
