@@ -241,7 +241,7 @@ class Connection(Link):
 
     # ------------------------------------------------------------------ sending
 
-    # Python looks parameters that are keyword-only up by their names each time; this is for callbacks.
+    # Not keyword-only: Python looks such parameters up by their names each time.
     def send_nowait(
         self, message: DataLike, text: bool | None = None, compress: bool | None = None
     ) -> bool:
