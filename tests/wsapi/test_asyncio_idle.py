@@ -73,11 +73,13 @@ async def test_objects_of_an_idle_connection() -> None:
 
         try:
             await more()
-            await more()  # what is made once is there now
-            before = tracked()
-            await more()
-            new = tracked() - before
-            new = Counter({kind: number // CONNECTIONS for kind, number in new.items()})
+            counts = []
+            for _ in range(4):  # what is made once, as when a module is imported, is in few of them
+                before = tracked()
+                await more()
+                new = tracked() - before
+                counts.append(Counter({kind: n // CONNECTIONS for kind, n in new.items()}))
+            new = min(counts, key=Counter.total)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
