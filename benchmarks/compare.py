@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import load, peers
+from . import command_line, load, peers
 from .plot import QUIET
 from .process import Probe, cores, machine
 from .scenarios import SCENARIOS, Case, Figure, Settings
@@ -217,7 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.scenario or list(SCENARIOS),
             names,
             settings,
-            lambda line: print(line, file=sys.stderr, flush=True),
+            command_line.say,
         )
     except load.WrongEcho as exc:
         print(f"benchmark aborted: {exc}", file=sys.stderr)

@@ -6,7 +6,6 @@ generator is this process.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gc
 import json
@@ -24,7 +23,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
-from . import data, load, peers, plot, process
+from . import command_line, data, load, plot, process
 from .plot import QUIET
 
 BEFORE: Final = 100  # connections open before the memory of the others is counted
@@ -420,7 +419,7 @@ def table(summaries: list[dict[str, Any]], loop: str, settings: Settings) -> str
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run, print the table, write the files."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.crowd", description=__doc__)
+    parser = command_line.parser("benchmarks.crowd", __doc__, DEFAULT_PEERS)
     parser.add_argument("--idle", type=int, default=1000, help="silent connections")
     parser.add_argument("--active", type=int, default=100, help="connections that send")
     parser.add_argument(
@@ -431,14 +430,6 @@ def main(arguments: list[str] | None = None) -> int:
         "--rate", type=float, default=2.0, help="messages per second on an active connection"
     )
     parser.add_argument("--size", type=int, default=64, help="bytes of a message")
-    parser.add_argument("--loop", choices=peers.LOOPS, default="uvloop")
-    parser.add_argument(
-        "--peer",
-        action="append",
-        choices=[name for name, spec in peers.ON_LOOPS.items() if "plain" in spec.takes],
-        help=f"default: {', '.join(DEFAULT_PEERS)}",
-    )
-    parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--svg", type=Path, help="write a plot to this file")
     options = parser.parse_args(arguments)
     for name, least in (("idle", 0), ("active", 1), ("rounds", 1), ("size", 1)):
@@ -447,10 +438,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("minutes", "rate"):
         if not getattr(options, name) > 0:
             parser.error(f"--{name} must be more than 0")
-    names = options.peer or list(DEFAULT_PEERS)
-    for name in names:
-        if missing := peers.ON_LOOPS[name].missing:
-            parser.error(f"{name}: {missing}")
+    names = command_line.chosen_peers(parser, options, DEFAULT_PEERS)
     settings = Settings(
         options.idle,
         options.active,
@@ -464,7 +452,7 @@ def main(arguments: list[str] | None = None) -> int:
             names,
             options.loop,
             settings,
-            lambda line: print(line, file=sys.stderr, flush=True),
+            command_line.say,
         )
     except (load.WrongEcho, OSError) as exc:
         print(f"benchmark aborted: {exc}", file=sys.stderr)

@@ -6,17 +6,15 @@ turns within a round.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from . import crowd, data, load, peers, process
+from . import command_line, crowd, data, load, peers, process
 from .plot import QUIET
 
 DEFAULT_PEERS: Final = ("raw", "wsapi", "picows", "picows_websockets", "aiohttp", "websockets")
@@ -243,24 +241,13 @@ def table(document: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run, print the table, write the file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
+    parser = command_line.parser("benchmarks.growth", __doc__, DEFAULT_PEERS)
     parser.add_argument("--sweep", action="append", choices=SWEEPS, help="default: all")
-    parser.add_argument(
-        "--peer",
-        action="append",
-        choices=[name for name, spec in peers.ON_LOOPS.items() if "plain" in spec.takes],
-        help=f"default: {', '.join(DEFAULT_PEERS)}",
-    )
-    parser.add_argument("--loop", choices=peers.LOOPS, default="uvloop")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a measured window")
-    parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--quick", action="store_true", help="the first points, for a moment each")
     options = parser.parse_args(arguments)
-    names = options.peer or list(DEFAULT_PEERS)
-    for name in names:
-        if missing := peers.ON_LOOPS[name].missing:
-            parser.error(f"{name}: {missing}")
+    names = command_line.chosen_peers(parser, options, DEFAULT_PEERS)
     rounds, seconds = (1, 0.05) if options.quick else (options.rounds, options.seconds)
     # To open 10,000 connections takes longer than until the first Ping.
     os.environ[peers.PING_INTERVAL] = "3600"
@@ -272,7 +259,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.loop,
             rounds,
             seconds,
-            lambda line: print(line, file=sys.stderr, flush=True),
+            command_line.say,
         )
     finally:
         del os.environ[peers.PING_INTERVAL]

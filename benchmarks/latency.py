@@ -9,7 +9,6 @@ seen how long its garbage collector pauses it.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import os
@@ -22,10 +21,9 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Final
 
-from . import crowd, data, load, peers, process
+from . import command_line, crowd, data, load, peers, process
 from .crowd import percentile
 from .plot import QUIET
 
@@ -371,35 +369,22 @@ def table(document: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run, print the table, write the file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=__doc__)
-    parser.add_argument(
-        "--peer",
-        action="append",
-        choices=[name for name, spec in peers.ON_LOOPS.items() if "plain" in spec.takes],
-        help=f"default: {', '.join(DEFAULT_PEERS)}",
-    )
-    parser.add_argument("--loop", choices=peers.LOOPS, default="uvloop")
+    parser = command_line.parser("benchmarks.latency", __doc__, DEFAULT_PEERS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="length of each load")
     parser.add_argument(
         "--idle", type=int, default=10_000, help="idle connections; 0: no such part"
     )
-    parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--quick", action="store_true", help="for a moment: shows that it runs")
     options = parser.parse_args(arguments)
-    names = options.peer or list(DEFAULT_PEERS)
-    for name in names:
-        if missing := peers.ON_LOOPS[name].missing:
-            parser.error(f"{name}: {missing}")
+    names = command_line.chosen_peers(parser, options, DEFAULT_PEERS)
     settings = Settings(options.rounds, options.seconds, options.idle)
     if options.quick:
         settings = Settings(1, 0.2, min(options.idle, 50))
     # To open 10,000 connections takes longer than until the first Ping.
     os.environ[peers.PING_INTERVAL] = "3600"
     try:
-        results = latency(
-            names, options.loop, settings, lambda line: print(line, file=sys.stderr, flush=True)
-        )
+        results = latency(names, options.loop, settings, command_line.say)
     except (load.WrongEcho, OSError) as exc:
         print(f"benchmark aborted: {exc}", file=sys.stderr)
         return 1

@@ -22,6 +22,7 @@ import ctypes
 import gc
 import importlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -125,6 +126,9 @@ def main() -> None:
     parser.add_argument("service")
     parser.add_argument("cpu", type=int, help="core to run on; -1: any")
     options = parser.parse_args()
+    # Where no program configured logging, Python formats what is logged and prints it; some peers
+    # log a traceback for each connection that is reset.
+    logging.getLogger().addHandler(logging.NullHandler())
     if options.cpu >= 0:
         os.sched_setaffinity(0, {options.cpu})
     spec = peers.PEERS[options.front_end][options.peer]

@@ -7,8 +7,10 @@ import os
 import socket
 import ssl
 import struct
+from typing import Any
 
 from tests.wsapi.helpers import CLOSE, PING, TEXT, close_payload, frame, request
+from wsapi.http11 import Request, Response
 
 
 class Peer:
@@ -61,3 +63,18 @@ ENDINGS: dict[str, tuple[bytes, str]] = {
     "reset before": (b"", "reset"),
     "reset in the request": (b"GET / HT", "reset"),
 }
+
+
+def refuse(ws: Any, _request: Request) -> Response:
+    """Refuse an opening handshake, as `process_request`."""
+    response: Response = ws.respond(403, "no")
+    return response
+
+
+def fail(_ws: Any, _request: Request) -> None:
+    """Fail, as `process_request`, with an exception that has a cause."""
+    cause = KeyError()
+    try:
+        raise cause
+    except KeyError as exc:
+        raise ZeroDivisionError from exc

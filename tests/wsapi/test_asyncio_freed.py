@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.wsapi.endings import ENDINGS, HANDSHAKE, Peer
+from tests.wsapi.endings import ENDINGS, HANDSHAKE, Peer, fail, refuse
 from tests.wsapi.helpers import (
     collecting,
     logged_errors,
@@ -133,18 +133,6 @@ async def test_handlers(handle: Any) -> None:
         await leave_nothing(use, server)
     with contextlib.suppress(AssertionError):
         logged_errors()  # some of them fail
-
-
-def refuse(ws: ServerConnection, _request: Request) -> Response:
-    return ws.respond(403, "no")
-
-
-def fail(ws: ServerConnection, _request: Request) -> None:
-    cause = KeyError()
-    try:
-        raise cause
-    except KeyError as exc:
-        raise ZeroDivisionError from exc
 
 
 async def fail_later(ws: ServerConnection, _request: Request) -> None:

@@ -11,10 +11,10 @@ import pytest
 import trio
 import trio.testing
 
-from tests.wsapi.endings import ENDINGS, HANDSHAKE, Peer
+from tests.wsapi.endings import ENDINGS, HANDSHAKE, Peer, fail, refuse
 from tests.wsapi.helpers import collecting, logged_errors
 from tests.wsapi.trio_helpers import serving, trio_test
-from wsapi.http11 import Request, Response
+from wsapi.http11 import Request
 from wsapi.trio.client import ClientConnection, connect
 from wsapi.trio.server import Server, ServerConnection
 
@@ -100,18 +100,6 @@ async def test_handlers(handle: Any) -> None:
         await leave_nothing(use, server)
     with contextlib.suppress(AssertionError):
         logged_errors()  # some of them fail
-
-
-def refuse(ws: ServerConnection, _request: Request) -> Response:
-    return ws.respond(403, "no")
-
-
-def fail(ws: ServerConnection, _request: Request) -> None:
-    cause = KeyError()
-    try:
-        raise cause
-    except KeyError as exc:
-        raise ZeroDivisionError from exc
 
 
 async def take_too_long(ws: ServerConnection, _request: Request) -> None:
