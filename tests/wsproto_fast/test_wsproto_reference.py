@@ -10,6 +10,8 @@ Where the two differ on purpose:
   for uncompressed.
 - Frames that wait when the stream ends come before the ``CloseConnection`` of that end.
 - Messages that compression doesn't make smaller are sent as they are.
+- Empty elements of ``Sec-WebSocket-Protocol`` are ignored (RFC 9110 section 5.6.1); wsproto offers
+  a subprotocol without a name.
 - Handshakes: see ``test_wsproto_handshake.py``; keys that aren't 16 bytes in base64, malformed
   extensions and HTTP/1.0 are refused, and frames that come early aren't lost.
 """
@@ -303,3 +305,18 @@ def test_rejection(client: Any, server: Any, body: bytes) -> None:
     assert (rejection.status_code, rejection.has_body) == (403, True)
     assert b"".join(bytes(piece.data) for piece in pieces) == body
     assert ours.state.name == theirs.state.name == "CLOSED"
+
+
+def test_empty_elements_of_subprotocols() -> None:
+    data = (
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Protocol: a,, b\r\n\r\n"
+    )
+    offered = []
+    for modules in (OURS, THEIRS):
+        server = modules[0].WSConnection(modules[0].ConnectionType.SERVER)
+        server.receive_data(data)
+        (request,) = server.events()
+        offered.append(request.subprotocols)
+    assert offered == [["a", "b"], ["a", "", "b"]]
