@@ -110,7 +110,8 @@ faults: build ## thousands of connections through a proxy that harms them (FAULT
 topics-torture: build ## topics on Valkey, Redis and NATS while those are harmed (TORTURE_MINUTES=30, all together)
 	$(PY) -m tests.topics_torture --require
 
-# Compiles elsewhere with clang, again after changes. FUZZ_TARGETS="frames calls" chooses some.
+# Compiles elsewhere with clang, again after changes. FUZZ_TARGETS="frames calls" chooses some, FUZZ_JOBS=2 runs two
+# at a time. `python -m tests.fuzz --report` adds up all runs.
 fuzz: build/fuzz/.built ## coverage-guided fuzzing, FUZZ_MINUTES=5 for each of the targets in tests/fuzz/targets/
 	$(PY) -m tests.fuzz
 

@@ -1,9 +1,11 @@
 """Fuzzes targets in turns, each for some minutes, and says what was done.
 
 Usage: python -m tests.fuzz [--minutes 5] [--target NAME]... [--jobs 1] [--pack]
+       python -m tests.fuzz --report [LEDGER]...
 
 It wants the engine compiled for that by `.ci/fuzz-build`: `make fuzz` does so. What is found is in
-build/fuzz/findings/, and `python -m tests.fuzz.run NAME FILE` runs it again.
+build/fuzz/findings/, and `python -m tests.fuzz.run NAME FILE` runs it again. Each process of
+libFuzzer leaves a line in build/fuzz/ledger.jsonl; `--report` adds up what was done in all runs.
 """
 
 from __future__ import annotations
@@ -14,17 +16,22 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.fuzz import corpora
+from tests.fuzz import corpora, ledger
 
 BUILD = Path("build/fuzz").absolute()
 FINDINGS = BUILD / "findings"
+LEDGER = BUILD / "ledger.jsonl"
 MAX_FINDINGS = 10  # of a target; then its turn is over
 STATUS = re.compile(r"^#(\d+)\s.*cov: (\d+) ft: (\d+) corp: (\d+)/(\w+)", re.MULTILINE)
+FOUND = re.compile(r"Test unit written to .*/(.+)$", re.MULTILINE)
 OPTIONS = ["-timeout=25", "-rss_limit_mb=2500", "-print_final_stats=1", "-reload=0"]
-COLUMNS = ("target", "inputs", "seconds", "edges", "features", "corpus", "findings")
+COLUMNS = (
+    "target", "inputs", "seconds", "CPU min", "edges", "features", "corpus", "findings",
+)  # fmt: skip
 
 
 @dataclass
@@ -34,6 +41,7 @@ class Turn:
     name: str
     inputs: int = 0
     seconds: float = 0
+    cpu: float = 0
     edges: int = 0
     features: int = 0
     findings: list[str] = field(default_factory=list)
@@ -41,8 +49,19 @@ class Turn:
 
     def row(self) -> str:
         corpus = len(list((BUILD / "corpus" / self.name).iterdir()))
-        values = (self.inputs, round(self.seconds), self.edges, self.features, corpus)
+        spent = (round(self.seconds), f"{self.cpu / 60:.1f}")
+        values = (self.inputs, *spent, self.edges, self.features, corpus)
         return row(self.name, *values, "broken" if self.broken else len(self.findings))
+
+    def add(self, entry: ledger.Entry) -> None:
+        """Add what one process did."""
+        self.inputs += entry.inputs
+        self.seconds += entry.wall
+        self.cpu += entry.cpu
+        self.edges = max(self.edges, entry.edges)
+        self.features = max(self.features, entry.features)
+        self.findings += entry.findings
+        self.broken = bool(entry.status and not entry.findings)
 
 
 def row(name: str, *values: object) -> str:
@@ -68,34 +87,56 @@ def fuzz(name: str, seconds: float) -> Turn:
     if corpora.dictionary_path(name).exists():
         options.append(f"-dict={corpora.dictionary_path(name)}")
     options += getattr(corpora.load_target(name), "OPTIONS", [])
-    started = time.monotonic()
+    end = time.monotonic() + seconds
     log = BUILD / f"{name}.log"
     while len(turn.findings) < MAX_FINDINGS and not turn.broken:
-        left = round(started + seconds - time.monotonic())
+        left = round(end - time.monotonic())
         if left <= 0:
             break
-        before = set(FINDINGS.glob(f"{name}-*"))
-        with open(log, "w") as file:
-            status = subprocess.run(
-                [*command(name), *options, f"-max_total_time={left}", str(corpus)],
-                env=environment(), stdout=file, stderr=file, check=False,
-            ).returncode  # fmt: skip
+        entry = run(name, [*options, f"-max_total_time={left}", str(corpus)], log)
+        ledger.append(LEDGER, entry)
+        turn.add(entry)
         text = log.read_text(errors="replace")
-        for inputs, edges, features, *_ in STATUS.findall(text):
-            turn.edges = max(turn.edges, int(edges))
-            turn.features = max(turn.features, int(features))
-            done = int(inputs)
-        final = re.search(r"number_of_executed_units: (\d+)", text)
-        turn.inputs += int(final[1]) if final else done if STATUS.search(text) else 0
-        found = sorted(path.name for path in set(FINDINGS.glob(f"{name}-*")) - before)
-        turn.findings += found
-        turn.broken = bool(status and not found)
-        for path in found:
+        for path in entry.findings:
             print(f"{name}: build/fuzz/findings/{path}\n{excerpt(text)}", flush=True)
         if turn.broken:
-            print(f"{name}: ended with status {status}\n{text[-2000:]}", flush=True)
-    turn.seconds = time.monotonic() - started
+            print(f"{name}: ended with status {entry.status}\n{text[-2000:]}", flush=True)
     return turn
+
+
+def run(name: str, arguments: list[str], log: Path) -> ledger.Entry:
+    """Run libFuzzer once; return what it did, with the processor time that it used."""
+    revision, began, started = ledger.revision(), ledger.now(), time.monotonic()
+    with open(log, "w") as file:
+        process = subprocess.Popen(
+            [*command(name), *arguments], env=environment(), stdout=file, stderr=file
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    text = log.read_text(errors="replace")
+    inputs, edges, features = counted(text)
+    return ledger.Entry(
+        target=name,
+        revision=revision,
+        began=began,
+        inputs=inputs,
+        wall=round(time.monotonic() - started, 1),
+        cpu=round(usage.ru_utime + usage.ru_stime, 1),
+        edges=edges,
+        features=features,
+        findings=FOUND.findall(text),
+        status=process.returncode,
+    )
+
+
+def counted(text: str) -> tuple[int, int, int]:
+    """Return inputs, edges, and features that libFuzzer told of."""
+    inputs = edges = features = 0
+    for done, reached, had, *_ in STATUS.findall(text):
+        inputs = int(done)
+        edges, features = max(edges, int(reached)), max(features, int(had))
+    final = re.search(r"number_of_executed_units: (\d+)", text)
+    return int(final[1]) if final else inputs, edges, features
 
 
 def excerpt(text: str) -> str:
@@ -131,17 +172,33 @@ def main() -> int:
     get = os.environ.get
     parser.add_argument("--minutes", type=float, default=float(get("FUZZ_MINUTES", "5")))
     parser.add_argument("--target", action="append", choices=names)
+    parser.add_argument("--jobs", type=int, default=int(get("FUZZ_JOBS", "1")), help="at a time")
     parser.add_argument("--pack", action="store_true", help="keep the corpora in the repository")
+    parser.add_argument(
+        "--report", nargs="*", type=Path, metavar="LEDGER",
+        help="only add up what was done so far: of these files, or of build/fuzz/ledger.jsonl",
+    )  # fmt: skip
     options = parser.parse_args()
+    if options.report is not None:
+        entries = [entry for path in options.report or [LEDGER] for entry in ledger.read(path)]
+        print(ledger.report(entries))
+        return 0
     chosen = options.target or get("FUZZ_TARGETS", "").replace(",", " ").split() or names
     if unknown := set(chosen) - set(names):
         parser.error(f"no such target: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    if options.jobs < 1:
+        parser.error("--jobs must be positive")
     turns = []
-    for name in chosen:
-        turns.append(fuzz(name, options.minutes * 60))
-        print(row(*COLUMNS) if len(turns) == 1 else "", turns[-1].row(), sep="\n", flush=True)
-        if options.pack:
-            print(pack(name), flush=True)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        try:
+            for turn in pool.map(lambda name: fuzz(name, options.minutes * 60), chosen):
+                turns.append(turn)
+                print(row(*COLUMNS) if len(turns) == 1 else "", turn.row(), sep="\n", flush=True)
+                if options.pack:
+                    print(pack(turn.name), flush=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     print("", row(*COLUMNS), *(turn.row() for turn in turns), sep="\n")
     return int(any(turn.findings or turn.broken for turn in turns))
 

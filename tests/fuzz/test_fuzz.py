@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.fuzz import corpora
+from tests.fuzz import __main__ as command
+from tests.fuzz import corpora, ledger
 
 MUTATIONS = 300
 SECONDS = 10  # of mutations at most: a machine may be slow
@@ -62,3 +64,47 @@ def test_mutations(name: str) -> None:
 def test_size_of_corpora() -> None:
     sizes = [path.stat().st_size for path in corpora.HERE.glob("corpus/*.zip")]
     assert sum(sizes) < 1_000_000
+
+
+LOG = """
+#2\tINITED cov: 100 ft: 200 corp: 3/12b exec/s: 0 rss: 50Mb
+#900\tNEW    cov: 105 ft: 201 corp: 4/16b lim: 4 exec/s: 9 rss: 50Mb L: 4/4 MS: 1 ChangeBit-
+#950\tNEW    cov: 105 ft: 203 corp: 5/16b lim: 4 exec/s: 9 rss: 50Mb L: 4/4 MS: 1 ChangeBit-
+"""
+
+
+def test_counts_in_a_log() -> None:
+    assert command.counted(LOG) == (950, 105, 203)
+    assert command.counted(LOG + "stat::number_of_executed_units: 999\n") == (999, 105, 203)
+    assert command.counted("Traceback ...") == (0, 0, 0)
+    line = "artifact_prefix='/x/frames-'; Test unit written to /x/findings/frames-crash-abc\n"
+    assert command.FOUND.findall(LOG + line) == ["frames-crash-abc"]
+
+
+def entry(target: str, cpu: float, edges: int, *findings: str) -> ledger.Entry:
+    return ledger.Entry(target, "abc", ledger.now(), 1000, cpu, cpu, edges, 7, [*findings], 0)
+
+
+def test_report(tmp_path: Path) -> None:
+    """What was done in several runs is added up; a finding that comes again is still one."""
+    path = tmp_path / "ledger.jsonl"
+    assert ledger.read(path) == []
+    entries = [
+        entry("frames", 1800, 100, "frames-crash-a"),
+        entry("calls", 360, 50),
+        entry("frames", 3600, 90, "frames-crash-a", "frames-crash-b"),
+    ]
+    for one in entries:
+        ledger.append(path, one)
+    assert ledger.read(path) == entries
+    assert ledger.report(ledger.read(path)).splitlines()[2:] == [
+        "| calls | 0.10 | 1,000 | 50 | 0 |",
+        "| frames | 1.50 | 2,000 | 100 | 2 |",
+        "| all | 1.60 | 3,000 | 2 targets | 2 |",
+        "",
+        "3 runs of abc",
+    ]
+    with open(path, "a") as file:
+        file.write('{"target": "frames"}\n')
+    with pytest.raises(ValueError, match=r"ledger\.jsonl, line 4: "):
+        ledger.read(path)

@@ -1,0 +1,104 @@
+"""What was fuzzed so far, over all runs: one line of JSON for each process of libFuzzer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+@dataclass
+class Entry:
+    """One process.
+
+    Attributes:
+        target: Name of the target.
+        revision: What was fuzzed, as git describes it; "-dirty" behind it if there were changes.
+        began: Time in UTC, as in ISO 8601.
+        inputs: Number of inputs that were run.
+        wall: Seconds that it took.
+        cpu: Seconds of processor time that it used, in user and system mode.
+        edges: Edges in the compiled code that the corpus and these inputs reach.
+        features: Features that they have, as libFuzzer counts them.
+        findings: Names of the inputs that were found, also if they had been found before.
+        status: Exit status of the process.
+    """
+
+    target: str
+    revision: str
+    began: str
+    inputs: int
+    wall: float
+    cpu: float
+    edges: int
+    features: int
+    findings: list[str]
+    status: int
+
+
+def revision() -> str:
+    """Return what git calls the tree that is fuzzed, or "unknown" outside of a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def append(path: Path, entry: Entry) -> None:
+    # In one write, so that processes may share the file.
+    with open(path, "a") as file:
+        file.write(json.dumps(asdict(entry)) + "\n")
+
+
+def read(path: Path) -> list[Entry]:
+    """Return the entries of a ledger; none if there is no such file.
+
+    Raises:
+        ValueError: If a line isn't an entry; nothing is left out of sums silently.
+    """
+    if not path.exists():
+        return []
+    entries = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            entries.append(Entry(**json.loads(line)))
+        except (TypeError, ValueError) as exc:
+            raise ValueError(f"{path}, line {number}: {exc}") from exc
+    return entries
+
+
+def report(entries: Iterable[Entry]) -> str:
+    """Return sums per target as a table in Markdown; a finding counts once, however often found."""
+    of: dict[str, list[Entry]] = {}
+    for entry in entries:
+        of.setdefault(entry.target, []).append(entry)
+    rows = [
+        "| target | CPU hours | inputs | edges | findings |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    found: set[str] = set()
+    for name in sorted(of):
+        findings = {finding for entry in of[name] for finding in entry.findings}
+        found |= findings
+        rows.append(line(name, of[name], len(findings)))
+    everything = [entry for name in of for entry in of[name]]
+    rows.append(line("all", everything, len(found), str(len(of)) + " targets"))
+    revisions = sorted({entry.revision for entry in everything})
+    rows += ["", f"{len(everything)} runs of {', '.join(revisions) or 'nothing'}"]
+    return "\n".join(rows)
+
+
+def line(name: str, entries: list[Entry], findings: int, edges: str | None = None) -> str:
+    hours = sum(entry.cpu for entry in entries) / 3600
+    inputs = sum(entry.inputs for entry in entries)
+    reached = edges or str(max(entry.edges for entry in entries))
+    return f"| {name} | {hours:.2f} | {inputs:,} | {reached} | {findings} |"
