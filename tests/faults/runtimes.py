@@ -130,9 +130,13 @@ class AsyncioRuntime(Runtime):
         return counts
 
     def timers(self) -> list[str]:
-        """Return what the event loop is going to call at some time."""
+        """Return what the event loop is going to call at some time.
+
+        The timer that connections share isn't among them: it stays until it is due.
+        """
         handles = getattr(self.loop, "_scheduled", ())
-        return [repr(handle) for handle in handles if not handle.cancelled()]
+        shown = [repr(handle) for handle in handles if not handle.cancelled()]
+        return [handle for handle in shown if "Timers" not in handle]
 
     @staticmethod
     def tasks() -> list[str]:

@@ -49,12 +49,9 @@ cdef class Timers:
         self._arm()
 
     cdef int stop_timer(self, Timed timed) except -1:
-        """Don't call it."""
+        """Don't call it. The loop's timer stays, and serves the next one where connections come one at a time."""
         if timed._place:
             self._remove(timed)
-            if len(self._heap) == 1 and self._handle is not None:
-                self._handle.cancel()
-                self._handle = None
 
     cdef int _remove(self, Timed timed) except -1:
         cdef Timed last = self._heap.pop()
