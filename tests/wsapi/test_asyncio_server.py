@@ -171,7 +171,7 @@ class TestOpeningHandshake:
 class TestLifeOfAServer:
     @pytest.mark.parametrize("number", [1, 3])
     async def test_closing_when_connections_are_just_accepted(self, number: int) -> None:
-        async with serving() as server:
+        async with serving(close_timeout=0.5) as server:
             address = "127.0.0.1", port_of(server)
             peers = [socket.create_connection(address) for _ in range(3)]
             for peer in peers:

@@ -297,7 +297,9 @@ class TestTimeoutsOfAnOpenConnection:
                 assert (await peer.read_message())[0] == CLOSE
 
     async def test_ping_timeout(self, driver: Driver) -> None:
-        async with driver.serve(until_closed, ping_interval=0.02, ping_timeout=None) as server:
+        async with driver.serve(
+            until_closed, ping_interval=0.02, ping_timeout=None, close_timeout=0.05
+        ) as server:
             async with driver.raw_client(server) as peer:
                 ws = await server.connection()
                 assert (await peer.read_message())[0] == PING
