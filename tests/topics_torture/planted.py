@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from wsapi.topics._core import Core, Status
+from wsapi.topics._core import Core
+from wsapi.topics._subscribers import Status
 from wsapi.topics.bus import Notice
 
 __all__ = ["PLANTED", "plant"]

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from wsproto_fast import Slow
 
 from ._base import Subscription, TopicsStats
-from ._core import Counters
 from ._history import History
+from ._subscribers import Counters
 from .bus import Bus, Message
 from .exceptions import (
     BusError,

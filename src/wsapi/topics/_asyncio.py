@@ -19,11 +19,11 @@ from .._shared.connection import BaseConnection, SkippedBroadcasts
 from .._shared.leaving import departure_time
 from ..asyncio.connection import Connection
 from ._base import Announce, OnGap, Recipient, Subscription
-from ._core import Step
 from ._coroutines import CoroutineTopics, Subscribing, WaitingRecipient
 from ._names import check_name
 from ._runner import Runner
 from ._sinks import QueueRecipient
+from ._subscribers import Step
 from .bus import Bus, Message
 from .exceptions import BusUnavailable
 from .positions import Position

@@ -20,9 +20,10 @@ from wsproto_fast.typing import LoggerLike
 from .._shared.checks import check_callable, check_instance, check_logger
 from .._shared.connection import SkippedBroadcasts
 from .._shared.leaving import check_seconds
-from ._core import Core, Counters, Event, Happening, Sink, State, Subscriber
+from ._core import Core
 from ._history import History
 from ._names import check_name
+from ._subscribers import Counters, Event, Happening, Sink, State, Subscriber
 from ._url import bus_of
 from .bus import Bus, Message
 from .exceptions import TopicLimitExceeded

@@ -17,34 +17,31 @@ a topic under way at most, besides one read for subscribers that come back.
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
-from wsproto_fast import Backpressure, PreparedMessage
+from wsproto_fast import PreparedMessage
 
 from ._history import ENTRY_OVERHEAD, Entry, History, Ring
+from ._requests import Follow, Read, Request, Unfollow
+from ._subscribers import (
+    Counters,
+    Event,
+    Happening,
+    State,
+    Status,
+    Step,
+    Subscriber,
+    Topic,
+    Wait,
+)
 from .bus import Message, Notice, Page
 from .exceptions import BusUnavailable, TopicLimitExceeded
 from .positions import Position
 
-__all__ = [
-    "Core",
-    "Counters",
-    "Event",
-    "Follow",
-    "Happening",
-    "Read",
-    "Request",
-    "Sink",
-    "State",
-    "Step",
-    "Subscriber",
-    "Unfollow",
-]
+__all__ = ["Core"]
 
 PAGE_SIZE: Final = 256
 """Messages that are read at once, at most."""
@@ -69,252 +66,6 @@ UNFOLLOW_RETRY: Final = 1.0
 
 FIRST_RETRY: Final = 0.05
 """Seconds before the second of these reads; each of the next ones waits twice as long."""
-
-
-class Sink(Protocol):
-    """What takes the messages of a subscriber."""
-
-    def broadcast(
-        self, message: PreparedMessage, compress: bool | None, terms: Backpressure
-    ) -> bool:
-        """Take a message without waiting; return whether there is nothing to tell."""
-
-
-class Request:
-    """What is wanted of the bus.
-
-    Its result names it: each is an object of its own, and what comes too late isn't mistaken.
-
-    Args:
-        topic: Name of the topic.
-    """
-
-    __slots__ = ("topic",)
-
-    def __init__(self, topic: str) -> None:
-        self.topic = topic
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.topic!r}>"
-
-
-class Follow(Request):
-    """Follow a topic; then call ``followed`` or ``failed``."""
-
-    __slots__ = ()
-
-
-class Unfollow(Request):
-    """Follow a topic no more, at once; then call ``unfollowed`` or ``failed``."""
-
-    __slots__ = ()
-
-
-class Read(Request):
-    """Read what follows a position; then call ``page`` or ``failed``.
-
-    Args:
-        topic: Name of the topic.
-        since: Position.
-        limit: Most messages to read.
-    """
-
-    __slots__ = ("limit", "since")
-
-    def __init__(self, topic: str, since: Position, limit: int) -> None:
-        super().__init__(topic)
-        self.since = since
-        self.limit = limit
-
-
-class Status(enum.Enum):
-    """Where a topic is."""
-
-    FOLLOWING = enum.auto()  # its Follow is under way
-    LIVE = enum.auto()  # notices are delivered as they come
-    FILLING = enum.auto()  # they are held until what is before them was read
-    UNFOLLOWING = enum.auto()  # its Unfollow is under way
-
-
-class State(enum.Enum):
-    """Where a subscriber is."""
-
-    FRESH = enum.auto()  # it begins wherever its topic is
-    SINCE = enum.auto()  # whether its position can be gone on from isn't known
-    CATCHING_UP = enum.auto()  # it is behind its topic, or has to be brought to where that is
-    LIVE = enum.auto()  # it gets messages as they come
-    FAILED = enum.auto()  # ``error`` says why
-    GONE = enum.auto()
-
-
-class Step(enum.Enum):
-    """What a subscriber that isn't live has to do, if it isn't to send messages."""
-
-    WAIT = enum.auto()  # until there is an event READY
-    KNOWN = enum.auto()  # ``recovered`` and ``position`` are known, and nothing was sent yet
-    LIVE = enum.auto()  # it gets messages from now on
-    GAP = enum.auto()  # what follows its position is lost; now it is where its topic is
-
-
-class Happening(enum.Enum):
-    """What a front-end is told of."""
-
-    READY = enum.auto()  # the subscriber can be advanced
-    GAP = enum.auto()  # messages were lost; it was live, and isn't until it is advanced
-    CLOSE = enum.auto()  # there was trouble, for which all subscribers are to be closed
-    REFUSED = enum.auto()  # its sink returned False, or raised ``reason``
-    ENVELOPE = enum.auto()  # the envelope of a message raised ``reason``; no subscriber
-
-
-class Event(NamedTuple):
-    """What a front-end is told of.
-
-    Args:
-        happening: What it is.
-        subscriber: Who is concerned.
-        reason: Exception.
-    """
-
-    happening: Happening
-    subscriber: Subscriber | None = None
-    reason: Exception | None = None
-
-
-class _Wait(enum.Enum):
-    FOLLOW = enum.auto()
-    READ = enum.auto()
-    AHEAD = enum.auto()
-
-
-class Subscriber:
-    """Whoever gets the messages of a topic.
-
-    Args:
-        sink: What takes them.
-        compress: As for ``send``.
-        terms: What becomes of them while the peer doesn't read.
-
-    Attributes:
-        recovered: Whether all messages after the position that it came with are sent; None if it
-            came with none, or that isn't known.
-        state: How far it is in getting what it has missed.
-        error: Why it failed.
-    """
-
-    __slots__ = (
-        "_latest",
-        "_lost",
-        "_page",
-        "_position",
-        "_topic",
-        "_waiting",
-        "compress",
-        "error",
-        "recovered",
-        "sink",
-        "state",
-        "terms",
-    )
-
-    def __init__(self, sink: Sink, compress: bool | None, terms: Backpressure) -> None:
-        self.sink = sink
-        self.compress = compress
-        self.terms = terms
-        self.state = State.GONE
-        self.recovered: bool | None = None
-        self.error: Exception | None = None
-        self._topic: _Topic | None = None
-        self._position: Position | None = None
-        self._page: list[Entry] | None = None  # what was read for it; empty if nothing is missing
-        self._lost = False  # what follows its position can't be read
-        self._latest: Position | None = None  # where the bus was when it said so
-        self._waiting: _Wait | None = None
-
-    @property
-    def position(self) -> Position | None:
-        """Position of its last message, or of the last one before it subscribed."""
-        if self.state is State.LIVE:
-            assert self._topic is not None
-            return self._topic.cursor
-        return self._position
-
-
-class _Topic:
-    """A topic that somebody is interested in, or was until lately."""
-
-    __slots__ = (
-        "again",
-        "ahead",
-        "attempts",
-        "catching_up",
-        "cursor",
-        "decided",
-        "distrusted",
-        "failures",
-        "floor",
-        "held",
-        "held_size",
-        "live",
-        "mark",
-        "name",
-        "readers",
-        "reading",
-        "request",
-        "reused",
-        "ring",
-        "status",
-    )
-
-    def __init__(self, name: str, status: Status, cursor: Position | None) -> None:
-        self.name = name
-        self.status = status
-        self.cursor = cursor
-        self.mark = b""  # of the message at the cursor
-        self.floor = 0  # offset up to which nothing was noticed here
-        self.ring: Ring | None = None
-        self.live: dict[Subscriber, None] = {}
-        self.catching_up: dict[Subscriber, None] = {}
-        self.request: Request | None = None
-        self.again = False  # what its read brings is too old by now
-        self.failures = 0  # how many reads have failed, one after the other
-        self.attempts = 0  # how many haven't found what was noticed
-        self.held: deque[Notice] | None = None
-        self.held_size = 0
-        self.decided = 0  # how many of those that are held came before the read began
-        self.reused = False  # the broker lost messages, and gave their positions to others
-        self.distrusted: Position | None = None  # positions before it may have been given twice
-        self.reading: Read | None = None
-        self.readers: deque[Subscriber] | None = None
-        self.ahead = 0  # how many subscribers wait for the cursor to reach their positions
-
-    @property
-    def interest(self) -> int:
-        return len(self.live) + len(self.catching_up)
-
-
-@dataclass(slots=True)
-class Counters:
-    """What has happened so far.
-
-    Args:
-        published: Messages published by this process.
-        delivered: Messages given to subscribers that were live, once for each.
-        filled: Messages that notices didn't bring, and that were read.
-        caught_up: Messages sent to subscribers that caught up, once for each.
-        gaps: Times that messages of a topic were lost.
-        duplicates: Notices of messages that were known.
-        resumed: Times that the bus was lost and came back.
-        deaf: Times that the bus brought nothing though it seemed to be there.
-    """
-
-    published: int = 0
-    delivered: int = 0
-    filled: int = 0
-    caught_up: int = 0
-    gaps: int = 0
-    duplicates: int = 0
-    resumed: int = 0
-    deaf: int = 0
 
 
 Wrap: TypeAlias = Callable[[str, Position | None, Message], Message]
@@ -367,10 +118,10 @@ class Core:
         self._close_on_trouble = close_on_trouble
         self._max_topics = max_topics
         self._max_subscribers = max_subscribers
-        self._topics: dict[str, _Topic] = {}
+        self._topics: dict[str, Topic] = {}
         # Topics without subscribers, and when they are forgotten: in order, since the delay is one.
-        self._idle: dict[_Topic, float] = {}
-        self._retries: dict[_Topic, float] = {}
+        self._idle: dict[Topic, float] = {}
+        self._retries: dict[Topic, float] = {}
         self._audited: list[str] = []  # names of topics that were not audited in this round
 
     # ----------------------------------------------------------------- for the runner: what happens
@@ -466,7 +217,7 @@ class Core:
         topic.request = None
         topic.status = Status.LIVE
         self._set_cursor(topic, position)
-        self._wake(topic, _Wait.FOLLOW)
+        self._wake(topic, Wait.FOLLOW)
         if not topic.interest:
             self._rest(topic, now)
         if topic.again:
@@ -511,7 +262,7 @@ class Core:
             elif isinstance(request, Unfollow):
                 # It is still followed, but its notices were ignored meanwhile.
                 topic.status = Status.LIVE
-                self._wake(topic, _Wait.FOLLOW)
+                self._wake(topic, Wait.FOLLOW)
                 if not topic.interest:
                     self._rest(topic, now, at_least=UNFOLLOW_RETRY)
                 self._fill(topic, now)
@@ -520,7 +271,7 @@ class Core:
                 self._fill(topic, now)
             else:
                 # Those that live are behind, which the front-end says; these needn't begin so.
-                ahead = [s for s in topic.catching_up if s._waiting is _Wait.AHEAD]
+                ahead = [s for s in topic.catching_up if s._waiting is Wait.AHEAD]
                 self._fail(topic, ahead, exception)
                 self._retry(topic, now)
                 topic.failures += 1
@@ -633,7 +384,7 @@ class Core:
             raise subscriber.error
         assert subscriber.state is not State.GONE
         if topic.status in (Status.FOLLOWING, Status.UNFOLLOWING):
-            subscriber._waiting = _Wait.FOLLOW
+            subscriber._waiting = Wait.FOLLOW
             return Step.WAIT
         if subscriber.state is State.FRESH:
             subscriber._position = topic.cursor
@@ -691,8 +442,8 @@ class Core:
 
     # --------------------------------------------------------------------------- topics: begin, end
 
-    def _begin(self, name: str) -> _Topic:
-        topic = self._topics[name] = _Topic(name, Status.LIVE, None)
+    def _begin(self, name: str) -> Topic:
+        topic = self._topics[name] = Topic(name, Status.LIVE, None)
         if self._bus:
             self._follow(topic)
         elif self._history.messages:
@@ -700,13 +451,13 @@ class Core:
             self._set_cursor(topic, Position(f"{self._epoch}{self._epochs:x}", 0))
         return topic
 
-    def _follow(self, topic: _Topic) -> None:
+    def _follow(self, topic: Topic) -> None:
         topic.status = Status.FOLLOWING
         topic.held, topic.held_size, topic.again = None, 0, False
         topic.request = Follow(topic.name)
         self.outbox.append(topic.request)
 
-    def _rest(self, topic: _Topic, now: float, at_least: float = 0.0) -> None:
+    def _rest(self, topic: Topic, now: float, at_least: float = 0.0) -> None:
         """Forget a topic that nobody subscribes to, later."""
         if self._topics.get(topic.name) is not topic:
             return
@@ -731,7 +482,7 @@ class Core:
                 break
             self._forget(topic)
 
-    def _forget(self, topic: _Topic) -> None:
+    def _forget(self, topic: Topic) -> None:
         del self._idle[topic]
         if self._bus:
             self._retries.pop(topic, None)
@@ -750,7 +501,7 @@ class Core:
             raise TopicLimitExceeded(f"there are {self._max_topics} topics already")
         self._forget(next(iter(self._idle)))
 
-    def _set_cursor(self, topic: _Topic, position: Position | None) -> None:
+    def _set_cursor(self, topic: Topic, position: Position | None) -> None:
         """Begin anew at a position: what is before it isn't known here."""
         topic.cursor = position
         topic.mark = b""
@@ -763,14 +514,14 @@ class Core:
             else:
                 self._keep_ring(topic)
 
-    def _keep_ring(self, topic: _Topic) -> None:
+    def _keep_ring(self, topic: Topic) -> None:
         """Keep messages from now on if somebody has to catch up with them."""
         if topic.ring is None and topic.cursor is not None and topic.catching_up:
             topic.ring = Ring(self._catch_up_history, topic.cursor.offset)
 
     # ----------------------------------------------------------------------------------- delivering
 
-    def _deliver(self, topic: _Topic, notice: Notice, now: float) -> None:
+    def _deliver(self, topic: Topic, notice: Notice, now: float) -> None:
         """Deliver what follows the cursor."""
         payload, prepared = notice.message, None
         try:
@@ -787,7 +538,7 @@ class Core:
         self._send(topic, payload, prepared)
 
     def _keep(
-        self, topic: _Topic, position: Position | None, payload: Message, mark: bytes, now: float
+        self, topic: Topic, position: Position | None, payload: Message, mark: bytes, now: float
     ) -> None:
         if position is None or topic.cursor is None:
             return
@@ -797,12 +548,12 @@ class Core:
             topic.ring.add(position.offset, payload, _size(payload), mark, now)
         if topic.ahead:
             for subscriber in topic.catching_up:
-                if subscriber._waiting is _Wait.AHEAD:
+                if subscriber._waiting is Wait.AHEAD:
                     assert subscriber._position is not None
                     if subscriber._position.offset <= position.offset:
                         self._ready(topic, subscriber)
 
-    def _send(self, topic: _Topic, payload: Message, prepared: PreparedMessage) -> None:
+    def _send(self, topic: Topic, payload: Message, prepared: PreparedMessage) -> None:
         self.payload = payload
         live = list(topic.live)
         for subscriber in live:
@@ -815,7 +566,7 @@ class Core:
         self.payload = None
         self.counters.delivered += len(live)
 
-    def _lose(self, topic: _Topic, latest: Position | None) -> None:
+    def _lose(self, topic: Topic, latest: Position | None) -> None:
         """Go on at a position, and tell all who are live that what is before it is lost."""
         self.counters.gaps += 1
         self._set_cursor(topic, latest)
@@ -826,9 +577,9 @@ class Core:
             subscriber._position = latest
             self.events.append(Event(Happening.GAP, subscriber))
         self._keep_ring(topic)
-        self._wake(topic, _Wait.AHEAD)
+        self._wake(topic, Wait.AHEAD)
 
-    def _close_all(self, topic: _Topic) -> None:
+    def _close_all(self, topic: Topic) -> None:
         live, topic.live = topic.live, {}
         topic.catching_up.update(live)
         for subscriber in live:
@@ -838,7 +589,7 @@ class Core:
 
     # -------------------------------------------------------------------------------------- filling
 
-    def _take_other(self, topic: _Topic, notice: Notice, now: float) -> None:
+    def _take_other(self, topic: Topic, notice: Notice, now: float) -> None:
         """Take a notice that doesn't follow the cursor."""
         known = self._is_known(topic, notice)
         if known:
@@ -849,7 +600,7 @@ class Core:
         self._hold(topic, notice)
         self._fill(topic, now)
 
-    def _is_known(self, topic: _Topic, notice: Notice) -> bool | None:
+    def _is_known(self, topic: Topic, notice: Notice) -> bool | None:
         """Tell whether a message came before; None if another one had its position."""
         assert notice.position is not None
         assert topic.cursor is not None
@@ -865,11 +616,11 @@ class Core:
             return False
         return True if mark == notice.mark else None
 
-    def _distrust(self, topic: _Topic) -> None:
+    def _distrust(self, topic: Topic) -> None:
         """Note that the broker has lost messages, and gives their positions to others."""
         topic.reused = True
 
-    def _hold(self, topic: _Topic, notice: Notice) -> None:
+    def _hold(self, topic: Topic, notice: Notice) -> None:
         if notice.position is None:
             return  # whoever subscribes is owed nothing of what comes before that is done
         if topic.held is None:
@@ -880,7 +631,7 @@ class Core:
             topic.held, topic.held_size, topic.decided = None, 0, 0
             topic.again = True
 
-    def _fill(self, topic: _Topic, now: float) -> None:
+    def _fill(self, topic: Topic, now: float) -> None:
         """Have read what follows the cursor."""
         if topic.status is Status.UNFOLLOWING or not self._bus:
             return
@@ -897,12 +648,12 @@ class Core:
         topic.request = Read(topic.name, topic.cursor, PAGE_SIZE)
         self.outbox.append(topic.request)
 
-    def _retry(self, topic: _Topic, now: float) -> None:
+    def _retry(self, topic: Topic, now: float) -> None:
         """Have it read later, again and again."""
         count = topic.failures + topic.attempts
         self._retries[topic] = now + FIRST_RETRY * 2 ** min(count, MAX_ATTEMPTS)
 
-    def _take_page(self, topic: _Topic, page: Page, now: float) -> None:
+    def _take_page(self, topic: Topic, page: Page, now: float) -> None:
         """Take what was missing."""
         topic.failures = 0
         cursor = topic.cursor
@@ -933,7 +684,7 @@ class Core:
             return
         self._take_held(topic, now)
 
-    def _go_on_filling(self, topic: _Topic, now: float, *, at_once: bool) -> None:
+    def _go_on_filling(self, topic: Topic, now: float, *, at_once: bool) -> None:
         topic.again = False
         if at_once:
             self._fill(topic, now)
@@ -941,7 +692,7 @@ class Core:
             self._retry(topic, now)
             topic.attempts += 1
 
-    def _take_held(self, topic: _Topic, now: float) -> None:
+    def _take_held(self, topic: Topic, now: float) -> None:
         """Deliver what was held, as far as it follows the cursor."""
         while topic.held:
             notice, cursor = topic.held[0], topic.cursor
@@ -980,11 +731,11 @@ class Core:
         if topic.ahead:
             # The bus knew their positions, and has lost them since: this was read later.
             for subscriber in topic.catching_up:
-                if subscriber._waiting is _Wait.AHEAD:
+                if subscriber._waiting is Wait.AHEAD:
                     subscriber._lost = True
                     self._ready(topic, subscriber)
 
-    def _release(self, topic: _Topic) -> None:
+    def _release(self, topic: Topic) -> None:
         assert topic.held is not None
         notice = topic.held.popleft()
         topic.held_size -= _size(notice.message) + ENTRY_OVERHEAD
@@ -992,7 +743,7 @@ class Core:
 
     # ---------------------------------------------------------------------------------- catching up
 
-    def _go_on(self, topic: _Topic, subscriber: Subscriber, now: float) -> list[Entry] | Step:
+    def _go_on(self, topic: Topic, subscriber: Subscriber, now: float) -> list[Entry] | Step:
         """Return the next step of a subscriber that has a position."""
         cursor, position = topic.cursor, subscriber._position
         page = subscriber._page
@@ -1022,20 +773,20 @@ class Core:
             elif page is not None or subscriber.state is State.CATCHING_UP:
                 # The bus knows the position, and its notices haven't come.
                 if subscriber.state is State.CATCHING_UP:
-                    subscriber._waiting = _Wait.AHEAD
+                    subscriber._waiting = Wait.AHEAD
                     topic.ahead += 1
                     self._fill(topic, now)
                 return Step.WAIT if subscriber.state is State.CATCHING_UP else Step.KNOWN
         if not self._bus:
             return Step.GAP
-        subscriber._waiting = _Wait.READ
+        subscriber._waiting = Wait.READ
         if topic.readers is None:
             topic.readers = deque()
         topic.readers.append(subscriber)
         self._read_for(topic)
         return Step.WAIT
 
-    def _read_for(self, topic: _Topic) -> None:
+    def _read_for(self, topic: Topic) -> None:
         """Have read what the first one of those who wait for it needs."""
         if topic.reading is None and topic.readers:
             since = topic.readers[0]._position
@@ -1043,7 +794,7 @@ class Core:
             topic.reading = Read(topic.name, since, PAGE_SIZE)
             self.outbox.append(topic.reading)
 
-    def _serve_readers(self, topic: _Topic, request: Read, page: Page, now: float) -> None:
+    def _serve_readers(self, topic: Topic, request: Read, page: Page, now: float) -> None:
         """Give what was read to all whom it helps."""
         since = request.since
         try:
@@ -1081,7 +832,7 @@ class Core:
             topic.readers = others
             self._read_for(topic)
 
-    def _entries(self, topic: _Topic, since: Position, page: Page, now: float) -> list[Entry]:
+    def _entries(self, topic: Topic, since: Position, page: Page, now: float) -> list[Entry]:
         """Return what was read, as subscribers get it."""
         entries: list[Entry] = []
         for notice in page.notices if page.reaches else ():
@@ -1094,7 +845,7 @@ class Core:
                 entries.append(Entry(position.offset, payload, notice.mark, now, size))
         return entries
 
-    def _extend_back(self, topic: _Topic, since: Position, entries: list[Entry]) -> None:
+    def _extend_back(self, topic: Topic, since: Position, entries: list[Entry]) -> None:
         """Keep what was read for the next one, if it joins what is kept."""
         ring, cursor = topic.ring, topic.cursor
         if ring is None or cursor is None or cursor.epoch != since.epoch:
@@ -1105,7 +856,7 @@ class Core:
                 [entry for entry in entries if entry.offset <= ring.base], since.offset
             )
 
-    def _place(self, topic: _Topic, subscriber: Subscriber) -> None:
+    def _place(self, topic: Topic, subscriber: Subscriber) -> None:
         """Put a subscriber where its topic is, here or on the bus: it must not be sent back."""
         cursor, latest = topic.cursor, subscriber._latest
         if cursor and latest and latest.epoch == cursor.epoch and latest.offset > cursor.offset:
@@ -1115,29 +866,29 @@ class Core:
         subscriber._page = None
         subscriber._lost = False
 
-    def _end_catching_up(self, topic: _Topic, subscriber: Subscriber) -> None:
+    def _end_catching_up(self, topic: Topic, subscriber: Subscriber) -> None:
         self._stop_waiting(topic, subscriber)
         del topic.catching_up[subscriber]
         if not topic.catching_up and not self._history.messages:
             topic.ring = None
 
-    def _stop_waiting(self, topic: _Topic, subscriber: Subscriber) -> None:
-        if subscriber._waiting is _Wait.AHEAD:
+    def _stop_waiting(self, topic: Topic, subscriber: Subscriber) -> None:
+        if subscriber._waiting is Wait.AHEAD:
             topic.ahead -= 1
-        elif subscriber._waiting is _Wait.READ and topic.readers and subscriber in topic.readers:
+        elif subscriber._waiting is Wait.READ and topic.readers and subscriber in topic.readers:
             topic.readers.remove(subscriber)
         subscriber._waiting = None
 
-    def _ready(self, topic: _Topic, subscriber: Subscriber) -> None:
+    def _ready(self, topic: Topic, subscriber: Subscriber) -> None:
         self._stop_waiting(topic, subscriber)
         self.events.append(Event(Happening.READY, subscriber))
 
-    def _wake(self, topic: _Topic, reason: _Wait) -> None:
+    def _wake(self, topic: Topic, reason: Wait) -> None:
         for subscriber in topic.catching_up:
             if subscriber._waiting is reason:
                 self._ready(topic, subscriber)
 
-    def _fail(self, topic: _Topic, subscribers: list[Subscriber], exception: Exception) -> None:
+    def _fail(self, topic: Topic, subscribers: list[Subscriber], exception: Exception) -> None:
         for subscriber in subscribers:
             error: Exception = BusUnavailable(str(exception))
             error.__cause__ = exception

@@ -16,8 +16,8 @@ from wsproto_fast.exceptions import ConnectionClosed
 from wsproto_fast.frames import CloseCode
 
 from ._base import BEHIND, LEAVING, LOST, Action, BaseTopics, Recipient, Subscription
-from ._core import Step
 from ._history import Entry
+from ._subscribers import Step
 from .bus import Message
 from .exceptions import BusError, NotAuthorized, TopicsError
 from .positions import Position

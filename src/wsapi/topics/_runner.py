@@ -18,9 +18,10 @@ from typing import Any, Final
 
 from wsproto_fast.typing import LoggerLike
 
-from ._core import Core, Follow, Read, Request, Unfollow
+from ._core import Core
 from ._health import Health, Lines
 from ._publishing import CLOSING_TIME, Publisher
+from ._requests import Follow, Read, Request, Unfollow
 from .bus import TRANSIENT, Bus, Message, Notice, is_transient
 from .exceptions import BusError, BusUnavailable
 from .positions import Position

@@ -17,12 +17,12 @@ from .._shared.leaving import departure_time
 from ..sync.connection import Connection
 from . import _base
 from ._base import BEHIND, LOST, Announce, OnGap, OnPresence, Recipient
-from ._core import Step
 from ._coroutines import WaitingRecipient, drive
 from ._desk import Desk, Flag, Helper, Outcome
 from ._history import Entry
 from ._names import check_name
 from ._remote import CLOSING_LIMIT, RemoteTopics
+from ._subscribers import Step
 from ._thread import LoopThread
 from .bus import Message
 from .exceptions import BusUnavailable, TopicLimitExceeded, TopicsError

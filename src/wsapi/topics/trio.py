@@ -18,11 +18,11 @@ from .._shared.connection import SkippedBroadcasts
 from .._shared.leaving import departure_time
 from ..trio.connection import Connection
 from ._base import Announce, OnGap, Recipient, Subscription
-from ._core import Step
 from ._coroutines import Subscribing, WaitingRecipient
 from ._history import Entry
 from ._names import check_name
 from ._remote import RemoteTopics
+from ._subscribers import Step
 from ._thread import LoopThread
 from .bus import Message
 from .positions import Position

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.wsapi.topics.memory_bus import MemoryBroker, MemoryBus
-from wsapi.topics._core import Core, Event, Happening, Step, Subscriber
+from wsapi.topics._core import Core
 from wsapi.topics._history import History
 from wsapi.topics._runner import Runner
+from wsapi.topics._subscribers import Event, Happening, Step, Subscriber
 from wsapi.topics.bus import Message
 from wsapi.topics.positions import Position
 from wsproto_fast import Backpressure, PreparedMessage

@@ -12,18 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsapi.topics import _core
-from wsapi.topics._core import (
-    Core,
-    Follow,
-    Happening,
-    Read,
-    Request,
-    State,
-    Step,
-    Subscriber,
-    Unfollow,
-)
+from wsapi.topics._core import Core
 from wsapi.topics._history import History
+from wsapi.topics._requests import Follow, Read, Request, Unfollow
+from wsapi.topics._subscribers import Happening, State, Step, Subscriber
 from wsapi.topics.bus import Message, Notice, Page
 from wsapi.topics.exceptions import BusUnavailable, TopicLimitExceeded
 from wsapi.topics.positions import Position
