@@ -115,14 +115,31 @@ async def test_garbage() -> None:
     async with pair() as (client, _):
         with mock.patch.object(sys, "unraisablehook") as hook:
             for _ in range(3):
-                driver = TransportDriver.__new__(TransportDriver)
                 owner = SimpleNamespace()
-                driver.__init__(owner, client.protocol, client.loop)  # type: ignore[misc, arg-type]
+                driver = TransportDriver(owner, client.protocol, client.loop)  # type: ignore[arg-type]
                 owner.coroutine = receiving(driver, None)
                 owner.coroutine.send(None)
             del driver, owner
             gc.collect()
         hook.assert_not_called()
+
+
+async def test_garbage_of_another_thread() -> None:
+    """Its collector leaves to the loop what only the thread of the loop may do."""
+    async with pair() as (client, server):
+        coroutine = client.recv()
+        coroutine.send(None)
+        cycle: list[Any] = [coroutine]
+        cycle.append(cycle)
+        del coroutine, cycle
+        thread = threading.Thread(target=gc.collect)
+        thread.start()
+        thread.join()
+        with pytest.raises(ConcurrencyError):
+            await client.recv()
+        await until(lambda: client._driver.receiver is None)
+        await server.send("message")
+        assert await client.recv() == "message"
 
 
 @pytest.mark.parametrize("name", ["recv", "send"])

@@ -72,6 +72,15 @@ class Owner:
         self.then(self)
 
 
+def test_a_driver_of_nothing() -> None:
+    with pytest.raises(TypeError):
+        TransportDriver.__new__(TransportDriver)
+    loop = Loop()
+    owner = Owner(loop)
+    with pytest.raises(TypeError):
+        TransportDriver(cast(Any, owner), cast(Any, None), cast(asyncio.AbstractEventLoop, loop))
+
+
 def test_as_many_timers_would_do() -> None:
     chance = random.Random(1)
     loop = Loop()

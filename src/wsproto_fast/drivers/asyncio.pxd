@@ -77,3 +77,4 @@ cdef class TransportDriver(Timed):
     cpdef bint is_gone(self) except -1
     cdef int _give_up(self, exc, bint abort) except -1
     cpdef int stop_waiting(self) except -1
+    cdef int was_abandoned(self) except -1

@@ -154,7 +154,8 @@ cdef class TransportDriver(Timed):
         timer_time: When the engine is going to be called, of ``time.monotonic``; infinite if no timer is set.
     """
 
-    def __init__(self, connection, Protocol protocol not None, loop):
+    # Without these, there is no driver.
+    def __cinit__(self, connection, Protocol protocol not None, loop):
         self._connection = connection
         self._protocol = protocol
         cdef LoopParts parts = parts_of(loop)
@@ -456,6 +457,19 @@ cdef class TransportDriver(Timed):
         self._future = self._context = None
         if self._protocol is not None:  # the garbage collector may have been here
             self._protocol.stop_waiting()
+
+    cdef int was_abandoned(self) except -1:
+        """Do the same when what waited was deallocated, which another thread's garbage collector may have done."""
+        if self._timers is None:  # it has been here, too
+            return 0
+        loop = self._timers.loop
+        if running_loop() is not loop and loop.is_running():
+            try:
+                loop.call_soon_threadsafe(self.stop_waiting)
+                return 0
+            except RuntimeError:
+                pass  # closed meanwhile
+        self.stop_waiting()
 
     cdef int _wake(self) except -1:
         """Resume the task that waits, if that can be done here, or else in the loop's next turn."""
@@ -797,6 +811,4 @@ cdef PyObject* _call_driver(
     return <PyObject*>None
 
 
-cdef TransportDriver _driver = TransportDriver.__new__(TransportDriver)
-set_vectorcall(<PyTypeObject*>TransportDriver, <char*>&_driver._vectorcall - <char*><PyObject*>_driver)
-_driver = None
+set_vectorcall(<PyTypeObject*>TransportDriver, <Py_ssize_t>&(<TransportDriver><PyObject*>NULL)._vectorcall)

@@ -74,6 +74,7 @@ _coroutine.close()
 
 
 @cython.final
+@cython.no_gc_clear  # it has to tell the driver that it doesn't wait any more; cycles end elsewhere
 @cython.freelist(16)
 cdef class Receiving:
     """The coroutine that receives a message.
@@ -145,7 +146,7 @@ cdef class Receiving:
 
     def __dealloc__(self):
         if self._stage == SUSPENDED and self._driver is not None:
-            self._driver.stop_waiting()
+            self._driver.was_abandoned()
         elif self._stage == CREATED and self._driver is not None:
             warn_unawaited(<PyObject*>self.__qualname__)
 
