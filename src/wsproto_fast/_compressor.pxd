@@ -10,6 +10,9 @@ cdef extern from "_compressor.h" nogil:
 cdef class Compressor:
     cdef ws_deflate _state
     cdef void* _memory
+    cdef char _busy                     # another thread may be compressing
+
+    cdef int _enter(self) except -1
 
     cdef bytes deflate(self, bytes data, bint fin)
     cdef int forget(self) except -1

@@ -5,6 +5,8 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
+from ._free_threading cimport enter, leave
+
 
 cdef extern from "_compressor.h" nogil:
     void ws_deflate_prepare()
@@ -61,6 +63,9 @@ cdef class Compressor:
 
         Args:
             data: bytes-like object.
+
+        Raises:
+            RuntimeError: If another thread compresses with this.
         """
         return self.deflate(bytes(data), False)
 
@@ -72,6 +77,7 @@ cdef class Compressor:
 
         Raises:
             ValueError: If it is another one. Messages don't end a stream.
+            RuntimeError: If another thread compresses with this.
         """
         if mode == Z_FULL_FLUSH:
             self.forget()
@@ -96,11 +102,13 @@ cdef class Compressor:
                 raise MemoryError
         to = <unsigned char*>(tokens + count)
         try:
+            self._enter()
             if size < LARGE:
                 written = ws_deflate_run(&self._state, source, size, to, tokens)
             else:
                 with nogil:
                     written = ws_deflate_run(&self._state, source, size, to, tokens)
+            leave(&self._busy)
             if not fin:
                 memcpy(to + written, PyBytes_AS_STRING(TAIL), PyBytes_GET_SIZE(TAIL))
                 written += PyBytes_GET_SIZE(TAIL)
@@ -111,8 +119,17 @@ cdef class Compressor:
 
     cdef int forget(self) except -1:
         """Refer to nothing before."""
+        self._enter()
         ws_deflate_reset(&self._state)
+        leave(&self._busy)
 
     cdef int replace_window(self, bytes data) except -1:
         """Refer to data that something else compressed from a fresh state."""
+        self._enter()
         ws_deflate_replace(&self._state, <unsigned char*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        leave(&self._busy)
+
+    cdef int _enter(self) except -1:
+        # Two threads at once would write past its memory, not only give something wrong.
+        if not enter(&self._busy):
+            raise RuntimeError("another thread compresses with this")

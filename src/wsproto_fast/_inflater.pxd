@@ -29,7 +29,7 @@ cdef class Inflater:
     cdef Library _library
     cdef ws_stream _stream
     cdef bint _ready                    # the stream has to be ended
-    cdef bint _busy                     # another thread may be inflating
+    cdef char _busy                     # another thread may be inflating
     cdef int _window_bits
     cdef readonly bint eof              # a final block was there
     cdef readonly bytes unused_data     # what is behind it
@@ -38,5 +38,5 @@ cdef class Inflater:
     cdef Py_ssize_t probe(self, bytes tail) except -1
     cdef bint between_blocks(self) noexcept
     cdef bytes window(self)
-    cdef int _require_idle(self) except -1
+    cdef int _enter(self) except -1
     cdef int _step(self, bint large) except -2

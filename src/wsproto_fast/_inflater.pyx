@@ -12,6 +12,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.object cimport PyObject
 from libc.string cimport memcpy
 
+from ._free_threading cimport enter, leave
+
 
 cdef extern from "_inflater.h" nogil:
     int WS_STREAM_END, WS_MEMORY_ERROR, WS_BUFFER_ERROR, WS_SYNC_FLUSH, WS_BETWEEN_BLOCKS
@@ -149,8 +151,9 @@ cdef class Inflater:
         cdef Py_ssize_t room = min(limit, <Py_ssize_t>ROOM), size = 0, left = PyBytes_GET_SIZE(data), wanted
         cdef bint others = left >= LARGE
         cdef ws_stream* stream = &self._stream
-        self._require_idle()
+        self._enter()
         if self.eof:
+            leave(&self._busy)
             return b""
         stream.next_in = <unsigned char*>PyBytes_AS_STRING(data)
         stream.avail_in = 0
@@ -189,14 +192,16 @@ cdef class Inflater:
             return <bytes>large
         finally:
             stream.next_in = stream.next_out = NULL
+            leave(&self._busy)
             Py_XDECREF(large)
 
     cdef Py_ssize_t probe(self, bytes tail) except -1:
         """Go on with what the peer didn't send; return how many bytes that gives, 1 at most."""
         cdef unsigned char byte
         cdef ws_stream* stream = &self._stream
-        self._require_idle()
+        self._enter()
         if self.eof:
+            leave(&self._busy)
             return 0
         stream.next_in = <unsigned char*>PyBytes_AS_STRING(tail)
         stream.avail_in = <unsigned int>PyBytes_GET_SIZE(tail)
@@ -207,6 +212,7 @@ cdef class Inflater:
             return 1 - stream.avail_out
         finally:
             stream.next_in = stream.next_out = NULL
+            leave(&self._busy)
 
     cdef bint between_blocks(self) noexcept:
         return self._stream.data_type == WS_BETWEEN_BLOCKS
@@ -216,13 +222,14 @@ cdef class Inflater:
         cdef unsigned int size = 0
         # Libraries that inflate in hardware may keep more than they were asked for.
         cdef bytes window = PyBytes_FromStringAndSize(NULL, LARGEST_WINDOW)
-        self._require_idle()
+        self._enter()
         self._library._functions.get_dictionary(&self._stream, <unsigned char*>PyBytes_AS_STRING(window), &size)
+        leave(&self._busy)
         return window[max(<Py_ssize_t>size - (1 << self._window_bits), 0) : size]
 
-    cdef int _require_idle(self) except -1:
+    cdef int _enter(self) except -1:
         # The library's functions would write past their memory, not only give something wrong.
-        if self._busy:
+        if not enter(&self._busy):
             raise RuntimeError("another thread is inflating this stream")
 
     cdef int _step(self, bint large) except -2:
@@ -230,10 +237,8 @@ cdef class Inflater:
         cdef int result
         cdef ws_inflating* functions = &self._library._functions
         if large:
-            self._busy = True
             with nogil:
                 result = functions.inflate(&self._stream, WS_SYNC_FLUSH)
-            self._busy = False
         else:
             result = functions.inflate(&self._stream, WS_SYNC_FLUSH)
         if result >= 0 or result == WS_BUFFER_ERROR:

@@ -8,11 +8,13 @@ import binascii
 import http
 import logging
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.string cimport memcpy
 from libc.time cimport time, time_t
 
+from ._free_threading cimport FREE_THREADED
 from ._handshake cimport (
     HandshakeProtocol,
     accept_key,
@@ -55,20 +57,37 @@ cdef object _SERVER = Side.SERVER
 
 # The second that the block of headers was made for that responses begin with, and that.
 cdef time_t _second = -1
-cdef str _accepted                  # up to the value of Sec-WebSocket-Accept
-cdef str _date
+cdef str _accepted = None           # up to the value of Sec-WebSocket-Accept
+cdef str _date = None
+cdef cython.pymutex _date_lock      # of these three, where there is no global lock
 
 
-cdef int _update_date() except -1:
-    """Have the value of the Date header of this second (RFC 9110 section 6.6.1)."""
+cdef str _dated(bint accepted):
+    """Return the value of the Date header of this second (RFC 9110 section 6.6.1), or the block that has it."""
     global _second, _accepted, _date
     cdef time_t second = time(NULL)
-    if second != _second:
-        from email.utils import formatdate  # which imports much that clients don't need
+    cdef str date, block, found = None
+    if FREE_THREADED:
+        _date_lock.acquire()
+    if second == _second:
+        found = _accepted if accepted else _date
+    if FREE_THREADED:
+        _date_lock.release()
+    if found is not None:
+        return found
+    from email.utils import formatdate  # which imports much that clients don't need
 
-        _date = formatdate(second, usegmt=True)
-        _accepted = f"Date: {_date}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-        _second = second
+    date = formatdate(second, usegmt=True)
+    block = f"Date: {date}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+    found = block if accepted else date
+    if FREE_THREADED:
+        _date_lock.acquire()
+    _date = date
+    _accepted = block
+    _second = second
+    if FREE_THREADED:
+        _date_lock.release()
+    return found
 
 
 # Parts of the lines of a response: at most 13 of them.
@@ -123,7 +142,8 @@ cdef bint _is_usable_server(value) noexcept:
         return True
     if not _is_visible(value):
         return False
-    _server = <str>value
+    if not FREE_THREADED:
+        _server = <str>value
     return True
 
 
@@ -309,9 +329,9 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
     cdef object _accepting_headers(self, accept, extensions, subprotocol):
         cdef Lines lines
         cdef object server = self.server_header
-        _update_date()
+        cdef str accepted = _dated(True)  # which lines refer to
         lines.size = 0
-        _add(&lines, _accepted)
+        _add(&lines, accepted)
         _add(&lines, accept)
         _add(&lines, "\r\n")
         if not (_is_visible(extensions) and _is_visible(subprotocol) and _is_usable_server(server)):
@@ -509,9 +529,8 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         cdef list items
         status = http.HTTPStatus(status)
         body = text.encode()
-        _update_date()
         items = [
-            ("Date", _date),
+            ("Date", _dated(False)),
             ("Connection", "close"),
             ("Content-Length", str(len(body))),
             ("Content-Type", "text/plain; charset=utf-8"),

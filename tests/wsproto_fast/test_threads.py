@@ -22,11 +22,13 @@ from wsproto_fast import (
     Extension,
     PreparedMessage,
     Protocol,
+    ServerProtocol,
     Side,
     Slow,
     State,
     Totals,
 )
+from wsproto_fast.backends import get_backend
 
 from .deflate_helpers import TAIL, extension
 from .helpers import BINARY, TEXT, frame, header, output, parse
@@ -135,6 +137,41 @@ def test_compressors_are_shared() -> None:
             assert inflated.decode() == text
 
     at_once(*[compress] * THREADS)
+
+
+def test_a_compressor_is_used_by_one_thread_at_a_time() -> None:
+    """The others are told, and nobody writes where another one does."""
+    compressor = get_backend("native").new_compressor(15, {})
+    large, small = os.urandom(1 << 16) * 8, b"small " * 100
+    told: list[str] = []
+
+    def using(payload: bytes) -> Callable[[], None]:
+        def use() -> None:
+            try:
+                compressor.compress(payload)
+                compressor.flush(zlib.Z_FULL_FLUSH)
+            except RuntimeError as exc:
+                told.append(str(exc))
+
+        return use
+
+    at_once(*map(using, (large, small, large, small)))
+    assert set(told) <= {"another thread compresses with this"}
+    compressor.flush(zlib.Z_FULL_FLUSH)
+    compressed = compressor.compress(small)
+    assert zlib.decompressobj(wbits=-15).decompress(compressed) == small
+
+
+def test_the_date_of_responses() -> None:
+    def answer() -> None:
+        for _ in range(20):
+            server = ServerProtocol()
+            server.server_header = f"Server/{threading.get_ident()}"
+            response = server.reject(404, "")
+            assert response.headers["Date"].endswith(" GMT")
+            assert response.headers["Server"] == server.server_header
+
+    at_once(*[answer] * THREADS)
 
 
 def test_statistics_of_what_another_thread_receives() -> None:

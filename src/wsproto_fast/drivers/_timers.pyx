@@ -9,6 +9,8 @@ import weakref
 
 cimport cython
 
+from wsproto_fast._free_threading cimport FREE_THREADED
+
 
 cdef object _Context = contextvars.Context
 
@@ -131,27 +133,32 @@ cdef class LoopParts:
 
 cdef object _parts = weakref.WeakKeyDictionary()
 
-# Those that were asked for last: most processes have one event loop.
+# Those that were asked for last: most processes have one event loop. Not used where threads would change it
+# at the same time.
 cdef LoopParts _last = None
 
 
 cdef LoopParts parts_of(loop):
     """Return what belongs to an event loop."""
     global _last
-    cdef LoopParts parts = _last
-    if parts is not None and parts._loop() is loop:
-        return parts
+    cdef LoopParts parts
+    if not FREE_THREADED:
+        parts = _last
+        if parts is not None and parts._loop() is loop:
+            return parts
     parts = _parts.get(loop)
     if parts is None:
         parts = LoopParts.__new__(LoopParts)
         parts._loop = weakref.ref(loop, _forget)
         parts.read_buffer = memoryview(bytearray(READ_BUFFER_SIZE))
         _parts[loop] = parts
-    _last = parts
+    if not FREE_THREADED:
+        _last = parts
     return parts
 
 
 def _forget(_):
     """Forget the parts that were asked for last when an event loop is gone: their buffer is large."""
     global _last
-    _last = None
+    if not FREE_THREADED:
+        _last = None

@@ -1,5 +1,7 @@
 """Which transports of event loops can be written past, with a system call on their socket."""
 
+from wsproto_fast._free_threading cimport FREE_THREADED
+
 
 # The last class of transports that was found to be one of these.
 cdef object _found = None
@@ -17,7 +19,8 @@ cdef int writable_descriptor(transport) except -2:
         ("uvloop.loop", "TCPTransport"),
         ("uvloop.loop", "UnixTransport"),
     ):
-        _found = cls
+        if not FREE_THREADED:
+            _found = cls
         return transport.get_extra_info("socket").fileno()
     return -1
 
