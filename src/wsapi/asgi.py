@@ -140,7 +140,8 @@ class ASGIConnection(AcceptedConnection):
 
     scope: Scope
     _task: asyncio.Task[None] | None = None
-    _connected = False  # the application knows about the connection
+    _told = False  # the application knows that the connection has ended
+    _receives = False  # it knows about the connection, and not about its end
     _denial: tuple[int, Headers] | None = None  # start of the response that it sends instead
     _denial_body: list[bytes]
     _finished = False  # it has sent the last event that it may send
@@ -407,12 +408,17 @@ class ASGIConnection(AcceptedConnection):
 
     async def asgi_receive(self) -> Event:
         """Return the next event for the application; the last one again if it goes on asking."""
-        if not self._connected:
-            self._connected = True
+        if not self._receives:
+            if self._told:
+                assert self._disconnect is not None
+                return self._disconnect.copy()
+            self._receives = True
             return {"type": "websocket.connect"}
         driver = self._driver
         while (message := driver.take()) is None:
             if self._disconnect is not None:
+                # Messages that the client sends before it closes the connection, too, are too late.
+                self._told, self._receives = True, False
                 return self._disconnect.copy()
             await driver.wait("receive")
         if type(message) is str:

@@ -324,6 +324,29 @@ class TestClosingByTheApplication:
                 assert await peer.read_to_end() == b""
         assert seen == ["1", "2", "3"]
 
+    async def test_nothing_follows_the_end(self) -> None:
+        """What the client sends before it closes the connection, too, is too late."""
+        seen: list[str] = []
+        told, written = asyncio.Event(), asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await accepted(receive, send)
+            await send({"type": "websocket.close"})
+            seen.append((await receive())["type"])
+            told.set()
+            await written.wait()
+            await until(lambda: running.connection.protocol.queued_frames)
+            seen.append((await receive())["type"])
+
+        async with serving_app(app) as running:
+            async with raw_client(running) as peer:
+                await peer.read()
+                await told.wait()
+                peer.write(TEXT, b"late")
+                written.set()
+                await until(lambda: len(seen) == 2)
+        assert seen == ["websocket.disconnect"] * 2
+
 
 def _masked(payload: bytes) -> bytes:
     return bytes([0x81, 0x80 | len(payload)]) + bytes(4) + payload
