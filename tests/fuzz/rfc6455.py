@@ -86,13 +86,19 @@ class Text:
 
 
 class Inflater:
-    """Section 7.2.2 of RFC 7692, on the window that was agreed on."""
+    """Section 7.2.2 of RFC 7692, on the window that was agreed on.
+
+    Attributes:
+        too_far: Whether the fault is that something is copied from beyond that window. zlib finds
+            this only if it isn't in what the same call has given; here, calls give little.
+    """
 
     def __init__(self, window_bits: int) -> None:
         self.bits = max(window_bits, 9)  # zlib has no smaller one, nor do others
         self.history = b""
         self.stream = self.new_stream()
         self.streams = 0
+        self.too_far = False
 
     def new_stream(self) -> zlib._Decompress:
         window = self.history[-(1 << self.bits) :]
@@ -130,9 +136,10 @@ class Inflater:
                     break
                 if not data:
                     break
-        except zlib.error:
+        except zlib.error as exc:
             found += piece
             faults.append(1007)
+            self.too_far = "too far back" in str(exc)
         if limit is not None and len(found) > limit:
             faults.append(1009)
         if faults:
