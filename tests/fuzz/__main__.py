@@ -25,6 +25,7 @@ from tests.fuzz import corpora, ledger
 BUILD = Path("build/fuzz").absolute()
 FINDINGS = BUILD / "findings"
 LEDGER = BUILD / "ledger.jsonl"
+REVISION = BUILD / "revision"
 MAX_FINDINGS = 10  # of a target; then its turn is over
 STATUS = re.compile(r"^#(\d+)\s.*cov: (\d+) ft: (\d+) corp: (\d+)/(\w+)", re.MULTILINE)
 FOUND = re.compile(r"Test unit written to .*/(.+)$", re.MULTILINE)
@@ -106,7 +107,7 @@ def fuzz(name: str, seconds: float) -> Turn:
 
 def run(name: str, arguments: list[str], log: Path) -> ledger.Entry:
     """Run libFuzzer once; return what it did, with the processor time that it used."""
-    revision, began, started = ledger.revision(), ledger.now(), time.monotonic()
+    revision, began, started = ledger.revision(REVISION), ledger.now(), time.monotonic()
     with open(log, "w") as file:
         process = subprocess.Popen(
             [*command(name), *arguments], env=environment(), stdout=file, stderr=file

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ class Entry:
 
     Attributes:
         target: Name of the target.
-        revision: What was fuzzed, as git describes it; "-dirty" behind it if there were changes.
+        revision: What was compiled, as git describes it; "-dirty" behind it if there were changes.
         began: Time in UTC, as in ISO 8601.
         inputs: Number of inputs that were run.
         wall: Seconds that it took.
@@ -39,14 +38,9 @@ class Entry:
     status: int
 
 
-def revision() -> str:
-    """Return what git calls the tree that is fuzzed, or "unknown" outside of a repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
+def revision(path: Path) -> str:
+    """Return what `.ci/fuzz-build` wrote down about what it compiled."""
+    return path.read_text().strip() if path.exists() else "unknown"
 
 
 def now() -> str:

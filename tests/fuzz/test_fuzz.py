@@ -85,6 +85,12 @@ def entry(target: str, cpu: float, edges: int, *findings: str) -> ledger.Entry:
     return ledger.Entry(target, "abc", ledger.now(), 1000, cpu, cpu, edges, 7, [*findings], 0)
 
 
+def test_revision(tmp_path: Path) -> None:
+    assert ledger.revision(tmp_path / "revision") == "unknown"
+    (tmp_path / "revision").write_text("abc-dirty\n")
+    assert ledger.revision(tmp_path / "revision") == "abc-dirty"
+
+
 def test_report(tmp_path: Path) -> None:
     """What was done in several runs is added up; a finding that comes again is still one."""
     path = tmp_path / "ledger.jsonl"
