@@ -160,15 +160,15 @@ def test_what_comes_before_it_sleeps_is_not_left_behind(
     """Another thread has something for it when it has just looked."""
     ours, theirs = socket.socketpair()
     late = queue.SimpleQueue[Connection]()
-    work = _housekeeper._Round.work
+    work = _housekeeper.Round.work
 
-    def work_then_get_more(round_: _housekeeper._Round) -> float:
+    def work_then_get_more(round_: _housekeeper.Round) -> float:
         until = work(round_)
         if late.empty():
             late.put(Connection(ours, Protocol(Side.SERVER), close_timeout=0.01))
         return until
 
-    monkeypatch.setattr(_housekeeper._Round, "work", work_then_get_more)
+    monkeypatch.setattr(_housekeeper.Round, "work", work_then_get_more)
     _, waker = both_ends
     waker.write(PING, b"wake up")
     assert waker.read() == (PONG, b"wake up")

@@ -80,8 +80,8 @@ class ClientConnection(ClientSide, Connection):
             InvalidHandshake: If the server doesn't accept it.
             TimeoutError: If there is no answer in time.
         """
-        deadline = Deadline(timeout).time
         driver = self._driver
+        deadline = driver.deadline(timeout)
         driver.call(self._send_request, additional_headers, user_agent_header, monotonic())
         while not driver.call(self._receive_response):
             if driver.progress(deadline):
@@ -265,7 +265,7 @@ class reconnect(ConnectionOpener[ClientConnection]):
             try:
                 connection = self._connect()
             except Exception as exc:
-                time.sleep(self._failed(reconnection, exc))
+                self._sleep(self._failed(reconnection, exc))
                 continue
             reconnection.succeeded()
             end = closing(None)
@@ -279,7 +279,10 @@ class reconnect(ConnectionOpener[ClientConnection]):
             finally:
                 connection.close(*end)
             if delay := self._ended(reconnection, connection):
-                time.sleep(delay)
+                self._sleep(delay)
+
+    def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def _connect(self) -> ClientConnection:
         deadline = Deadline(self.open_timeout)

@@ -209,6 +209,8 @@ class Server(AcceptingServer[ServerConnection]):
         draining: Event that is set when the server begins to drain or to close, for handlers.
     """
 
+    _settings: ServerSettings  # of one that `serve` has made
+
     def __init__(
         self,
         sock: socket.socket,
@@ -455,6 +457,7 @@ def serve(
 
     handle.__qualname__ = getattr(handler, "__qualname__", repr(handler))  # for the log
     server = Server(sock, handle, settings.logger)
+    server._settings = settings
     server._statistics.log_connections = settings.log_connections
     server._door = settings.door
     server._keep(settings.buffer_budget)

@@ -5,6 +5,7 @@ importing this package imports none of them. ``asyncio`` drives connections with
 an event loop, and ``coroutines`` are what its users await; ``threads`` drives them with blocking
 sockets, for any number of threads. ``tls`` is TLS through memory; ``liveness`` tells what the
 operating system knows about a silent peer; ``schedule`` has the deadlines of many connections.
+For tests, ``endpoints`` stand for sockets of threads, and ``clocked`` are engines on a clock.
 
 A driver of one's own, in Python or compiled, uses what ``wsproto_fast`` documents, in its stub and
 in ``__init__.pxd``. It owns the transport and the clock. It calls the engine, from one thread at a

@@ -14,7 +14,7 @@ import sys
 import threading
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ._inbox import READ, WRITE, Inbox, set_inbox
 from .schedule import Schedule
@@ -22,10 +22,18 @@ from .schedule import Schedule
 if TYPE_CHECKING:
     from .threads import SocketDriver
 
-__all__ = ["Housekeeper"]
+__all__ = ["Housekeeper", "Round"]
 
 # How long the thread stays after the last connection was closed, in seconds.
 LINGER = 0.2
+
+
+class Selector(Protocol):
+    """What a housekeeper wants of a selector."""
+
+    def register(self, sock: Any, events: int, data: Any, /) -> object: ...
+    def modify(self, sock: Any, events: int, data: Any, /) -> object: ...
+    def unregister(self, sock: Any, /) -> object: ...
 
 
 class Housekeeper:
@@ -66,7 +74,7 @@ class Housekeeper:
     ) -> None:
         with selector, bell, ringer:
             self.inbox.wake = ringer.send
-            round_ = _Round(self.inbox, selector)
+            round_ = Round(self.inbox, selector)
             while True:
                 until = round_.work()
                 if self.inbox.live == 0:
@@ -82,7 +90,7 @@ class Housekeeper:
         selector: selectors.BaseSelector,
         timeout: float | None,
         bell: socket.socket,
-        round_: _Round,
+        round_: Round,
     ) -> bool:
         """Tend what is ready; return whether to go on.
 
@@ -100,12 +108,18 @@ class Housekeeper:
         return True
 
 
-class _Round:
-    """What one thread of the housekeeper knows: the schedule, and what it watches."""
+class Round:
+    """What one thread of a housekeeper knows: the schedule, and what it watches.
 
-    def __init__(self, inbox: Inbox, selector: selectors.BaseSelector) -> None:
+    Args:
+        inbox: Where threads leave what is to be done.
+        selector: What watches sockets.
+    """
+
+    def __init__(self, inbox: Inbox, selector: Selector) -> None:
         self._inbox = inbox
         self._selector = selector
+        self._time = monotonic if inbox.clock is None else inbox.clock.time
         self._schedule: Schedule[SocketDriver] = Schedule(lambda time, driver: driver.closed)
         self._watched: dict[SocketDriver, int] = {}
 
@@ -115,7 +129,7 @@ class _Round:
         while True:
             for when, driver in self._inbox.take():
                 schedule.add(when, driver)
-            now = monotonic()
+            now = self._time()
             if schedule.next_time() > now:
                 break
             while schedule.next_time() <= now:
@@ -135,7 +149,7 @@ class _Round:
             return
         try:
             wanted = driver.tend(
-                monotonic(), bool(mask & selectors.EVENT_READ), bool(mask & selectors.EVENT_WRITE)
+                self._time(), bool(mask & selectors.EVENT_READ), bool(mask & selectors.EVENT_WRITE)
             )
             self._watch(driver, wanted)
         except Exception:

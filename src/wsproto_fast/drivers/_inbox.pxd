@@ -14,6 +14,7 @@ cpdef enum:
 cdef class Inbox:
     cdef cython.pymutex _mutex
     cdef public object wake
+    cdef readonly object clock          # what tells the time, and makes what threads wait with; None for the system's
     cdef object _start
     cdef list _posts
     cdef bint _running
@@ -23,10 +24,15 @@ cdef class Inbox:
     cdef readonly Py_ssize_t live       # connections
     cdef readonly Py_ssize_t gone       # connections closed since forget()
 
+    cdef double now(self) except? -1.0
     cdef int attach(self) except -1
     cdef int detach(self) except -1
     cdef int post(self, object driver, double when) except -1
     cdef int _ring(self) except -1
+
+
+cdef class Endpoint:
+    cdef readonly Inbox inbox
 
 
 cdef Inbox current_inbox()

@@ -4,6 +4,8 @@
 No signal handler comes between the steps of what is done here with the mutex held.
 """
 
+from time import monotonic
+
 cimport cython
 from libc.math cimport INFINITY
 
@@ -14,15 +16,26 @@ cdef class Inbox:
 
     Args:
         start: Called to start the housekeeper's thread.
+        clock: What tells the time, by ``time()``, and makes what threads wait with, by ``waiter()``; None for what
+            the operating system has. A waiter has a method ``wait``, which takes a time and returns whether ``release``
+            was called before it.
 
     Attributes:
+        clock: As above.
+        live: Number of connections.
+        gone: Number of connections that were closed since ``forget``.
         wake: Called to end the housekeeper's sleep; set by its thread.
     """
 
-    def __init__(self, start):
+    def __init__(self, start, clock=None):
         self._start = start
+        self.clock = clock
         self._posts = []
         self._until = -INFINITY
+
+    cdef double now(self) except? -1.0:
+        """Return the time for its connections."""
+        return <double>monotonic() if self.clock is None else <double>self.clock.time()
 
     cdef int attach(self) except -1:
         """Count a connection; start the thread for the first one."""
@@ -127,6 +140,52 @@ cdef class Inbox:
             self._until = -INFINITY
         self._mutex.release()
         return end
+
+
+cdef class Endpoint:
+    """What stands for a socket below a connection, for tests: it has the methods of one, and those that raise here.
+
+    Its ``fileno`` returns -1.
+
+    Args:
+        inbox: Where threads leave what is to be done with the connection; it has a clock.
+
+    Attributes:
+        inbox: As above.
+    """
+
+    def __init__(self, Inbox inbox not None):
+        self.inbox = inbox
+
+    def receive(self, buffer, double deadline):
+        """Receive into a buffer; block until the deadline.
+
+        Args:
+            buffer: Writable buffer.
+            deadline: When to return at the latest, by the clock of the inbox; may be infinite.
+
+        Returns:
+            Number of bytes, 0 at the end of the stream, None if there are none in time.
+
+        Raises:
+            OSError: If the connection is broken.
+        """
+        raise NotImplementedError
+
+    def send_now(self, data):
+        """Send as much as possible without waiting; return the size of that.
+
+        Args:
+            data: Bytes-like object.
+
+        Raises:
+            OSError: If the connection is broken.
+        """
+        raise NotImplementedError
+
+    def wait_writable(self):
+        """Wait until something can be sent, or sending fails."""
+        raise NotImplementedError
 
 
 cdef Inbox _inbox = None

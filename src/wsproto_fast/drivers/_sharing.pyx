@@ -84,6 +84,8 @@ cdef class Shared:
 
     cdef int _change_inbox(self) except -1:
         """Turn to the housekeeper of this process, after a fork."""
+        if self._inbox.clock is not None:
+            return 0  # it has a housekeeper of its own
         if self._owner:
             # What it was doing will never be completed here.
             raise ConcurrencyError("another thread was using the connection when the process forked")
@@ -130,22 +132,29 @@ cdef class Shared:
             self._lock()
             return False
         # A signal handler that interrupts this may use the connection: no role is held.
-        waiter = allocate_lock()
-        waiter.acquire()
+        clock = self._inbox.clock
+        if clock is None:
+            waiter = allocate_lock()
+            waiter.acquire()
+        else:
+            waiter = clock.waiter()
         self._waiters.append(waiter)
         self._owner = 0
         self._mutex.release()
         try:
-            timeout = milliseconds(deadline)
-            notified = waiter.acquire(True, timeout if timeout < 0 else timeout / 1000.0)
-            if not notified:
-                PyErr_CheckSignals()
+            if clock is not None:
+                notified = waiter.wait(deadline)
+            else:
+                timeout = milliseconds(deadline)
+                notified = waiter.acquire(True, timeout if timeout < 0 else timeout / 1000.0)
+                if not notified:
+                    PyErr_CheckSignals()
         finally:
             self._mutex.acquire()
             self._owner = PyThread_get_thread_ident()
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
-        return not notified and <double>monotonic() >= deadline
+        return not notified and self._inbox.now() >= deadline
 
     cdef int _handle_signals(self) except -1:
         """Run signal handlers, which may use the connection: the mutex is released, no role is held."""

@@ -19,6 +19,8 @@ from libc.errno cimport EAGAIN, EINTR
 from libc.math cimport INFINITY, ceil
 from libc.stdlib cimport free, malloc
 
+from ._inbox cimport Endpoint
+
 
 # Results are negated error numbers.
 cdef extern from *:
@@ -122,14 +124,6 @@ cdef bint _select(sock, bint writing, double deadline) except -1:
     )
 
 
-cdef int _descriptor(sock) except -1:
-    cdef int fd = sock.fileno()
-    if fd < 0:
-        # The program has closed it.
-        _raise_error(errno.EBADF)
-    return fd
-
-
 cdef int _raise_error(int error) except -1:
     raise OSError(error, os.strerror(error))
 
@@ -154,14 +148,19 @@ cdef Py_ssize_t receive(sock, buffer, double deadline, bint* limited) except -1:
     cdef bint wait = deadline == INFINITY
     cdef int timeout = -1
     cdef int fd
-    if not SYSTEM_CALLS:
+    if not SYSTEM_CALLS and not isinstance(sock, Endpoint):
         if not _select(sock, False, deadline):
             return TIMED_OUT if <double>monotonic() >= deadline else INTERRUPTED
         try:
             return sock.recv_into(buffer)
         except BlockingIOError:
             return NOTHING_THERE
-    fd = _descriptor(sock)
+    fd = sock.fileno()
+    if fd < 0:
+        if isinstance(sock, Endpoint):
+            received = sock.receive(buffer, deadline)
+            return TIMED_OUT if received is None else received
+        _raise_error(errno.EBADF)  # the program has closed it
     if not wait:
         timeout = milliseconds(deadline)
     elif not limited[0] and PyThread_get_thread_ident() == _main_thread:
@@ -196,12 +195,16 @@ cdef Py_ssize_t send(sock, bytes data, Py_ssize_t start) except -1:
     cdef Py_ssize_t size = PyBytes_GET_SIZE(data) - start
     cdef Py_ssize_t sent = -EINTR
     cdef int fd
-    if not SYSTEM_CALLS:
+    if not SYSTEM_CALLS and not isinstance(sock, Endpoint):
         try:
             return sock.send(memoryview(data)[start:])
         except BlockingIOError:
             return 0
-    fd = _descriptor(sock)
+    fd = sock.fileno()
+    if fd < 0:
+        if isinstance(sock, Endpoint):
+            return sock.send_now(memoryview(data)[start:])
+        _raise_error(errno.EBADF)
     with nogil:
         while sent == -EINTR:
             sent = send_now(fd, memory, size)
@@ -216,10 +219,12 @@ cdef bint wait_writable(sock) except -1:
     """Wait until a socket can be written to; return False if signals are to be looked for first."""
     cdef int timeout = milliseconds(INFINITY)
     cdef int ready, fd
-    if not SYSTEM_CALLS:
+    if not SYSTEM_CALLS and not isinstance(sock, Endpoint):
         return _select(sock, True, INFINITY)
     fd = sock.fileno()
     if fd < 0:
+        if isinstance(sock, Endpoint):
+            sock.wait_writable()
         return True  # writing is going to tell
     with nogil:
         ready = wait_ready(fd, True, timeout)

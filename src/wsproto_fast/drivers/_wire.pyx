@@ -23,7 +23,7 @@ from libc.stdint cimport uint64_t
 
 from wsproto_fast cimport ABORT, ATTENTION, CLOSE, HALF_CLOSE, KEEP, Protocol
 
-from ._inbox cimport READ, WRITE, current_inbox
+from ._inbox cimport READ, WRITE, Endpoint, Inbox, current_inbox
 from ._sharing cimport Shared
 from ._socket_calls cimport (
     INTERRUPTED,
@@ -61,6 +61,7 @@ cdef class Wire(Shared):
     """
 
     def __init__(self, Protocol protocol not None, sock, TLS tls):
+        cdef Inbox inbox
         self._protocol = protocol
         self._tls = tls
         self.socket = sock
@@ -75,7 +76,7 @@ cdef class Wire(Shared):
             if not self._early and not tls.eof:
                 self._early = None
         sock.setblocking(SYSTEM_CALLS)
-        inbox = current_inbox()
+        inbox = (<Endpoint>sock).inbox if isinstance(sock, Endpoint) else current_inbox()
         inbox.attach()
         self._inbox = inbox
 
@@ -393,7 +394,7 @@ cdef class Wire(Shared):
         """Have the housekeeper write what there is, a bit later."""
         self._held = True
         if self._hold_time == INFINITY:
-            self._hold_time = <double>monotonic() + HOLD
+            self._hold_time = self._inbox.now() + HOLD
             self._inbox.post(self, self._hold_time)
 
     cdef bint _blocked(self) noexcept:

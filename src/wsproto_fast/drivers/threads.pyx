@@ -173,7 +173,7 @@ cdef class SocketDriver(Wire):
         cdef double seconds = timeout
         if seconds != seconds:
             raise ValueError("timeout must be a number of seconds or None; got nan")
-        return <double>monotonic() + seconds if seconds > 0 else -INFINITY
+        return self._inbox.now() + seconds if seconds > 0 else -INFINITY
 
     cdef int _warn(self) except -1:
         with cython.critical_section(self):
@@ -376,11 +376,19 @@ cdef class SocketDriver(Wire):
 
     # ------------------------------------------------------------------ opening and closing
 
+    def deadline(self, timeout) -> float:
+        """Return when a time that begins now is over, for ``progress``.
+
+        Args:
+            timeout: That time in seconds, None for no limit.
+        """
+        return INFINITY if timeout is None else self._deadline(timeout)
+
     def progress(self, double deadline) -> bool:
         """Read once; return whether the deadline came first.
 
         Args:
-            deadline: Time of ``time.monotonic``; may be infinite.
+            deadline: As ``deadline`` returns it.
         """
         self._lock()
         try:
