@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from wsapi.testing import Clock, Wire, _memory
+from wsapi.testing import Clock, Wire, _wires
 
 WINDOW = 500  # bytes under way that a writer needn't wait for
 HEAD_END = b"\r\n\r\n"
@@ -45,19 +45,18 @@ class Tap(Wire):
         self.tampered = False
         self.harm: tuple[int, Callable[[], object]] | None = None  # what happens at which byte
 
-    def _attach(self, loop: Any, sender: Any, receiver: Any) -> None:
-        super()._attach(loop, sender, receiver)
-        original = receiver._receive
+    def _take(self, *most: int) -> memoryview:
+        data = super()._take(*most)
+        self.arrived += data
+        if self.harm is not None and len(self.arrived) >= self.harm[0]:
+            asyncio.get_running_loop().call_soon(self.harm[1])
+            self.harm = None
+        return data
 
-        def receive(data: memoryview) -> memoryview:
-            rest: memoryview = original(data)
-            self.arrived += data[: len(data) - len(rest)]
-            if self.harm is not None and len(self.arrived) >= self.harm[0]:
-                loop.call_soon(self.harm[1])
-                self.harm = None
-            return rest
-
-        receiver._receive = receive
+    def _give_back(self, data: memoryview) -> None:
+        if data:
+            del self.arrived[-len(data) :]
+        super()._give_back(data)
 
     def _write(self, data: bytes) -> None:
         self.written += data
@@ -67,6 +66,7 @@ class Tap(Wire):
         """Have bytes arrive that the sender hasn't written."""
         self.tampered = True
         super()._write(data)
+        self._changed()
 
     def lose(self) -> None:
         self.drop = True
@@ -149,7 +149,7 @@ def run(function: Callable[[Clock], Coroutine[Any, Any, None]]) -> None:
     contexts: list[Any] = []
     loop.set_exception_handler(lambda loop, context: contexts.append(context))
     COMPLAINTS.lines.clear()
-    window, _memory.WINDOW = _memory.WINDOW, WINDOW
+    window, _wires.WINDOW = _wires.WINDOW, WINDOW
     gc.freeze()  # only what is made now is looked at when garbage is collected
     try:
         loop.run_until_complete(main())
@@ -159,6 +159,6 @@ def run(function: Callable[[Clock], Coroutine[Any, Any, None]]) -> None:
         raise
     finally:
         gc.unfreeze()
-        _memory.WINDOW = window
+        _wires.WINDOW = window
     assert not contexts, contexts
     assert not COMPLAINTS.lines, COMPLAINTS.lines

@@ -17,7 +17,8 @@ from wsapi import route, serve
 from wsapi.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from wsapi.testing import Clock, Wire, link, pair, serving, serving_asgi
 from wsapi.testing._clock import clock_of
-from wsapi.testing._memory import WINDOW, MemoryTransport, connected
+from wsapi.testing._memory import MemoryTransport, connected
+from wsapi.testing._wires import WINDOW
 from wsproto_fast.frames import State
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 import trio
 import trio.testing
 
-from wsapi.exceptions import ConnectionClosedError, InvalidStatus
-from wsapi.testing.trio import pair, serving
+from wsapi.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
+from wsapi.testing._streams import MemoryStream, connected
+from wsapi.testing._wires import WINDOW
+from wsapi.testing.trio import Wire, advance, link, pair, serving
 from wsproto_fast.frames import State
 
 
@@ -99,29 +102,213 @@ def test_a_pair_ends_although_the_server_has_to_wait() -> None:
 
 def test_keepalive_in_fake_time() -> None:
     async def main() -> None:
-        clock = trio.lowlevel.current_clock()
-        assert isinstance(clock, trio.testing.MockClock)
         async with pair(client={"ping_interval": 20}, server={"ping_interval": None}) as (
             client,
-            _,
+            server,
         ):
-
-            async def receive() -> None:
-                with pytest.raises(ConnectionClosedError):
-                    await client.recv()
-
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(receive)
-                await trio.testing.wait_all_tasks_blocked()
-                clock.jump(19.9)
-                await trio.testing.wait_all_tasks_blocked()
-                assert client.stats().pings_sent == 0
-                clock.jump(0.2)
-                await trio.testing.wait_all_tasks_blocked()
-                assert client.stats().pings_sent == 1
-                nursery.cancel_scope.cancel()
+            link(client).outgoing.delay = 0.25
+            await advance(19.9)
+            assert client.stats().pings_sent == 0
+            await advance(0.2)
+            assert client.stats().pings_sent == 1
+            await advance(0.5)
+            assert client.latency == pytest.approx(0.25)
+            link(client).cut()
+            await advance(39.2)  # until shortly before 60
+            assert client.state is State.OPEN
+            await advance(0.4)
+            assert client.state is State.CLOSING
+            await advance(10.1)
+            assert client.state is State.CLOSED
+            with pytest.raises(ConnectionClosedError, match="keepalive"):
+                await client.recv()
+            assert server.state is State.OPEN
 
     run(main)
+
+
+def test_the_closing_handshake_times_out() -> None:
+    async def main() -> None:
+        async with pair(client={"close_timeout": 7}) as (client, _):
+            link(client).cut()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.aclose)
+                await advance(6.9)
+                assert client.state is State.CLOSING
+                await advance(0.2)
+                assert client.close_code == 1006
+
+    run(main)
+
+
+def test_the_opening_handshake_times_out() -> None:
+    async def main() -> None:
+        async with serving(echo, open_timeout=30) as place:
+            begin = trio.current_time()
+            with pytest.raises(TimeoutError):
+                async with place.connect(incoming=Wire(drop=True), open_timeout=5):
+                    raise AssertionError
+            assert trio.current_time() - begin == pytest.approx(5)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_misuse_of_advance() -> None:
+    async def main() -> None:
+        for seconds in (-1, math.inf, math.nan):
+            with pytest.raises(ValueError, match="seconds"):
+                await advance(seconds)
+
+    run(main)
+    with pytest.raises(RuntimeError, match="MockClock"):
+        trio.run(advance, 1)
+
+
+# ---------------------------------------------------------------------- faults
+
+
+def test_single_bytes() -> None:
+    async def main() -> None:
+        async with serving(echo) as place:
+            async with place.connect(incoming=Wire(split=1), outgoing=Wire(split=1)) as connection:
+                await connection.send("message" * 100)
+                assert await connection.recv() == "message" * 100
+
+    run(main)
+
+
+def test_bytes_that_are_held() -> None:
+    async def main() -> None:
+        async with pair() as (client, server):
+            link(client).outgoing.hold = True
+            await client.send("message")
+            with trio.move_on_after(10) as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(server.recv)
+                    await advance(15)
+            assert scope.cancelled_caught
+            link(client).outgoing.hold = False
+            assert await server.recv() == "message"
+
+    run(main)
+
+
+def test_delays_and_bandwidth() -> None:
+    async def main() -> None:
+        async with pair(compression=None, ping_interval=None) as (client, server):
+            link(client).outgoing.delay = 5
+            begin = trio.current_time()
+            await client.send("message")
+            assert await server.recv() == "message"
+            assert trio.current_time() - begin == pytest.approx(5)
+            link(client).outgoing.delay = 0
+            link(client).outgoing.bandwidth = 1000
+            await client.send(bytes(10_000))
+            assert await server.recv() == bytes(10_000)
+            assert trio.current_time() - begin == pytest.approx(15, abs=0.1)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_a_reset() -> None:
+    async def main() -> None:
+        async with pair() as (client, server):
+            await client.send("lost")
+            link(client).reset()
+            for connection in (client, server):
+                with pytest.raises(ConnectionClosedError) as info:
+                    await connection.recv()
+                assert isinstance(info.value.__cause__, trio.BrokenResourceError)
+            with pytest.raises(ConnectionClosed):
+                await client.send("message")
+
+    run(main)
+
+
+def test_a_pair_ends_although_the_cable_is_cut() -> None:
+    async def main() -> None:
+        async with pair() as (client, server):
+            link(client).cut()
+        assert (client.state, server.state) == (State.CLOSED, State.CLOSED)
+        with pytest.raises(ZeroDivisionError):
+            async with pair() as (client, server):
+                link(client).outgoing.delay = 60
+                await client.send("late")
+                raise ZeroDivisionError
+        assert (client.state, server.state) == (State.CLOSED, State.CLOSED)
+
+    run(main)
+
+
+def test_a_pair_that_is_cancelled() -> None:
+    async def main() -> None:
+        with trio.CancelScope() as scope:
+            async with pair() as (client, server):
+                link(server).incoming.hold = True
+                await client.send("message")
+                scope.cancel()
+                await server.recv()
+        assert scope.cancelled_caught
+        await trio.testing.wait_all_tasks_blocked()
+        assert (client.state, server.state) == (State.CLOSED, State.CLOSED)
+
+    run(main)
+
+
+def test_a_pair_in_real_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A delay is no reason to give the closing handshake up, but one that is too long is."""
+    monkeypatch.setattr("wsapi.testing._common.GRACE", 0.2)
+
+    async def main() -> None:
+        async with pair() as (client, server):
+            link(client).outgoing.delay = link(client).incoming.delay = 0.01
+        assert (client.close_code, server.close_code) == (1000, 1000)
+        async with pair() as (client, server):
+            link(client).cut()
+        assert client.close_code == 1006
+
+    trio.run(main)
+
+
+# ---------------------------------------------------------------------- streams
+
+
+def test_streams_are_as_trio_wants_them() -> None:
+    async def make() -> tuple[MemoryStream, MemoryStream]:
+        return connected(Wire(), Wire())
+
+    async def make_clogged() -> tuple[MemoryStream, MemoryStream]:
+        left, right = await make()
+        for stream in (left, right):
+            await stream.send_all(bytes(WINDOW))
+        return left, right
+
+    async def main() -> None:
+        await trio.testing.check_half_closeable_stream(make, make_clogged)
+
+    trio.run(main)
+
+
+def test_who_sends_waits_for_who_receives() -> None:
+    async def main() -> None:
+        left, right = connected(Wire(), Wire())
+        data = bytes(1_000_000)
+        received = bytearray()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(left.send_all, data)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await left.send_all(b"")
+            assert left._outgoing.bytes_written < len(data)
+            while len(received) < len(data):
+                received += await right.receive_some(10_000)
+        await left.wait_send_all_might_not_block()
+        await left.send_all(bytes(2**16))
+        with trio.move_on_after(1) as scope:
+            await left.wait_send_all_might_not_block()
+        assert scope.cancelled_caught
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def test_serving_a_handler() -> None:

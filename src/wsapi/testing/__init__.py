@@ -7,13 +7,12 @@ from ._asyncio import (
     MemoryConnect,
     Serving,
     ServingASGI,
-    link,
     pair,
     serving,
     serving_asgi,
 )
 from ._clock import Clock
-from ._memory import Link, Wire
+from ._wires import Link, Wire, link
 
 __all__ = [
     "Clock",

@@ -25,41 +25,26 @@ from ..asyncio.server import (
     protocol_factory,
     serve,
 )
+from . import _common
 from ._clock import clock_of
+from ._common import URI, MemoryClient, prepared, refuse
 from ._lifespan import Lifespan
-from ._memory import Link, MemoryTransport, Wire, connected
+from ._memory import MemoryTransport, connected
+from ._wires import Wire
 
-__all__ = ["MemoryConnect", "Serving", "ServingASGI", "link", "pair", "serving", "serving_asgi"]
+__all__ = ["MemoryConnect", "Serving", "ServingASGI", "pair", "serving", "serving_asgi"]
 
-URI = "ws://localhost/"
-
-# How long connections and handlers may take to end properly: seconds, or turns of an event loop
-# whose clock stands still. Then connections are aborted, and handlers cancelled.
-GRACE = 1.0
+# How long connections and handlers may take to end properly, in turns of an event loop whose clock
+# stands still. Then connections are aborted, and handlers cancelled.
 GRACE_TURNS = 1000
 
 _logger = logging.getLogger("wsapi.testing")
 
 
-def link(connection: Connection) -> Link:
-    """Return the network of a connection in memory, to do it harm.
-
-    Args:
-        connection: Connection of a client or of a server.
-
-    Raises:
-        TypeError: If it isn't in memory.
-    """
-    transport = getattr(connection, "_transport", None)
-    if not isinstance(transport, MemoryTransport):
-        raise TypeError(f"{connection!r} isn't a connection in memory")
-    return Link(transport)
-
-
 async def _gracefully(future: asyncio.Future[Any]) -> bool:
     """Wait a little; return whether it is done."""
     if clock_of(future.get_loop()) is None:
-        await asyncio.wait([future], timeout=GRACE)
+        await asyncio.wait([future], timeout=_common.GRACE)
     else:
         for _ in range(GRACE_TURNS):
             if future.done():
@@ -71,14 +56,13 @@ async def _gracefully(future: asyncio.Future[Any]) -> bool:
 # ---------------------------------------------------------------------- clients
 
 
-class MemoryConnect(connect):
+class MemoryConnect(MemoryClient, connect):
     """What connects to a server in memory; ``Serving.connect`` makes it.
 
     It is used as ``wsapi.connect`` is: ``await``, ``async with``, or ``async for``.
     """
 
     _accept: Callable[[asyncio.BaseProtocol, Wire, Wire], None]
-    _wires: tuple[Wire | None, Wire | None]
 
     def _engine_class(self, uri: WebSocketURI, **options: Any) -> ClientProtocol:
         clock = clock_of(asyncio.get_running_loop())
@@ -93,15 +77,10 @@ class MemoryConnect(connect):
         _follow_clock(connection)
         return connection
 
-    def _gate_key(self, uri: WebSocketURI) -> str | None:
-        return uri.host
-
     async def _open_transport(
         self, uri: WebSocketURI, connection: ClientConnection
     ) -> ClientConnection:
-        outgoing, incoming = self._wires
-        self._accept(connection, outgoing or Wire(), incoming or Wire())
-        self._wires = None, None  # a connection that is made again has others
+        self._accept(connection, *self._take_wires())
         return connection
 
 
@@ -143,11 +122,8 @@ class _Place:
             TypeError, ValueError: If an option isn't acceptable.
             ConnectionRefusedError: From the result, if the server is closed.
         """
-        connecting = MemoryConnect(uri, **options)
-        if connecting._options:
-            raise ValueError(f"in memory there is no use for {', '.join(connecting._options)}")
+        connecting = prepared(MemoryConnect(uri, **options), outgoing, incoming)
         connecting._accept = self._accept
-        connecting._wires = outgoing, incoming
         return connecting
 
     def _accept(self, client: asyncio.BaseProtocol, outgoing: Wire, incoming: Wire) -> None:
@@ -266,8 +242,7 @@ def serving(handler: Handler | Server, **options: Any) -> Serving:
             raise TypeError("options are for a handler; the server has its own")
         return Serving(handler)
     useless = {"host", "port", "sock", "ssl", "path", *TransportOptions.__annotations__}
-    if useless := useless & options.keys():
-        raise ValueError(f"in memory there is no use for {', '.join(sorted(useless))}")
+    refuse(useless & options.keys())
     return Serving(serve(handler, **options))
 
 

@@ -1,6 +1,7 @@
 """Clients and servers for tests on trio, connected in memory.
 
-Time is that of the run: with ``trio.testing.MockClock``, it passes when a test says so.
+Time is that of the run: with ``trio.testing.MockClock``, it passes when a test says so, also for
+what is under way on a ``Wire``.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from wsproto_fast.uri import WebSocketURI
 
 from ..trio.client import ClientConnection, connect
 from ..trio.server import Handler, Server, ServerConnection, serve
+from . import _common
+from ._common import URI, MemoryClient, prepared, refuse
+from ._streams import connected
+from ._wires import Link, Wire, link
 
-__all__ = ["MemoryConnect", "Pair", "Serving", "pair", "serving"]
-
-URI = "ws://localhost/"
+__all__ = ["Link", "MemoryConnect", "Pair", "Serving", "Wire", "advance", "link", "pair", "serving"]
 
 _USELESS = {"host", "port", "listeners", "ssl", "backlog", "task_status"}
 
@@ -40,7 +43,44 @@ class _Listener(trio.abc.Listener[trio.abc.Stream]):
         await trio.lowlevel.checkpoint()
 
 
-class MemoryConnect(connect):
+async def advance(seconds: float) -> None:
+    """Let time pass on a ``MockClock``: what is due happens in its order, each at its time.
+
+    ``MockClock.jump`` has all of it happen at the end. When this returns, all tasks wait.
+
+    Args:
+        seconds: How much time passes; 0 or more.
+
+    Raises:
+        ValueError: If that is negative, or not finite.
+        RuntimeError: If the run has another clock.
+    """
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"seconds must be 0 or more, and finite; got {seconds}")
+    clock = trio.lowlevel.current_clock()
+    if not isinstance(clock, trio.testing.MockClock):
+        raise RuntimeError("advance() needs trio.run(..., clock=trio.testing.MockClock())")
+    end = trio.current_time() + seconds
+    await trio.testing.wait_all_tasks_blocked()
+    while (step := trio.lowlevel.current_statistics().seconds_to_next_deadline) <= (
+        left := end - trio.current_time()
+    ):
+        clock.jump(max(step, 0))
+        await trio.testing.wait_all_tasks_blocked()
+    clock.jump(max(left, 0))
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def _gracefully(done: trio.Event) -> None:
+    """Wait for an end as long as it may take; on a clock that stands still, while anything runs."""
+    if isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock):
+        await trio.testing.wait_all_tasks_blocked()
+    else:
+        with trio.move_on_after(_common.GRACE):
+            await done.wait()
+
+
+class MemoryConnect(MemoryClient, connect):
     """What connects to a server in memory. Made by ``Serving.connect``.
 
     It is used as ``wsapi.trio.client.connect`` is: ``async with`` or ``async for``.
@@ -48,11 +88,8 @@ class MemoryConnect(connect):
 
     _listener: _Listener
 
-    def _gate_key(self, uri: WebSocketURI) -> str | None:
-        return uri.host
-
     async def _open_stream(self, uri: WebSocketURI) -> trio.abc.Stream:
-        left, right = trio.testing.memory_stream_pair()
+        left, right = connected(*self._take_wires())
         try:
             self._listener.streams.send_nowait(right)
         except trio.BrokenResourceError:
@@ -91,27 +128,40 @@ class Serving:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            self._nursery.start_soon(self.server.aclose)
-            await trio.testing.wait_all_tasks_blocked()
+            closed = trio.Event()
+            self._nursery.start_soon(self._close, closed)
+            await _gracefully(closed)
         finally:
             self._nursery.cancel_scope.cancel()
             await self._manager.__aexit__(None, None, None)
 
-    def connect(self, uri: str = URI, **options: Any) -> MemoryConnect:
+    async def _close(self, closed: trio.Event) -> None:
+        await self.server.aclose()
+        closed.set()
+
+    def connect(
+        self,
+        uri: str = URI,
+        *,
+        outgoing: Wire | None = None,
+        incoming: Wire | None = None,
+        **options: Any,
+    ) -> MemoryConnect:
         """Connect a client, as ``wsapi.trio.client.connect`` does: ``async with``, ``async for``.
 
         Args:
             uri: URI of the request; whatever its host, there is no other server. TLS is left out
                 of ``wss://``.
+            outgoing: Wire from the client to the server; a new one by default. With
+                ``async for``, it is that of the first connection.
+            incoming: Wire from the server to the client.
             **options: Those of ``wsapi.trio.client.connect``, but for those of sockets and TLS.
 
         Raises:
             TypeError, ValueError: If an option isn't acceptable.
             ConnectionRefusedError: From the result, if the server is closed.
         """
-        connecting = MemoryConnect(uri, **options)
-        if connecting._options:
-            raise ValueError(f"in memory there is no use for {', '.join(connecting._options)}")
+        connecting = prepared(MemoryConnect(uri, **options), outgoing, incoming)
         connecting._listener = self._listener
         return connecting
 
@@ -120,7 +170,8 @@ def serving(handler: Handler, **options: Any) -> Serving:
     """Serve in memory, without sockets: ``async with serving(handler) as place:``.
 
     ``place.connect(...)`` connects clients: real connections, with their opening handshake. At the
-    end of the block they are closed with 1001. What hasn't ended when all tasks wait is cancelled.
+    end of the block they are closed with 1001. What hasn't ended a second later is cancelled; with
+    a ``MockClock``, what hasn't when all tasks wait.
 
     Args:
         handler: Handler of a server.
@@ -129,8 +180,7 @@ def serving(handler: Handler, **options: Any) -> Serving:
     Raises:
         ValueError: If an option has no use in memory.
     """
-    if useless := _USELESS & options.keys():
-        raise ValueError(f"in memory there is no use for {', '.join(sorted(useless))}")
+    refuse(_USELESS & options.keys())
     return Serving(handler, options)
 
 
@@ -167,19 +217,19 @@ class Pair:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        closed = trio.CancelScope()
+        closed = trio.Event()
         self._left.set()
         try:
             self._serving._nursery.start_soon(self._give_up, closed)
             await self._client.__aexit__(None, None, None)
         finally:
-            closed.cancel()
+            closed.set()
             await self._serving.__aexit__(None, None, None)
 
-    async def _give_up(self, closed: trio.CancelScope) -> None:
-        """Abort the client when its closing would have to wait for time to pass."""
-        with closed:
-            await trio.testing.wait_all_tasks_blocked()
+    async def _give_up(self, closed: trio.Event) -> None:
+        """Abort the client when its closing takes too long."""
+        await _gracefully(closed)
+        if not closed.is_set():
             self._connected._abort()
 
 
@@ -197,7 +247,8 @@ def pair(
 
     Args:
         uri: URI of the request.
-        client: Options of ``wsapi.trio.client.connect``.
+        client: Options of ``wsapi.trio.client.connect``, and ``outgoing`` and ``incoming`` as for
+            ``Serving.connect``.
         server: Options of ``wsapi.trio.server.serve``.
         **options: Options of both.
 

@@ -430,7 +430,7 @@ class Session:
     def harm_opening(self, harm: int, place: int) -> None:
         """Have something happen in the opening handshake."""
         wire = self.ends[harm >> 2 & 1].outgoing
-        if wire._receiver is None or wire._sender is None:
+        if not wire._received or wire._sender is None:
             return
         actions = [Link(wire._sender).reset, wire._sender.write_eof, wire.lose]
         self.harmed = True
