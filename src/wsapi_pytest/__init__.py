@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures that connect clients and servers without a network.
+"""The pytest plugin: fixtures that connect clients and servers in memory.
 
 pytest imports it whenever it runs. Hence it is a package of its own: ``wsapi`` isn't imported
 before a test asks for a fixture.
@@ -6,46 +6,76 @@ before a test asks for a fixture.
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
 
-__all__ = ["ws_pair", "ws_server"]
+__all__ = ["ws_clock", "ws_pair", "ws_server"]
 
 
 @pytest.fixture
 def ws_server(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Serve a handler: ``wsapi.testing.serving`` for coroutine functions, threads for others.
+    """Serve a handler: ``serving`` of the testing kit for asyncio, trio, or threads.
 
     A test that is a coroutine function enters what it returns: ``async with ws_server(handler) as
-    server:``. For any other test, the server is there at once, ``server = ws_server(handler)``, and
-    ends with the test.
+    server:``. For any other test, the server is there at once, ``server = ws_server(handler)``, for
+    threads, and ends with the test.
     """
     yield from _of(request, "serving")
 
 
 @pytest.fixture
 def ws_pair(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Connect a client and a server: ``wsapi.testing.pair`` for coroutine functions, or threads.
+    """Connect a client and a server: ``pair`` of the testing kit for asyncio, trio, or threads.
 
     A test that is a coroutine function enters what it returns: ``async with ws_pair() as (client,
-    server):``. Any other test gets both at once, ``client, server = ws_pair()``.
+    server):``. Any other test gets both at once, for threads: ``client, server = ws_pair()``.
     """
     yield from _of(request, "pair")
+
+
+@pytest.fixture
+def ws_clock(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Have time stand still: ``Clock`` of the testing kit for asyncio, or threads.
+
+    A test that is a coroutine function enters what it returns: ``async with ws_clock() as clock:``.
+    Any other test calls it before it has connections, ``clock = ws_clock()``. On trio, run the test
+    with a ``trio.testing.MockClock``.
+    """
+    yield from _of(request, "Clock")
 
 
 def _of(request: pytest.FixtureRequest, name: str) -> Iterator[Any]:
     """Yield a function of the kit, for the kind of test that wants it."""
     if inspect.iscoroutinefunction(inspect.unwrap(request.function)):
-        import wsapi.testing
-
-        yield getattr(wsapi.testing, name)
+        yield partial(_call, name)
         return
-    import wsapi.testing.sync
-
-    function = getattr(wsapi.testing.sync, name)
+    function = getattr(importlib.import_module("wsapi.testing.sync"), name)
     with ExitStack() as stack:
         yield lambda *args, **options: stack.enter_context(function(*args, **options))
+
+
+def _call(name: str, *args: Any, **options: Any) -> Any:
+    """Call a function of the kit for what runs the calling coroutine."""
+    if not _runs_on_trio():
+        return getattr(importlib.import_module("wsapi.testing"), name)(*args, **options)
+    if name == "Clock":
+        raise TypeError("on trio, time is that of the run: give it a trio.testing.MockClock")
+    return getattr(importlib.import_module("wsapi.testing.trio"), name)(*args, **options)
+
+
+def _runs_on_trio() -> bool:
+    trio = sys.modules.get("trio")
+    if trio is None:
+        return False
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True

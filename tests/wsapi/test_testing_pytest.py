@@ -36,6 +36,48 @@ async def test_pair(ws_pair):
     async with Clock() as clock, ws_pair(ping_interval=1) as (client, server):
         await clock.advance(1.5)
         assert client.stats().pings_sent == server.stats().pings_sent == 1
+
+
+async def test_clock(ws_clock, ws_pair):
+    async with ws_clock() as clock, ws_pair(ping_interval=1) as (client, server):
+        await clock.advance(1.5)
+        assert client.stats().pings_sent == 1
+"""
+
+TRIO = """
+import pytest
+import trio.testing
+
+from wsapi.testing.trio import advance
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend():
+    return "trio", {"clock": trio.testing.MockClock()}
+
+
+async def echo(connection):
+    async for message in connection:
+        await connection.send(message)
+
+
+async def test_server(ws_server):
+    async with ws_server(echo, max_size=10) as server, server.connect() as connection:
+        await connection.send("message")
+        assert await connection.recv() == "message"
+
+
+async def test_pair(ws_pair):
+    async with ws_pair(ping_interval=1) as (client, server):
+        await advance(1.5)
+        assert client.stats().pings_sent == server.stats().pings_sent == 1
+
+
+async def test_clock(ws_clock):
+    with pytest.raises(TypeError, match="MockClock"):
+        ws_clock()
 """
 
 THREADS = """
@@ -62,8 +104,16 @@ def test_pair(ws_pair):
     assert server.recv() == "message"
 
 
+def test_clock(ws_clock, ws_pair):
+    clock = ws_clock()
+    client, server = ws_pair(ping_interval=1)
+    clock.advance(1.5)
+    assert client.stats().pings_sent == server.stats().pings_sent == 1
+    connections.extend((client, server))
+
+
 def test_pairs_end_with_their_test():
-    assert [each.state.name for each in connections] == ["CLOSED", "CLOSED"]
+    assert [each.state.name for each in connections] == ["CLOSED"] * 4
 """
 
 UNUSED = """
@@ -92,11 +142,17 @@ def run(folder: Path, text: str, *words: str) -> str:
 
 def test_fixtures_on_asyncio(tmp_path: Path) -> None:
     pytest.importorskip("anyio", reason="pytest itself runs no coroutine functions")
-    assert "2 passed" in run(tmp_path, ASYNCIO)
+    assert "3 passed" in run(tmp_path, ASYNCIO)
+
+
+def test_fixtures_on_trio(tmp_path: Path) -> None:
+    for name in ("anyio", "trio"):
+        pytest.importorskip(name, reason="pytest itself runs no coroutine functions")
+    assert "3 passed" in run(tmp_path, TRIO)
 
 
 def test_fixtures_for_threads(tmp_path: Path) -> None:
-    assert "3 passed" in run(tmp_path, THREADS)
+    assert "4 passed" in run(tmp_path, THREADS)
 
 
 def test_unused_fixtures_import_nothing(tmp_path: Path) -> None:
@@ -105,6 +161,6 @@ def test_unused_fixtures_import_nothing(tmp_path: Path) -> None:
 
 def test_fixtures_are_listed_with_their_documentation(tmp_path: Path) -> None:
     output = run(tmp_path, UNUSED, "--fixtures")
-    for name in ("ws_server", "ws_pair"):
+    for name in ("ws_server", "ws_pair", "ws_clock"):
         assert name in output
     assert "Serve a handler" in output
