@@ -13,7 +13,7 @@ from tests.docs.programs import DEADLINE
 
 PAGE = "guides/testing.md"
 
-# asyncio wakes itself by a pair of sockets: that is none of the kit's.
+# asyncio and trio wake themselves by a pair of sockets: that is none of the kit's.
 CONFTEST = """
 import socket
 
@@ -55,6 +55,12 @@ def test_time(tmp_path: Path) -> None:
 
 def test_faults(tmp_path: Path) -> None:
     check(tmp_path, "adding", program(PAGE, "adding.py"), program(PAGE, "test_adding.py"))
+
+
+@pytest.mark.parametrize("front_end", ["threads", "trio"])
+def test_threads_and_trio(tmp_path: Path, front_end: str) -> None:
+    name = f"idle_{front_end}"
+    check(tmp_path, name, program(PAGE, f"{name}.py"), program(PAGE, f"test_{name}.py"))
 
 
 def test_fastapi(tmp_path: Path) -> None:
