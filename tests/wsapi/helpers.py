@@ -77,12 +77,14 @@ def checking_errors() -> Iterator[None]:
 
 
 def run(
-    test: Coroutine[Any, Any, None], loop_factory: Callable[[], asyncio.AbstractEventLoop]
+    test: Coroutine[Any, Any, None],
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+    timeout: float | None = TEST_TIMEOUT,
 ) -> None:
     """Run a test; fail it if it leaves tasks, sockets or transports behind or logs errors."""
 
     async def checked() -> None:
-        async with asyncio.timeout(TEST_TIMEOUT):
+        async with asyncio.timeout(timeout):
             await test
         leaked = asyncio.all_tasks() - {asyncio.current_task()}
         if leaked:

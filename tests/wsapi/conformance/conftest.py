@@ -25,6 +25,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "not_on(name, ..., reason): the case can't exist on these front-ends"
     )
+    config.addinivalue_line(
+        "markers", "fake_time: time stands still; not on uvloop, which keeps its own"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -35,7 +38,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for mark in metafunc.definition.iter_markers("not_on"):
         assert mark.kwargs["reason"]
         excluded.update(mark.args)
-    if "asyncio" in excluded:
+    if "asyncio" in excluded or metafunc.definition.get_closest_marker("fake_time"):
         excluded.add("uvloop")
     names = [name for name in DRIVERS if name not in excluded]
     metafunc.parametrize("driver", names, indirect=True)
@@ -46,7 +49,9 @@ def driver(request: pytest.FixtureRequest) -> Any:
     module, name, needed = DRIVERS[request.param]
     if importlib.util.find_spec(needed) is None or (needed == "uvloop" and needed not in LOOPS):
         pytest.skip(f"{needed} isn't installed")
-    return getattr(importlib.import_module(f"tests.wsapi.conformance.{module}"), name)()
+    chosen = getattr(importlib.import_module(f"tests.wsapi.conformance.{module}"), name)()
+    chosen.fake_time = request.node.get_closest_marker("fake_time") is not None
+    return chosen
 
 
 @pytest.fixture(autouse=True)

@@ -146,6 +146,7 @@ class Served:
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
         self.raw: Any = None
+        self.place: Any = None  # of one in memory
         self._handling: list[Any] = []
         self._lock = threading.Lock()
 
@@ -229,6 +230,7 @@ class Driver(abc.ABC):
         package: Part of ``wsapi`` that it drives.
         close_method: Name of the method that closes a connection.
         caller: What error texts call two who use a connection at the same time.
+        fake_time: Whether time stands still but for ``advance``; for connections in memory.
     """
 
     name: str
@@ -236,6 +238,7 @@ class Driver(abc.ABC):
     close_method = "close"
     close_topics = "aclose"
     caller = "coroutine"
+    fake_time = False  # of this test
 
     def __init__(self) -> None:
         self.client: Any = importlib.import_module(f"wsapi.{self.package}.client")
@@ -501,6 +504,44 @@ class Driver(abc.ABC):
             async with self.connect(served, **both | (client or {})) as ws:
                 await came.wait()
                 yield ws, accepted[0]
+
+    # ------------------------------------------------------------------ in memory
+
+    @property
+    def kit(self) -> Any:
+        """The testing kit for this front-end."""
+        part = "" if self.package == "asyncio" else f".{self.package}"
+        return importlib.import_module(f"wsapi.testing{part}")
+
+    @abc.abstractmethod
+    async def advance(self, seconds: float) -> None:
+        """Let time pass, in a test with the mark ``fake_time``; all that is due is done then."""
+
+    @contextlib.asynccontextmanager
+    async def serve_in_memory(
+        self, handler: Callable[[Ws], Awaitable[None]] = echo, **options: Any
+    ) -> AsyncIterator[Served]:
+        served = Served(self)
+        options = self.server_options(options)
+        async with self.context(self.kit.serving(served.wrap(handler), **options)) as place:
+            served.raw, served.place = place.server, place
+            yield served
+
+    @contextlib.asynccontextmanager
+    async def connect_in_memory(self, served: Served, **options: Any) -> AsyncIterator[Ws]:
+        async with self.context(served.place.connect(**options)) as raw:
+            yield Ws(self, raw)
+
+    @contextlib.asynccontextmanager
+    async def pair_in_memory(self, **options: Any) -> AsyncIterator[tuple[Ws, Ws]]:
+        """Connect a client and a server in memory, which don't have to be closed."""
+        options.setdefault("compression", None)
+        async with self.context(self.kit.pair(**options)) as (client, server):
+            yield Ws(self, client), Ws(self, server)
+
+    def link(self, ws: Ws) -> Any:
+        """Return the network of a connection in memory."""
+        return self.kit.link(ws.raw)
 
     # ------------------------------------------------------------------ raw peers
 

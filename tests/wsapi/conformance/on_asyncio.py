@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.wsapi.conformance import driver as base
 from tests.wsapi.helpers import LOOPS, run, turns
+from wsapi.testing import Clock
 
 
 class AsyncioTask(base.Task):
@@ -48,7 +49,17 @@ class AsyncioDriver(base.Driver):
     name = package = "asyncio"
 
     def run(self, test: Coroutine[Any, Any, None]) -> None:
-        run(test, LOOPS[self.name])
+        if self.fake_time:
+            run(self._in_fake_time(test), LOOPS[self.name], timeout=None)
+        else:
+            run(test, LOOPS[self.name])
+
+    async def _in_fake_time(self, test: Coroutine[Any, Any, None]) -> None:
+        async with Clock() as self.clock:
+            await test
+
+    async def advance(self, seconds: float) -> None:
+        await self.clock.advance(seconds)
 
     async def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         return await function(*args, **options)

@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.wsapi.conformance import driver as base
 from tests.wsapi.helpers import TEST_TIMEOUT, checking_errors
+from wsapi.testing.sync import Clock
 
 
 def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -106,12 +107,17 @@ class ThreadsDriver(base.Driver):
     def run(self, test: Coroutine[Any, Any, None]) -> None:
         before = set(threading.enumerate())
         with checking_errors():
-            drive(test)
+            with Clock() if self.fake_time else contextlib.nullcontext() as self.clock:
+                drive(test)
             deadline = time.monotonic() + 2
             while left := [t for t in threading.enumerate() if t not in before and not ours(t)]:
                 assert time.monotonic() < deadline, f"threads were left behind: {left}"
                 time.sleep(0.001)
             gc.collect()
+
+    async def advance(self, seconds: float) -> None:
+        assert self.clock is not None
+        self.clock.advance(seconds)
 
     async def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         return function(*args, **options)

@@ -15,6 +15,7 @@ import trio.testing
 from tests.wsapi.conformance import driver as base
 from tests.wsapi.conformance.on_asyncio import Connections
 from tests.wsapi.helpers import TEST_TIMEOUT, checking_errors
+from wsapi.testing.trio import advance
 
 # Of a test, as opposed to cancellations.
 FAILURES = (Exception, pytest.fail.Exception, pytest.skip.Exception)
@@ -76,13 +77,19 @@ class TrioDriver(base.Driver):
 
     def run(self, test: Coroutine[Any, Any, None]) -> None:
         with checking_errors():
-            trio.run(self._main, test, strict_exception_groups=True)
+            clock = trio.testing.MockClock() if self.fake_time else None
+            trio.run(self._main, test, clock=clock, strict_exception_groups=True)
             gc.collect()
 
     async def _main(self, test: Coroutine[Any, Any, None]) -> None:
         failure: BaseException | None = None
         async with trio.open_nursery() as self.nursery:
             try:
+                if self.fake_time:
+                    await test
+                    await trio.testing.wait_all_tasks_blocked()
+                    assert not self.nursery.child_tasks
+                    return
                 with trio.fail_after(TEST_TIMEOUT):
                     await test
                     while self.nursery.child_tasks:
@@ -92,6 +99,9 @@ class TrioDriver(base.Driver):
             self.nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
+
+    async def advance(self, seconds: float) -> None:
+        await advance(seconds)
 
     async def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         return await function(*args, **options)

@@ -193,58 +193,41 @@ class TestKeepalive:
                     await ws.recv()
                 assert ws.latency > 0
 
+    @pytest.mark.fake_time
     @pytest.mark.parametrize("side", ["client", "server"])
     async def test_peer_does_not_answer(self, driver: Driver, side: str) -> None:
-        async def silent(peer: RawPeer) -> None:
-            assert (await peer.read_message())[0] == PING
-            assert await peer.read_message() == (
-                CLOSE,
-                close_payload(1011, "keepalive ping timeout"),
-            )
-            await peer.read_to_end()
-
-        results = []
-
-        async def expect_timeout(ws: Ws) -> None:
+        options = {"ping_interval": 20, "ping_timeout": 15, "close_timeout": 10}
+        async with driver.pair_in_memory(ping_interval=None, **{side: options}) as ends:
+            ws, peer = ends if side == "client" else reversed(ends)
+            driver.link(ws).incoming.drop = True
+            await driver.advance(34.9)
+            assert (ws.stats().pings_sent, ws.state) == (1, State.OPEN)
+            await driver.advance(0.2)
+            assert ws.state is State.CLOSING
+            close = peer.protocol.close_rcvd
+            assert (close.code, close.reason) == (1011, "keepalive ping timeout")
+            await driver.advance(9.7)
+            assert ws.state is State.CLOSING
+            await driver.advance(0.4)
+            assert ws.state is State.CLOSED
             with pytest.raises(ConnectionClosedError) as caught:
                 await ws.recv()
-            results.append(str(caught.value))
+            assert str(caught.value) == (
+                "sent 1011 (internal error) keepalive ping timeout; no close frame received"
+            )
 
-        options = {"ping_interval": 0.02, "ping_timeout": 0.02, "close_timeout": 0.05}
-        if side == "client":
-            async with driver.raw_server(silent) as server:
-                async with driver.connect(server, **options) as ws:
-                    await expect_timeout(ws)
-        else:
-            async with driver.serve(expect_timeout, **options) as server:
-                async with driver.raw_client(server) as peer:
-                    await silent(peer)
-        assert results == [
-            "sent 1011 (internal error) keepalive ping timeout; no close frame received"
-        ]
-
+    @pytest.mark.fake_time
     async def test_other_bytes_are_a_sign_of_life(self, driver: Driver) -> None:
-        async def talkative(peer: RawPeer) -> None:
-            for _ in range(30):
-                await peer.write(TEXT, b"alive")
-                await driver.sleep(ping_timeout / 10)
-            await peer.write(CLOSE, close_payload(1000))
-            while (await peer.read())[0] & 0x7F != CLOSE:
-                pass
-
-        async with driver.raw_server(talkative) as server:
-            # Where the machine is busy, the messages themselves may be late; then wait longer.
-            for ping_timeout in (0.2, 1, 5):
-                options = {"ping_interval": 0.01, "ping_timeout": ping_timeout}
-                messages = []
-                try:
-                    async with driver.connect(server, **options) as ws:
-                        async for message in ws:
-                            messages.append(message)
-                except ConnectionClosedError:
-                    continue
-                break
-            assert messages == ["alive"] * 30
+        """The answer comes behind a message that takes longer than the peer may be silent."""
+        options = {"ping_interval": 20, "ping_timeout": 5}
+        async with driver.pair_in_memory(ping_interval=None, client=options) as (client, server):
+            driver.link(client).incoming.bandwidth = 1000
+            await server.send(bytes(30_000))
+            await driver.advance(29)
+            assert (client.state, client.latency) == (State.OPEN, 0)
+            await driver.advance(2)
+            assert await client.recv() == bytes(30_000)
+            assert client.latency == pytest.approx(10, abs=0.5)
 
     async def test_no_timeout(self, driver: Driver) -> None:
         async def silent(peer: RawPeer) -> None:
@@ -258,17 +241,12 @@ class TestKeepalive:
             async with driver.connect(server, **options) as ws:
                 assert await ws.recv() == "still there"
 
+    @pytest.mark.fake_time
     async def test_none(self, driver: Driver) -> None:
-        async def silent(peer: RawPeer) -> None:
-            await driver.sleep(0.05)
-            await peer.write(CLOSE, close_payload(1000))
-            assert await peer.read_message() == (CLOSE, close_payload(1000))
-
-        async with driver.raw_server(silent) as server:
-            async with driver.connect(server, ping_interval=None, ping_timeout=0.001) as ws:
-                await ws.wait_closed()
-                assert ws.close_code == 1000
-                assert ws.latency == 0
+        async with driver.pair_in_memory(ping_interval=None, ping_timeout=1) as (client, server):
+            await driver.advance(3600)
+            for ws in (client, server):
+                assert (ws.state, ws.latency, ws.stats().pings_sent) == (State.OPEN, 0, 0)
 
     @pytest.mark.not_on("sync", reason="no thread keeps others from running for so long")
     async def test_blocked_loop_is_not_the_peer_s_fault(self, driver: Driver) -> None:
@@ -296,25 +274,28 @@ class TestTimeoutsOfAnOpenConnection:
                 await peer.write(CLOSE, close_payload(1000))
                 assert (await peer.read_message())[0] == CLOSE
 
+    @pytest.mark.fake_time
     async def test_ping_timeout(self, driver: Driver) -> None:
-        async with driver.serve(
-            until_closed, ping_interval=0.02, ping_timeout=None, close_timeout=0.05
-        ) as server:
-            async with driver.raw_client(server) as peer:
-                ws = await server.connection()
-                assert (await peer.read_message())[0] == PING
-                assert (await peer.read_message())[0] == PING
-                ws.raw.ping_timeout = 0.05
-                await ws.wait_closed()
-                assert ws.protocol.close_sent.reason == "keepalive ping timeout"
+        options = {"ping_interval": 20, "ping_timeout": None}
+        async with driver.pair_in_memory(ping_interval=None, server=options) as (_, ws):
+            driver.link(ws).incoming.drop = True
+            await driver.advance(50)
+            assert (ws.state, ws.stats().pings_sent) == (State.OPEN, 2)
+            ws.raw.ping_timeout = 15
+            await driver.advance(30)
+            assert ws.protocol.close_sent.reason == "keepalive ping timeout"
 
+    @pytest.mark.fake_time
     async def test_close_timeout(self, driver: Driver) -> None:
-        async with driver.serve(until_closed, close_timeout=None) as server:
-            async with driver.raw_client(server):
-                ws = await server.connection()
-                ws.raw.close_timeout = 0.03
-                await ws.close()
-                assert ws.close_code == 1006
+        async with driver.pair_in_memory(server={"close_timeout": None}) as (_, ws):
+            driver.link(ws).cut()
+            ws.raw.close_timeout = 3
+            closing = driver.spawn(ws.close())
+            await driver.advance(2.9)
+            assert not closing.done()
+            await driver.advance(0.2)
+            await closing
+            assert ws.close_code == 1006
 
     @pytest.mark.parametrize("name", ["ping_interval", "ping_timeout", "close_timeout"])
     async def test_bad_values_change_nothing(self, driver: Driver, name: str) -> None:

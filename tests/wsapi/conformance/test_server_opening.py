@@ -146,9 +146,13 @@ class TestOpeningHandshake:
                 assert answer == b""
             await driver.until(lambda: not server.accepted)
 
+    @pytest.mark.fake_time
     async def test_open_timeout_does_not_end_open_connections(self, driver: Driver) -> None:
-        async with driver.serve(open_timeout=0.02) as server, driver.connect(server) as ws:
-            await driver.sleep(0.05)
+        async with (
+            driver.serve_in_memory(open_timeout=5) as server,
+            driver.connect_in_memory(server, open_timeout=5) as ws,
+        ):
+            await driver.advance(30)
             await ws.send("x")
             assert await ws.recv() == "x"
 
