@@ -161,14 +161,23 @@ def mismatch(received: bytes, expected: bytes) -> WrongEcho:
 
 
 def receive_head(sock: socket.socket) -> bytes:
-    """Read an HTTP head, which is all that the server may send before the first message."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
+    """Read an HTTP head; answer Pings of which at least a part has come together with it.
+
+    The server may send nothing else before the first message.
+    """
+    received = b""
+    while (end := received.find(b"\r\n\r\n")) < 0:
         piece = sock.recv(4096)
         if not piece:
-            raise WrongEcho(f"connection closed in the opening handshake, after {head!r}")
-        head += piece
-    return head
+            raise WrongEcho(f"connection closed in the opening handshake, after {received!r}")
+        received += piece
+    end += 4
+    early = bytearray(received[end:])
+    while early:
+        frame = receive_any_frame(sock, early)
+        if not answer_ping(sock, frame):
+            raise WrongEcho(f"{frame!r} has come before the first message")
+    return received[:end]
 
 
 def check_head(head: bytes, nonce: bytes, offer: bytes = b"") -> data.Deflate | None:
@@ -647,9 +656,17 @@ def receive_frame(sock: socket.socket) -> bytes:
     A connection that has waited for others, on a busy machine, may have got some before its first
     message.
     """
+    while answer_ping(sock, frame := receive_any_frame(sock, bytearray())):
+        pass
+    return frame
+
+
+def receive_any_frame(sock: socket.socket, early: bytearray) -> bytes:
+    """Receive a frame, and no byte more; its beginning is taken out of what was received before."""
 
     def receive(count: int) -> bytes:
-        received = b""
+        received = bytes(early[:count])
+        del early[:count]
         while len(received) < count:
             piece = sock.recv(count - len(received))
             if not piece:
@@ -657,17 +674,21 @@ def receive_frame(sock: socket.socket) -> bytes:
             received += piece
         return received
 
-    while True:
-        head = receive(2)
-        size = head[1] & 0x7F
-        if size > 125:
-            head += receive(2 if size == 126 else 8)
-            size = int.from_bytes(head[2:], "big")
-        masked = 4 if head[1] & 0x80 else 0  # what a raw server sends back
-        frame = head + receive(masked + size)
-        if frame[0] != 0x80 | data.PING:
-            return frame
-        sock.sendall(data.frame(data.PONG, frame[2:], bytes(4)))
+    head = receive(2)
+    size = head[1] & 0x7F
+    if size > 125:
+        head += receive(2 if size == 126 else 8)
+        size = int.from_bytes(head[2:], "big")
+    masked = 4 if head[1] & 0x80 else 0  # what a raw server sends back
+    return head + receive(masked + size)
+
+
+def answer_ping(sock: socket.socket, frame: bytes) -> bool:
+    """Answer a frame if it is a Ping; return whether it is one."""
+    if frame[0] != 0x80 | data.PING:
+        return False
+    sock.sendall(data.frame(data.PONG, frame[2:], bytes(4)))
+    return True
 
 
 def exchange_once(

@@ -193,6 +193,34 @@ def test_pings_before_the_first_echo_are_answered(pings: int, websocket: bool, s
         assert ours.recv(100) == PING
 
 
+@pytest.mark.parametrize("size", [0, 1, len(PING) - 1, len(PING), len(PING) * 2 + 1])
+def test_pings_that_come_with_the_head_are_answered(size: int) -> None:
+    """As they do on a busy machine, in whole or in part."""
+    ours, theirs = socket.socketpair()
+    pings = PING * -(-size // len(PING))
+    pong = data.frame(data.PONG, b"why?", bytes(4))
+    head = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+    with ours, theirs:
+        ours.settimeout(10)
+        theirs.sendall(head + pings[:size])
+        sending = threading.Timer(0.05, theirs.sendall, (pings[size:] + b"next",))
+        sending.start()
+        assert load.receive_head(ours) == head
+        sending.join()
+        theirs.setblocking(False)
+        if pings:
+            assert theirs.recv(100) == pong * (len(pings) // len(PING))
+        assert ours.recv(100) == b"next"
+
+
+def test_something_else_that_comes_with_the_head() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + data.frame(data.TEXT, b"?"))
+        with pytest.raises(load.WrongEcho, match="before the first message"):
+            load.receive_head(ours)
+
+
 def test_the_end_instead_of_an_echo() -> None:
     ours, theirs = socket.socketpair()
     with ours:
