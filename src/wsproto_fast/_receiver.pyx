@@ -594,6 +594,7 @@ cdef class Receiver(Parser):
         return take(self, True, decode, now, activity)
 
     def _fail_decoding(self, exc):
+        self._require_queue()
         self._queue._clear()
         self._fail_text(exc)
         return None

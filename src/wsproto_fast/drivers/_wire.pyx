@@ -60,7 +60,8 @@ cdef class Wire(Shared):
         tls: What encrypts, or None.
     """
 
-    def __init__(self, Protocol protocol not None, sock, TLS tls):
+    # Without these, there is no driver.
+    def __cinit__(self, Protocol protocol not None, sock, TLS tls):
         cdef Inbox inbox
         self._protocol = protocol
         self._tls = tls

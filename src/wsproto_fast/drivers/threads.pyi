@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable
-from typing import TypeVar, final
+from typing import Self, TypeVar, final
 
 from wsproto_fast import Backpressure, PreparedMessage, Protocol, Slow
 from wsproto_fast.typing import Data
@@ -16,9 +16,9 @@ _T = TypeVar("_T")
 class SocketDriver:
     before_use: Callable[[], object] | None
     reporter: Callable[[], Callable[[], object] | None] | None
-    def __init__(
-        self, protocol: Protocol, sock: socket.socket | Endpoint, tls: TLS | None
-    ) -> None: ...
+    def __new__(
+        cls, protocol: Protocol, sock: socket.socket | Endpoint, tls: TLS | None
+    ) -> Self: ...
     @property
     def socket(self) -> socket.socket: ...
     @property

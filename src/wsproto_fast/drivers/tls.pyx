@@ -207,6 +207,8 @@ class SecureSocket:
         self.tls = tls
 
     def __getattr__(self, name):
+        if name in ("sock", "tls"):  # before __init__, as in copies
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         for target in (self.tls.object, self.sock):
             if hasattr(target, name):
                 return getattr(target, name)

@@ -36,6 +36,10 @@ cdef class Connection:
     cdef FrameEvents _proto
     cdef int _ends                  # ends of the stream that are still to be told
 
+    def __cinit__(self, *args, **kwargs):
+        # A subclass may do without __init__.
+        self._proto = FrameEvents.__new__(FrameEvents)
+
     def __init__(
         self,
         connection_type: ConnectionType,
@@ -45,7 +49,7 @@ cdef class Connection:
         max_size: int | None = _DEFAULT_MAX_SIZE,
     ):
         self.client = connection_type is ConnectionType.CLIENT
-        self._proto = FrameEvents(self.client, extensions or (), max_size=max_size)
+        FrameEvents.__init__(self._proto, self.client, extensions or (), max_size=max_size)
         self._proto.feed(trailing_data)
 
     @property
