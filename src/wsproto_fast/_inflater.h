@@ -102,13 +102,8 @@ static inline int ws_of_one_library(const ws_inflating *library)
     return 1;
 }
 
-/* Returns 0 if it isn't there, or hides its functions. `path` is NULL if it is a part of the program. */
-static inline int ws_find_library(ws_inflating *library, const char *path, int ng)
+static inline int ws_find_functions(ws_inflating *library, void *handle, int ng)
 {
-    void *handle = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
-    memset(library, 0, sizeof *library);
-    if (handle == NULL)
-        return 0;
     /* ISO C has no conversion from an object's address to a function's. */
     *(void **)&library->init = ng ? NULL : dlsym(handle, "inflateInit2_");
     *(void **)&library->init_ng = ng ? dlsym(handle, "zng_inflateInit2") : NULL;
@@ -117,6 +112,24 @@ static inline int ws_find_library(ws_inflating *library, const char *path, int n
     *(void **)&library->set_dictionary = dlsym(handle, ng ? "zng_inflateSetDictionary" : "inflateSetDictionary");
     *(void **)&library->get_dictionary = dlsym(handle, ng ? "zng_inflateGetDictionary" : "inflateGetDictionary");
     return ws_of_one_library(library);
+}
+
+/* Returns 0 if it isn't there, or hides its functions. `path` is NULL if it is a part of the program. */
+static inline int ws_find_library(ws_inflating *library, const char *path, int ng)
+{
+    void *handle = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
+    Dl_info info;
+    memset(library, 0, sizeof *library);
+    if (handle == NULL)
+        return 0;
+    if (ws_find_functions(library, handle, ng))
+        return 1;
+    /* Of what a program with fixed addresses calls itself, on s390x, places in the program are found that lead to the
+     * library. It calls no function for the dictionary: where that is, the others are, too. */
+    if (library->get_dictionary == NULL || !dladdr(*(void *const *)&library->get_dictionary, &info))
+        return 0;
+    handle = dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD);
+    return handle != NULL && ws_find_functions(library, handle, ng);
 }
 
 #endif
