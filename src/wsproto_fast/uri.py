@@ -104,7 +104,8 @@ def parse_uri(uri: str) -> WebSocketURI:
             host = host.encode("idna").decode()
         path = urllib.parse.quote(path, safe=_DELIMITERS)
         query = urllib.parse.quote(query, safe=_DELIMITERS)
-    if not is_valid_host(build_host(host, port, secure)):
+    # With a port, since a colon may be the end of a host without one: in "[a]:b@[c:", "c:" is left.
+    if not is_valid_host(build_host(host, port, secure, always_include_port=True)):
         raise InvalidURI(uri, "invalid hostname")
 
     return WebSocketURI(secure, host, port, path, query, username, password)

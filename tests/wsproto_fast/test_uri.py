@@ -85,3 +85,10 @@ def test_invalid(uri, msg):
 def test_other_errors_pass(uri):
     with pytest.raises(ValueError):
         parse_uri(uri)
+
+
+@pytest.mark.parametrize("uri", ["wss://[::0]:0]@[2s:/", "ws://[::1]:b@[c:/"])
+def test_brackets_that_enclose_no_address(uri: str) -> None:
+    """They are counted in user and password, too, by urllib, which takes "c:" for a name then."""
+    with pytest.raises((InvalidURI, ValueError)):
+        parse_uri(uri)

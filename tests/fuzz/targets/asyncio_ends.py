@@ -42,14 +42,21 @@ CODES = (1000, 1001, 3000, 4999)
 PASSING = (0.0, 0.001, 0.5, 5.0, 25.0, 100.0)
 KEEPALIVE = ((None, None), (20, 20), (20, None), (1, 3))
 
+LONG = b"\xff" + b"x" * 255
 SEEDS = [
-    bytes(6) + b"\x00\x05hello\x80\x05world\x03\x83\x0a\x03\x83\x0a\x07\x00",
-    b"\x01\x02\x01\x00\x00\x00" + b"\x01\x05hello\x02\x03\x01a\x01b\x01c\x00\x84\x83\x0a\x05\x0a",
-    b"\x02\x00\x00\x05\x00\x00" + b"\x00\xff" + b"x" * 255 + b"\x0c\x01\x00\xff" + b"y" * 255,
-    b"\x03\x06\x05\x03\x00\x00" + b"\x03\x08\x00\x83\x0f\x00\x03abc\x10\x02de\x0a\x8f\x87\x01\x03",
-    bytes(6) + b"\x13\x81\x03abc\x83\x0a\x13\x88\x02\x03\xe8\x0a\x83\x03\x0a",
-    b"\x00\x07\x00\x01\x00\x00" + b"\x05\x85\x0d\x09\x05\x09\x05\x83\x03",
-    b"\x00\x00\x00\x00\x01\x40" + b"\x05\x85\x0d\x09\x05\x09\x05\x83\x03",
+    bytes(8) + b"\x00\x05hello\x80\x05world\x03\x83\x0a\x03\x83\x0a\x07\x00",
+    b"\x01" + bytes(7) + b"\x02\x00\x02\x01a\x01b\x01c\x00\x84\x0a\x81\x05hello\x03\x0a\x87\x01",
+    bytes(8) + b"\x02\x01\x01\x01a\x01b\x03\x0b\x00\x05hello\x83\x09\x04\x83\x09\x05\x83",
+    b"\x08" + bytes(7) + (b"\x00" + LONG) * 6 + b"\x0a\x05\x19\x08\x02\x0a\x90\x09\x03",
+    b"\x0a" + bytes(7) + b"\x0f" + (b"\x00" + LONG) * 4 + b"\x05\x0a\x0e\x0a\x83",
+    b"\x40\x05" + bytes(6) + b"\x05\x0a\x8d\x85\x12\x09\x05\x83",
+    b"\x24\x00\x01\x01\x03\x02"
+    + bytes(2)
+    + b"\x03\x08\x00\x83\x8c\x00\x00\x00\x03abc\x09\x04\x07\x00",
+    bytes(8) + b"\x93\x81\x03abc\x03\x0a\x93\x88\x02\x03\xe8\x0a\x94\x04abcd\x0a",
+    bytes(8) + b"\x98\x00\x05hello\x17\x05world\x83\x0a\x91\x03abc\x03\x1a\x9a\x16\x0a",
+    bytes(6) + b"\x01\x40" + b"\x05",
+    bytes(6) + b"\x07\x20" + b"\x05",
 ]
 
 
@@ -243,6 +250,7 @@ class Session:
         flags = source.byte()
         self.deflate = bool(flags & 1)
         self.server_closes = bool(flags & 32)
+        self.impatient = bool(flags & 64)  # what goes on is cancelled, before all is closed
         options: dict[str, Any] = {
             "compression": "deflate" if self.deflate else None,
             "max_size": MAX_SIZE,
@@ -453,7 +461,7 @@ class Session:
                 await done
             self.operations = [each for each in self.operations if not each.over()]
         # Nobody calls any more; all that arrived is taken.
-        for operation in self.operations:
+        for operation in self.operations if self.impatient else ():
             operation.cancel()
         await self.clock.settle()
         for end in self.ends:

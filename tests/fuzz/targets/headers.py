@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from typing import Any
@@ -84,7 +85,9 @@ def uri(text: str) -> None:
     assert 0 <= found.port < 65536
     assert (found.username is None) is (found.password is None)
     if found.password is not None and len(found.password) > 4:
-        assert found.password not in repr(found)
+        # Something else may be the same.
+        others = repr(dataclasses.replace(found, password=None))
+        assert found.password not in repr(found) or found.password in others
 
 
 def deflate(text: str) -> None:

@@ -32,6 +32,7 @@ SEEDS = [
     b"\0\2HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n\r\nabc",
     b"\0\3HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nA: b\r\n\r\n",
     b"\0\3HTTP/1.1 103 Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\nbody",
+    b"\0\3HTTP/1.1 200 OK\r\nA: b \r\n c\r\n\r\nbody",
     b"\4\3HTTP/1.0 200 Connection established\r\n\r\n\x16\x03",
 ]
 STRICTER = {
@@ -111,8 +112,13 @@ def check_against_h11(data: bytes, ours: Any) -> None:
     assert whole, "h11 refuses it"
     assert head.status_code == ours.status_code
     assert head.reason.decode("latin-1") == ours.reason_phrase
-    assert ours_plain(ours) == plain(head.headers)
+    assert folded(ours_plain(ours)) == folded(plain(head.headers))
     assert body == ours.body
+
+
+def folded(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Make one of the blanks around a line's end within a value: h11 keeps those before it."""
+    return [(name, re.sub(rb"[ \t]+", b" ", value)) for name, value in headers]
 
 
 def client(options: int) -> ClientProtocol:
