@@ -158,6 +158,11 @@ def resetting(driver: Any, raw: Any) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+def talking(ends: list[str]) -> list[str]:
+    """Return those of the ways before which messages are exchanged."""
+    return [end for end in ends if end not in RAW and end != "handshake"]
+
+
 class Load:
     """What connects: a front-end's client."""
 
@@ -254,8 +259,7 @@ def work(subject: str, connections: int, messages: int, minutes: float, ends: li
     """Put one subject under load; print a line of JSON for each sample."""
     from tests.faults import matrix, runtimes
 
-    talking = [end for end in ends if end not in RAW and end != "handshake"]
-    opened = connections * len(talking) // len(ends)
+    opened = connections * len(talking(ends)) // len(ends)
     per_connection = 2 * -(-messages // (2 * opened)) if opened else 0
     server_tls, client_tls = runtimes.tls_contexts()
     options: dict[str, dict[str, Any]] = {
@@ -369,6 +373,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     failed = False
     ends = list(ENDS) if options.each_end else [options.end]
+    if options.each_end:
+        # Messages are those of all ways together; those of RAW exchange none.
+        options.messages = -(-options.messages // len(talking(ends)))
     runs = [
         (subject, options, end)
         for subject in subjects
