@@ -241,7 +241,8 @@ class Connection(Link):
 
     # ------------------------------------------------------------------ sending
 
-    # Not keyword-only: Python looks such parameters up by their names each time.
+    # No parameter is keyword-only: Python looks such ones up by their names each time.
+
     def send_nowait(
         self, message: DataLike, text: bool | None = None, compress: bool | None = None
     ) -> bool:
@@ -279,7 +280,6 @@ class Connection(Link):
         self,
         message: DataLike | Iterable[DataLike] | AsyncIterable[DataLike],
         text: bool | None = None,
-        *,
         compress: bool | None = None,
     ) -> Coroutine[Any, Any, None]:
         """Send a message.

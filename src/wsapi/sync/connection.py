@@ -222,7 +222,6 @@ class Connection(BaseConnection):
         self,
         message: DataLike | Iterable[DataLike],
         text: bool | None = None,
-        *,
         compress: bool | None = None,
     ) -> None:
         """Send a message; return when the network has taken it.

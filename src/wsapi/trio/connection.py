@@ -211,7 +211,6 @@ class Connection(Link, trio.abc.AsyncResource):
         self,
         message: DataLike | Iterable[DataLike] | AsyncIterable[DataLike],
         text: bool | None = None,
-        *,
         compress: bool | None = None,
     ) -> None:
         """Send a message.
