@@ -13,6 +13,8 @@ from cpython.ref cimport Py_XDECREF, PyObject
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.string cimport memcpy
 
+from ._flag cimport unlikely
+
 
 # Pieces this large are sent as they are instead of being copied behind what waits already.
 cdef Py_ssize_t LARGE_PIECE = 65536
@@ -106,7 +108,7 @@ cdef class OutputBuffer:
         cdef bytes piece
         if self.size > self.most:
             self.most = self.size
-        if self._pieces is not None:
+        if unlikely(self._pieces is not None):
             first = self._pieces[0]
             piece = joined(first) if type(first) is tuple else first
             self._pieces.pop(0)
@@ -115,10 +117,10 @@ cdef class OutputBuffer:
             self.size -= PyBytes_GET_SIZE(piece)
             self.taken += PyBytes_GET_SIZE(piece)
             return piece
-        if tail == NULL:
+        if unlikely(tail == NULL):
             return b""
         self._tail = NULL
-        if self._tail_capacity != self._tail_size:
+        if unlikely(self._tail_capacity != self._tail_size):
             resize_bytes(&tail, self._tail_size)
         self._tail_size = 0
         self.taken += self.size

@@ -13,6 +13,7 @@ from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from ._endpoint cimport CONNECTING, OPEN, count_frame
+from ._flag cimport unlikely
 from ._frames cimport (
     BAD_MASKING,
     BAD_OPCODE,
@@ -165,7 +166,7 @@ cdef class Parser(Sender):
         Args:
             sizehint: Ignored; for the interface of ``asyncio.BufferedProtocol``.
         """
-        if (
+        if unlikely(
             self._in_frame
             and self._partial != NULL
             and self._frame_left >= <uint64_t>min(self._read_capacity, DIRECT_SIZE)
@@ -183,10 +184,10 @@ cdef class Parser(Sender):
                 return PyMemoryView_FromMemory(
                     <char*>memory_of(self._partial) + self._partial_size, self._handed_out, PyBUF_WRITE
                 )
-        if self._read_buffer is None:
+        if unlikely(self._read_buffer is None):
             self.use_read_buffer(memoryview(bytearray(OWN_READ_BUFFER)))
         self._reading_direct = False
-        if self._partial != NULL and not self._in_frame:
+        if unlikely(self._partial != NULL and not self._in_frame):
             self._drop_partial()
         self._handed_out = self._read_capacity
         return self._read_buffer
@@ -205,16 +206,16 @@ cdef class Parser(Sender):
 
     cdef int process_buffer(self, Py_ssize_t size, double now) except -1:
         cdef Py_ssize_t room = self._handed_out
-        if self._calling:
+        if unlikely(self._calling):
             raise RuntimeError("a callback can't have more data processed")
         self._handed_out = 0
-        if not 0 <= size <= room:
+        if unlikely(not 0 <= size <= room):
             raise ValueError(f"get_buffer() gave room for {room} bytes, not {size}")
         self._activity = 0
         self._rest_size = 0
         self._now = self._last_received = now
         self._received.wire += <uint64_t>size
-        if self._reading_direct:
+        if unlikely(self._reading_direct):
             self._reading_direct = False
             self._receive_direct(size)
         else:
@@ -261,7 +262,7 @@ cdef class Parser(Sender):
     cdef int _receive(self, const unsigned char* data, Py_ssize_t size) except -1:
         cdef Py_ssize_t used, left
         try:
-            while self._state == CONNECTING and size and not self._discarding:
+            while unlikely(self._state == CONNECTING and size and not self._discarding):
                 used = self._receive_handshake(data, size)
                 if used == 0:
                     # The request is complete and isn't answered yet.
@@ -274,7 +275,7 @@ cdef class Parser(Sender):
                     return 0
                 data += used
                 size -= used
-            if self._kept is not None:
+            if unlikely(self._kept is not None):
                 if not self._discarding:
                     self._keep(data, size)
                     if self._has_room():
@@ -282,7 +283,7 @@ cdef class Parser(Sender):
                 return 0
             self._paused = self._deflate is not None and self._is_full()
             left = self._receive_frames(data, size)
-            if left:
+            if unlikely(left):
                 self._keep(data + (size - left), left)
         except Exception as exc:
             self._parser_failed(exc)
@@ -356,15 +357,15 @@ cdef class Parser(Sender):
             if not self._in_frame:
                 if size == 0:
                     return 0
-                if self.peer_has_to_wait():
+                if unlikely(self.peer_has_to_wait()):
                     break
-                if self._header_size == 0:
+                if not unlikely(self._header_size != 0):
                     used = read_header(&self._header, data, size, not self._is_client, allowed_rsv)
-                    if used == NEED_MORE:
+                    if unlikely(used == NEED_MORE):
                         memcpy(self._header_bytes, data, size)
                         self._header_size = <uint8_t>size
                         return 0
-                    if used < 0:
+                    if unlikely(used < 0):
                         return self._fail_header(used)
                 else:
                     take = min(MAX_HEADER - self._header_size, size)
@@ -383,7 +384,7 @@ cdef class Parser(Sender):
                 data += used
                 size -= used
                 self._frame_left = self._header.length
-                if not self._start_frame():
+                if unlikely(not self._start_frame()):
                     return 0
                 self._in_frame = True
             if self._partial == NULL and self._frame_left <= <uint64_t>size:
@@ -409,7 +410,7 @@ cdef class Parser(Sender):
         cdef uint64_t length = self._header.length
         cdef int opcode = self._header.opcode
         cdef uint64_t limit
-        if self._deflate is not None and self._header.rsv and (opcode & 8 or opcode == OP_CONT):
+        if unlikely(self._deflate is not None and self._header.rsv and (opcode & 8 or opcode == OP_CONT)):
             # RFC 7692 section 6: RSV1 is for the first frame of a message, and for data frames only.
             if opcode & 8:
                 self._fail_header(BAD_RSV)
@@ -417,12 +418,12 @@ cdef class Parser(Sender):
                 exc = ProtocolError("RSV1 bit set in continuation frame")
                 self._fail_receiving(CloseCode.PROTOCOL_ERROR, str(exc), exc)
             return False
-        if opcode & 8:
+        if unlikely(opcode & 8 != 0):
             return True  # what it costs is asked when it is all there
         # RFC 6455 section 5.4: fragments of different messages don't interleave. 1002 is for what breaks the
         # protocol, 1009 for what is too big (section 7.4.1; limits are section 10.4's).
         if opcode == OP_CONT:
-            if self._message_opcode == 0:
+            if unlikely(self._message_opcode == 0):
                 self._fail_receiving(
                     CloseCode.PROTOCOL_ERROR,
                     "unexpected continuation frame",
@@ -430,7 +431,7 @@ cdef class Parser(Sender):
                 )
                 return False
         else:
-            if self._message_opcode != 0:
+            if unlikely(self._message_opcode != 0):
                 self._fail_receiving(
                     CloseCode.PROTOCOL_ERROR,
                     "expected a continuation frame",
@@ -443,13 +444,13 @@ cdef class Parser(Sender):
             self._message_frames = 0
             self._utf8.missing = self._utf8.seen = self._utf8.wide = 0
         self._message_frames += 1
-        if self._message_frames > self._max_fragments:
+        if unlikely(self._message_frames > self._max_fragments):
             exc = TooManyFragments(self._max_fragments)
             self._fail_receiving(CloseCode.MESSAGE_TOO_BIG, "too many fragments", exc)
             return False
         limit = min(self._max_message_size - self._message_size, self._max_fragment_size)
         # What can't be compressed grows a little; its size is checked again when it is inflated.
-        if length > limit and not (self._message_compressed and length <= limit + (limit >> 8) + 64):
+        if unlikely(length > limit and not (self._message_compressed and length <= limit + (limit >> 8) + 64)):
             if limit == self._max_fragment_size:
                 exc = PayloadTooBig(length, self._max_fragment_size)
             else:

@@ -18,6 +18,7 @@ from cpython.unicode cimport PyUnicode_Check, PyUnicode_GET_LENGTH, PyUnicode_KI
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
+from ._flag cimport unlikely
 from ._frames cimport OP_TEXT
 
 
@@ -112,13 +113,13 @@ cdef class MessageQueue:
         cdef Item* item
         cdef uint32_t capacity, i
         cdef int activity = FRAGMENT
-        if self._skipping:
+        if unlikely(self._skipping):
             if fin:
                 self._skipping = False
             return 0
-        if self.closing and self.drops_next():
+        if unlikely(self.closing and self.drops_next()):
             return 0
-        if self.frames == self._capacity:
+        if unlikely(self.frames == self._capacity):
             capacity = max(MIN_CAPACITY, 2 * self._capacity)
             items = <Item*>malloc(capacity * sizeof(Item))
             if items == NULL:
@@ -205,7 +206,7 @@ cdef class MessageQueue:
         cdef list payloads
         cdef int opcode
         cdef bint fin
-        if self._streaming:
+        if unlikely(self._streaming):
             self._skip_streamed()
         if self.messages == 0:
             self.reader_waiting = True
@@ -214,16 +215,16 @@ cdef class MessageQueue:
         opcode = self._front().opcode
         fin = self._front().fin
         payload = self._pop()
-        if not fin:
+        if unlikely(not fin):
             payloads = [payload]
             while not fin:
                 fin = self._front().fin
                 payloads.append(self._pop())
             payload = b"".join(payloads)
-        if not self.reading_wanted:
+        if unlikely(not self.reading_wanted):
             self._resume()
         if decode is None:
-            if opcode == OP_TEXT and not PyUnicode_Check(payload):
+            if unlikely(opcode == OP_TEXT and not PyUnicode_Check(payload)):
                 return (<bytes>payload).decode()
             return payload
         if decode:

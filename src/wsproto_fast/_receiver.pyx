@@ -10,6 +10,7 @@ from libc.string cimport memcpy
 
 from ._deflate cimport NO_LIMIT
 from ._endpoint cimport OPEN, count_frame
+from ._flag cimport unlikely
 from ._frames cimport (
     BAD_RSV,
     OP_BINARY,
@@ -198,7 +199,7 @@ cdef class Receiver(Parser):
         cdef object text
         cdef unsigned char* out
         cdef bint wide
-        if (
+        if unlikely(
             self._gives_frames()
             and self._header.rsv == 0
             and not self._header.opcode & 8
@@ -230,7 +231,7 @@ cdef class Receiver(Parser):
             memcpy(out, data, size)
         else:
             ws_mask_copy(out, data, size, self._header.key, 0)
-        if self._header.opcode & 8:
+        if unlikely(self._header.opcode & 8 != 0):
             self._control_payload(payload)
         else:
             self._data_payload(payload, False)
@@ -278,7 +279,7 @@ cdef class Receiver(Parser):
         cdef Frame frame
         cdef Py_ssize_t size
         cdef int message_opcode
-        if self._message_compressed:
+        if unlikely(self._message_compressed):
             if self._is_unwanted():
                 if fin:
                     self._message_opcode = 0
@@ -289,7 +290,7 @@ cdef class Receiver(Parser):
                 return 0
             self._received.change += PyBytes_GET_SIZE(payload) - size
             checked = False
-        if self._foreign_extensions:
+        if unlikely(self._foreign_extensions):
             size = PyBytes_GET_SIZE(payload)
             frame = self._decode(Frame.make(opcode, payload, fin, rsv))
             if frame is None:
@@ -297,28 +298,28 @@ cdef class Receiver(Parser):
             payload = frame.data if type(frame.data) is bytes else bytes(frame.data)
             self._received.change += PyBytes_GET_SIZE(payload) - size
             checked = False
-        if self._debug():
+        if unlikely(self._debug()):
             self.logger.debug("< %s", Frame.make(opcode, payload, fin, 0))
         message_opcode = self._message_opcode
         self._message_size += PyBytes_GET_SIZE(payload)
-        if message_opcode == OP_TEXT and not checked and self.validate_text and not (
+        if unlikely(message_opcode == OP_TEXT and not checked and self.validate_text and not (
             # A whole message in one frame is validated by decoding it.
             self._queue is not None and fin and opcode == OP_TEXT and not self._gives_frames()
-        ):
+        )):
             if not self._check_text(
                 <const unsigned char*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), 0, fin
             ):
                 return 0
         if fin:
             self._message_opcode = 0
-        if self._queue is None:
+        if unlikely(self._queue is None):
             self._add_event(Frame.make(opcode, payload, fin, 0))
             self._activity |= ATTENTION
-        elif self._gives_frames():
+        elif unlikely(self._gives_frames()):
             self._call_back(
                 None, opcode, fin, <const unsigned char*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), payload
             )
-        elif message_opcode == OP_TEXT and fin and opcode == OP_TEXT and self.validate_text:
+        elif unlikely(message_opcode == OP_TEXT and fin and opcode == OP_TEXT and self.validate_text):
             try:
                 text = payload.decode()
             except UnicodeDecodeError as exc:
@@ -326,7 +327,7 @@ cdef class Receiver(Parser):
             self._deliver(text, OP_TEXT, True)
         else:
             self._deliver(payload, message_opcode, fin)
-        if self._message_compressed and self._is_full():
+        if unlikely(self._message_compressed and self._is_full()):
             self._paused = True
 
     cdef bint _gives_frames(self) noexcept:

@@ -12,6 +12,7 @@ from libc.string cimport memcpy
 
 from ._deflate cimport PerMessageDeflate
 from ._endpoint cimport OPEN, Endpoint, count_frame, to_bytes
+from ._flag cimport unlikely
 from ._frames cimport (
     OP_BINARY,
     OP_CONT,
@@ -218,9 +219,9 @@ cdef class Sender(Endpoint):
 
     cdef int send_message(self, message, text, compress) except -1:
         cdef int opcode, activity
-        if self._state != OPEN:
+        if unlikely(self._state != OPEN):
             self._require_state(False)
-        if self._obstacles:
+        if unlikely(self._obstacles != 0):
             activity = self._send_later(message, text, compress)
             if activity:
                 return activity
@@ -362,9 +363,9 @@ cdef class Sender(Endpoint):
         cdef bytes payload
         if self._extensions is not None:
             self._refresh_extensions()
-        if self._debug():
+        if unlikely(self._debug()):
             self.logger.debug("> %s", Frame.make(opcode, to_bytes("message", data), fin, 0))
-        if self._foreign_extensions:
+        if unlikely(self._foreign_extensions):
             self._write_through_extensions(opcode, to_bytes("message", data), fin)
             return 0
         if self._deflate is not None:
@@ -454,7 +455,7 @@ cdef class Sender(Endpoint):
 
     cdef int _write_payload(self, int opcode, bint fin, int rsv, bytes payload) except -1:
         cdef char* memory = PyBytes_AS_STRING(payload)
-        if PyBytes_GET_SIZE(payload) >= LARGE_PAYLOAD:
+        if unlikely(PyBytes_GET_SIZE(payload) >= LARGE_PAYLOAD):
             return self._write_large(opcode, fin, rsv, payload, memory, PyBytes_GET_SIZE(payload))
         return self._write_frame(opcode, fin, rsv, memory, PyBytes_GET_SIZE(payload))
 
