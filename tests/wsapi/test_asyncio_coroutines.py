@@ -457,6 +457,36 @@ async def test_tracing() -> None:
             sys.setprofile(before)
 
 
+async def test_a_coroutine_that_somebody_has_is_not_used_again() -> None:
+    async with pair() as (client, server):
+        first = client.send("one")
+        await first
+        second = client.send("two")
+        assert second is not first
+        third = client.send("three")
+        assert third is not second
+        with pytest.raises(RuntimeError, match="already awaited"):
+            await first
+        await third
+        await second
+        assert [await server.recv() for _ in range(3)] == ["one", "three", "two"]
+
+
+async def test_messages_that_could_not_be_sent_are_not_kept() -> None:
+    async with pair() as (client, _):
+        cases: list[tuple[Any, bool | None, type[Exception]]] = [
+            ({}, None, TypeError),
+            (bytearray(b"\xff"), True, UnicodeError),
+        ]
+        for message, text, error in cases:
+            before = sys.getrefcount(message)
+            with pytest.raises(error):
+                await client.send(message, text)
+            await client.send("another one")
+            await client.send("and one more", None, False)
+            assert sys.getrefcount(message) == before
+
+
 async def test_messages_are_not_kept() -> None:
     async with serving(echo) as server, connect(uri_of(server)) as ws:
         message = bytearray(b"message")

@@ -34,6 +34,8 @@ from wsproto_fast cimport (
     Protocol,
 )
 
+from wsproto_fast._flag cimport unlikely
+
 from ._clock cimport monotonic
 from ._timers cimport LoopParts, Timed, parts_of
 from ._transports cimport MAX_PARTS, encrypts_lines, iovec, send_now, send_parts_now, writable_descriptor
@@ -56,6 +58,11 @@ cdef object _Task = _asyncio.Task
 cdef object _current_tasks = getattr(asyncio.tasks, "_current_tasks", None) if sys.version_info < (3, 14) else None
 
 
+# What each message needs of the future that is waited on: not looked up by name, that takes half as long.
+cdef object _blocking = Future._asyncio_future_blocking
+cdef object _remove_done_callback = Future.remove_done_callback
+
+
 cdef class _NoLoop:
     """What a future asks of its event loop if nothing ever waits for it."""
 
@@ -73,6 +80,31 @@ cdef extern from *:
     static PyObject *wsproto_fast_current_context(void) {
         PyObject *context = PyThreadState_Get()->context;
         return Py_NewRef(context == NULL ? Py_None : context);
+    }
+
+    /* Set an attribute that the type of an object describes, without looking it up for each message. */
+    static int wsproto_fast_set_described(PyObject *object, PyObject *descriptor, PyObject *name, PyObject *value) {
+        descrsetfunc set = Py_TYPE(descriptor)->tp_descr_set;
+        return set != NULL ? set(descriptor, object, value) : PyObject_SetAttr(object, name, value);
+    }
+
+    /* Call back in a context; return 0 without that if it is entered already. */
+    static int wsproto_fast_call_in(PyObject *context, PyObject *callback, PyObject *argument) {
+        PyObject *result;
+        if (PyContext_Enter(context) < 0) {
+            if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+                return -1;
+            }
+            PyErr_Clear();
+            return 0;
+        }
+        result = PyObject_CallOneArg(callback, argument);
+        if (PyContext_Exit(context) < 0 || result == NULL) {
+            Py_XDECREF(result);
+            return -1;
+        }
+        Py_DECREF(result);
+        return 1;
     }
 
     /* Whether a callback resumes a task of compiled code. */
@@ -95,8 +127,8 @@ cdef extern from *:
     void set_vectorcall "wsproto_fast_set_vectorcall"(PyTypeObject* type, Py_ssize_t offset)
     Py_ssize_t PyVectorcall_NARGS(size_t arguments)
     bint is_wakeup "wsproto_fast_is_wakeup"(object callback, object task_type)
-    int PyContext_Enter(object context) except -1
-    int PyContext_Exit(object context) except -1
+    int set_described "wsproto_fast_set_described"(object, object descriptor, object name, object value) except -1
+    int call_in "wsproto_fast_call_in"(object context, object callback, object argument) except -1
 
 
 @cython.final
@@ -285,7 +317,7 @@ cdef class TransportDriver(Timed):
         cdef int activity = self._protocol.process_buffer(nbytes, monotonic())
         self._in_turn = False
         self._wrote = False
-        if activity & ATTENTION:
+        if unlikely(activity & ATTENTION != 0):
             self._update()
             if self._listening:
                 self._go_on_listening()
@@ -341,7 +373,7 @@ cdef class TransportDriver(Timed):
         Raises:
             ConcurrencyError: If a coroutine waits.
         """
-        if self.receiver is not None:
+        if unlikely(self.receiver is not None):
             raise self.concurrent_receiver("recv")
         cdef Protocol protocol = self._protocol
         # Failing to decode fails the connection.
@@ -352,11 +384,11 @@ cdef class TransportDriver(Timed):
             monotonic() if may_fail or protocol.has_kept() else protocol.last_time(),
             &activity,
         )
-        if activity & ATTENTION:
+        if unlikely(activity & ATTENTION != 0):
             self._update()
-        if self.reading_paused and protocol.wants_reading():
+        if unlikely(self.reading_paused and protocol.wants_reading()):
             self._connection._update_reading()
-        if message is None and may_fail:
+        if unlikely(message is None and may_fail):
             self.update()
         return message
 
@@ -401,18 +433,18 @@ cdef class TransportDriver(Timed):
 
     cdef object begin_waiting(self, str name):
         """Return what a task must be given to wait on, once the coroutine that calls this is suspended."""
-        if self.receiver is not None:
+        if unlikely(self.receiver is not None):
             raise self.concurrent_receiver(name)
-        if self._lost:
+        if unlikely(self._lost):
             raise self._protocol.close_exc
-        if self.reading_paused:
+        if unlikely(self.reading_paused):
             self._connection._update_reading()
         if not self._in_turn and self._protocol.output_left():
             self._flush()
         self._wrote = False
         if self._future is None:
             self._future = Future(loop=self._timers.loop)
-        self._future._asyncio_future_blocking = True
+        set_described(self._future, _blocking, "_asyncio_future_blocking", True)
         self.receiver = name
         self._waiting = True
         self._context = current_context()
@@ -479,25 +511,21 @@ cdef class TransportDriver(Timed):
             # Tasks may call transports; two of a loop can't run at once.
             if current_task(self._timers.loop) is not None:
                 return self._wake_later()
-        if context is None:
+        if unlikely(context is None):
             return self._wake_later()
-        try:
-            PyContext_Enter(context)
-        except RuntimeError:
+        # So the future can be waited on again. A task reads its result fastest from one that is done.
+        callback = _Callback.__new__(_Callback)
+        _remove_done_callback(self._future, callback)
+        if unlikely(callback.found is None):
+            return self._wake_later()
+        future = self._future
+        self._waiting = False
+        self._context = None
+        if unlikely(not call_in(context, callback.found, _done)):
             # The transport was called in the very context that the task has.
-            return self._wake_later()
-        try:
-            # So the future can be waited on again. A task reads its result fastest from one that is done.
-            callback = _Callback.__new__(_Callback)
-            self._future.remove_done_callback(callback)
-            if callback.found is None:
-                self._wake_later()
-            else:
-                self._waiting = False
-                self._context = None
-                callback.found(_done)
-        finally:
-            PyContext_Exit(context)
+            self._future = None
+            future.add_done_callback(callback.found, context=context)
+            future.set_result(None)
 
     def current_task(self):
         """Return the task that is running; the function of asyncio is one in Python up to 3.11."""
@@ -536,7 +564,7 @@ cdef class TransportDriver(Timed):
             message, (bytes, str, bytearray, memoryview)
         ):
             return SLOW_PATH
-        if self.exposed and self.is_gone():
+        if unlikely(self.exposed and self.is_gone()):
             return SLOW_PATH
         self._sent(self._protocol.send_message(message, text, compress))
         if self.writing_paused:
@@ -564,7 +592,7 @@ cdef class TransportDriver(Timed):
 
     cdef int _sent(self, int activity) except -1:
         """Write what was sent: now, soon, or at the end of this turn."""
-        if activity & ATTENTION:
+        if unlikely(activity & ATTENTION != 0):
             connection = self._connection
             self._update()
             if self._protocol.has_dropped():
@@ -641,12 +669,12 @@ cdef class TransportDriver(Timed):
 
     cdef int _flush(self) except -1:
         cdef bytes piece
-        if self._handing_over:
+        if unlikely(self._handing_over):
             return 0  # who does goes on with what is there now
-        if self.exposed and self._protocol.output_left() and self.is_gone():
+        if unlikely(self.exposed and self._protocol.output_left() and self.is_gone()):
             return 0
         while self._protocol.output_left():
-            if self._protocol.has_parts() and (self.descriptor >= 0 or self._encrypts):
+            if unlikely(self._protocol.has_parts() and (self.descriptor >= 0 or self._encrypts)):
                 self._flush_parts()
                 continue
             piece = self._protocol.pop_output()
@@ -660,7 +688,7 @@ cdef class TransportDriver(Timed):
         if not self._may_write_past():
             return False
         sent = send_now(self.descriptor, PyBytes_AS_STRING(piece), size)
-        if sent != size:
+        if unlikely(sent != size):
             self._buffering = True
             sent = max(sent, 0)
             self._hand_over(memoryview(piece)[sent:] if sent else piece, size - sent)

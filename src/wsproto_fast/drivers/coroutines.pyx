@@ -11,6 +11,9 @@ cimport cython
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 
+from wsproto_fast._flag cimport unlikely
+from wsproto_fast._free_threading cimport FREE_THREADED
+
 from .asyncio cimport NOTHING, TransportDriver
 
 from wsproto_fast.exceptions import ConnectionClosedOK
@@ -26,11 +29,11 @@ cdef extern from *:
         PyType_Modified(type);
     }
 
-    /* Whether an object has no other references than an attribute and a local variable. */
+    /* Whether an object has so many references: those that are known. */
     #ifdef Py_GIL_DISABLED
-    #define wsproto_fast_is_mine(object) 0
+    #define wsproto_fast_has_references(object, count) 0
     #else
-    #define wsproto_fast_is_mine(object) (Py_REFCNT(object) == 2)
+    #define wsproto_fast_has_references(object, count) (Py_REFCNT(object) == (count))
     #endif
 
     /* A hook may keep what is said to have failed, so it is told the name: the coroutine is being deallocated. */
@@ -46,7 +49,7 @@ cdef extern from *:
         PYGEN_NEXT
 
     void set_slots "wsproto_fast_set_slots"(PyTypeObject* type, void* next, void* send)
-    bint is_mine "wsproto_fast_is_mine"(PyObject* object)
+    bint has_references "wsproto_fast_has_references"(PyObject* object, Py_ssize_t count)
     void warn_unawaited "wsproto_fast_warn_unawaited"(PyObject* name)
     PySendResult PyIter_Send(object iterator, PyObject* value, PyObject** result) except PYGEN_ERROR
     PyObject* Py_None
@@ -153,18 +156,18 @@ cdef class Receiving:
     cdef int _step(self, PyObject** result) except PYGEN_ERROR:
         cdef TransportDriver driver = self._driver
         cdef int sent = PYGEN_RETURN
-        if self._stage == ENDED:
+        if unlikely(self._stage == ENDED):
             raise RuntimeError("cannot reuse already awaited coroutine")
         cdef Messages messages = self._messages
         if self._stage == SUSPENDED:
             driver.receiver = None
         self._stage = ENDED
         self._messages = None  # which may keep this object
-        if messages is not None and not messages._going:
+        if unlikely(messages is not None and not messages._going):
             raise StopAsyncIteration
         message = driver.take(self._decode)
         if message is None:
-            if driver._lost:
+            if unlikely(driver._lost):
                 exc = driver._protocol.close_exc
                 if messages is not None:
                     messages._going = False
@@ -207,7 +210,8 @@ cdef class Messages:
 
     def __anext__(self):
         cdef Receiving last = self._last
-        if last is not None and last._stage == ENDED and is_mine(<PyObject*>last):
+        if last is not None and last._stage == ENDED and has_references(<PyObject*>last, 2):
+            # It is referred to by this object and this function.
             last._messages = self
             last._stage = CREATED
             return last
@@ -320,19 +324,27 @@ cdef class Sending:
 
     cdef int _end(self) except -1:
         self._stage = ENDED
-        self._connection = self._message = self._rest = None
+        self._driver = None
+        self._connection = self._message = self._text = self._compress = self._rest = None
 
     cdef int _step(self, PyObject* value, PyObject** result) except PYGEN_ERROR:
+        global _last_sending
         cdef int obstacle
+        cdef TransportDriver driver
         if self._stage == CREATED:
             self._stage = ENDED
-            obstacle = self._driver.send(self._message, self._text, self._compress)
+            # This object may be kept; see _last_sending.
+            driver, connection, message = self._driver, self._connection, self._message
+            self._driver = None
+            self._connection = self._message = None
+            obstacle = driver.send(message, self._text, self._compress)
             if obstacle == NOTHING:
-                self._message = None
+                if not FREE_THREADED:
+                    _last_sending = self
                 Py_INCREF(None)
                 result[0] = Py_None
                 return PYGEN_RETURN
-            self._rest = self._connection._send_slowly(obstacle, self._message, self._text, self._compress)
+            self._rest = connection._send_slowly(obstacle, message, self._text, self._compress)
         elif self._stage == ENDED:
             raise RuntimeError("cannot reuse already awaited coroutine")
         elif self._stage == RUNNING:
@@ -361,6 +373,9 @@ cdef PyObject* _sending_next(PyObject* coroutine) except? NULL:
         return NULL
     return result
 
+
+# A coroutine that has sent, to be used again if nobody else has it: most end in their first step.
+cdef Sending _last_sending = None
 
 set_slots(<PyTypeObject*>Receiving, <void*>_receiving_next, <void*>_receiving_send)
 set_slots(<PyTypeObject*>Sending, <void*>_sending_next, <void*>_sending_send)
@@ -407,7 +422,13 @@ def sending(TransportDriver driver not None, connection, message, text, compress
         text: As for ``Protocol.send``.
         compress: As for ``Protocol.send``.
     """
-    cdef Sending coroutine = Sending.__new__(Sending)
+    global _last_sending
+    cdef Sending coroutine = None
+    if not FREE_THREADED:
+        coroutine = _last_sending
+        _last_sending = None
+    if coroutine is None or not has_references(<PyObject*>coroutine, 1):
+        coroutine = Sending.__new__(Sending)
     coroutine._driver = driver
     coroutine._connection = connection
     coroutine._message = message
