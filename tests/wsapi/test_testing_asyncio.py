@@ -848,3 +848,22 @@ async def test_nothing_is_left(caplog: pytest.LogCaptureFixture) -> None:
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert [record.getMessage() for record in caplog.records] == []
+
+
+@on_asyncio
+async def test_holding_what_is_about_to_arrive() -> None:
+    async with Clock() as clock, pair() as (client, server):
+        await client.send("message")
+        await clock.settle()
+        assert await server.recv() == "message"
+        link(client).outgoing.delay = 1
+        await client.send("held")
+        await clock.advance(0.5)
+        link(client).outgoing.hold = True
+        await clock.advance(10)
+        receiving = asyncio.ensure_future(server.recv())
+        await clock.settle()
+        assert not receiving.done()
+        link(client).outgoing.hold = False
+        await clock.settle()
+        assert receiving.result() == "held"

@@ -14,6 +14,8 @@ import pytest
 from wsapi.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from wsapi.sync.client import ClientConnection
 from wsapi.sync.server import ServerConnection
+from wsapi.testing._sockets import Listener, Network
+from wsapi.testing._time import Time
 from wsapi.testing.sync import Clock, Wire, link, pair, serving
 from wsproto_fast.frames import State
 
@@ -296,6 +298,23 @@ def test_reconnecting_in_memory() -> None:
         assert clock.time() - begin < 30
 
 
+def test_attempts_to_connect_in_fake_time() -> None:
+    attempts = []
+    with Clock(autojump=True) as clock:
+
+        def refuse(connection: ServerConnection, request: Any) -> Any:
+            attempts.append(clock.time())
+            return connection.respond(503, "later") if len(attempts) < 3 else None
+
+        with serving(echo, process_request=refuse) as place:
+            for connection in place.reconnect(reconnect_delays=lambda: iter([60.0] * 9)):
+                connection.send("message")
+                assert connection.recv() == "message"
+                break
+    first, second, third = attempts
+    assert (second - first, third - second) == pytest.approx((60, 60))
+
+
 def test_time_jumps_while_the_test_waits() -> None:
     with Clock(autojump=True) as clock:
         begin = clock.time()
@@ -502,6 +521,46 @@ def test_a_reset() -> None:
             client.send("message")
         with pytest.raises(OSError, match=r"[Bb]ad file"):
             client.local_address  # noqa: B018
+
+
+def test_what_stands_for_sockets() -> None:
+    network = Network(Time())
+    left, right = network.connected(Wire(), Wire())
+    room = memoryview(bytearray(10))
+    assert left.fileno() == -1
+    assert left.getpeername() == right.getsockname()
+    with pytest.raises(OSError, match="available"):
+        left.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert left.send_now(memoryview(b"abc")) == 3
+    left.wait_writable()
+    assert right.receive(room, math.inf) == 3
+    assert right.receive(room, -math.inf) is None
+    left.shutdown(socket.SHUT_WR)
+    left.shutdown(socket.SHUT_WR)
+    assert right.receive(room, math.inf) == right.receive(room, math.inf) == 0
+    right.shutdown(socket.SHUT_RD)
+    for _ in range(2):
+        right.close()
+    for data in (b"", b"abc"):
+        with pytest.raises(BrokenPipeError):
+            left.send_now(memoryview(data))
+    with pytest.raises(OSError, match="descriptor"):
+        right.shutdown(socket.SHUT_RDWR)
+    left, right = network.connected(Wire(), Wire())
+    right.close()
+    with pytest.raises(BrokenPipeError):
+        left.send_now(memoryview(b"abc"))
+    left._reset()
+    with pytest.raises(ConnectionResetError):
+        left.send_now(memoryview(b"abc"))
+    left.close()
+    assert "memory" in repr(Listener())
+
+
+def test_who_is_released_before_it_waits() -> None:
+    waiter = Time().waiter()
+    waiter.release()
+    assert waiter.wait(math.inf)
 
 
 def test_a_connection_on_a_socket_has_no_link() -> None:

@@ -289,6 +289,20 @@ def test_streams_are_as_trio_wants_them() -> None:
     trio.run(main)
 
 
+def test_streams_that_have_ended() -> None:
+    async def main() -> None:
+        left, right = connected(Wire(), Wire())
+        left._reset()
+        with pytest.raises(trio.BrokenResourceError, match="reset"):
+            await left.send_all(b"data")
+        await left.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await left.send_eof()
+        await right.aclose()
+
+    trio.run(main)
+
+
 def test_who_sends_waits_for_who_receives() -> None:
     async def main() -> None:
         left, right = connected(Wire(), Wire())

@@ -35,7 +35,6 @@ class MemoryTransport(asyncio.Transport, End):
         self._eof_written = False
         self._closing = False
         self._losing = False  # connection_lost() is called soon, or was
-        self._lost = False
         self._limits = (2**16, 2**14)
 
     # ------------------------------------------------------------------ the interface of transports
@@ -178,7 +177,7 @@ class MemoryTransport(asyncio.Transport, End):
 
     def _wrote(self) -> None:
         """Take note that bytes have arrived at the other end."""
-        if self._lost:
+        if self._losing:
             return
         self._update_writing()
         if self._closing and not self.get_write_buffer_size():
@@ -193,8 +192,7 @@ class MemoryTransport(asyncio.Transport, End):
             self._protocol.pause_writing()
         elif self._writing_paused and size <= low:
             self._writing_paused = False
-            if not self._losing:
-                self._protocol.resume_writing()
+            self._protocol.resume_writing()
 
     # ------------------------------------------------------------------ the end
 
@@ -210,7 +208,6 @@ class MemoryTransport(asyncio.Transport, End):
 
     def _lose(self, exc: Exception | None) -> None:
         self._protocol.connection_lost(exc)
-        self._lost = True
         self._incoming._close()
         if self._timer is not None:
             self._timer.cancel()

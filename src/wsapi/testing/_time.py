@@ -359,7 +359,7 @@ def _runs(thread: threading.Thread) -> bool:
     """Tell whether a thread is running, or would if there was a processor for it; Linux tells."""
     try:
         stat = Path(f"/proc/self/task/{thread.native_id}/stat").read_text("ascii", "replace")
-    except OSError:
+    except OSError:  # pragma: no cover: on other systems, or if the thread has just ended
         return False
     return stat[stat.rindex(")") + 2] in "RD"
 
