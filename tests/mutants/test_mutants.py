@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +18,7 @@ import pytest
 from tests.mutants import ROOT, Mutant, mutants
 
 MUTANTS = mutants()
+COMPILED = ROOT / "build" / f"cython-{sys.implementation.cache_tag}"
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "src" / "wsproto_fast" / "_protocol.pyx").exists(),
@@ -57,3 +66,81 @@ def test_can_be_made(mutant: Mutant) -> None:
     for test in mutant.tests:
         file, _, name = test.partition("::")
         assert name in names_in(ROOT / "tests" / file), test
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it forks")
+class TestMaking:
+    @pytest.mark.skipif(
+        "WSPROTO_FAST_COVERAGE" in os.environ
+        or "WSPROTO_FAST_SANITIZE" in os.environ
+        or not (COMPILED.exists() and list((ROOT / "build").glob("temp.*"))),
+        reason="what was compiled in place isn't there",
+    )
+    @pytest.mark.timeout(600)  # a compiler runs
+    def test_some(self) -> None:
+        """A few are made; all of them take minutes."""
+        command = [sys.executable, "-m", "tests.mutants", "--jobs=1", "--sample=4", "--seed=2"]
+        done = subprocess.run(
+            command, cwd=ROOT, timeout=570, check=False, capture_output=True, text=True
+        )
+        last = done.stdout.splitlines()[-1]
+        assert last.startswith("4 mutants, 4 caught, 0 survived, 0 stale, 0 failed"), done
+
+    @pytest.mark.parametrize(
+        ("statuses", "result"),
+        [
+            ([1], "caught"),
+            ([-signal.SIGSEGV], "caught"),
+            ([None], "caught"),
+            ([3], "caught"),
+            ([0], "survived"),
+            ([1, 0], "survived"),
+            ([4], "stale"),
+            ([1, 5], "stale"),
+            ([70], "failed"),
+        ],
+    )
+    def test_judging(self, statuses: list[int | None], result: str) -> None:
+        """Each test has to fail, by crashing or never ending if need be, but it has to exist."""
+        making = importlib.import_module("tests.mutants.__main__")
+        given = iter(statuses)
+
+        class Tree:
+            @contextmanager
+            def mistake(self, mutant: Mutant) -> Iterator[str]:
+                yield ""
+
+            def test(self, tests: Iterable[str], *options: str) -> tuple[int | None, str]:
+                return next(given), ""
+
+        tests = tuple(f"test_{number}" for number in range(len(statuses)))
+        mutant = MUTANTS[0]._replace(tests=tests)
+        assert making.judge(Tree(), mutant, search=False)[0] == result
+
+    def test_mutant_that_is_not_compiled(self) -> None:
+        making = importlib.import_module("tests.mutants.__main__")
+
+        class Tree:
+            @contextmanager
+            def mistake(self, mutant: Mutant) -> Iterator[str]:
+                yield "undeclared name"
+
+        result, said = making.judge(Tree(), MUTANTS[0], search=False)
+        assert result == "failed"
+        assert "undeclared name" in said
+
+    def test_processes(self) -> None:
+        """A call has a result, was ended by a signal, or takes too long."""
+        making = importlib.import_module("tests.mutants.__main__")
+
+        def shout() -> int:
+            os.write(1, b"here\n")
+            return 5
+
+        assert making.apart(shout, timeout=30) == (5, "here\n")
+        crash = making.apart(lambda: os.kill(os.getpid(), signal.SIGKILL), timeout=30)
+        assert crash == (-signal.SIGKILL, "")
+        assert making.apart(time.sleep, 30, timeout=0.1) == (None, "")
+        status, said = making.apart(lambda: 1 // 0, timeout=30)
+        assert status == making.FAILED
+        assert "ZeroDivisionError" in said
