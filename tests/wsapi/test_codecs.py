@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from wsapi.codecs import JSON, Codec, DecodeError, codec
+from wsapi.codecs import JSON, MAX_REASON, Codec, DecodeError, check_on_error, codec, decode_error
 from wsapi.exceptions import WebSocketException
 
 
@@ -139,3 +139,30 @@ class TestLibraries:
         for message in ("{", b"\xff", "", '{"name": 1'):
             with pytest.raises((ValueError, TypeError)):
                 made.decode(message)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "close"])
+def test_what_follows_an_error(on_error: Any) -> None:
+    check_on_error(on_error)
+
+
+@pytest.mark.parametrize("on_error", ["ignore", "", None, True])
+def test_what_cannot_follow_an_error(on_error: Any) -> None:
+    with pytest.raises(ValueError) as caught:
+        check_on_error(on_error)
+    assert str(caught.value) == f"on_error must be 'raise' or 'close', not {on_error!r}"
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("no number", "ValueError: no number"),
+        ("first line\nsecond line", "ValueError: first line"),
+        (MAX_REASON * "x", "ValueError: " + (MAX_REASON - 12) * "x" + "..."),
+        ((MAX_REASON - 12) * "x", "ValueError: " + (MAX_REASON - 12) * "x"),
+    ],
+)
+def test_error_of_a_decoder(text: str, reason: str) -> None:
+    cause = ValueError(text)
+    error = decode_error("message", cause)
+    assert (error.message, error.reason, error.__cause__) == ("message", reason, cause)

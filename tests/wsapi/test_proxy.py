@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -33,7 +34,15 @@ from wsapi.exceptions import (
     StatusLineTooLong,
     TooManyHeaders,
 )
-from wsapi.proxy import ConnectProtocol, Proxy, get_proxy, parse_proxy
+from wsapi.proxy import (
+    ConnectProtocol,
+    Proxy,
+    get_proxy,
+    parse_proxy,
+    select_proxy,
+    socks_errors,
+    socks_proxy,
+)
 from wsapi.uri import parse_uri
 from wsproto_fast.redaction import redact_url
 
@@ -509,3 +518,80 @@ async def test_socks_proxy_wants_credentials(microsocks: str) -> None:
     for wrong in ("", "user:wrong@"):
         with pytest.raises(ProxyError):
             await connect("ws://127.0.0.1/", proxy=f"socks5://{wrong}{address}")
+
+
+def test_choice_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsapi.proxy.get_proxy", lambda uri: f"socks5h://{uri.host}:1")
+    uri = parse_uri("ws://target")
+    assert select_proxy(True, uri) == parse_proxy("socks5h://target:1")
+    assert select_proxy("http://proxy:2", uri) == parse_proxy("http://proxy:2")
+    assert select_proxy(None, uri) is None
+    monkeypatch.setattr("wsapi.proxy.get_proxy", lambda uri: None)
+    assert select_proxy(True, uri) is None
+
+
+def test_part_of_a_password_is_not_told() -> None:
+    with pytest.raises(InvalidProxy) as caught:
+        parse_proxy("http://user:sec/ret@proxy:1")
+    assert caught.value.msg == "invalid host or port"
+    assert "sec" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "scheme, version, rdns",
+    [
+        ("socks4", "SOCKS4", False),
+        ("socks4a", "SOCKS4", True),
+        ("socks5", "SOCKS5", False),
+        ("socks5h", "SOCKS5", True),
+    ],
+)
+def test_arguments_for_python_socks(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, version: str, rdns: bool
+) -> None:
+    made = mock.Mock()
+    monkeypatch.setitem(sys.modules, "python_socks.sync", mock.Mock(Proxy=made))
+    assert socks_proxy("sync", parse_proxy(f"{scheme}://u:p@proxy:3")) is made.return_value
+    (kind, *others), options = made.call_args
+    assert (kind.name, *others) == (version, "proxy", 3, "u", "p")
+    assert options == {"rdns": rdns}
+
+
+def test_without_python_socks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "python_socks", None)
+    with pytest.raises(ImportError, match=r"install wsproto-fast\[proxy\]"):
+        socks_proxy("sync", parse_proxy("socks5://proxy"))
+
+
+class IncompleteReadError(Exception):
+    """As python-socks has one, of its own."""
+
+
+@pytest.mark.parametrize("exc", [TimeoutError("late"), OSError("unreachable")])
+def test_errors_on_the_way_to_a_socks_proxy(exc: OSError) -> None:
+    with pytest.raises(OSError) as caught:
+        with socks_errors():
+            raise exc
+    assert caught.value is exc
+
+
+def test_errors_of_a_socks_proxy() -> None:
+    private = RuntimeError("connection closed")
+    private.__cause__ = IncompleteReadError()
+    for exc, eof in [
+        (RuntimeError("refused"), False),
+        (ConnectionResetError("reset"), True),
+        (private, True),
+    ]:
+        with pytest.raises(ProxyError, match="failed to connect to SOCKS proxy") as caught:
+            with socks_errors():
+                raise exc
+        cause = caught.value.__cause__
+        if eof:
+            assert type(cause) is EOFError
+            assert str(cause) == "connection closed by proxy"
+            assert cause.__cause__ is exc
+        else:
+            assert cause is exc
+        assert exc.__traceback__ is None

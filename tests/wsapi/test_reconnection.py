@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.wsapi.helpers import port_of, serving, until, uri_of
-from wsapi._shared.reconnection import MAX_RETRY_AFTER, Reconnection, retry_after
+from wsapi._shared.reconnection import MAX_RETRY_AFTER, Reconnection, one_line, retry_after
 from wsapi.asyncio.client import connect
 from wsapi.asyncio.server import Server, ServerConnection
 from wsapi.client import backoff, process_exception
@@ -325,3 +325,26 @@ async def test_exception_thrown_in() -> None:
             await connections.athrow(KeyError())
         assert ws.close_code == 1011
         await until(lambda: codes == [1011])
+
+
+@pytest.mark.parametrize(
+    "reply, again", [(1, True), (2, False), (3, True), (6, True), (7, False), (None, False)]
+)
+def test_replies_of_socks_proxies(reply: int | None, again: bool) -> None:
+    """Some tell of what may pass; that a rule forbids it, or nothing, doesn't."""
+    exc, cause = ProxyError("failed to connect to SOCKS proxy"), RuntimeError("no way")
+    cause.error_code = reply  # type: ignore[attr-defined]
+    exc.__cause__ = cause
+    assert process_exception(exc) is (None if again else exc)
+
+
+@pytest.mark.parametrize(
+    "exc, text",
+    [
+        (ValueError("why"), "ValueError: why"),
+        (InvalidURI("x", "why"), "wsproto_fast.exceptions.InvalidURI: x isn't a valid URI: why"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_exceptions_in_the_log(exc: Exception, text: str) -> None:
+    assert one_line(exc) == text

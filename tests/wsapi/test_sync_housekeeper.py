@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -29,7 +30,7 @@ from wsapi.sync.client import connect
 from wsapi.sync.connection import Connection
 from wsproto_fast.drivers import _housekeeper
 from wsproto_fast.drivers._housekeeper import Housekeeper, housekeeper
-from wsproto_fast.drivers._inbox import Inbox, set_inbox
+from wsproto_fast.drivers._inbox import READ, WRITE, Inbox, set_inbox
 from wsproto_fast.drivers.threads import SocketDriver
 
 
@@ -222,6 +223,27 @@ def test_socket_that_cannot_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(connection.protocol.close_exc.__cause__, ValueError)
         with pytest.raises(ConnectionClosedError):
             connection.recv()
+
+
+def test_what_a_socket_is_watched_for_changes() -> None:
+    """To write, too, while what was sent before waits; and no longer."""
+    ours, theirs = socket.socketpair()
+    with selectors.DefaultSelector() as selector, ours, theirs:
+        round_ = _housekeeper._Round(Inbox(lambda: None), selector)
+        driver = mock.Mock(socket=ours)
+        for wanted, events in [
+            (READ, selectors.EVENT_READ),
+            (READ | WRITE, selectors.EVENT_READ | selectors.EVENT_WRITE),
+            (READ | WRITE, selectors.EVENT_READ | selectors.EVENT_WRITE),
+            (WRITE, selectors.EVENT_WRITE),
+        ]:
+            round_._watch(driver, wanted)
+            key = selector.get_key(ours)
+            assert (key.events, key.data) == (events, driver)
+        driver.unwatched.assert_not_called()
+        round_._watch(driver, 0)
+        assert len(selector.get_map()) == 0
+        driver.unwatched.assert_called_once_with()
 
 
 def test_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:

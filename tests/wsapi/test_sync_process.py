@@ -199,11 +199,13 @@ with serve(echo, "127.0.0.1", 0) as server:
 print("done")
 """,
     "drain_on_signal": """
+before = signal.getsignal(signal.SIGTERM)
 with serve(echo, "127.0.0.1", 0) as server:
     server.drain_on_signal(timeout=60, spread=0)
+    assert signal.getsignal(signal.SIGTERM) is not before
     ready(server)
     server.serve_forever()
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 print("done")
 """,
     "drain_on_signal, without a context": """

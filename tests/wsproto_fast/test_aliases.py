@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from wsproto_fast.aliases import fallback
+
 PACKAGES = {
     # What programs import, and what must not be mixed with the other one.
     "famous/__init__.py": "origin = 'famous'\n",
@@ -184,3 +186,33 @@ def test_run_as_a_program(run: Callable[[str], str]) -> None:
         runpy.run_module("famous", run_name="__main__", alter_sys=True)
     """
     assert run(script) == "__main__ famous.__main__ True\n"
+
+
+INSTALLED = """
+from wsproto_fast import install_as_wsproto
+install_as_wsproto()
+import wsproto.events, wsproto_fast.wsproto
+print(wsproto is wsproto_fast.wsproto, wsproto.events is wsproto_fast.wsproto.events)
+"""
+
+
+def test_place_of_wsproto() -> None:
+    command = [sys.executable, "-W", "error", "-c", INSTALLED]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+    assert shown.split() == ["True", "True"]
+
+
+def test_names_that_a_module_finds_when_they_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "resolver_of_names.py").write_text(
+        "def resolve(module, name):\n    return f'{name} of {module}'\n", encoding="utf-8"
+    )
+    look_up = fallback("ours", "resolver_of_names")
+    assert "resolver_of_names" not in sys.modules
+    with pytest.raises(AttributeError, match="module 'ours' has no attribute '__path__'"):
+        look_up("__path__")
+    assert "resolver_of_names" not in sys.modules
+    assert look_up("value") == "value of ours"
+    monkeypatch.delitem(sys.modules, "resolver_of_names")

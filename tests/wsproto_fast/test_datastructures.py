@@ -63,6 +63,7 @@ def test_missing_and_repeated():
     with pytest.raises(MultipleValuesError) as caught:
         headers["A"]
     assert not isinstance(caught.value, KeyError)
+    assert str(caught.value) == "'A'"
     for call in (lambda: headers.get("A"), lambda: dict(headers), lambda: list(headers.items())):
         with pytest.raises(MultipleValuesError):
             call()

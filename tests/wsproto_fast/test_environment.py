@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from wsproto_fast import environment
 from wsproto_fast.environment import getenv_float, getenv_int
 
 ENGINE = "import wsproto_fast as e; from wsproto_fast import environment, http11; "
@@ -46,6 +47,18 @@ def test_name_under_which_it_is_imported() -> None:
         "environment.identify('owner', imported_as='other'); " + SHOW, OWNER_MAX_LINE_LENGTH="30"
     )
     assert shown == ["owner", "30", "other.server", "75", "other"]
+
+
+def test_settings_are_read_again_only_for_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = list[str]()
+    monkeypatch.setattr(environment, "name", "owner")
+    monkeypatch.setattr(environment, "package", "owner")
+    monkeypatch.setattr(environment, "_followers", [])
+    environment.follow(lambda: read.append(environment.name))
+    environment.identify("owner", imported_as="other")
+    assert (read, environment.package) == (["owner"], "other")
+    environment.identify("another")
+    assert (read, environment.package) == (["owner", "another"], "another")
 
 
 @pytest.mark.parametrize("value", ["abc", "-1", "1.5"])

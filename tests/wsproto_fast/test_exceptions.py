@@ -152,6 +152,14 @@ def test_attributes(exc, attributes):
         assert getattr(exc, name) == value
 
 
+@pytest.mark.parametrize("kind", [e.InvalidURI, e.InvalidProxy])
+def test_representation_without_password(kind):
+    exc = kind("ws://user:secret@host", "oops")
+    assert repr(exc).startswith(f"{kind.__name__}('ws://")
+    assert repr(exc).endswith("@host', 'oops')")
+    assert "secret" not in repr(exc) + str(exc)
+
+
 @pytest.mark.parametrize("order", [True, False])
 def test_order_of_close_frames_needs_both(order):
     with pytest.raises(AssertionError):

@@ -104,6 +104,16 @@ def test_build():
 
 
 @pytest.mark.parametrize(
+    "name, parameters",
+    [("a b", []), ("", []), ("a", [("b;c", None)]), ("a", [("b", "1, d")]), ("a", [("b", "")])],
+)
+def test_extension_that_would_be_read_as_another(name, parameters):
+    with pytest.raises(ValueError) as caught:
+        h.build_extension([("fine", []), (name, parameters)])
+    assert str(caught.value) == f"invalid extension: {name!r} with parameters {parameters!r}"
+
+
+@pytest.mark.parametrize(
     ("subprotocols", "error", "text"),
     [
         (None, TypeError, "subprotocols must be a list"),

@@ -147,6 +147,28 @@ def test_subinterpreter() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "module wsproto_fast._frames does not support loading in subinterpreters",
+        "Interpreter change detected - this module can only be loaded into one interpreter per "
+        "process.",
+    ],
+)
+def test_loading_in_another_interpreter(monkeypatch: pytest.MonkeyPatch, refusal: str) -> None:
+    """Whoever refuses it, Python or the module, the exception says what to do."""
+
+    def refuse(loader: machinery.ExtensionFileLoader, spec: machinery.ModuleSpec) -> None:
+        raise ImportError(refusal)
+
+    monkeypatch.setattr(machinery.ExtensionFileLoader, "create_module", refuse)
+    name = "wsproto_fast._frames"
+    loader = _loading.Loader(name, COMPILED)
+    with pytest.raises(ImportError, match="instead of subinterpreters") as caught:
+        loader.create_module(machinery.ModuleSpec(name, loader, origin=COMPILED))
+    assert (caught.value.name, caught.value.path) == (name, COMPILED)
+
+
 def test_other_failures_of_loading(tmp_path: Path) -> None:
     (tmp_path / COMPILED).write_bytes(b"\x7fELF, they say")
     name, file = "wsproto_fast._frames", str(tmp_path / COMPILED)

@@ -92,3 +92,13 @@ def test_brackets_that_enclose_no_address(uri: str) -> None:
     """They are counted in user and password, too, by urllib, which takes "c:" for a name then."""
     with pytest.raises((InvalidURI, ValueError)):
         parse_uri(uri)
+
+
+def test_error_without_a_part_of_the_password() -> None:
+    """A "/" in a password that isn't escaped ends what a port is looked for in."""
+    with pytest.raises(ValueError) as caught:
+        parse_uri("ws://user:sec/ret@h/")
+    assert str(caught.value).startswith("invalid host or port in ws://user")
+    assert "sec" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__

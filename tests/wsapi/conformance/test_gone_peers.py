@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,43 +35,6 @@ class FakeInfo:
     def unpack(self, info: bytes) -> tuple[int, ...]:
         assert len(info) == self.size
         return self.fields
-
-
-class FakeSocket:
-    def __init__(self, **fields: int) -> None:
-        self.fields = fields
-
-    def getsockopt(self, level: int, option: int, size: int) -> bytes:
-        places = {"state": 0, "probes": 3, "unacknowledged": 24, "last": 56}
-        info = bytearray(size)
-        for name, value in self.fields.items():
-            width = 1 if name in ("state", "probes") else 4
-            info[places[name] : places[name] + width] = value.to_bytes(width, sys.byteorder)
-        return bytes(info)
-
-
-@linux_only
-@pytest.mark.parametrize(
-    "fields, silence",
-    [
-        ({"state": 1, "last": 90_000}, 0.0),
-        ({"state": 1, "unacknowledged": 2, "last": 1500}, 1.5),
-        ({"state": 1, "unacknowledged": 1, "last": 200}, 0.0),
-        # The peer doesn't read, and its host answers when it is asked about that.
-        ({"state": 1, "probes": 1, "last": 90_000}, 0.0),
-        ({"state": 1, "probes": 2, "last": 90_000}, 90.0),
-        ({"state": 8, "unacknowledged": 1, "last": 2000}, 2.0),
-        ({"state": 7, "last": 0}, inf),
-    ],
-)
-def test_silence(fields: dict[str, int], silence: float) -> None:
-    assert liveness.network_silence(FakeSocket(**fields)) == silence
-
-
-def test_silence_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert liveness.network_silence(None) is None
-    monkeypatch.setattr(liveness, "sys", SimpleNamespace(platform="elsewhere"))
-    assert liveness.network_silence(FakeSocket(state=7)) is None
 
 
 @contextlib.asynccontextmanager
