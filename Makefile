@@ -8,6 +8,7 @@ TESTS ?=
 DOWNSTREAM ?=
 BENCH ?=
 INSTRUCTIONS ?=
+COVERAGE ?=
 MUTANTS ?=
 
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
@@ -22,7 +23,7 @@ PLOTTED := echo-100x64 echo-50x64 pipeline-16x4k broadcast-500 idle-1000 idle-30
 COMPILED := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 LINTED := src tests benchmarks examples demo docs setup.py
 
-.PHONY: build help demo test test-all bench bench-smoke instructions growth latency lint types fmt dist dist-check soak leaks faults topics-torture fuzz mutants wsproto-suite downstream sanitize coverage docs screenshots plots bench-results clean distclean
+.PHONY: build help demo test test-all bench bench-smoke instructions growth latency lint types fmt dist dist-check soak leaks faults topics-torture fuzz mutants wsproto-suite downstream sanitize coverage coverage-python audit docs screenshots plots bench-results clean distclean
 
 build: $(VENV)/.built ## create .venv and compile in place (the default)
 
@@ -132,8 +133,16 @@ downstream: build ## the tests of projects that use websockets or wsproto, with 
 sanitize: $(VENV)/.deps ## corpora, tests of the engine and of the front-ends under address and undefined-behaviour sanitizers
 	.ci/sanitize $(PY)
 
-coverage: $(VENV)/.deps ## lines and branches that the tests reach, in Python and in Cython
+coverage: $(VENV)/.deps ## what all tests reach together, of lines in Cython, of lines and branches in Python
 	.ci/coverage $(PY)
+
+coverage-python: build ## lines and branches of each Python module by its own tests: all of them (COVERAGE= words of some)
+	$(PY) -m tests.reach $(COVERAGE)
+
+audit: $(VENV)/.deps ## known vulnerabilities of what is installed for development
+	$(PY) -m venv build/audit
+	build/audit/bin/python -m pip install -q pip-audit
+	$(PY) -m tests.audit build/audit/bin/pip-audit
 
 docs: build ## the documentation site in site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --clean
