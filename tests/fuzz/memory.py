@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
 import logging
 from collections.abc import Callable, Coroutine
@@ -131,6 +132,7 @@ def event_loop() -> Any:
     """Return an event loop; its making would cost more than most inputs."""
     if not loops:
         loops.append(asyncio.SelectorEventLoop())
+        atexit.register(loops[0].close)
     return loops[0]
 
 

@@ -14,7 +14,10 @@ calls are cancelled at any time. Time is fake.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from tests.fuzz.inputs import Input
@@ -29,7 +32,7 @@ from wsapi.exceptions import (
     InvalidState,
     ProtocolError,
 )
-from wsapi.testing import Clock, Link, link, serving
+from wsapi.testing import Link, link, serving
 from wsproto_fast.frames import State
 
 Message = str | bytes
@@ -61,42 +64,64 @@ SEEDS = [
 ]
 
 
+@dataclass
+class Sent:
+    """A message, and when the call that sent it began and returned."""
+
+    message: Message
+    begin: int
+    end: float = math.inf
+
+    @property
+    def known(self) -> bool:
+        return self.end < math.inf
+
+
 class End:
     """One end of the connection, and what was done with it."""
+
+    in_order = True  # tasks run in the order in which they were started
 
     def __init__(self, session: Session, client: bool, outgoing: Tap, incoming: Tap) -> None:
         self.session = session
         self.client = client
         self.outgoing, self.incoming = outgoing, incoming
         self.connection: Any = None
-        self.sent: list[tuple[Message, bool]] = []  # with whether it is known to have been sent
+        self.sent: list[Sent] = []
         self.received: list[Message] = []
         self.torn: set[int] = set()  # which of these aren't whole
         self.receivers = 0
         self.listening = False
         self.left = False  # it was closed by its program
 
+    def begin(self, message: Message) -> Sent:
+        self.sent.append(Sent(message, self.session.tick()))
+        return self.sent[-1]
+
     # ------------------------------------------------------------------ calls
 
     async def send(self, message: Message) -> None:
         await self.sending(message, message)
 
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
     async def send_fragments(self, pieces: list[Any], pause: float) -> None:
         async def fragments() -> AsyncIterator[Any]:
             for piece in pieces:
                 yield piece
-                await asyncio.sleep(pause)
+                await self.sleep(pause)
 
-        await self.sending(pieces[0][:0].join(pieces), fragments())
+        async with aclosing(fragments()) as given:
+            await self.sending(pieces[0][:0].join(pieces), given)
 
     async def sending(self, message: Message, given: Any) -> None:
-        number = len(self.sent)
-        self.sent.append((message, False))
+        sent = self.begin(message)
         try:
             await self.connection.send(given)
         except ConnectionClosed:
             return
-        self.sent[number] = message, True
+        sent.end = self.session.tick()
 
     async def recv(self) -> None:
         await self.receiving(self.recv_once)
@@ -153,6 +178,10 @@ class End:
         self.left = True
         await self.connection.close(code, "why")
 
+    async def close_too(self) -> None:
+        """Close it, when all that was on its way has been taken."""
+        await self.connection.close()
+
     async def wait_closed(self) -> None:
         await self.connection.wait_closed()
 
@@ -167,7 +196,7 @@ class End:
             self.connection.send_nowait(message)
         except (ConnectionClosed, InvalidState, ConcurrencyError):
             return
-        self.sent.append((message, True))
+        self.begin(message).end = self.session.tick()
 
     def listen(self) -> None:
         try:
@@ -205,15 +234,19 @@ class End:
         """Read what was sent as a peer does."""
         reading = self.reading(self.outgoing.written, not self.client)
         assert reading.codes == (), "a peer finds fault with what is sent"
-        sent = iter(self.sent)
+        sent = {(type(each.message), each.message): each for each in self.sent}
+        order = []
         for message in reading.messages():
-            for other, known in sent:
-                if other == message:
-                    break
-                assert not known, "a message is missing"
-            else:
-                raise AssertionError("what is sent is nobody's, or out of order")
-        self.unsent = [message for message, known in sent if known]
+            assert (type(message), message) in sent, "what is sent is nobody's, or was sent before"
+            order.append(sent.pop((type(message), message)))
+        # Calls that overlap may change places, if tasks do.
+        for number, each in enumerate(order):
+            for later in order[number + 1 :]:
+                assert later.end > each.begin, "out of order"
+                assert later.begin > each.begin or not self.in_order
+        last = max((each.begin for each in order), default=0)
+        self.unsent = [each for each in sent.values() if each.known]
+        assert all(each.end > last for each in self.unsent), "a message is missing"
 
     def failed(self) -> bool:
         """Tell whether it may have failed by itself, and looked at nothing from then on."""
@@ -239,13 +272,16 @@ class End:
         if isinstance(exc, ConnectionClosedOK) and not self.incoming.tampered:
             assert not self.unsent, "a message is lost without an error"
             if not peer.left and not self.outgoing.tampered and not self.session.harmed:
-                assert len(peer.received) >= sum(known for _, known in self.sent)
+                assert len(peer.received) >= sum(each.known for each in self.sent)
 
 
 class Session:
     """A connection, and its network."""
 
-    def __init__(self, source: Input, clock: Clock) -> None:
+    end_class = End
+    steps: list[Callable[[Any, Any], Any]]
+
+    def __init__(self, source: Input, clock: Any) -> None:
         self.source = source
         self.clock = clock
         flags = source.byte()
@@ -268,18 +304,26 @@ class Session:
             for interval, timeout in self.keepalive
         ]
         wires = [Tap(source.choice(PIECES), source.choice(DELAYS)) for _ in range(2)]
-        self.ends = [End(self, True, *wires), End(self, False, *reversed(wires))]
+        make = self.end_class
+        self.ends = [make(self, True, *wires), make(self, False, *reversed(wires))]
         self.harmed = False  # the network did more than to split and to delay
         self.cut = False
         self.operations: list[Operation] = []
-        self.count = 0
+        self.count = self.ticks = 0
 
     @property
     def link(self) -> Any:
         return link(self.ends[0].connection)
 
+    def tick(self) -> int:
+        self.ticks += 1
+        return self.ticks
+
+    def operation(self, name: str, function: Callable[[], Coroutine[Any, Any, None]]) -> Any:
+        return Operation(name, function)
+
     def start(self, name: str, function: Callable[..., Any], *args: Any) -> None:
-        self.operations.append(Operation(name, lambda: function(*args)))
+        self.operations.append(self.operation(name, lambda: function(*args)))
 
     # ------------------------------------------------------------------ steps
 
@@ -378,7 +422,7 @@ class Session:
     def broadcast(self, end: End) -> None:
         message = self.text()
         for each in self.ends:
-            each.sent.append((message, False))
+            each.begin(message)
         broadcast([each.connection for each in self.ends], message)
 
     def listen(self, end: End) -> None:
@@ -457,7 +501,7 @@ class Session:
             if not self.source:
                 break
             step = self.source.byte()
-            done = STEPS[(step & 127) % len(STEPS)](self, self.ends[step >> 7])
+            done = self.steps[(step & 127) % len(self.steps)](self, self.ends[step >> 7])
             if done is not None:
                 await done
             self.operations = [each for each in self.operations if not each.over()]
@@ -477,11 +521,10 @@ class Session:
                 assert end.connection.state is State.CLOSED, "who is silent isn't found out"
         # One closes, and the other one takes all that was on its way.
         closing, other = reversed(self.ends) if self.server_closes else self.ends
-        closing.left = True
-        self.operations.append(Operation("async for", other.iterate))
-        self.operations.append(Operation("close", closing.connection.close))
+        self.operations.append(self.operation("async for", other.iterate))
+        self.operations.append(self.operation("close", lambda: closing.close(1000)))
         await self.clock.advance(60)
-        self.operations.append(Operation("close", other.connection.close))
+        self.operations.append(self.operation("close", lambda: other.close_too()))
         await self.clock.advance(60)
         for operation in self.operations:
             assert operation.over(), f"{operation.name} doesn't end"
@@ -496,7 +539,7 @@ class Session:
     async def take_all(self, end: End) -> None:
         while True:
             before = len(end.received)
-            operation = Operation("recv", end.recv)
+            operation = self.operation("recv", end.recv)
             await self.clock.settle()
             if not operation.over():
                 operation.cancel()
@@ -506,7 +549,7 @@ class Session:
                 return
 
 
-STEPS: list[Callable[[Session, End], Any]] = [
+Session.steps = [
     Session.send_text, Session.send_bytes, Session.send_fragments, Session.recv,
     Session.recv_streaming, Session.ping, Session.pong, Session.close, Session.cancel,
     Session.time_passes, Session.settle, Session.turn, Session.split_and_delay, Session.lose_all,

@@ -209,10 +209,10 @@ class Session:
 
     def client_sends_frame(self) -> None:
         first, payload = self.source.byte(), self.source.take(self.source.byte() & 127)
-        self.to_server._write(frame_of(first, payload, masked=True))
+        self.to_server.tamper(frame_of(first, payload, masked=True))
 
     def client_sends_garbage(self) -> None:
-        self.to_server._write(self.source.sized())
+        self.to_server.tamper(self.source.sized())
 
     def client_reads_or_not(self) -> None:
         self.to_client.hold = not self.to_client.hold
