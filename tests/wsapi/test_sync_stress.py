@@ -234,9 +234,9 @@ def abuse(ws: Connection, dice: random.Random, actors: int) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="a socket can't be duplicated by its descriptor")
 @pytest.mark.timeout(SECONDS + 5 * PATIENCE)
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
-def test_everybody_ends(tls: tuple[ssl.SSLContext, ssl.SSLContext], scheme: str) -> None:
+def test_everybody_ends(request: pytest.FixtureRequest, scheme: str) -> None:
     """Whatever threads do when a connection ends, and whoever ends it, none of them hangs."""
-    context = tls if scheme == "wss" else (None, None)
+    context = request.getfixturevalue("tls") if scheme == "wss" else (None, None)
 
     def handler(ws: ServerConnection) -> None:
         dice = random.Random(str(ws.id))
