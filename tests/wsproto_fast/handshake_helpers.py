@@ -154,6 +154,7 @@ REFUSED = [
         f"invalid Sec-WebSocket-Key header: !{KEY[1:]}; Only base64 data is allowed",
     ),
     ({}, head(Sec_WebSocket_Key="\xe9" + KEY[1:]), 400, e.InvalidHeaderValue, None),
+    ({}, head(Sec_WebSocket_Key="A" * 24), 400, e.InvalidHeaderValue, None),
     (
         {},
         head(Sec_WebSocket_Version=None),

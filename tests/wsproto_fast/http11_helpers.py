@@ -150,6 +150,9 @@ BAD_REQUESTS = [
     (GET + b"a:" + b"x" * (LINE - 1), HeaderLineTooLong),
     (GET + b"a:" + b"x" * (LINE - 3) + b"\r\n\r\n", HeaderLineTooLong),
     (GET + b"a: b\r\n" * 129, TooManyHeaders),
+    (b" / HTTP/1.1\r\n\r\n", ValueError),
+    (b"GET  HTTP/1.1\r\n\r\n", ValueError),
+    (GET + b"content-LENGTH: 1\r\n\r\n", ValueError),
 ]
 
 

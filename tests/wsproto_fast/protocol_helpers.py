@@ -64,6 +64,11 @@ GOOD: list[tuple[str, list[tuple[int, bytes, bool]], list[str | bytes]]] = [
     ("longest ping", [(PING, b"p" * 125, True)], []),
     ("unsolicited pong", [(PONG, b"!", True), (TEXT, b"a", True)], ["a"]),
     (
+        "ping that isn't text inside text",
+        [(TEXT, b"a", False), (PING, b"\xff\xfe", True), (CONT, b"b", True)],
+        ["ab"],
+    ),
+    (
         "pings between fragments",
         [
             (TEXT, b"a", False),

@@ -69,7 +69,9 @@ def test_request(uri, kwargs, path, items):
     assert list(request.headers.raw_items()) == [*items[:place], *common, *items[place + 1 :]]
     assert output(client) == []
     client.send_request(request)
-    assert output(client) == [request.serialize()]
+    [wire] = output(client)
+    assert wire == request.serialize()
+    assert wire.startswith(f"GET {path} HTTP/1.1\r\n".encode())
 
 
 def test_keys_are_random_nonces():

@@ -210,6 +210,8 @@ class TestClosingHandshake:
         assert sent(protocol) == [(CLOSE, close_payload(code, "why"))]
         assert protocol.state is State.CLOSING
         assert protocol.data_to_send() == ([b""] if side == Side.SERVER else [])
+        protocol.receive_data(frame(side, TEXT, b"ignored"))
+        assert events(protocol) == []
 
     def test_failing_with_1006_sends_nothing(self, side: Side) -> None:
         protocol = Protocol(side)
@@ -221,6 +223,9 @@ class TestClosingHandshake:
         protocol = Protocol(side)
         protocol.fail(1011, "x" + "é" * 100)
         assert protocol.close_sent == Close(1011, "x" + "é" * 61)
+        protocol = Protocol(side)
+        protocol.fail(1011, "x" * 200)
+        assert protocol.close_sent == Close(1011, "x" * 123)
 
     def test_no_answer_to_a_ping_after_the_handshake(self, side: Side) -> None:
         protocol = Protocol(side)
@@ -243,6 +248,16 @@ class TestClosingHandshake:
         exc = closed(side, rcvd, None).close_exc
         assert type(exc) is expected
         assert (exc.rcvd, exc.sent, exc.rcvd_then_sent) == (rcvd, rcvd, True)
+
+    @pytest.mark.parametrize(("ours", "theirs"), [(1000, 4000), (4000, 1000)])
+    def test_closing_is_an_error_unless_both_codes_are_good(
+        self, side: Side, ours: int, theirs: int
+    ) -> None:
+        protocol = Protocol(side)
+        protocol.close(ours)
+        protocol.receive_data(frame(side, CLOSE, close_payload(theirs)))
+        protocol.receive_eof()
+        assert type(protocol.close_exc) is ConnectionClosedError
 
     def test_closing_is_an_error_if_only_one_side_sent_a_close(self, side: Side) -> None:
         exc = closed(side, None, Close(1000, "")).close_exc

@@ -1,9 +1,12 @@
 """permessage-deflate: what is compressed, how often, and what connections keep for it."""
 
+import gc
 import itertools
 import random
 import threading
 import tracemalloc
+import weakref
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -118,9 +121,10 @@ def test_threshold_can_be_changed():
 @both_sides
 @each_backend
 @pytest.mark.parametrize("no_takeover", FLAGS)
-def test_what_would_grow_goes_plain(side, backend, no_takeover):
+@pytest.mark.parametrize("bits", [9, 15])
+def test_what_would_grow_goes_plain(side, backend, no_takeover, bits):
     deflate = extension(
-        local_no_context_takeover=no_takeover, local_max_window_bits=9, backend=backend
+        local_no_context_takeover=no_takeover, local_max_window_bits=bits, backend=backend
     )
     protocol, peer = connection(side, deflate)
     for i in range(10):
@@ -324,16 +328,65 @@ def test_shared_compressors_in_threads():
     assert not failures
 
 
-def test_failing_compressors_are_not_used_again(monkeypatch):
-    class Failing:
-        def compress(self, payload):
-            raise MemoryError
+def test_few_shared_compressors_are_kept(monkeypatch):
+    """As many as there are threads that compress at the same time, but not for ever."""
+    threads_count = 6
+    together = threading.Barrier(threads_count, timeout=20)
+    real = get_backend("zlib")
+    made = weakref.WeakSet()
 
+    class Waiting:
+        def __init__(self, bits, settings):
+            self.compressor = real.new_compressor(bits, settings)
+            self.flush = self.compressor.flush
+            made.add(self)
+
+        def compress(self, payload):
+            together.wait()
+            return self.compressor.compress(payload)
+
+    monkeypatch.setitem(
+        backends._loaded, "waiting", replace(real, name="waiting", new_compressor=Waiting)
+    )
+    read = []
+
+    def work():
+        deflate = extension(local_no_context_takeover=True, backend="waiting")
+        protocol, peer = connection(Side.SERVER, deflate)
+        protocol.send(JSON[0])
+        read.extend(peer.read(output(protocol)))
+
+    threads = [threading.Thread(target=work) for _ in range(threads_count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read == [(JSON[0], True)] * threads_count
+    gc.collect()
+    assert len(made) == 4
+
+
+def test_failing_compressors_are_not_used_again(monkeypatch):
     real = get_backend("zlib")
     made = []
 
+    class Failing:
+        """A compressor whose second call fails, when it has seen the message."""
+
+        def __init__(self, bits, settings):
+            self.compressor = real.new_compressor(bits, settings)
+            self.calls = 0
+            self.flush = self.compressor.flush
+
+        def compress(self, payload):
+            self.calls += 1
+            data = self.compressor.compress(payload)
+            if self.calls == 2:
+                raise MemoryError
+            return data
+
     def new_compressor(bits, settings):
-        made.append(Failing() if not made else real.new_compressor(bits, settings))
+        made.append((real.new_compressor if made else Failing)(bits, settings))
         return made[-1]
 
     backend = replace(real, name="failing", new_compressor=new_compressor)
@@ -344,10 +397,12 @@ def test_failing_compressors_are_not_used_again(monkeypatch):
             Side.SERVER,
             extension(local_no_context_takeover=no_takeover, backend="failing"),
         )
+        protocol.send(JSON[0])
+        assert peer.read(output(protocol)) == [(JSON[0], True)]
         with pytest.raises(MemoryError):
-            protocol.send(JSON[0])
+            protocol.send(JSON[1])
         assert output(protocol) == b""
-        for message in JSON:
+        for message in JSON[1:]:
             protocol.send(message)
             assert peer.read(output(protocol)) == [(message, True)]
 
@@ -511,9 +566,18 @@ def test_memory_of_idle_connections():
 
 
 @pytest.mark.parametrize("size", [1, 3, 30, 1000])
-def test_memory_of_small_messages(size):
+@pytest.mark.parametrize("backend", [None, "objects"])
+def test_memory_of_small_messages(size, backend, monkeypatch):
     """What is kept of them is the window, not the messages."""
-    protocol, _ = connection(Side.SERVER, max_size=2**17)
+
+    def new_decompressor(bits, window):
+        return zlib.decompressobj(wbits=-bits, zdict=window)
+
+    # One whose library can't be called without Python's objects.
+    real = get_backend("zlib")
+    objects = replace(real, name="objects", new_decompressor=new_decompressor)
+    monkeypatch.setitem(backends._loaded, "objects", objects)
+    protocol, _ = connection(Side.SERVER, extension(backend=backend), max_size=2**17)
     # A stored block needs no compressor.
     message = b"\x00" + size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little")
     wire = frame(Side.SERVER, BINARY, message + bytes(size) + b"\x00", rsv=RSV1)

@@ -20,6 +20,7 @@ from .helpers import (
     TEXT,
     frame,
     header,
+    messages,
     output,
     run_apart,
     sent,
@@ -145,6 +146,14 @@ class TestSizeOfPayloads:
         protocol.receive_data(frame(side, CONT, bytes(1), fin=False))
         assert protocol.close_sent is not None
         assert protocol.close_sent.code == 1009
+
+    def test_every_message_has_its_own_size(self, side: Side) -> None:
+        protocol = Protocol(side, max_size=1000)
+        protocol.queue_messages(None)
+        message = frame(side, BINARY, bytes(600), fin=False) + frame(side, CONT, bytes(400))
+        protocol.receive_data(message * 3)
+        assert messages(protocol) == [bytes(1000)] * 3
+        assert protocol.state is State.OPEN
 
     def test_the_sum_of_huge_fragments_does_not_overflow(self, side: Side) -> None:
         protocol = Protocol(side, max_size=2**63)

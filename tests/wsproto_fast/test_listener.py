@@ -293,6 +293,10 @@ BAD = {
     ),
     "unfinished text": (masked(Opcode.TEXT, b"\xe2\x82"), 1007),
     "size": (masked(Opcode.BINARY, bytes(1001)), 1009),
+    "size of fragments": (
+        masked(Opcode.BINARY, bytes(600), fin=False) + masked(Opcode.CONT, bytes(401)),
+        1009,
+    ),
     "continuation": (masked(Opcode.CONT, b""), 1002),
     "no masking": (frame(Side.CLIENT, Opcode.TEXT, b"a"), 1002),
 }

@@ -150,6 +150,8 @@ class TestMisuse:
                 protocol.set_timeouts(ping_interval=value)
         with pytest.raises((ValueError, OverflowError)):
             Protocol(side, max_size=-1)
+        with pytest.raises(ValueError, match="empty"):
+            Protocol(side).use_read_buffer(bytearray())
 
 
 SENT: list[tuple[Any, bool | None, int, bytes]] = [

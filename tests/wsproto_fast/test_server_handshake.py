@@ -323,6 +323,13 @@ def test_second_answer():
     server.send_response(response)
     with pytest.raises(AssertionError, match="connection is open"):
         server.send_response(response)
+    server = ServerProtocol()
+    received(server, head())
+    server.send_response(server.reject(403, "no"))
+    output(server)
+    with pytest.raises(AssertionError, match="answered already"):
+        server.send_response(response)
+    assert output(server) == []
 
 
 def test_server_header():

@@ -191,11 +191,16 @@ class TestKeepalive:
     @pytest.mark.parametrize(
         "received", [b"\x81", b"\x81\x00", b"\x8a\x00", b"\x82\x7f\x00", b"\x89\x00"], ids=str
     )
-    def test_any_byte_is_life(self, received: bytes) -> None:
+    @pytest.mark.parametrize("buffer", [False, True])
+    def test_any_byte_is_life(self, received: bytes, buffer: bool) -> None:
         protocol = protocol_at()
         protocol.handle_timeout(T0 + 20)
         output(protocol)
-        protocol.receive_data(received, T0 + 35)
+        if buffer:
+            protocol.get_buffer(-1)[: len(received)] = received
+            protocol.buffer_updated(len(received), T0 + 35)
+        else:
+            protocol.receive_data(received, T0 + 35)
         output(protocol)
         protocol.handle_timeout(T0 + 40)
         assert protocol.state is State.OPEN
