@@ -9,15 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.mutants import ROOT, Mutant, mutants
+from tests.mutants import ROOT, TABLES, Mutant, mutants
 
 MUTANTS = mutants()
+RFCS = tomllib.loads((TABLES / "rfcs.toml").read_text(encoding="utf-8"))
 COMPILED = ROOT / "build" / f"cython-{sys.implementation.cache_tag}"
 
 pytestmark = pytest.mark.skipif(
@@ -41,13 +43,53 @@ def names_in(path: Path) -> set[str]:
 def test_there_are_many() -> None:
     """Of the engine's parts that decide something, none is left out."""
     files = {Path(mutant.file).name for mutant in MUTANTS}
-    assert len(MUTANTS) > 170
+    assert len(MUTANTS) > 420
     assert files >= {
         *("_backlog.pyx", "_client.pyx", "_deflate.pyx", "_frames.pyx", "_handshake.pyx"),
         *("_http11.pyx", "_http11_response.pyx", "_keepalive.pyx", "_pacing.pyx", "_parser.pyx"),
         *("_protocol.pyx", "_queue.pyx", "_rates.pyx", "_receiver.pyx", "_sender.pyx"),
-        "_server.pyx",
+        *("_server.pyx", "_settings.pyx"),
     }
+
+
+SECTIONS = {
+    "RFC 6455 section": "3 4.1 4.2.1 4.2.2 4.3 4.4 5.1 5.2 5.3 5.4 5.5 5.5.1 5.5.2 5.5.3 5.6 6.1 "
+    "6.2 7.1.1 7.1.2 7.1.3 7.1.4 7.1.5 7.1.6 7.1.7 7.4.1 7.4.2 8.1 9.1 10",
+    "RFC 7692 section": "5 6 6.1 6.2 7.1 7.1.1 7.1.2 7.2.1 7.2.2 7.2.3",
+}
+
+
+def test_every_section_is_there() -> None:
+    """Of those that demand something of an endpoint."""
+    wanted = {f"{rfc} {number}" for rfc, numbers in SECTIONS.items() for number in numbers.split()}
+    assert set(RFCS) - {"elsewhere"} == wanted
+    assert all(RFCS["elsewhere"].values())
+
+
+@pytest.mark.parametrize("section", [section for section in RFCS if section != "elsewhere"])
+def test_every_demand_has_a_mutant(section: str) -> None:
+    rules = {mutant.rule for mutant in MUTANTS}
+    assert RFCS[section]
+    for demand, broken in RFCS[section].items():
+        assert broken, demand
+        assert set(broken) <= rules, demand
+
+
+def test_every_rule_of_an_rfc_is_a_demand() -> None:
+    """A mutant that names one of both RFCs is listed with what it breaks."""
+    listed = {
+        rule
+        for section, demands in RFCS.items()
+        if section != "elsewhere"
+        for rules in demands.values()
+        for rule in rules
+    }
+    named = {
+        mutant.rule
+        for mutant in MUTANTS
+        if mutant.rule.startswith(("RFC 6455", "RFC 7692", "Section"))
+    }
+    assert named <= listed
 
 
 def test_no_two_are_the_same() -> None:

@@ -105,18 +105,6 @@ def test_sending(side, backend, bits, no_takeover):
 
 @both_sides
 @each_backend
-@pytest.mark.parametrize("no_takeover", FLAGS)
-def test_sending_empty_messages(side, backend, no_takeover):
-    """There is nothing to flush after the first one."""
-    deflate = extension(local_no_context_takeover=no_takeover, backend=backend)
-    protocol, peer = connection(side, deflate)
-    for _ in range(3):
-        protocol.send("", compress=True)
-        assert peer.read(output(protocol)) == [("", True)]
-
-
-@both_sides
-@each_backend
 @pytest.mark.parametrize("bits", range(8, 16))
 @pytest.mark.parametrize("no_takeover", FLAGS)
 def test_receiving(side, backend, bits, no_takeover):

@@ -328,6 +328,22 @@ def test_shared_compressors_in_threads():
     assert not failures
 
 
+@both_sides
+def test_backend_that_makes_nothing_of_an_empty_message(side, monkeypatch):
+    class Idle:
+        def compress(self, payload):
+            return b""
+
+        def flush(self, mode):
+            return b""
+
+    idle = replace(get_backend("zlib"), name="idle", new_compressor=lambda bits, settings: Idle())
+    monkeypatch.setitem(backends._loaded, "idle", idle)
+    protocol, peer = connection(side, extension(backend="idle"))
+    protocol.send("", compress=True)
+    assert peer.read(output(protocol)) == [("", True)]
+
+
 def test_few_shared_compressors_are_kept(monkeypatch):
     """As many as there are threads that compress at the same time, but not for ever."""
     threads_count = 6
