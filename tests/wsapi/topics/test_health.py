@@ -147,3 +147,46 @@ async def test_end() -> None:
         await waiter
     assert not health.good
     assert health.reason == "closed"
+
+
+def test_beginning_anew(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    told: list[tuple[bool, str]] = []
+    health = Health(lambda *args: told.append(args), Lines(LOGGER, clock), clock)
+    health.become_good()
+    health.become_bad("the bus is away")
+    health.begin()
+    assert (health.good, health.reason) == (False, "topics aren't open")
+    assert texts(caplog) == [("WARNING", "topics: the bus is away")]
+    clock.now += 1e6
+    health.remind()  # nothing to remind of
+    health.become_bad("the bus is away")  # it isn't good yet: no trouble
+    assert (texts(caplog), health.changes) == ([], 1)
+    assert told == [(True, ""), (False, "the bus is away")]
+
+
+async def cancelled_waiter(health: Health) -> asyncio.Task[None]:
+    waiter = asyncio.create_task(health.wait(None))
+    await asyncio.sleep(0)
+    waiter.cancel()  # its future is done, and hasn't left yet
+    return waiter
+
+
+async def test_waiter_that_is_cancelled_at_the_same_time() -> None:
+    clock = Clock()
+    for end in (False, True):
+        health = Health(None, Lines(LOGGER, clock), clock)
+        cancelled = await cancelled_waiter(health)
+        waiting = asyncio.create_task(health.wait(None))
+        other = asyncio.create_task(health.wait(None))
+        cancelled_later = await cancelled_waiter(health)
+        if end:
+            health.end(BusUnavailable("gone"))
+        else:
+            health.become_good()
+        results = await asyncio.gather(
+            cancelled, waiting, other, cancelled_later, return_exceptions=True
+        )
+        kinds = [type(result) for result in results]
+        told = BusUnavailable if end else type(None)
+        assert kinds == [asyncio.CancelledError, told, told, asyncio.CancelledError]

@@ -149,3 +149,11 @@ def test_like_a_plain_list(added: list[tuple[int, int, float]], messages: int, s
         assert offsets(kept.after(0, 100)) == [entry[0] for entry in plain]
         assert (len(kept), kept.base) == (len(plain), base)
         assert kept.size == sum(entry[1] for entry in plain)
+
+
+def test_nothing_is_too_old_without_a_limit() -> None:
+    full = fill(ring(seconds=None), 1, 2, 3, now=0.0)
+    full.expire(1e9)
+    again = fill(ring(seconds=10.0), 1, 2, 3, now=0.0)
+    again.expire(1e9)
+    assert (len(full), len(again)) == (3, 0)

@@ -111,3 +111,16 @@ def test_a_forked_process_has_no_such_thread(monkeypatch: pytest.MonkeyPatch) ->
                 thread.submit(asyncio.sleep(0))
     finally:
         thread.stop()
+
+
+def test_calls_later() -> None:
+    thread = LoopThread()
+    called: concurrent.futures.Future[tuple[str, int]] = concurrent.futures.Future()
+    thread.call_later(0.001, lambda: called.set_result((threading.current_thread().name, 1)))
+    name, _ = called.result(PATIENCE)
+    assert name != threading.current_thread().name
+    never = list[int]()
+    thread.call_later(3600, never.append, 1)
+    thread.stop()
+    thread.call_later(0, never.append, 2)  # there is no loop any more
+    assert never == []
