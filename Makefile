@@ -10,6 +10,9 @@ BENCH ?=
 INSTRUCTIONS ?=
 COVERAGE ?=
 MUTANTS ?=
+MUTATION ?= wsproto_fast/headers wsproto_fast/redaction wsproto_fast/uri wsproto_fast/proxy_protocol \
+  wsproto_fast/http11 wsapi/proxy _shared/gate _shared/target _shared/authentication _shared/basic_auth \
+  _shared/reconnection topics/_names topics/positions
 
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY := $(BIN)/python
@@ -23,7 +26,7 @@ PLOTTED := echo-100x64 echo-50x64 pipeline-16x4k broadcast-500 idle-1000 idle-30
 COMPILED := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 LINTED := src tests benchmarks examples demo docs setup.py
 
-.PHONY: build help demo test test-all bench bench-smoke instructions growth latency lint types fmt dist dist-check soak leaks faults topics-torture fuzz mutants wsproto-suite downstream sanitize coverage coverage-python audit docs screenshots plots bench-results clean distclean
+.PHONY: build help demo test test-all bench bench-smoke instructions growth latency lint types fmt dist dist-check soak leaks faults topics-torture fuzz mutants mutation wsproto-suite downstream sanitize coverage coverage-python audit docs screenshots plots bench-results clean distclean
 
 build: $(VENV)/.built ## create .venv and compile in place (the default)
 
@@ -122,6 +125,11 @@ build/fuzz/.built: $(VENV)/.deps setup.py .ci/fuzz-build $(COMPILED) $(shell fin
 
 mutants: build ## make mistakes in rules and limits, one by one, and see that their tests fail (MUTANTS= words of some)
 	$(PY) -m tests.mutants $(MUTANTS)
+
+mutation: build ## change Python modules anywhere and see that their own tests fail (MUTATION="words of some --minutes 30")
+	$(PY) -m venv build/mutation/venv
+	build/mutation/venv/bin/python -m pip install -q cosmic-ray
+	build/mutation/venv/bin/python -m tests.mutation --python $(abspath $(PY)) $(MUTATION)
 
 wsproto-suite: build ## the tests of wsproto, on our engine with its interface
 	.ci/wsproto-suite $(abspath $(PY))
