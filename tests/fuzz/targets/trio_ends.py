@@ -69,8 +69,6 @@ class Clock:
 class End(asyncio_ends.End):
     """One end of the connection, on trio."""
 
-    in_order = False
-
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
 
