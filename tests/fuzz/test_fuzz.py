@@ -85,6 +85,20 @@ def entry(target: str, cpu: float, edges: int, *findings: str) -> ledger.Entry:
     return ledger.Entry(target, "abc", ledger.now(), 1000, cpu, cpu, edges, 7, [*findings], 0)
 
 
+def test_slow_inputs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was slow on a busy machine is no finding."""
+    monkeypatch.setattr(command, "environment", lambda: None)  # not what was compiled for fuzzing
+    slow, crash = tmp_path / "headers-slow-unit-abc", tmp_path / "headers-crash-abc"
+    for path in (slow, crash):
+        path.write_bytes(b"\0keep-alive")
+        assert command.only_busy("headers", path) is (path is slow)
+    assert "headers-slow-unit-abc: " in capsys.readouterr().out
+    assert not slow.exists()
+    assert crash.exists()
+
+
 def test_revision(tmp_path: Path) -> None:
     assert ledger.revision(tmp_path / "revision") == "unknown"
     (tmp_path / "revision").write_text("abc-dirty\n")
