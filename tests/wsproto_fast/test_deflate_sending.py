@@ -345,39 +345,34 @@ def test_backend_that_makes_nothing_of_an_empty_message(side, monkeypatch):
 
 
 def test_few_shared_compressors_are_kept(monkeypatch):
-    """As many as there are threads that compress at the same time, but not for ever."""
-    threads_count = 6
-    together = threading.Barrier(threads_count, timeout=20)
+    """There are as many as are in use at the same time, but not for ever."""
     real = get_backend("zlib")
     made = weakref.WeakSet()
+    read = []
 
-    class Waiting:
+    class Nested:
+        """A compressor in whose calls others are used."""
+
         def __init__(self, bits, settings):
             self.compressor = real.new_compressor(bits, settings)
             self.flush = self.compressor.flush
             made.add(self)
 
         def compress(self, payload):
-            together.wait()
+            if len(made) < 6:
+                send()
             return self.compressor.compress(payload)
 
-    monkeypatch.setitem(
-        backends._loaded, "waiting", replace(real, name="waiting", new_compressor=Waiting)
-    )
-    read = []
-
-    def work():
-        deflate = extension(local_no_context_takeover=True, backend="waiting")
+    def send():
+        deflate = extension(local_no_context_takeover=True, backend="nested")
         protocol, peer = connection(Side.SERVER, deflate)
         protocol.send(JSON[0])
         read.extend(peer.read(output(protocol)))
 
-    threads = [threading.Thread(target=work) for _ in range(threads_count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert read == [(JSON[0], True)] * threads_count
+    nested = replace(real, name="nested", new_compressor=Nested)
+    monkeypatch.setitem(backends._loaded, "nested", nested)
+    send()
+    assert read == [(JSON[0], True)] * 6
     gc.collect()
     assert len(made) == 4
 
