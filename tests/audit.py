@@ -25,6 +25,7 @@ FIRST_TIMEOUT = 60.0
 TIMEOUT = 900.0
 
 NOT_AUDITED = 2
+MOST_TEXT = 200  # characters of what a service, or the way to it, has said
 
 
 def normalized(name: str) -> str:
@@ -80,12 +81,15 @@ def ask(
             raise NoAnswer(f"within {timeout:.0f} s") from None
         if not answer.exists():
             said = result.stdout.strip().splitlines()
-            raise NoAnswer(said[-1] if said else f"pip-audit ended with {result.returncode}")
+            raise NoAnswer(
+                said[-1][:MOST_TEXT] if said else f"pip-audit ended with {result.returncode}"
+            )
         told = json.loads(answer.read_text())["dependencies"]
     answers = {normalized(one["name"]): one["vulns"] for one in told if "skip_reason" not in one}
     missing = sorted(packages.keys() - answers.keys())
     if missing:
-        raise NoAnswer(f"of {', '.join(missing)}")
+        reasons = [one["skip_reason"] for one in told if "skip_reason" in one]
+        raise NoAnswer("; ".join([f"of {', '.join(missing)}", *reasons[:1]]))
     return answers
 
 

@@ -53,7 +53,7 @@ sys.exit(any(one.get("vulns") for one in told))
             {"other-name": "unknown"},
             audit.NOT_AUDITED,
             "not audited: no answer from pypi: ERROR: refused by pypi; "
-            "no answer from osv: of other-name",
+            "no answer from osv: of other-name; not found",
         ),
     ],
 )

@@ -44,6 +44,7 @@ from wsproto_fast.uri import WebSocketURI, parse_uri
         ("ws://host/", "ws://host/"),
         ("", ""),
         ("@", "***@"),
+        ("//user:secret@host/", "//user:***@host/"),  # as in Location
     ],
 )
 def test_url(url: str, shown: str) -> None:
