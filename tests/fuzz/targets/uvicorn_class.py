@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import h11
@@ -57,6 +58,8 @@ HEADERS: tuple[Any, ...] = (
 )
 BODIES = (b"", b"no", b"x" * 3000)
 EXPECTED = ("ASGI callable ", "Exception in ASGI application")
+
+PARSERS = ("h11", "httptools" if find_spec("httptools") else "h11")
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -134,7 +137,7 @@ class Session:
         self.offered = source.choice(MORE_HEADERS)
         self.deflate = not flags & 2
         self.config = config_of(
-            ("h11", "httptools")[flags & 1],
+            PARSERS[flags & 1],
             self.deflate,
             (16, 1)[flags >> 2 & 1],
             (None, 20)[flags >> 3 & 1],
