@@ -229,7 +229,7 @@ def test_what_a_socket_is_watched_for_changes() -> None:
     """To write, too, while what was sent before waits; and no longer."""
     ours, theirs = socket.socketpair()
     with selectors.DefaultSelector() as selector, ours, theirs:
-        round_ = _housekeeper._Round(Inbox(lambda: None), selector)
+        round_ = _housekeeper.Round(Inbox(lambda: None), selector)
         driver = mock.Mock(socket=ours)
         for wanted, events in [
             (READ, selectors.EVENT_READ),
