@@ -8,7 +8,7 @@ from ._flag cimport flag
 
 cdef extern from "_mask.h" nogil:
     bint ws_mask_copy(unsigned char* dst, const unsigned char* src, size_t n, const unsigned char* key, size_t offset)
-    void ws_mask_in_place(unsigned char* data, size_t n, const unsigned char* key, size_t offset)
+    bint ws_mask_in_place(unsigned char* data, size_t n, const unsigned char* key, size_t offset)
     bint ws_plain_copy(unsigned char* dst, const unsigned char* src, size_t n)
 
 

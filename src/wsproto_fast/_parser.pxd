@@ -73,7 +73,7 @@ cdef class Parser(Sender):
     cdef bint _rates_block(self) noexcept
     cdef int _reserve_partial(self, Py_ssize_t extra) except -1
     cdef int _store_partial(self, const unsigned char* data, Py_ssize_t size) except -1
-    cdef int _extended_partial(self, unsigned char* data, Py_ssize_t size) except -1
+    cdef int _extended_partial(self, unsigned char* data, Py_ssize_t size, bint wide) except -1
     cdef int _finish_partial(self) except -1
     cdef int _drop_partial(self) except -1
     cdef int _parser_failed(self, exc) except -1

@@ -29,6 +29,7 @@ from ._frames cimport (
     read_header,
     ws_mask_copy,
     ws_mask_in_place,
+    ws_plain_copy,
     ws_utf8_check,
 )
 from ._output cimport new_bytes
@@ -79,8 +80,10 @@ cdef Py_ssize_t MIN_PARTIAL = 128
 cdef Py_ssize_t ROOM_FACTOR = 8
 # What is left of a frame is received into its place if it is at least this much, or as much as the read buffer.
 cdef Py_ssize_t DIRECT_SIZE = 65536
-# At most so much at once, so that it is unmasked and checked while the processor has it in its cache.
+# At most so much at once, so that it is unmasked and checked while the processor has it in its cache; or a bit more, so
+# that nothing is left of a message whose size is a multiple of this but for its header.
 cdef Py_ssize_t DIRECT_ROOM = 1 << 18
+cdef Py_ssize_t DIRECT_REST = 4096
 cdef int PyBUF_WRITE = 0x200
 
 cdef dict _header_faults = {
@@ -180,7 +183,9 @@ cdef class Parser(Sender):
                 self._parser_failed(exc)
             else:
                 self._reading_direct = True
-                self._handed_out = min(room_of(self._partial) - self._partial_size, DIRECT_ROOM)
+                self._handed_out = room_of(self._partial) - self._partial_size
+                if self._handed_out > DIRECT_ROOM + DIRECT_REST:
+                    self._handed_out = DIRECT_ROOM
                 return PyMemoryView_FromMemory(
                     <char*>memory_of(self._partial) + self._partial_size, self._handed_out, PyBUF_WRITE
                 )
@@ -321,13 +326,14 @@ cdef class Parser(Sender):
     cdef int _receive_direct(self, Py_ssize_t size) except -1:
         """Process bytes that were received right behind the current frame's payload."""
         cdef unsigned char* data
+        cdef bint wide = True  # as far as is known
         if self._discarding or not self._in_frame:
             return self._drop_partial()
         data = memory_of(self._partial) + self._partial_size
         try:
             if not self._is_client:
-                ws_mask_in_place(data, size, self._header.key, self._partial_size & 3)
-            self._extended_partial(data, size)
+                wide = ws_mask_in_place(data, size, self._header.key, self._partial_size & 3)
+            self._extended_partial(data, size, wide)
             if self._frame_left == 0 and not self._discarding:
                 self._finish_partial()
         except Exception as exc:
@@ -508,20 +514,22 @@ cdef class Parser(Sender):
     cdef int _store_partial(self, const unsigned char* data, Py_ssize_t size) except -1:
         """Append a piece of the current frame's payload, still masked."""
         cdef unsigned char* out
+        cdef bint wide
         self._reserve_partial(size)
         out = memory_of(self._partial) + self._partial_size
         if self._is_client:
-            memcpy(out, data, size)
+            wide = ws_plain_copy(out, data, size)
         else:
-            ws_mask_copy(out, data, size, self._header.key, self._partial_size & 3)
-        self._extended_partial(out, size)
+            wide = ws_mask_copy(out, data, size, self._header.key, self._partial_size & 3)
+        self._extended_partial(out, size, wide)
 
-    cdef int _extended_partial(self, unsigned char* data, Py_ssize_t size) except -1:
-        """Check ``size`` more bytes at the end of the current frame's payload, unmasked."""
+    cdef int _extended_partial(self, unsigned char* data, Py_ssize_t size, bint wide) except -1:
+        """Check ``size`` more bytes at the end of the current frame's payload, unmasked; ASCII unless ``wide``."""
         self._partial_size += size
         self._frame_left -= size
         if (
             self._message_opcode == OP_TEXT
+            and (wide or self._utf8.missing)  # else it is good as it is
             and not self._header.opcode & 8
             and not self._message_compressed
             and not self._foreign_extensions

@@ -16,10 +16,46 @@ typedef struct {
     unsigned char seen, missing, low, high, wide;
 } ws_utf8_state;
 
+/* Returns the index of the first byte, from `i` on, that doesn't belong to a character which is all there, if it comes
+ * after one that isn't ASCII; or of one that begins several ASCII characters, or that is one of the last three.
+ *
+ * Branches tell the processor where the next character begins before it has seen this one; those that it can't foresee,
+ * on the second byte, are none. */
+static inline size_t ws_utf8_skip(const unsigned char *data, size_t i, size_t n)
+{
+    while (i + 4 <= n) {
+        const unsigned char *const at = data + i;
+        const unsigned char first = at[0];
+        if (first < 0x80) {
+            /* Single spaces stand between words of most alphabets. */
+            if (at[1] < 0x80)
+                break;
+            i++;
+        } else if (first < 0xE0) {
+            if (first < 0xC2 || (at[1] & 0xC0) != 0x80)
+                break;
+            i += 2;
+        } else if (first < 0xF0) {
+            if ((at[1] & 0xC0) != 0x80 || (at[2] & 0xC0) != 0x80)
+                break;
+            if (((first == 0xE0) & (at[1] < 0xA0)) | ((first == 0xED) & (at[1] > 0x9F)))
+                break;
+            i += 3;
+        } else {
+            if (first > 0xF4 || (at[1] & 0xC0) != 0x80 || (at[2] & 0xC0) != 0x80 || (at[3] & 0xC0) != 0x80)
+                break;
+            if (((first == 0xF0) & (at[1] < 0x90)) | ((first == 0xF4) & (at[1] > 0x8F)))
+                break;
+            i += 4;
+        }
+    }
+    return i;
+}
+
 /* Returns the number of bytes that are acceptable: n, or the index of the first one that isn't. */
 static inline size_t ws_utf8_check(ws_utf8_state *state, const unsigned char *data, size_t n)
 {
-    size_t i = 0;
+    size_t i = 0, next;
     uint64_t chunk, chunks[8];
     while (i < n) {
         const unsigned char byte = data[i];
@@ -48,6 +84,13 @@ static inline size_t ws_utf8_check(ws_utf8_state *state, const unsigned char *da
                 if (chunk & UINT64_C(0x8080808080808080))
                     break;
             }
+            continue;
+        }
+        /* Most characters aren't cut: these change nothing of the state but this. */
+        next = ws_utf8_skip(data, i, n);
+        if (next > i) {
+            state->wide = 1;
+            i = next;
             continue;
         }
         /* Table 3-7 of the Unicode standard: no overlong forms, no surrogates, nothing above U+10FFFF. */

@@ -47,6 +47,13 @@ class TestMask:
         view = memoryview(bytearray(PATTERN))[misalignment:]
         assert apply_mask(view, memoryview(KEY)) == xor(PATTERN[misalignment:], KEY)
 
+    @pytest.mark.parametrize("size", range(1000, 1100))
+    def test_long_payloads(self, size: int) -> None:
+        data = (PATTERN * 4)[:size]
+        for misalignment in range(5):
+            view = memoryview(data)[misalignment:]
+            assert apply_mask(view, KEY) == xor(data[misalignment:], KEY)
+
     def test_leaves_its_argument_alone(self) -> None:
         data = bytearray(PATTERN)
         apply_mask(data, KEY)

@@ -433,3 +433,42 @@ def test_room_follows_what_has_arrived(side: Side) -> None:
         reads += 1
     assert reads < 25
     assert messages(protocol) == [bytes(1 << 22)]
+
+
+@both_sides
+@pytest.mark.parametrize("read_size", [1000, 4096, 65_536, 1 << 18])
+def test_text_that_is_not_ascii_here_and_there(side: Side, read_size: int) -> None:
+    # What is received at once is ASCII, or it isn't; characters are cut at each place.
+    text = "".join(
+        "x" * (read_size + offset) + character
+        for character in ("é", "€", "\U0001f600", "\uffff", "\u0800", "\ud7ff", "\U0010ffff")
+        for offset in range(-20, 5)
+    )
+    path = Path("buffer", PATHS[1].feed, read_size)
+    protocol = path.protocol(side, queue=True, max_size=None)
+    path.feed(protocol, [frame(side, TEXT, text.encode())])
+    assert messages(protocol) == [text]
+
+
+@both_sides
+@pytest.mark.parametrize("read_size", [4096, 1 << 18])
+@pytest.mark.parametrize(
+    "bad", [b"\xff", b"\xc3x", b"\xe2\x82", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe0\x80\x80"]
+)
+def test_long_text_fails_where_it_is_bad(side: Side, read_size: int, bad: bytes) -> None:
+    for place in (0, 1, 5000, 262_100, 262_143, 262_144, 400_000, HUGE):
+        payload = bytearray(("x" * 50 + "é€ \U0001f600").encode() * (HUGE // 40))[:HUGE]
+        begin = place
+        while begin < len(payload) and payload[begin] & 0xC0 == 0x80:
+            begin += 1
+        payload[begin:begin] = bad
+        del payload[HUGE + len(bad) :]
+        path = Path("buffer", PATHS[1].feed, read_size)
+        protocol = path.protocol(side, queue=True)
+        path.feed(protocol, [frame(side, TEXT, bytes(payload))])
+        with pytest.raises(UnicodeDecodeError) as expected:
+            payload.decode()
+        failure = protocol.parser_exc
+        assert isinstance(failure, UnicodeDecodeError)
+        assert (failure.start, failure.reason) == (expected.value.start, expected.value.reason)
+        assert protocol.state is not State.OPEN
