@@ -41,7 +41,7 @@ Out:
 | `output_left()` | return the number of bytes to send | `output_size` |
 | `pop_output()` | return and forget a piece, copied if it is a large frame; empty if there is none | `take_output()` |
 | `has_parts()` | tell whether there is a large frame among them, whose payload needn't be copied | |
-| `pop_parts()` | return and forget all of them, without a copy: a list of bytes and of str that are ASCII | |
+| `pop_parts()` | return and forget all, not copied: a list of bytes and ASCII str | `take_output_parts()` |
 
 Time:
 

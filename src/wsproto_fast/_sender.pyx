@@ -4,7 +4,7 @@ Knows the state only to read it; when something must be sent is decided in the l
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_Check, PyUnicode_CheckExact
 from libc.math cimport INFINITY
@@ -42,6 +42,19 @@ cdef extern from "Python.h":
 cdef double IDLE_TIME = 3.0
 
 cdef bytes _EOF = b""
+
+
+@cython.final
+@cython.no_gc  # what it holds refers to nothing
+cdef class _Text:
+    """The memory of a str that is ASCII."""
+
+    cdef str text
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(
+            view, self, PyUnicode_1BYTE_DATA(self.text), PyUnicode_GET_LENGTH(self.text), 1, flags
+        )
 
 
 @cython.final
@@ -176,6 +189,25 @@ cdef class Sender(Endpoint):
         The end of the stream isn't among them: see ``transport_action``.
         """
         return self.pop_output()
+
+    def take_output_parts(self) -> list:
+        """Return and forget the bytes to send, for who can write several pieces at once, as ``os.writev`` does.
+
+        Large payloads aren't copied: a frame may be in two parts, header and payload. The latter are the memory of
+        messages that were sent.
+
+        Returns:
+            bytes and memoryviews, to be written in this order.
+        """
+        cdef list parts = self.pop_parts()
+        cdef Py_ssize_t i
+        cdef _Text text
+        for i in range(len(parts)):
+            if not PyBytes_CheckExact(parts[i]):
+                text = _Text.__new__(_Text)
+                text.text = parts[i]
+                parts[i] = memoryview(text)
+        return parts
 
     cdef int _append_output(self, bytes data) except -1:
         self._output.append(data)

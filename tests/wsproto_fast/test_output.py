@@ -1,5 +1,7 @@
 """Bytes that wait to be sent: in which pieces they are taken."""
 
+import gc
+
 import pytest
 
 from wsproto_fast import Protocol, Side
@@ -60,6 +62,40 @@ def test_clients_mask() -> None:
     protocol = Protocol(Side.CLIENT)
     protocol.send(b"x" * LARGE)
     assert parse(output(protocol)) == [Wire(BINARY, b"x" * LARGE, masked=True)]
+
+
+def test_parts() -> None:
+    protocol = Protocol(Side.SERVER)
+    payload = b"x" * LARGE
+    messages = [b"a", b"b", payload, "c", "d" * LARGE, "é" * LARGE, b"e", bytearray(LARGE)]
+    for message in messages:
+        protocol.send(message)
+    size = protocol.output_size
+    parts = protocol.take_output_parts()
+    assert protocol.output_size == 0
+    assert protocol.take_output_parts() == []
+    assert sum(map(len, parts)) == size == protocol.stats().wire_bytes_sent
+    assert any(part is payload for part in parts)
+    assert [frame.payload for frame in parse(b"".join(parts))] == [
+        message.encode() if isinstance(message, str) else bytes(message) for message in messages
+    ]
+
+
+def test_memory_of_text_among_parts() -> None:
+    protocol = Protocol(Side.SERVER)
+    protocol.send("".join(["x"] * LARGE))  # that nobody else refers to
+    _, part = protocol.take_output_parts()
+    gc.collect()
+    assert isinstance(part, memoryview)
+    assert part.readonly
+    assert part == b"x" * LARGE
+
+
+def test_parts_of_clients_are_masked() -> None:
+    protocol = Protocol(Side.CLIENT)
+    protocol.send(b"x" * LARGE)
+    (part,) = protocol.take_output_parts()
+    assert parse(part) == [Wire(BINARY, b"x" * LARGE, masked=True)]
 
 
 def test_what_is_given_up_is_forgotten() -> None:

@@ -31,6 +31,8 @@ __all__ = ["Link", "Turns"]
 # Seconds that a cancellation waits for streams other than sockets to take a last frame, which they
 # hardly ever need: there is no way to send without waiting.
 FAREWELL = 0.05
+# Bytes from which on output may have payloads that needn't be copied.
+LARGE_OUTPUT = 32768
 
 
 class Turns:
@@ -170,10 +172,15 @@ class Link(AsyncConnection):
         """
         protocol, transport = self.protocol, self._transport
         try:
-            while protocol.output_size:
-                data = protocol.take_output()
-                if not self._broken:
-                    transport.write(data)
+            while size := protocol.output_size:
+                if size < LARGE_OUTPUT:
+                    data = protocol.take_output()
+                    if not self._broken:
+                        transport.write(data)
+                else:
+                    parts = protocol.take_output_parts()
+                    if not self._broken:
+                        transport.write_parts(parts)
                 if protocol.output_size:
                     # More of what waits has become this.
                     self._pause_if_blocked()

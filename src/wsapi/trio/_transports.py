@@ -33,6 +33,8 @@ __all__ = [
 
 # Bytes that a stream may have waiting before senders have to wait.
 STREAM_BACKLOG = 65536
+# Parts that are written by one system call, at most: less than any system's limit.
+MAX_PARTS = 64
 
 
 class Transport(Protocol):
@@ -65,6 +67,9 @@ class Transport(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes, or keep them if that isn't possible at once."""
+
+    def write_parts(self, parts: list[bytes | memoryview]) -> None:
+        """Do the same with several parts, which leave together, without a copy if possible."""
 
     async def write_pending(self) -> None:
         """Send what was kept."""
@@ -131,6 +136,23 @@ class SocketTransport:
             self._backlog = deque((memoryview(data)[sent:],))
             self.blocked = True
 
+    def write_parts(self, parts: list[bytes | memoryview]) -> None:
+        if self._backlog is not None:
+            self._backlog.extend(parts)
+            return
+        try:
+            sent = os.writev(self._socket.fileno(), parts[:MAX_PARTS])
+        except BlockingIOError:
+            sent = 0
+        left: deque[bytes | memoryview] = deque()
+        for part in parts:
+            if sent < len(part):
+                left.append(memoryview(part)[sent:] if sent else part)
+            sent = max(sent - len(part), 0)
+        if left:
+            self._backlog = left
+            self.blocked = True
+
     async def write_pending(self) -> None:
         while self._backlog:
             fd = self._socket.fileno()
@@ -178,7 +200,8 @@ class StreamTransport:
         self._protocol = protocol
         carrier = getattr(stream, "transport_stream", None)
         self._carrier = carrier if isinstance(carrier, Carrier) else None
-        self._backlog: deque[bytes | None] = deque()  # None is the end of the stream
+        # None is the end of the stream.
+        self._backlog: deque[bytes | memoryview | None] = deque()
         self._size = 0
 
     @property
@@ -201,10 +224,26 @@ class StreamTransport:
             return self._protocol.receive_data(data, trio.current_time())
         return self._protocol.receive_eof(trio.current_time())
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self._backlog.append(data)
         self._size += len(data)
         self.blocked = self._size > STREAM_BACKLOG
+
+    def write_parts(self, parts: list[bytes | memoryview]) -> None:
+        small = b""
+        for part in parts:
+            if len(part) + len(small) <= STREAM_BACKLOG:
+                small += part
+                continue
+            # What is small leaves with what follows it: a record of TLS, and a segment, cost more
+            # than a copy.
+            end = STREAM_BACKLOG - len(small)
+            view = memoryview(part)
+            self.write(small + view[:end])
+            self.write(view[end:])
+            small = b""
+        if small:
+            self.write(small)
 
     async def write_pending(self) -> None:
         while self._backlog:
@@ -214,8 +253,9 @@ class StreamTransport:
                 await self._stream.send_eof()
                 continue
             # In pieces, so that it can be seen whether the peer takes anything.
+            view = memoryview(data)
             for start in range(0, len(data), STREAM_BACKLOG):
-                piece = data[start : start + STREAM_BACKLOG]
+                piece = view[start : start + STREAM_BACKLOG] if len(data) > STREAM_BACKLOG else data
                 await self._stream.send_all(piece)
                 if self._carrier is not None and self._carrier.failure is not None:
                     raise self._carrier.failure
