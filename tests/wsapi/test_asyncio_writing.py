@@ -152,14 +152,24 @@ LARGE = [
     bytes(range(256)) * 12_000,
 ]
 SECURE = pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+FAST = pytest.mark.parametrize("fast", [False, True], ids=["own", "aiofastnet"])
 
 
 @contextlib.asynccontextmanager
 async def secured(
     handler: Callable[[ServerConnection], Awaitable[None]],
     tls: tuple[ssl.SSLContext, ssl.SSLContext] | None,
+    fast: bool = False,
 ) -> AsyncIterator[ClientConnection]:
-    """Connect a client to a server that has this handler, without limits, perhaps through TLS."""
+    """Connect a client to a server that has this handler, without limits.
+
+    Args:
+        handler: Handler.
+        tls: Contexts, if TLS is between them.
+        fast: Whether the event loop uses transports of aiofastnet.
+    """
+    if fast:
+        pytest.importorskip("aiofastnet").patch_loop(asyncio.get_running_loop())
     async with serving(handler, max_size=None, ssl=tls and tls[0]) as server:
         uri = uri_of(server)
         if tls:
@@ -172,19 +182,21 @@ async def secured(
 class TestLarge:
     """Payloads that aren't copied before they are written."""
 
+    @FAST
     @SECURE
     async def test_both_ways(
-        self, secure: bool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+        self, secure: bool, fast: bool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
     ) -> None:
-        async with secured(echo, tls if secure else None) as client:
+        async with secured(echo, tls if secure else None, fast) as client:
             for message in LARGE:
                 expected = message if isinstance(message, str) else bytes(message)
                 await client.send(message)
                 assert await client.recv() == expected
 
+    @FAST
     @SECURE
     async def test_among_small_ones(
-        self, secure: bool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+        self, secure: bool, fast: bool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
     ) -> None:
         accepted: list[ServerConnection] = []
 
@@ -192,7 +204,7 @@ class TestLarge:
             accepted.append(ws)
             await ws.wait_closed()
 
-        async with secured(handler, tls if secure else None) as client:
+        async with secured(handler, tls if secure else None, fast) as client:
             await until(lambda: accepted)
             (ws,) = accepted
             messages = [
@@ -212,9 +224,10 @@ class TestLarge:
                 assert await client.recv() == message
             assert await client.recv() == "end"
 
+    @FAST
     @SECURE
     async def test_memory_is_the_senders_again(
-        self, secure: bool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+        self, secure: bool, fast: bool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
     ) -> None:
         release = asyncio.Event()
 
@@ -223,16 +236,17 @@ class TestLarge:
             async for message in ws:
                 await ws.send(bytes({*message}))
 
-        async with secured(handler, tls if secure else None) as client:
+        async with secured(handler, tls if secure else None, fast) as client:
             message = bytearray(16 << 20)
             client.send_nowait(message)
             message[:] = b"\xff" * len(message)
             release.set()
             assert await client.recv() == b"\0"
 
+    @FAST
     @SECURE
     async def test_servers_memory_is_the_senders_again(
-        self, secure: bool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+        self, secure: bool, fast: bool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
     ) -> None:
         async def handler(ws: ServerConnection) -> None:
             message = bytearray(16 << 20)
@@ -240,27 +254,33 @@ class TestLarge:
             message[:] = b"\xff" * len(message)
             await ws.wait_closed()
 
-        async with secured(handler, tls if secure else None) as client:
+        async with secured(handler, tls if secure else None, fast) as client:
             assert await client.recv() == bytes(16 << 20)
 
+    @FAST
     @SECURE
     @pytest.mark.parametrize("message", [b"x" * (8 << 20), "x" * (8 << 20)], ids=["bytes", "str"])
     async def test_closing_while_it_is_written(
-        self, secure: bool, message: bytes | str, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+        self,
+        secure: bool,
+        fast: bool,
+        message: bytes | str,
+        tls: tuple[ssl.SSLContext, ssl.SSLContext],
     ) -> None:
         async def handler(ws: ServerConnection) -> None:
             ws.send_nowait(message)
             assert ws.transport.get_write_buffer_size()
             await ws.close(4000, "enough")
 
-        async with secured(handler, tls if secure else None) as client:
+        async with secured(handler, tls if secure else None, fast) as client:
             assert await client.recv() == message
             await client.wait_closed()
             assert client.close_code == 4000
 
+    @FAST
     @SECURE
     async def test_connection_is_lost_while_it_is_written(
-        self, secure: bool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+        self, secure: bool, fast: bool, tls: tuple[ssl.SSLContext, ssl.SSLContext]
     ) -> None:
         lost = asyncio.Event()
 
@@ -270,7 +290,7 @@ class TestLarge:
                     await ws.send(bytes(8 << 20))
             lost.set()
 
-        async with secured(handler, tls if secure else None) as client:
+        async with secured(handler, tls if secure else None, fast) as client:
             client.transport.abort()
             await asyncio.wait_for(lost.wait(), 10)
 

@@ -38,5 +38,12 @@ cdef enum:
     MAX_PARTS = 64
 
 
+# What writelines() of a transport is good for.
+cdef enum:
+    NO_LINES
+    ENCRYPTED_LINES
+    PLAIN_LINES
+
+
 cdef int writable_descriptor(transport) except -2
-cdef bint encrypts_lines(transport) except -1
+cdef int lines_of(transport) except -1

@@ -25,12 +25,20 @@ cdef int writable_descriptor(transport) except -2:
     return -1
 
 
-cdef bint encrypts_lines(transport) except -1:
-    """Tell whether ``writelines()`` of the transport encrypts each piece where it is, and all leave together."""
+cdef int lines_of(transport) except -1:
+    """Tell what ``writelines()`` of the transport is good for.
+
+    Returns:
+        ENCRYPTED_LINES if it encrypts each piece where it is, PLAIN_LINES if it doesn't copy them either, and all leave
+        together; or NO_LINES.
+    """
     cls = type(transport)
-    return (cls.__module__, cls.__qualname__) in (
+    name = cls.__module__, cls.__qualname__
+    if name in (
         ("asyncio.sslproto", "_SSLProtocolTransport"),
         ("uvloop.loop", "_SSLProtocolTransport"),
         ("aiofastnet.ssl_transport", "SSLTransport_Socket"),
         ("aiofastnet.ssl_transport", "SSLTransport_Transport"),
-    )
+    ):
+        return ENCRYPTED_LINES
+    return PLAIN_LINES if name == ("aiofastnet.selector_transport", "SelectorSocketTransport") else NO_LINES

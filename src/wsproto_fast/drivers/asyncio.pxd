@@ -34,7 +34,7 @@ cdef class TransportDriver(Timed):
 
     cdef readonly int descriptor        # of the socket, to write past the transport; -1 where only that can
     cdef uint8_t _action
-    cdef flag _encrypts                 # the transport does, in writelines() each piece where it is
+    cdef uint8_t _lines                 # what its writelines() is good for; see _transports.pxd
     cdef flag _handing_over             # frames are being written in parts: nothing else may come between them
     cdef flag _buffering                # when last asked, the transport had something to write
     cdef flag _lost

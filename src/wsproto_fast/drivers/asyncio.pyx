@@ -18,10 +18,11 @@ from asyncio import Future
 
 cimport cython
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 from libc.math cimport INFINITY
+from libc.string cimport memcpy
 
 from wsproto_fast cimport (
     ATTENTION,
@@ -38,7 +39,16 @@ from wsproto_fast._flag cimport unlikely
 
 from ._clock cimport monotonic
 from ._timers cimport LoopParts, Timed, parts_of
-from ._transports cimport MAX_PARTS, encrypts_lines, iovec, send_now, send_parts_now, writable_descriptor
+from ._transports cimport (
+    MAX_PARTS,
+    NO_LINES,
+    PLAIN_LINES,
+    iovec,
+    lines_of,
+    send_now,
+    send_parts_now,
+    writable_descriptor,
+)
 
 from wsproto_fast.exceptions import ConcurrencyError
 
@@ -207,7 +217,7 @@ cdef class TransportDriver(Timed):
         if self.exposed:
             self._write = transport.write
         self.descriptor = writable_descriptor(transport)
-        self._encrypts = encrypts_lines(transport)
+        self._lines = lines_of(transport)
         # It may have been somebody else's before.
         self._buffering = True
 
@@ -674,7 +684,7 @@ cdef class TransportDriver(Timed):
         if unlikely(self.exposed and self._protocol.output_left() and self.is_gone()):
             return 0
         while self._protocol.output_left():
-            if unlikely(self._protocol.has_parts() and (self.descriptor >= 0 or self._encrypts)):
+            if unlikely(self._protocol.has_parts() and (self.descriptor >= 0 or self._lines)):
                 self._flush_parts()
                 continue
             piece = self._protocol.pop_output()
@@ -762,10 +772,15 @@ cdef class TransportDriver(Timed):
             sent = 0
 
     cdef int _hand_over_lines(self, list parts) except -1:
-        """Have the transport encrypt parts and write them. A header shares its record with what follows it."""
+        """Have the transport write parts together. Under TLS a header shares its record with what follows it."""
         cdef bytes small = b""
-        cdef bytes payload
+        cdef bytes payload, first
         cdef Py_ssize_t position, size
+        if self._lines == PLAIN_LINES:
+            for position in range(len(parts)):
+                if not PyBytes_CheckExact(parts[position]):
+                    parts[position] = (<str>parts[position]).encode()
+            return self._hand_over(parts, sum(map(len, parts)))
         for part in parts:
             payload = part if PyBytes_CheckExact(part) else (<str>part).encode()
             size = PyBytes_GET_SIZE(payload)
@@ -773,7 +788,11 @@ cdef class TransportDriver(Timed):
                 small += payload
                 continue
             position = RECORD_SIZE - PyBytes_GET_SIZE(small) % RECORD_SIZE
-            lines = [small + payload[:position]]
+            # Joined in one copy.
+            first = <bytes>PyBytes_FromStringAndSize(NULL, PyBytes_GET_SIZE(small) + position)
+            memcpy(PyBytes_AS_STRING(first), PyBytes_AS_STRING(small), PyBytes_GET_SIZE(small))
+            memcpy(PyBytes_AS_STRING(first) + PyBytes_GET_SIZE(small), PyBytes_AS_STRING(payload), position)
+            lines = [first]
             small = b""
             view = memoryview(payload)
             while position < size:
@@ -815,7 +834,7 @@ cdef class TransportDriver(Timed):
             # Whoever got hold of the transport has put another method there, as tests do.
             self._write = self._transport.write
             self.descriptor = -1
-            self._encrypts = False
+            self._lines = NO_LINES
         if not self._connection._transport.is_closing():
             return False
         self._give_up(None, False)
