@@ -421,7 +421,7 @@ SCENARIOS: Final = {
         "connect and close TCP, no bytes: the part of a handshake that is the loop's",
         CONNECTION,
         of_server("echo", run_accept),
-        "raw",
+        "accept",
         LOOPS,
     ),
     "deflate-1k": echo_compressed(1024),

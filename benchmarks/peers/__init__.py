@@ -91,7 +91,7 @@ KEEPALIVE: Final = (
 STANDSTILL: Final = "BENCHMARK_STANDSTILL"
 """Environment variable: no time passes on trio, for what is so slow that too much would."""
 
-RAW: Final = ("raw", "plain")  # no WebSocket: bytes are echoed
+RAW: Final = ("raw", "accept", "plain")  # no WebSocket: bytes are echoed
 PLAIN: Final = ("tls", "plain")
 BOTH: Final = (*PLAIN, "deflate")
 ALL: Final = (*BOTH, "client")
@@ -111,6 +111,9 @@ def _uvicorn(ws: str, *needs: str, aliases: str = "") -> Spec:
 ON_LOOPS: Final = {
     "raw": Spec("raw", ("tls", *RAW, "client"), options={"buffered": False}),
     "raw_buffered": Spec("raw", ("tls", *RAW), options={"buffered": True}),
+    # Steps from there to what waits for messages: see `large`.
+    "raw_whole": Spec("raw", ("raw",), options={"whole": True}),
+    "raw_unmasked": Spec("raw", ("raw",), options={"unmasked": True}),
     "websockets": Spec("drop_in", ALL, ("websockets",), {"package": "websockets"}),
     "picows": Spec("picows", (*PLAIN, "client"), ("picows",)),
     "picows_websockets": Spec("drop_in", ALL, ("picows",), {"package": "picows.websockets"}),
