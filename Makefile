@@ -26,7 +26,7 @@ PLOTTED := echo-100x64 echo-50x64 pipeline-16x4k broadcast-500 idle-1000 idle-30
 COMPILED := $(shell find src -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 LINTED := src tests benchmarks examples demo docs setup.py
 
-.PHONY: build help demo test test-all bench bench-smoke instructions growth latency lint types fmt dist dist-check soak leaks faults topics-torture fuzz mutants mutation wsproto-suite downstream sanitize coverage coverage-python audit docs screenshots plots bench-results clean distclean
+.PHONY: build help demo test test-all bench bench-smoke instructions growth latency lint types fmt dist dist-check soak leaks faults topics-torture fuzz mutants mutation wsproto-suite downstream sanitize emulate free-threaded coverage coverage-python audit docs screenshots plots bench-results clean distclean
 
 build: $(VENV)/.built ## create .venv and compile in place (the default)
 
@@ -140,6 +140,14 @@ downstream: build ## the tests of projects that use websockets or wsproto, with 
 # Compiles elsewhere, so that what is in place stays as it is.
 sanitize: $(VENV)/.deps ## corpora, tests of the engine and of the front-ends under address and undefined-behaviour sanitizers
 	.ci/sanitize $(PY)
+
+# Root, to install qemu-user and cross compilers where they are missing.
+emulate: $(VENV)/.deps ## the engine's tests on s390x (big-endian) and arm64, emulated (ARCHES=, EMULATED= options)
+	.ci/emulate $(PY)
+
+# TSAN=1 runs the stress under ThreadSanitizer instead; TESTS= replaces the tests.
+free-threaded: $(VENV)/.deps ## the tests on a Python without the global lock, which it builds (FREE_THREADED=), then a stress of threads
+	.ci/free-threaded $(PY) $(JOBS)
 
 coverage: $(VENV)/.deps ## what all tests reach together, of lines in Cython, of lines and branches in Python
 	.ci/coverage $(PY)

@@ -10,6 +10,7 @@ from hypothesis import settings
 # Machines differ in speed: no deadline per example. CI runs the same examples every time.
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
+settings.register_profile("emulated", deadline=None, derandomize=True, max_examples=20)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 # Programs that tests run, and end by SIGINT, inherit that it is ignored, as it is in the background
