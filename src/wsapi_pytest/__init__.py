@@ -71,11 +71,9 @@ def _call(name: str, *args: Any, **options: Any) -> Any:
 
 
 def _runs_on_trio() -> bool:
-    trio = sys.modules.get("trio")
-    if trio is None:
-        return False
+    trio: Any = sys.modules.get("trio")
     try:
         trio.lowlevel.current_task()
-    except RuntimeError:
-        return False
+    except (AttributeError, RuntimeError):
+        return False  # it isn't imported, or doesn't run
     return True
