@@ -298,7 +298,6 @@ def work(
         pipe: Where numbers come from, and results go to; None ends it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began this ends it
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     tree = Tree(path)
     tree.copy()
     tree.enter()
@@ -378,6 +377,8 @@ def main() -> int:
         "--search", action="store_true", help="say which other tests of the files would do"
     )
     options = parser.parse_args()
+    # So that processes and folders are gone then; processes that are begun inherit it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     chosen = [
         mutant
         for mutant in mutants()
