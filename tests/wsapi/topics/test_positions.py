@@ -23,6 +23,10 @@ def test_limits() -> None:
     assert Position.parse(["e", 0]).offset == 0
 
 
+def test_largest_offset_is_what_numbers_of_javascript_tell_apart() -> None:
+    assert MAX_OFFSET == 9007199254740991
+
+
 @pytest.mark.parametrize(
     "value, error, named",
     [
