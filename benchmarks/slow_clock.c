@@ -1,5 +1,7 @@
 /* Makes time pass SLOWER times as slowly for a process that loads this before the C library, as
- * instructions do under valgrind: the monotonic clock, and how long is waited. */
+ * instructions do under valgrind: the monotonic clock, and how long is waited. So does the date, from
+ * when it is first asked for: how often it changes, and has to be formatted, while connections are
+ * opened would depend on what else the machine does. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <limits.h>
@@ -19,6 +21,10 @@ static int is_monotonic(clockid_t id) {
     return id == CLOCK_MONOTONIC || id == CLOCK_MONOTONIC_COARSE || id == CLOCK_MONOTONIC_RAW || id == CLOCK_BOOTTIME;
 }
 
+static int is_date(clockid_t id) {
+    return id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE;
+}
+
 static struct timespec times(const struct timespec *time, long long by, long long divisor) {
     long long ns = (time->tv_sec * SECOND + time->tv_nsec) / divisor * by;
     struct timespec result = {ns / SECOND, ns % SECOND};
@@ -35,7 +41,21 @@ int clock_gettime(clockid_t id, struct timespec *time) {
     if (!next) next = NEXT(clock_gettime);
     int result = next(id, time);
     if (!result && is_monotonic(id)) *time = times(time, 1, SLOWER);
+    if (!result && is_date(id)) {
+        static time_t begin;
+        if (!begin) begin = time->tv_sec;
+        struct timespec passed = {time->tv_sec - begin, time->tv_nsec};
+        *time = times(&passed, 1, SLOWER);
+        time->tv_sec += begin;
+    }
     return result;
+}
+
+time_t time(time_t *result) {
+    struct timespec now;
+    if (clock_gettime(CLOCK_REALTIME_COARSE, &now)) return (time_t)-1;
+    if (result) *result = now.tv_sec;
+    return now.tv_sec;
 }
 
 int clock_nanosleep(clockid_t id, int flags, const struct timespec *time, struct timespec *left) {
