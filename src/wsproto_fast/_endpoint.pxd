@@ -50,14 +50,14 @@ cdef bytes to_bytes(str name, data)
 cdef object state_of(int state)
 
 
-# Attributes stand by their size, in each layer: an idle connection is small that way.
+# Attributes stand by their size, in each layer: an idle connection is small that way. Each layer begins at a multiple
+# of eight bytes, which is why some single bytes of a layer are in one below, where there is room for them.
 cdef class Endpoint:
     # --- role, state, log ---
     cdef object _id
-    cdef readonly object side
     cdef object _logger
     cdef dict _logger_cache
-    cdef object _connection         # weak reference
+    cdef object _connection         # weak reference, or the connection itself until it is lost
     cdef double _now                # as last told
     cdef uint8_t _state
     cdef readonly uint8_t transport_action
@@ -70,6 +70,8 @@ cdef class Endpoint:
 
     cdef int _set_logger(self, logger) except -1
     cdef object _subject(self)
+    cdef object _attached(self)
+    cdef int _let_go(self) except -1
     cdef double _time(self, now) except? -1.0
 
     # --- for compiled drivers; see __init__.pxd ---

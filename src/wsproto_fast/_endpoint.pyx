@@ -13,12 +13,15 @@ from cpython.ref cimport PyObject
 from ._queue cimport ATTENTION
 
 from .exceptions import InvalidState
-from .frames import State
+from .frames import Side, State
 
 
 cdef object _DEBUG = logging.DEBUG
 cdef object _LoggerAdapter = logging.LoggerAdapter
+cdef object _reference = weakref.ref
 cdef object _FALSE = False
+cdef object _CLIENT = Side.CLIENT
+cdef object _SERVER = Side.SERVER
 cdef list _states = list(State)
 
 
@@ -40,6 +43,11 @@ cdef class Endpoint:
     """One end of a connection."""
 
     @property
+    def side(self) -> Side:
+        """Role of this end."""
+        return _CLIENT if self._is_client else _SERVER
+
+    @property
     def id(self) -> "uuid.UUID":
         """Identifier of the connection, for logs."""
         if self._id is None:
@@ -57,7 +65,7 @@ cdef class Endpoint:
         """Logger or LoggerAdapter for what happens on this connection."""
         if self._adapter_due:
             self._adapter_due = False
-            connection = self._connection()
+            connection = self._attached()
             if connection is not None:
                 self._logger = logging.LoggerAdapter(self._logger, {"websocket": weakref.proxy(connection)})
         return self._logger
@@ -83,7 +91,7 @@ cdef class Endpoint:
         """
         return self._enabled(level)
 
-    def attach_to(self, connection) -> None:
+    def attach_to(self, connection, bint until_lost=False) -> None:
         """Say whose engine this is.
 
         Log records carry the connection as their attribute ``websocket``, and ``select_subprotocol`` of a server is
@@ -94,13 +102,24 @@ cdef class Endpoint:
 
         Args:
             connection: The connection; it is referenced weakly.
+            until_lost: Whether it is referenced strongly until ``connection_lost``, for an owner that something else
+                keeps alive until then anyway: a weak reference is an object of its own.
         """
-        self._connection = weakref.ref(connection)
+        self._connection = connection if until_lost else weakref.ref(connection)
         self._adapter_due = True
+
+    cdef object _attached(self):
+        """Return the connection, None if there is none."""
+        return self._connection() if type(self._connection) is _reference else self._connection
+
+    cdef int _let_go(self) except -1:
+        """Have only a weak reference to the connection."""
+        if self._connection is not None and type(self._connection) is not _reference:
+            self._connection = weakref.ref(self._connection)
 
     cdef object _subject(self):
         """Return what callables of a program are called with: the connection, or else this object."""
-        connection = None if self._connection is None else self._connection()
+        connection = self._attached()
         return self if connection is None else connection
 
     cdef double _time(self, now) except? -1.0:

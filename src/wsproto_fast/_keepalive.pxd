@@ -1,7 +1,6 @@
 # cython: language_level=3
 """Pings, their answers, and keepalive; see _keepalive.pyx."""
 
-from ._flag cimport flag
 from ._receiver cimport Receiver
 
 
@@ -15,8 +14,7 @@ cdef class Keepalive(Receiver):
     cdef double _ping_interval
     cdef double _ping_timeout
     cdef double _keepalive_sent     # the last time
-    cdef double _answer_deadline    # from then on, only the Pong is a sign of life
-    cdef flag _answer_spared        # or the rest of a frame
+    cdef double _answer_deadline    # from then on, only the Pong is a sign of life, or a frame's rest if _answer_spared
     cdef double _ping_time
     cdef double _pong_deadline
 

@@ -10,23 +10,33 @@ from ._keepalive cimport Keepalive
 from ._sender cimport FRAGMENTS, PreparedMessage
 
 
+# What only connections have that the network has once taken no more of.
+cdef class Congestion:
+    cdef Backlog backlog            # None if nothing waits
+    cdef bytes waiting_close        # payload of the Close frame that leaves behind it
+    cdef uint64_t numbered          # messages that have waited so far
+    cdef dict dropped               # member of Slow -> number of messages
+    cdef dict unreported            # the same, since the last time that this was asked
+    cdef double stalled_since       # NAN before the driver was asked what the network has taken
+    cdef object progress
+    cdef flag excused               # the last look was late, and it wasn't held against the peer
+
+
 cdef class Pacing(Keepalive):
     cdef Backpressure _backpressure  # None: who sends waits
-    cdef Backlog _backlog           # None if nothing waits
-    cdef bytes _waiting_close       # payload of the Close frame that leaves behind it
-    cdef uint64_t _numbered         # messages that have waited so far
-    cdef dict _dropped              # member of Slow -> number of messages
-    cdef dict _unreported           # the same, since the last time that this was asked
+    cdef Congestion _congestion     # None before there was any
 
     # --- time, in seconds ---
     cdef double _write_deadline
     cdef double _look_time          # when the driver is asked what the network has taken
-    cdef double _stalled_since      # NAN before it was asked
-    cdef object _progress
     cdef double _close_timeout
     cdef double _close_deadline
-    cdef flag _excused              # the last look was late, and it wasn't held against the peer
-    cdef flag _close_deadline_due   # it begins when the time is told
+
+    cdef inline Backlog _backlog(self):
+        """Return what waits, None if nothing does."""
+        return None if self._congestion is None else self._congestion.backlog
+
+    cdef Congestion _congested(self)
 
     # --- for compiled drivers; see __init__.pxd ---
     cdef int offer_message(
@@ -43,18 +53,19 @@ cdef class Pacing(Keepalive):
 
     cdef inline uint64_t last_in_backlog(self) noexcept:
         """Return the number of the message that has begun to wait last."""
-        return self._numbered
+        return 0 if self._congestion is None else self._congestion.numbered
 
     cdef inline bint backlog_holds(self, uint64_t number) except -1:
         """Tell whether a message with this number, or an earlier one, still waits for the network.
 
         Those that wait for the end of a message in fragments don't count: who sends that would wait for itself.
         """
-        return self._backlog is not None and not self._obstacles & FRAGMENTS and self._backlog.holds(number)
+        cdef Backlog backlog = self._backlog()
+        return backlog is not None and not self._obstacles & FRAGMENTS and backlog.holds(number)
 
     cdef inline bint has_dropped(self) noexcept:
         """Tell whether ``dropped_messages`` would return something."""
-        return self._unreported is not None
+        return self._congestion is not None and self._congestion.unreported is not None
 
     cdef inline bint wants_progress(self) noexcept:
         """Tell whether ``handle_timeout`` would look at its third argument."""

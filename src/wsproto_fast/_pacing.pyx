@@ -39,13 +39,27 @@ cdef double LOOKS = 4.0
 cdef list _slow = list(Slow)
 
 
+@cython.final
+cdef class Congestion:
+    """What is known of a connection whose peer doesn't read, or didn't."""
+
+    def __cinit__(self):
+        self.stalled_since = NAN
+
+
 cdef class Pacing(Keepalive):
     """A connection that knows what to do while its peer doesn't read."""
 
     def __cinit__(self):
         self._write_deadline = self._look_time = INFINITY
         self._close_timeout = self._close_deadline = INFINITY
-        self._stalled_since = NAN
+
+    cdef Congestion _congested(self):
+        """Return what is known of the peer's not reading, which is made when it is first needed."""
+        if self._congestion is None:
+            with cython.critical_section(self):  # statistics are read by any thread
+                self._congestion = Congestion.__new__(Congestion)
+        return self._congestion
 
     # ------------------------------------------------------------------ settings
 
@@ -73,7 +87,8 @@ cdef class Pacing(Keepalive):
         self._look_time = INFINITY
         if self._writing_paused and deadline != INFINITY and self._state != CLOSED:
             self._look_time = self._now
-        self._stalled_since = NAN
+        if self._congestion is not None:
+            self._congestion.stalled_since = NAN
 
     def limit_rates(self, messages=None, size=None, *, now: float | None = None) -> None:
         """Limit what the peer may send in a given time, from now on.
@@ -111,7 +126,7 @@ cdef class Pacing(Keepalive):
         if self._write_deadline != INFINITY and self._state != CLOSED:
             # The time isn't told. What the driver finds is the beginning.
             self._look_time = self._now
-            self._stalled_since = NAN
+            self._congested().stalled_since = NAN
 
     def resume_writing(self) -> None:
         """Tell that the network takes what is sent again."""
@@ -134,6 +149,7 @@ cdef class Pacing(Keepalive):
         """Do what is due at ``now``, as ``handle_timeout`` does."""
         cdef double late = now - self._look_time
         cdef bint excused = False
+        cdef Congestion congestion
         if self._close_deadline_due:
             self._close_deadline_due = False
             self._close_deadline = now + min(self._close_timeout, self._write_deadline)
@@ -142,22 +158,23 @@ cdef class Pacing(Keepalive):
         if not self._writing_paused or self._state == CLOSED:
             self._look_time = INFINITY
             return 0
-        if isnan(self._stalled_since) or progress != self._progress:
-            self._stalled_since = now
-            self._progress = progress
-        elif late > self._write_deadline / LOOKS and not self._excused:
+        congestion = self._congested()
+        if isnan(congestion.stalled_since) or progress != congestion.progress:
+            congestion.stalled_since = now
+            congestion.progress = progress
+        elif late > self._write_deadline / LOOKS and not congestion.excused:
             # The caller comes late: it may not have had time to write either. If it comes late each time, which is so
             # where that is less than its clock tells, it has had some.
-            self._stalled_since += late
+            congestion.stalled_since += late
             excused = True
-        elif now >= self._stalled_since + self._write_deadline:  # the sum below: it may be rounded
+        elif now >= congestion.stalled_since + self._write_deadline:  # the sum below: it may be rounded
             self._look_time = INFINITY
             self.give_up(
                 TimeoutError(f"peer doesn't read: nothing was taken for {self._write_deadline:g} seconds")
             )
             return 0
-        self._excused = excused
-        self._look_time = min(now + self._write_deadline / LOOKS, self._stalled_since + self._write_deadline)
+        congestion.excused = excused
+        self._look_time = min(now + self._write_deadline / LOOKS, congestion.stalled_since + self._write_deadline)
 
     cdef Py_ssize_t _note_waiting(self, Py_ssize_t unsent) except -1:
         """Return how many bytes wait for the network, and remember the most.
@@ -167,8 +184,8 @@ cdef class Pacing(Keepalive):
         """
         cdef Py_ssize_t waiting = unsent + self._output.size
         with cython.critical_section(self):  # statistics are read by any thread
-            if self._backlog is not None:
-                waiting += self._backlog.size
+            if self._backlog() is not None:
+                waiting += self._backlog().size
         self._output.most = max(self._output.most, waiting)
         return waiting
 
@@ -177,17 +194,19 @@ cdef class Pacing(Keepalive):
     @property
     def backlog_size(self) -> int:
         """Bytes of messages that wait for the network, 160 for each besides its payload."""
-        return 0 if self._backlog is None else self._backlog.size
+        cdef Backlog backlog = self._backlog()
+        return 0 if backlog is None else backlog.size
 
     @property
     def backlog_messages(self) -> int:
         """Number of messages that wait for the network."""
-        return 0 if self._backlog is None else self._backlog.count()
+        cdef Backlog backlog = self._backlog()
+        return 0 if backlog is None else backlog.count()
 
     @property
     def backlog_mark(self) -> int:
         """Number of the message that has begun to wait last, for ``is_waiting``."""
-        return self._numbered
+        return self.last_in_backlog()
 
     def is_waiting(self, mark: int) -> bool:
         """Tell whether messages still wait for the network that did when ``backlog_mark`` was read.
@@ -202,12 +221,16 @@ cdef class Pacing(Keepalive):
     @property
     def dropped(self) -> dict:
         """Number of messages dropped so far, by policy."""
-        return {} if self._dropped is None else self._dropped.copy()
+        if self._congestion is None or self._congestion.dropped is None:
+            return {}
+        return self._congestion.dropped.copy()
 
     def dropped_messages(self) -> dict:
         """Return and forget the number of messages dropped since the last call, by policy."""
-        dropped, self._unreported = self._unreported, None
-        return {} if dropped is None else dropped
+        if not self.has_dropped():
+            return {}
+        dropped, self._congestion.unreported = self._congestion.unreported, None
+        return dropped
 
     @property
     def waits_to_send(self) -> bool:
@@ -321,17 +344,19 @@ cdef class Pacing(Keepalive):
     ) except -1:
         """Have a message wait, or drop it, or others; return the activity bits."""
         cdef Waiting waiting = Waiting.__new__(Waiting)
+        cdef Congestion congestion = self._congested()
+        cdef Backlog backlog = congestion.backlog
         cdef int dropped
-        if self._backlog is None:
-            self._backlog = Backlog.__new__(Backlog)
-        self._numbered += 1
+        if backlog is None:
+            backlog = congestion.backlog = Backlog.__new__(Backlog)
+        congestion.numbered += 1
         waiting.message, waiting.opcode, waiting.compress = message, opcode, compress
-        waiting.policy, waiting.key, waiting.number = policy, key, self._numbered
-        dropped = self._backlog.add(waiting, size, limit)
+        waiting.policy, waiting.key, waiting.number = policy, key, congestion.numbered
+        dropped = backlog.add(waiting, size, limit)
         if dropped == NO_ROOM:
             self._close_slow(limit)
             return OUTPUT | ATTENTION
-        if self._backlog.count():
+        if backlog.count():
             self._obstacles |= BACKLOG
         else:
             self._forget_backlog()
@@ -341,18 +366,19 @@ cdef class Pacing(Keepalive):
         return OUTPUT
 
     cdef int _count_dropped(self, int policy, Py_ssize_t number) except -1:
+        cdef Congestion congestion = self._congested()
         slow = _slow[policy]
-        if self._dropped is None:
-            self._dropped = {}
-        self._dropped[slow] = self._dropped.get(slow, 0) + number
-        if self._unreported is None:
-            self._unreported = {}
-        self._unreported[slow] = self._unreported.get(slow, 0) + number
+        if congestion.dropped is None:
+            congestion.dropped = {}
+        congestion.dropped[slow] = congestion.dropped.get(slow, 0) + number
+        if congestion.unreported is None:
+            congestion.unreported = {}
+        congestion.unreported[slow] = congestion.unreported.get(slow, 0) + number
 
     cdef int _close_slow(self, Py_ssize_t limit) except -1:
         """Close the connection because of a message that finds no room."""
         # RFC 6455 section 7.4, and the registry that it founds: 1013 is "try again later".
-        self._count_dropped(CLOSE_SLOW, self._backlog.count() + 1)
+        self._count_dropped(CLOSE_SLOW, self._backlog().count() + 1)
         if self.parser_exc is None:
             self.parser_exc = ConnectionAbortedError(
                 f"peer doesn't read: more than {limit} bytes wait to be sent"
@@ -365,9 +391,10 @@ cdef class Pacing(Keepalive):
         self._activity |= ATTENTION
 
     cdef int _refill(self, bint all) except -1:
+        cdef Backlog backlog = self._backlog()
         cdef Waiting waiting
-        while self._backlog is not None and self._backlog.count() and (all or self._output.size < BURST):
-            waiting = self._backlog.take()
+        while backlog is not None and backlog.count() and (all or self._output.size < BURST):
+            waiting = backlog.take()
             try:
                 if waiting.opcode:
                     self._write_data(waiting.opcode, waiting.message, True, waiting.compress)
@@ -379,7 +406,8 @@ cdef class Pacing(Keepalive):
                     self.parser_exc = exc
                 self._fail(CloseCode.INTERNAL_ERROR, "")
                 return 0
-        if self._backlog is not None and not self._backlog.count():
+            backlog = self._backlog()
+        if backlog is not None and not backlog.count():
             self._drop_backlog()
 
     cdef int _write_close(self, bytes payload) except -1:
@@ -389,17 +417,22 @@ cdef class Pacing(Keepalive):
             self._drop_backlog()
         if not self._obstacles & BACKLOG:
             return self._write_control(OP_CLOSE, payload)
-        self._waiting_close = payload
+        self._congestion.waiting_close = payload
 
     cdef int _forget_backlog(self) except -1:
-        with cython.critical_section(self):
-            self._backlog = None
+        if self._congestion is not None:
+            with cython.critical_section(self):
+                self._congestion.backlog = None
 
     cdef int _drop_backlog(self) except -1:
         """Forget what waits, but for a Close frame, which leaves."""
-        cdef bytes payload = self._waiting_close
+        cdef Congestion congestion = self._congestion
+        cdef bytes payload
+        if congestion is None:
+            return 0
+        payload = congestion.waiting_close
         self._forget_backlog()
         self._obstacles &= ~BACKLOG
         if payload is not None:
-            self._waiting_close = None
+            congestion.waiting_close = None
             self._write_control(OP_CLOSE, payload)

@@ -20,9 +20,8 @@ cdef class Parser(Sender):
     cdef uint64_t _frame_left
     cdef PyObject* _partial         # growing bytes, or str for text: payload of a frame that isn't whole yet
     cdef Py_ssize_t _partial_size
-    cdef object _read_buffer
-    cdef unsigned char* _read_memory
-    cdef Py_ssize_t _read_capacity
+    cdef object _read_buffer        # memoryview
+    cdef void* _vectorcall          # what calling this object does: get_buffer()
     cdef Py_ssize_t _handed_out     # room in the buffer of the last get_buffer()
 
     # --- the message being read ---
@@ -45,6 +44,8 @@ cdef class Parser(Sender):
     cdef uint8_t _message_opcode    # 0 between messages
     cdef flag _message_compressed
     cdef flag _frame_spared         # the peer is given time because of this frame
+    cdef flag _answer_spared        # or because of the rest of a frame; see _keepalive.pyx
+    cdef flag _close_deadline_due   # it begins when the time is told; see _pacing.pyx
     cdef flag _reading_direct       # the read buffer handed out is the end of _partial
     cdef flag _eof_received
     cdef flag _paused               # set by a sink that has no room for the next frame
@@ -63,6 +64,7 @@ cdef class Parser(Sender):
         """Tell whether the limits on rates let no other frame in for now."""
         return self._rates is not None and self._rates_block()
 
+    cdef object _get_buffer(self)
     cdef int _set_max_size(self, max_size) except -1
     cdef int _receive_direct(self, Py_ssize_t size) except -1
     cdef int _receive(self, const unsigned char* data, Py_ssize_t size) except -1

@@ -7,7 +7,8 @@ is decided in the layers above.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from cpython.ref cimport Py_XDECREF, PyObject
+from cpython.object cimport PyTypeObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint8_t, uint64_t
 from libc.string cimport memcpy
@@ -58,7 +59,17 @@ cdef extern from *:
     static inline int wsproto_fast_resize(PyObject **payload, Py_ssize_t size) {
         return wsproto_fast_is_text(*payload) ? PyUnicode_Resize(payload, size) : _PyBytes_Resize(payload, size);
     }
+
+    /* A bound method would be one more object for each connection, as long as it lasts. */
+    static void wsproto_fast_set_parser_call(PyTypeObject *type, Py_ssize_t offset) {
+        type->tp_vectorcall_offset = offset;
+        type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL;
+        PyType_Modified(type);
+    }
     """
+    Py_buffer* buffer_of "PyMemoryView_GET_BUFFER"(object view)
+    void set_call "wsproto_fast_set_parser_call"(PyTypeObject* type, Py_ssize_t offset)
+    Py_ssize_t PyVectorcall_NARGS(size_t arguments)
     Py_ssize_t PY_SSIZE_T_MAX
     bint is_text "wsproto_fast_is_text"(PyObject* payload) noexcept
     unsigned char* memory_of "wsproto_fast_memory_of"(PyObject* payload) noexcept
@@ -102,6 +113,7 @@ cdef class Parser(Sender):
 
     def __cinit__(self):
         self._max_fragments = UINT32_MAX
+        self._vectorcall = <void*>_call_parser
 
     def __dealloc__(self):
         Py_XDECREF(self._partial)
@@ -131,10 +143,8 @@ cdef class Parser(Sender):
         if not buffer.nbytes:
             raise ValueError("a read buffer can't be empty")
         PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
-        self._read_memory = <unsigned char*>view.buf
-        self._read_capacity = view.len
-        self._read_buffer = buffer
         PyBuffer_Release(&view)
+        self._read_buffer = buffer
 
     @property
     def max_size(self) -> int | None | tuple[int | None, int | None]:
@@ -169,15 +179,32 @@ cdef class Parser(Sender):
         Args:
             sizehint: Ignored; for the interface of ``asyncio.BufferedProtocol``.
         """
+        return self._get_buffer()
+
+    def __call__(self, Py_ssize_t sizehint = -1):
+        """Do what ``get_buffer`` does.
+
+        A bound method would be one more object for each connection, as long as a transport keeps it.
+
+        Args:
+            sizehint: Ignored.
+        """
+        return self._get_buffer()
+
+    cdef object _get_buffer(self):
+        cdef Py_ssize_t capacity
+        if unlikely(self._read_buffer is None):
+            self.use_read_buffer(memoryview(bytearray(OWN_READ_BUFFER)))
+        capacity = buffer_of(self._read_buffer).len
         if unlikely(
             self._in_frame
             and self._partial != NULL
-            and self._frame_left >= <uint64_t>min(self._read_capacity, DIRECT_SIZE)
+            and self._frame_left >= <uint64_t>min(capacity, DIRECT_SIZE)
             and self._kept is None
         ):
             # Large frames are received into their place.
             try:
-                self._reserve_partial(min(self._read_capacity, DIRECT_SIZE))
+                self._reserve_partial(min(capacity, DIRECT_SIZE))
             except MemoryError as exc:
                 # What is received from now on is discarded.
                 self._parser_failed(exc)
@@ -189,12 +216,10 @@ cdef class Parser(Sender):
                 return PyMemoryView_FromMemory(
                     <char*>memory_of(self._partial) + self._partial_size, self._handed_out, PyBUF_WRITE
                 )
-        if unlikely(self._read_buffer is None):
-            self.use_read_buffer(memoryview(bytearray(OWN_READ_BUFFER)))
         self._reading_direct = False
         if unlikely(self._partial != NULL and not self._in_frame):
             self._drop_partial()
-        self._handed_out = self._read_capacity
+        self._handed_out = capacity
         return self._read_buffer
 
     def buffer_updated(self, Py_ssize_t size, now: float | None = None) -> int:
@@ -225,7 +250,8 @@ cdef class Parser(Sender):
             self._receive_direct(size)
         else:
             self._unmask_in_place = True
-            self._receive(self._read_memory, size)
+            # Without any bytes there may be no buffer.
+            self._receive(<const unsigned char*>buffer_of(self._read_buffer).buf if size else NULL, size)
             self._unmask_in_place = False
         return self._activity | (OUTPUT if self._output.size else 0)
 
@@ -644,3 +670,18 @@ cdef class Parser(Sender):
     cdef int _fail_receiving(self, int code, str reason, exc) except -1:
         """Fail the connection because of what was received; Protocol overrides it."""
         raise NotImplementedError
+
+
+cdef PyObject* _call_parser(
+    PyObject* parser, PyObject* const* arguments, size_t count, PyObject* names
+) except NULL:
+    if PyVectorcall_NARGS(count) > 1 or names != NULL:
+        raise TypeError("a connection's engine is called with a hint for the size of the buffer")
+    buffer = (<Parser>parser)._get_buffer()
+    Py_INCREF(buffer)
+    return <PyObject*>buffer
+
+
+cdef Parser _parser = Parser.__new__(Parser)
+set_call(<PyTypeObject*>Parser, <char*>&_parser._vectorcall - <char*><PyObject*>_parser)
+_parser = None

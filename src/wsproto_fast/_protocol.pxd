@@ -2,7 +2,6 @@
 """The state machine of one connection; see _protocol.pyx."""
 
 from ._endpoint cimport OPEN
-from ._flag cimport flag
 from ._statistics cimport Statistics
 
 
@@ -15,7 +14,6 @@ cdef class Protocol(Statistics):
 
     # --- time, in seconds ---
     cdef double _open_deadline
-    cdef flag _message_cut          # a message ended before its last frame, or wasn't valid after the end
 
     # --- for compiled drivers and programs; see __init__.pxd ---
     cdef double next_deadline(self) noexcept

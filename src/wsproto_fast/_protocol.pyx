@@ -82,7 +82,6 @@ cdef class Protocol(Statistics):
 
     cdef int _set_up(self, side, state, max_size, logger) except -1:
         """Do what ``__init__`` does, without a look at names."""
-        self.side = side
         self._is_client = side is _CLIENT
         self._state = state if type(state) is State else State(state)
         self._set_max_size(max_size)
@@ -377,6 +376,7 @@ cdef class Protocol(Statistics):
         self._close_deadline_due = False
         self._output.clear()
         self._eof_sent = True
+        self._let_go()
 
     cdef int _deliver_kept(self, bint lost) except -1:
         """Call back with what waits for the network to take the answers, or make events of it, at the end."""

@@ -1,7 +1,7 @@
 # cython: language_level=3
 """The outgoing side of a connection; see _sender.pyx."""
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint16_t
 
 from ._deflate cimport PerMessageDeflate
 from ._flag cimport flag
@@ -31,7 +31,6 @@ cdef class PreparedMessage:
 cdef class Sender(Endpoint):
     # --- extensions ---
     cdef list _extensions
-    cdef Py_ssize_t _extensions_seen
     cdef PerMessageDeflate _deflate  # the only extension, if it is this one
     cdef double _release_time       # when unused compression contexts are freed
 
@@ -50,6 +49,7 @@ cdef class Sender(Endpoint):
     cdef flag _foreign_extensions   # there are others than _deflate
     cdef flag _release_armed        # _release_time has just been set
     cdef flag _deflate_used         # since the last time that this was asked
+    cdef uint16_t _extensions_seen  # how many; if there are more than this can tell, they are looked at each time
 
     cdef int _refresh_extensions(self) except -1
     cdef int _append_output(self, bytes data) except -1

@@ -160,7 +160,7 @@ cdef class Sender(Endpoint):
         cdef Py_ssize_t count = len(self._extensions)
         if count == self._extensions_seen and (self._deflate is None or self._extensions[0] is self._deflate):
             return 0
-        self._extensions_seen = count
+        self._extensions_seen = <uint16_t>count
         self._deflate = None
         if count == 1 and type(self._extensions[0]) is PerMessageDeflate:
             self._deflate = self._extensions[0]

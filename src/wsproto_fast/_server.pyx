@@ -9,7 +9,7 @@ import http
 import logging
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.string cimport memcpy
 from libc.time cimport time, time_t
@@ -52,70 +52,142 @@ from .http11 import Request, Response
 from .typing import StatusLike
 
 
+cdef extern from *:
+    """
+    /* Whether an object has so many references; where threads count apart, nobody knows. */
+    #ifdef Py_GIL_DISABLED
+    #define wsproto_fast_has_references(object, number) 0
+    #else
+    #define wsproto_fast_has_references(object, number) (Py_REFCNT(object) == (number))
+    #endif
+
+    /* Whether its class is one of compiled code, so that no program overrides its methods. */
+    #define wsproto_fast_is_compiled(object) (!PyType_HasFeature(Py_TYPE(object), Py_TPFLAGS_HEAPTYPE))
+    """
+    bint has_references "wsproto_fast_has_references"(object object, Py_ssize_t number)
+    bint is_compiled "wsproto_fast_is_compiled"(object object)
+
+
 cdef object _INFO = logging.INFO
 cdef object _SERVER = Side.SERVER
 
-# The second that the block of headers was made for that responses begin with, and that.
+# The second that the value of the Date header was made for, and that.
 cdef time_t _second = -1
-cdef str _accepted = None           # up to the value of Sec-WebSocket-Accept
 cdef str _date = None
-cdef cython.pymutex _date_lock      # of these three, where there is no global lock
+cdef cython.pymutex _date_lock      # of these two, where there is no global lock
+
+cdef bytes STATUS_LINE = b"HTTP/1.1 101 Switching Protocols\r\n"
+
+# What the value of Sec-WebSocket-Accept has: 20 bytes in base64.
+cdef enum:
+    ACCEPT_SIZE = 28
 
 
-cdef str _dated(bint accepted):
-    """Return the value of the Date header of this second (RFC 9110 section 6.6.1), or the block that has it."""
-    global _second, _accepted, _date
+cdef str _dated():
+    """Return the value of the Date header of this second (RFC 9110 section 6.6.1)."""
+    global _second, _date
     cdef time_t second = time(NULL)
-    cdef str date, block, found = None
+    cdef str date = None
     if FREE_THREADED:
         _date_lock.acquire()
     if second == _second:
-        found = _accepted if accepted else _date
+        date = _date
     if FREE_THREADED:
         _date_lock.release()
-    if found is not None:
-        return found
+    if date is not None:
+        return date
     from email.utils import formatdate  # which imports much that clients don't need
 
     date = formatdate(second, usegmt=True)
-    block = f"Date: {date}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-    found = block if accepted else date
     if FREE_THREADED:
         _date_lock.acquire()
     _date = date
-    _accepted = block
     _second = second
     if FREE_THREADED:
         _date_lock.release()
-    return found
+    return date
 
 
-# Parts of the lines of a response: at most 13 of them.
-cdef struct Lines:
-    const char* parts[13]
-    Py_ssize_t sizes[13]
-    int size
+@cython.final
+@cython.no_gc  # what it holds refers to nothing
+cdef class Acceptance:
+    """Headers of responses that accept a request, but for the value of Sec-WebSocket-Accept between its two parts.
+
+    Those of connections that are opened in the same second with the same settings share it.
+    """
+
+    cdef bytes _before
+    cdef bytes _after
+    cdef str _date                  # values of headers in them
+    cdef object _extensions
+    cdef object _subprotocol
+    cdef object _server
+
+    cdef bint suits(self, str date, extensions, subprotocol, server) except -1:
+        """Tell whether a response with these values would have the same headers."""
+        return (
+            self._date is date
+            and self._server is server
+            and (self._extensions is extensions or self._extensions == extensions)
+            and (self._subprotocol is subprotocol or self._subprotocol == subprotocol)
+        )
+
+    cdef Py_ssize_t size(self) noexcept:
+        """Return the size of the headers."""
+        return PyBytes_GET_SIZE(self._before) + ACCEPT_SIZE + PyBytes_GET_SIZE(self._after)
+
+    cdef int write(self, unsigned char* place, str accept) except -1:
+        """Write the headers, with the value of Sec-WebSocket-Accept."""
+        cdef Py_ssize_t size
+        cdef const char* value = PyUnicode_AsUTF8AndSize(accept, &size)
+        if size != ACCEPT_SIZE:
+            raise ValueError(f"not the value of Sec-WebSocket-Accept: {accept!r}")
+        memcpy(place, PyBytes_AS_STRING(self._before), PyBytes_GET_SIZE(self._before))
+        place += PyBytes_GET_SIZE(self._before)
+        memcpy(place, value, ACCEPT_SIZE)
+        memcpy(place + ACCEPT_SIZE, PyBytes_AS_STRING(self._after), PyBytes_GET_SIZE(self._after))
+
+    cdef object headers(self, str accept):
+        """Return the headers, with the value of Sec-WebSocket-Accept."""
+        cdef bytes block = PyBytes_FromStringAndSize(NULL, self.size())
+        self.write(<unsigned char*>PyBytes_AS_STRING(block), accept)
+        return headers_of_block(block)
 
 
-cdef int _add(Lines* lines, str part) except -1:
-    """Add a part, which is ASCII, and must be kept until they are joined."""
-    lines.parts[lines.size] = PyUnicode_AsUTF8AndSize(part, &lines.sizes[lines.size])
-    lines.size += 1
+# The last one. Not used where threads would change it at the same time.
+cdef Acceptance _acceptance = None
 
 
-cdef bytes _join(Lines* lines):
-    cdef Py_ssize_t size = 0
-    cdef int i
-    cdef bytes joined
-    cdef char* place
-    for i in range(lines.size):
-        size += lines.sizes[i]
-    joined = PyBytes_FromStringAndSize(NULL, size)
-    place = PyBytes_AS_STRING(joined)
-    for i in range(lines.size):
-        memcpy(place, lines.parts[i], lines.sizes[i])
-        place += lines.sizes[i]
-    return joined
+cdef Acceptance _acceptance_of(extensions, subprotocol, server):
+    """Return what responses have now that accept; None if one of these values isn't plainly one."""
+    global _acceptance
+    cdef str date = _dated()
+    cdef Acceptance acceptance
+    if not FREE_THREADED:
+        acceptance = _acceptance
+        if acceptance is not None and acceptance.suits(date, extensions, subprotocol, server):
+            return acceptance
+    if not (_is_visible(extensions) and _is_visible(subprotocol) and _is_visible(server)):
+        return None
+    after = "\r\n"
+    if extensions is not None:
+        after += f"Sec-WebSocket-Extensions: {extensions}\r\n"
+    if subprotocol is not None:
+        after += f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
+    if server is not None:
+        after += f"Server: {server}\r\n"
+    acceptance = Acceptance.__new__(Acceptance)
+    acceptance._date = date
+    acceptance._before = (
+        f"Date: {date}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+    ).encode()
+    acceptance._after = after.encode()
+    acceptance._extensions = extensions
+    acceptance._subprotocol = subprotocol
+    acceptance._server = server
+    if not FREE_THREADED:
+        _acceptance = acceptance
+    return acceptance
 
 
 cdef bint _is_visible(value) noexcept:
@@ -128,22 +200,6 @@ cdef bint _is_visible(value) noexcept:
     for c in <str>value:
         if not u" " <= c <= u"~":
             return False
-    return True
-
-
-# The last Server header that was found to be visible: that of all connections of a process, most often.
-cdef str _server = None
-
-
-cdef bint _is_usable_server(value) noexcept:
-    """Do what ``_is_visible`` does for the value of the ``Server`` header."""
-    global _server
-    if value is _server:
-        return True
-    if not _is_visible(value):
-        return False
-    if not FREE_THREADED:
-        _server = <str>value
     return True
 
 
@@ -197,7 +253,7 @@ cdef bytes _serialize(response):
             and response.body == b""
         ):
             # Nobody has changed what accept() returned.
-            return b"HTTP/1.1 101 Switching Protocols\r\n" + block + b"\r\n"
+            return STATUS_LINE + block + b"\r\n"
     return response.serialize()
 
 
@@ -265,8 +321,17 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         Args:
             request: What the client sent.
         """
+        checked = self._checked(request)
+        if type(checked) is not tuple:
+            return checked
+        accept, extensions, subprotocol = <tuple>checked
+        return _response(101, "Switching Protocols", self._accepting_headers(accept, extensions, subprotocol), b"")
+
+    cdef object _checked(self, request):
+        """Return what ``process_request`` does, or the response if the request isn't right."""
         try:
             accept, extensions, subprotocol = self.process_request(request)
+            return accept, extensions, subprotocol
         except InvalidOrigin as exc:
             self._log_failure("! invalid origin")
             self.handshake_exc = exc
@@ -324,39 +389,166 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
                 "Failed to open a WebSocket connection.\nSee server log for more information.\n",
             )
 
-        return _response(101, "Switching Protocols", self._accepting_headers(accept, extensions, subprotocol), b"")
-
     cdef object _accepting_headers(self, accept, extensions, subprotocol):
-        cdef Lines lines
         cdef object server = self.server_header
-        cdef str accepted = _dated(True)  # which lines refer to
-        lines.size = 0
-        _add(&lines, accepted)
-        _add(&lines, accept)
-        _add(&lines, "\r\n")
-        if not (_is_visible(extensions) and _is_visible(subprotocol) and _is_usable_server(server)):
-            headers = headers_of_block(_join(&lines))
-            # Programs may return anything: this checks it.
-            if extensions is not None:
-                headers["Sec-WebSocket-Extensions"] = extensions
-            if subprotocol is not None:
-                headers["Sec-WebSocket-Protocol"] = subprotocol
-            if server is not None:
-                headers["Server"] = server
-            return headers
+        cdef Acceptance acceptance = _acceptance_of(extensions, subprotocol, server)
+        if acceptance is not None and type(accept) is str and len(<str>accept) == ACCEPT_SIZE:
+            return acceptance.headers(accept)
+        # Programs may return anything: this checks it.
+        headers = Headers._from_raw_items(
+            [("Date", _dated()), ("Upgrade", "websocket"), ("Connection", "Upgrade")]
+        )
+        headers["Sec-WebSocket-Accept"] = accept
         if extensions is not None:
-            _add(&lines, "Sec-WebSocket-Extensions: ")
-            _add(&lines, extensions)
-            _add(&lines, "\r\n")
+            headers["Sec-WebSocket-Extensions"] = extensions
         if subprotocol is not None:
-            _add(&lines, "Sec-WebSocket-Protocol: ")
-            _add(&lines, subprotocol)
-            _add(&lines, "\r\n")
+            headers["Sec-WebSocket-Protocol"] = subprotocol
         if server is not None:
-            _add(&lines, "Server: ")
-            _add(&lines, server)
-            _add(&lines, "\r\n")
-        return headers_of_block(_join(&lines))
+            headers["Server"] = server
+        return headers
+
+    # ------------------------------------------------------------------ what was received, and answered
+
+    @property
+    def request(self):
+        """What the client sent; None before that is whole."""
+        if type(self._request) is bytes:
+            self._unfold()
+        self._request_folds = False
+        return self._request
+
+    @request.setter
+    def request(self, request):
+        if type(self._request) is bytes:
+            self._unfold()
+        self._request_folds = False
+        self._request = request
+
+    @property
+    def response(self):
+        """What it was answered by ``answer`` or ``send_response``; None before.
+
+        Nor is there one if this object answered by itself.
+        """
+        if type(self._response) is Acceptance:
+            self._unfold()
+        return self._response
+
+    @response.setter
+    def response(self, response):
+        if type(self._response) is Acceptance:
+            self._unfold()
+        self._response = response
+
+    def take_request(self) -> bool:
+        """Take the request from the events, once; return whether it was among them.
+
+        Then it is in ``request``. As long as that isn't asked for, it needs less memory.
+        """
+        if self._events is None or self._request is None:
+            return False
+        # Frames follow the response only.
+        self._events = None
+        self._request_folds = is_compiled(self)
+        return True
+
+    def answer(self, now: float | None = None) -> Response | None:
+        """Accept the request that was taken, and enter OPEN, if it is right.
+
+        This is what ``accept`` and ``send_response`` do, in less time and memory.
+
+        Args:
+            now: Current time.
+
+        Returns:
+            The response if the request isn't right, to be altered, perhaps, and passed to ``send_response``; None if
+            the connection was opened.
+
+        Raises:
+            InvalidState: If the connection isn't in state CONNECTING, was answered already, or there is no request.
+        """
+        cdef Acceptance acceptance
+        cdef unsigned char* place
+        cdef Py_ssize_t size
+        self._require_unanswered()
+        if self._request is None:
+            raise InvalidState("there is no request yet")
+        checked = self._checked(self._request)
+        if type(checked) is not tuple:
+            return checked
+        self._require_unanswered()  # programs choose subprotocols
+        accept, extensions, subprotocol = <tuple>checked
+        acceptance = _acceptance_of(extensions, subprotocol, self.server_header)
+        if acceptance is None or len(<str?>accept) != ACCEPT_SIZE or self._debug() or not self._fold():
+            self.send_response(
+                _response(
+                    101, "Switching Protocols", self._accepting_headers(accept, extensions, subprotocol), b""
+                ),
+                now,
+            )
+            return None
+        self._response = acceptance
+        self._now = self._time(now)
+        self._parser = None
+        size = acceptance.size()
+        place = self._output.reserve(PyBytes_GET_SIZE(STATUS_LINE) + size + 2)
+        memcpy(place, PyBytes_AS_STRING(STATUS_LINE), PyBytes_GET_SIZE(STATUS_LINE))
+        place += PyBytes_GET_SIZE(STATUS_LINE)
+        acceptance.write(place, accept)
+        memcpy(place + size, b"\r\n", 2)
+        self._opened()
+        return None
+
+    cdef int _opened(self) except -1:
+        self.response_status = 101
+        self._set_open()
+        if self._enabled(_INFO):
+            self.logger.info("connection open")
+
+    cdef bint _fold(self) except -1:
+        """Keep the request as little as possible, if nobody else has seen it."""
+        cdef object request = self._request
+        cdef object headers, path
+        cdef bytes block, folded
+        cdef const char* line
+        cdef char* place
+        cdef Py_ssize_t size
+        # Two references: in the attribute and in the variable.
+        if not self._request_folds or not has_references(request, 2):
+            return False
+        headers = request.headers
+        if type(headers) is not Headers or not has_references(headers, 2):
+            return False
+        block = headers._block
+        path = request.path
+        if block is None or type(path) is not str:
+            return False
+        # The parser has seen to it that it is ASCII, without blanks.
+        line = PyUnicode_AsUTF8AndSize(path, &size)
+        folded = PyBytes_FromStringAndSize(NULL, size + 1 + PyBytes_GET_SIZE(block))
+        place = PyBytes_AS_STRING(folded)
+        memcpy(place, line, size)
+        place[size] = c"\n"
+        memcpy(place + size + 1, PyBytes_AS_STRING(block), PyBytes_GET_SIZE(block))
+        self._request = folded
+        return True
+
+    cdef int _unfold(self) except -1:
+        """Make objects of the request and of the response, which nobody has asked for until now."""
+        cdef object folded = self._request
+        cdef object acceptance = self._response
+        cdef bytes path, block
+        if type(folded) is not bytes or type(acceptance) is not Acceptance:
+            return 0
+        path, _, block = (<bytes>folded).partition(b"\n")
+        request = new_instance(Request)
+        request.path = path.decode()
+        request.headers = headers_of_block(block)
+        request.method = "GET"
+        request.protocol = "HTTP/1.1"
+        accept = accept_key(one_value(request.headers, "Sec-WebSocket-Key", "sec-websocket-key"))
+        self._response = _response(101, "Switching Protocols", (<Acceptance>acceptance).headers(accept), b"")
+        self._request = request
 
     def _log_failure(self, text):
         if self._debug():
@@ -530,7 +722,7 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         status = http.HTTPStatus(status)
         body = text.encode()
         items = [
-            ("Date", _dated(False)),
+            ("Date", _dated()),
             ("Connection", "close"),
             ("Content-Length", str(len(body))),
             ("Content-Type", "text/plain; charset=utf-8"),
@@ -555,22 +747,21 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         Raises:
             InvalidState: If the connection isn't in state CONNECTING, or was answered already.
         """
-        self._require_connecting()
-        if self._discarding:
-            raise InvalidState("the handshake was answered already")
+        self._send_response(response, self._time(now))
+        self._response = response
+
+    cdef int _send_response(self, response, double now) except -1:
+        self._require_unanswered()
         data = _serialize(response)
-        self._now = self._time(now)
+        self._now = now
         # A server may answer before the request is complete, but then nothing more of it is read.
         parser, self._parser = self._parser, None
         if self._debug():
             self._log_response(">", response)
         self._append_output(data)
-        self.response_status = response.status_code
         if response.status_code == 101:
-            self._set_open()
-            if self._enabled(_INFO):
-                self.logger.info("connection open")
-            return
+            return self._opened()
+        self.response_status = response.status_code
         if self.handshake_exc is None:
             text = "HTTP response sent (%d %s)"
         else:
@@ -584,8 +775,13 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
             # response (RFC 9112 section 9.6).
             self.transport_action = max(self.transport_action, CLOSE)
 
+    def _require_unanswered(self):
+        self._require_connecting()
+        if self._discarding:
+            raise InvalidState("the handshake was answered already")
+
     cdef int _received_message(self) except -1:
-        request = self._parser.message
+        request = self._request = self._parser.message
         self._parser = None
         if self._debug():
             self._log_request("<", request)
@@ -604,8 +800,8 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
             if self._debug():
                 self.logger.debug(text, exc_info=exc)
             self.handshake_exc = exc
-            self.send_response(
-                self.reject(status, f"Failed to open a WebSocket connection: {exc}.\n")
+            self._send_response(
+                self.reject(status, f"Failed to open a WebSocket connection: {exc}.\n"), self._now
             )
             return 0
         self._parser = None
@@ -637,6 +833,6 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         if response is None:
             return Protocol._opening_timed_out(self)
         self.handshake_exc = TimeoutError("timed out during opening handshake")
-        self.send_response(response)
+        self._send_response(response, self._now)
         self.transport_action = max(self.transport_action, CLOSE)
         return 0

@@ -23,6 +23,7 @@ cdef class Statistics(Pacing):
     cdef double _open_time
     cdef double _end_time
     cdef flag _closing_started      # the clock of the closing handshake runs
+    cdef flag _message_cut          # a message ended before its last frame, or wasn't valid after the end
 
     cdef bint _has_opened(self) noexcept
     cdef uint64_t _queued_bytes(self) noexcept

@@ -9,6 +9,7 @@ import inspect
 import logging
 import sys
 import threading
+import types
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
@@ -18,12 +19,24 @@ from unittest import mock
 
 import pytest
 
-from tests.wsapi.helpers import echo, pair, serving, until, uri_of
+from tests.wsapi.helpers import (
+    BINARY,
+    echo,
+    frame,
+    logged_errors,
+    pair,
+    port_of,
+    request,
+    serving,
+    turns,
+    until,
+    uri_of,
+)
 from wsapi.asyncio.client import ClientConnection, connect
 from wsapi.asyncio.server import ServerConnection
 from wsapi.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
 from wsproto_fast.drivers.asyncio import TransportDriver
-from wsproto_fast.drivers.coroutines import receiving
+from wsproto_fast.drivers.coroutines import handling, receiving
 
 CALLS: list[Callable[[Any], Coroutine[Any, Any, Any]]] = [
     lambda ws: ws.recv(),  # type: ignore[no-any-return]
@@ -495,3 +508,199 @@ async def test_messages_are_not_kept() -> None:
         await coroutine
         assert sys.getrefcount(message) == before
         assert await anext(aiter(ws)) == b"message"
+
+
+# ---------------------------------------------------------------------- what servers run
+
+
+async def run_by_hand(
+    handler: Callable[[ServerConnection], Any], **options: Any
+) -> tuple[ServerConnection, Any]:
+    """Return a connection that a client has opened, and the coroutine that its server runs."""
+    made: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    async def called(ws: ServerConnection) -> None:
+        if not made.done():
+            made.set_result((ws, ws.task.get_coro()))
+        result = handler(ws)
+        return await result if inspect.isawaitable(result) else result
+
+    async with serving(called, **options) as server, connect(uri_of(server)) as ws:
+        await ws.wait_closed()
+        return await made
+
+
+async def test_states_of_what_a_server_runs() -> None:
+    states = []
+    stacks = []
+
+    async def handler(ws: ServerConnection) -> None:
+        coroutine: Any = ws.task.get_coro()
+        states.append((inspect.getcoroutinestate(coroutine), coroutine.cr_await))
+        for step in (coroutine.close, coroutine.__await__().__next__):
+            with pytest.raises(ValueError, match="already executing"):
+                step()
+        with pytest.raises(ValueError, match="already executing"):
+            coroutine.throw(ZeroDivisionError())
+        await asyncio.sleep(0)
+
+    async def idle(ws: ServerConnection) -> None:
+        await ws.recv()
+
+    await run_by_hand(handler)
+    assert states == [(inspect.CORO_RUNNING, None)]
+    async with serving(idle) as server, connect(uri_of(server)) as ws:
+        await until(lambda: server.connections)
+        await turns(5)
+        [connection] = server.connections
+        coroutine: Any = connection.task.get_coro()
+        assert asyncio.iscoroutine(coroutine)
+        assert inspect.getcoroutinestate(coroutine) == inspect.CORO_SUSPENDED
+        assert coroutine.cr_await.cr_code is idle.__code__
+        stacks = connection.task.get_stack()
+        assert [frame.f_code for frame in stacks] == [idle.__code__]
+        assert "Server._handle()" in repr(connection.task)
+        task = connection.task
+        await ws.close()
+        await until(task.done)
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+    assert coroutine.cr_frame is None
+    with pytest.raises(RuntimeError, match="already awaited"):
+        coroutine.send(None)
+    coroutine.close()
+    with pytest.raises(RuntimeError, match="already awaited"):
+        type(coroutine)().send(None)
+
+
+async def test_what_a_server_runs_that_is_never_awaited() -> None:
+    coroutine = handling(SimpleNamespace())
+    with pytest.warns(RuntimeWarning, match=r"'Server\._handle' was never awaited"):
+        del coroutine
+    for end in ("close", "throw"):
+        coroutine = handling(SimpleNamespace())
+        if end == "close":
+            coroutine.close()
+        else:
+            with pytest.raises(ZeroDivisionError):
+                coroutine.throw(ZeroDivisionError())
+        with pytest.raises(RuntimeError, match="already awaited"):
+            coroutine.send(None)
+
+
+class _Awaitable:
+    """What a handler may return instead of a coroutine."""
+
+    def __init__(self, ws: ServerConnection) -> None:
+        self.ws = ws
+
+    def __await__(self) -> Any:
+        return self.ws.send("sent").__await__()
+
+
+@types.coroutine
+def _generator(ws: ServerConnection) -> Any:
+    yield from ws.send("sent").__await__()
+    yield from ws.ping().__await__()
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        _Awaitable,
+        _generator,
+        lambda ws: ws.send("sent"),
+        lambda ws: asyncio.ensure_future(ws.send("sent")),
+    ],
+)
+async def test_handlers_that_are_no_coroutine_functions(handler: Any) -> None:
+    async with serving(handler) as server, connect(uri_of(server)) as ws:
+        assert await ws.recv() == "sent"
+        with pytest.raises(ConnectionClosedOK):
+            await ws.recv()
+
+
+async def _fails(_: ServerConnection) -> None:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    "handler", [lambda _: None, lambda _: 1 / 0, lambda ws: ws.no_such, _fails], ids=range(4)
+)
+async def test_handlers_that_fail(handler: Any) -> None:
+    async with serving(handler) as server, connect(uri_of(server)) as ws:
+        await ws.wait_closed()
+        assert ws.close_code == 1011
+        await until(lambda: not server._handlers)
+    [record] = logged_errors("connection handler failed")
+    assert record.exc_info
+    assert isinstance(record.exc_info[1], (TypeError, ZeroDivisionError, AttributeError))
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+async def test_cancellation_of_handlers(ignored: bool) -> None:
+    async def handler(ws: ServerConnection) -> None:
+        while True:
+            try:
+                await ws.recv()
+            except asyncio.CancelledError:
+                if not ignored or cancelled:
+                    raise
+                cancelled.append(True)
+            else:
+                await ws.send("still there")
+
+    cancelled: list[bool] = []
+    async with serving(handler) as server, connect(uri_of(server)) as ws:
+        await until(lambda: server.connections)
+        await turns(5)
+        [connection] = server.connections
+        task = connection.task
+        task.cancel()
+        if ignored:
+            await ws.send("are you there?")
+            assert await ws.recv() == "still there"
+            task.cancel()
+        await ws.wait_closed()
+        assert ws.close_code == 1011
+        await until(task.done)
+        assert task.cancelled()
+        assert not server._handlers
+
+
+async def test_cancellation_while_the_connection_is_closed() -> None:
+    async def handler(ws: ServerConnection) -> None:
+        await ws.recv()
+
+    async with serving(handler, close_timeout=60) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+        writer.write(request() + frame(BINARY, b"x", masked=True))
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.read(100)  # its Close frame, which isn't answered
+        [task] = server._handlers
+        task.cancel()
+        await until(task.done)
+        assert task.cancelled()
+        writer.close()
+
+
+async def test_closing_what_a_server_runs() -> None:
+    """An event loop that ends does that to coroutines."""
+
+    async def handler(ws: ServerConnection) -> None:
+        try:
+            await ws.recv()
+        finally:
+            ended.append(True)
+
+    ended: list[bool] = []
+    async with serving(handler) as server, connect(uri_of(server)) as ws:
+        await until(lambda: server.connections)
+        await turns(5)
+        [connection] = server.connections
+        coroutine: Any = connection.task.get_coro()
+        with pytest.raises(RuntimeError, match="ignored GeneratorExit"):
+            coroutine.close()  # it begins to close the connection, and waits for that
+        assert ended
+        await ws.wait_closed()
+        connection.task.cancel()
+        await until(lambda: not server._handlers)

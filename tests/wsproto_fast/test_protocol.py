@@ -418,3 +418,19 @@ def test_values_may_be_of_subclasses() -> None:
     protocol = Protocol(Side.SERVER)
     protocol.fail(CloseCode.INTERNAL_ERROR, Reason.BYE)
     assert protocol.close_sent == Close(1011, "bye")
+
+
+def test_nothing_received_into_no_buffer():
+    assert Protocol(Side.SERVER).buffer_updated(0) == 0
+
+
+def test_calling_is_getting_a_buffer():
+    protocol = Protocol(Side.SERVER)
+    for buffer in (protocol(), protocol(-1), protocol(65536), protocol.__call__(sizehint=1)):
+        assert buffer is protocol.get_buffer()
+    protocol()[:7] = b"\x81\x81\0\0\0\0x"
+    protocol.buffer_updated(7)
+    assert [frame.data for frame in protocol.events_received()] == [b"x"]
+    for wrong in (lambda: protocol(1, 2), lambda: protocol(sizehint=1, more=2)):
+        with pytest.raises(TypeError):
+            wrong()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from wsproto_fast import ClientProtocol, ServerProtocol
 from wsproto_fast import exceptions as e
+from wsproto_fast._handshake import accept_key
 from wsproto_fast.datastructures import Headers
 from wsproto_fast.frames import Close, Side, State
 from wsproto_fast.headers import is_valid_host
@@ -497,3 +498,218 @@ def test_time_of_the_answer_starts_the_keepalive():
     request = received(server, head())
     server.send_response(server.accept(request), now=105)
     assert server.next_timeout() == 125.0
+
+
+# Requests that are accepted at once
+
+
+def taken(data, **settings):
+    server = ServerProtocol(**settings)
+    server.receive_data(data)
+    assert server.take_request()
+    return server
+
+
+OFFERS = {
+    "Sec-WebSocket-Protocol": "a, b",
+    "Sec-WebSocket-Extensions": "x-1; p",
+    "User-Agent": "\xe9",
+}
+SETTINGS = {
+    "subprotocols": ["b"],
+    "extensions": [Factory("x-1", [("p", None)])],
+    "server_header": "me",
+    "check_host": True,
+}
+
+
+@pytest.mark.parametrize("look", [False, True])
+@pytest.mark.parametrize(
+    ("extra", "settings"), [({}, {}), (OFFERS, SETTINGS), (OFFERS, {"server_header": "me"})]
+)
+def test_answer(extra, settings, look):
+    data = head("GET /a?b=c HTTP/1.1", extra.items())
+    other = ServerProtocol(**settings)
+    request = received(other, data)
+    other.send_response(other.accept(request))
+
+    server = taken(data, **settings)
+    before = server.request if look else None
+    assert server.response is None
+    assert server.answer(5) is None
+    assert server.state is State.OPEN
+    assert (server.response_status, server.handshake_exc) == (101, None)
+    assert server.subprotocol == other.subprotocol
+    assert [one.name for one in server.extensions] == [one.name for one in other.extensions]
+    assert server.response.serialize() == b"".join(output(server))
+    for one in (server, other):
+        one.response.headers.pop("Date")
+    assert server.response == other.response
+    assert [*server.response.headers.raw_items()] == [*other.response.headers.raw_items()]
+    assert server.request == request
+    assert [*server.request.headers.raw_items()] == [*request.headers.raw_items()]
+    assert server.request is (before or server.request)
+    server.receive_data(TEXT_FRAME)
+    assert [frame.data for frame in server.events_received()] == [b"hello"]
+
+
+@pytest.mark.parametrize("first", ["request", "response"])
+def test_request_and_response_are_made_once(first):
+    server = taken(head("GET /path HTTP/1.1"), server_header="me")
+    server.answer()
+    sent = b"".join(output(server))
+    getattr(server, first)
+    request, response = server.request, server.response
+    assert (request.path, request.method, request.protocol) == ("/path", "GET", "HTTP/1.1")
+    assert request.headers == Headers(BASE)
+    assert response.serialize() == sent
+    request.seen = True
+    response.headers["More"] = "x"
+    assert server.request is request
+    assert server.response is response
+
+
+def test_a_request_that_somebody_has_seen_stays():
+    server = taken(head())
+    request = server.request
+    request.user = "me"
+    del request
+    server.answer()
+    assert server.request.user == "me"
+
+
+def test_a_request_that_somebody_has_stays():
+    class Server(ServerProtocol):
+        def process_request(self, request):
+            request.headers["X"] = "y"
+            return super().process_request(request)
+
+    server = Server()
+    server.receive_data(head())
+    assert server.take_request()
+    server.answer()
+    assert server.request.headers["X"] == "y"
+    assert server.response.headers["Sec-WebSocket-Accept"] == ACCEPT
+
+
+def test_answers_share_what_is_the_same_in_a_second():
+    def accepted(key, **settings):
+        server = taken(head(Sec_WebSocket_Key=key), **settings)
+        server.answer()
+        [sent] = output(server)
+        assert server.response.serialize() == sent
+        return server.response.headers
+
+    for settings in ({}, {"server_header": "me"}, {"server_header": "you"}, {}):
+        for key in (KEY, "AAAAAAAAAAAAAAAAAAAAAA=="):
+            headers = accepted(key, **settings)
+            assert headers.get("Server") == settings.get("server_header")
+            assert headers["Sec-WebSocket-Accept"] == accept_key(key)
+
+
+def test_answer_refuses():
+    server = taken(head(Upgrade=None))
+    response = server.answer()
+    assert response.status_code == 426
+    assert server.response is None
+    assert server.state is State.CONNECTING
+    server.send_response(response)
+    assert server.response is response
+    assert server.request.path == "/"
+
+
+def test_answer_in_vain():
+    server = ServerProtocol()
+    assert not server.take_request()
+    with pytest.raises(e.InvalidState, match="no request"):
+        server.answer()
+    server = taken(head())
+    assert not server.take_request()
+    server.answer()
+    with pytest.raises(e.InvalidState, match="open"):
+        server.answer()
+    server = taken(head())
+    server.receive_eof()
+    with pytest.raises(e.InvalidState, match="closed"):
+        server.answer()
+    assert server.response is None
+    assert server.request.path == "/"
+
+
+def test_what_the_engine_answers_by_itself_is_no_response():
+    server = ServerProtocol()
+    server.receive_data(b"GET /" + bytes([97]) * 10_000)
+    assert server.response_status == 414
+    assert server.response is None
+    assert server.request is None
+
+
+@pytest.mark.parametrize("name", ["request", "response"])
+def test_request_and_response_can_be_set(name):
+    for answer in (False, True):
+        server = taken(head())
+        if answer:
+            server.answer()
+        thing = object()
+        setattr(server, name, thing)
+        assert getattr(server, name) is thing
+        other = server.response if name == "request" else server.request
+        assert (other is None) == (name == "request" and not answer)
+        server.request = server.response = None
+        assert server.request is None
+        assert server.response is None
+
+
+def test_answer_with_a_log(caplog):
+    caplog.set_level("DEBUG")
+    server = taken(head())
+    server.answer()
+    assert "> HTTP/1.1 101 Switching Protocols" in caplog.text
+    assert "connection open" in caplog.text
+    assert server.response.serialize() == b"".join(output(server))
+
+
+def test_settings_that_are_no_headers():
+    for settings in ({"server_header": "\xe9"}, {"server_header": "a\tb"}):
+        server = taken(head(), **settings)
+        server.answer()
+        assert server.response.headers["Server"] == settings["server_header"]
+        assert server.response.serialize() == b"".join(output(server))
+    server = taken(head(), server_header="a\nb")
+    with pytest.raises(e.InvalidHeaderValue):
+        server.answer()
+
+
+# Whose it is
+
+
+def test_a_connection_that_is_held_until_it_is_lost():
+    class Connection:
+        pass
+
+    connection = Connection()
+    reference = weakref.ref(connection)
+    chosen = []
+    server = ServerProtocol(select_subprotocol=lambda *them: chosen.append(them))
+    server.attach_to(connection, until_lost=True)
+    del connection
+    server.receive_data(head())
+    server.take_request()
+    server.answer()
+    assert chosen == [(reference(), [])]
+    chosen.clear()
+    assert server.logger.extra["websocket"].__class__ is Connection
+    server.connection_lost()
+    assert reference() is None
+
+
+def test_a_connection_is_still_known_when_it_is_lost():
+    class Connection:
+        pass
+
+    connection = Connection()
+    server = ServerProtocol()
+    server.attach_to(connection, until_lost=True)
+    server.connection_lost()
+    server.connection_lost()
+    assert server.logger.extra["websocket"] == connection

@@ -181,6 +181,7 @@ class BaseConnection:
     _ping_timeout: float | None = CONNECTION_OPTIONS["ping_timeout"].default
     _close_timeout: float | None = CONNECTION_OPTIONS["close_timeout"].default
 
+    _held = False  # something else keeps it alive until the engine is told of its end
     on_drop: OnDrop | None = None
     _reporting = False  # on_drop is running
     _untold = 0  # messages that were dropped meanwhile
@@ -219,7 +220,7 @@ class BaseConnection:
             )
         if on_drop is not None:
             self.on_drop = on_drop
-        protocol.attach_to(self)
+        protocol.attach_to(self, self._held)
 
     @property
     def logger(self) -> LoggerLike:

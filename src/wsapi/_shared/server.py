@@ -122,6 +122,13 @@ class ServerSettings:
         self.logger: LoggerLike = default_logger("server") if logger is None else logger
         self.log_connections = bool(options["log_connections"])
         self.create_connection: Callable[..., Any] | None = options["create_connection"]
+        # Whether others have a say in responses, who may also close the connection.
+        self.asks = (
+            self.process_request is not None
+            or self.process_response is not None
+            or self.door is not None
+            or options["select_subprotocol"] is not None
+        )
         self._engine_options: dict[str, Any] = {
             "origins": options["origins"],
             "extensions": extensions,
@@ -171,6 +178,24 @@ class ServerSide(BaseConnection):
         address: object = self.remote_address
         return str(address[0]) if isinstance(address, tuple) and address else None
 
+    @property
+    def request(self) -> Request | None:
+        """What the client sent; None before that is whole."""
+        return self.protocol.request
+
+    @request.setter
+    def request(self, request: Request | None) -> None:
+        self.protocol.request = request
+
+    @property
+    def response(self) -> Response | None:
+        """What it was answered; None before."""
+        return self.protocol.response
+
+    @response.setter
+    def response(self, response: Response | None) -> None:
+        self.protocol.response = response
+
     def respond(self, status: StatusLike, text: str) -> Response:
         """Return a plain text response, for ``process_request`` and ``process_response``.
 
@@ -181,12 +206,8 @@ class ServerSide(BaseConnection):
         return self.protocol.reject(status, text)
 
     def _receive_request(self) -> bool:
-        """Take the request if it is there; return whether it is, now or since before."""
-        if self.request is None:
-            for event in self.protocol.events_received():
-                assert isinstance(event, Request)  # frames go to the queue
-                self.request = event
-        return self.request is not None
+        """Take the request, once; return whether it is there."""
+        return self.protocol.take_request()
 
     def _count_dropped(self, slow: Slow, number: int) -> None:
         if (statistics := self._statistics) is not None:
@@ -205,6 +226,20 @@ class ServerSide(BaseConnection):
         """Return what to tell clients if the server opens no more connections before it closes."""
         departure: Departure[Any] | None = getattr(self.server, "_departure", None)
         return None if departure is None else departure.refusal
+
+    def _is_answered_alone(self, settings: ServerSettings) -> bool:
+        """Tell whether the engine alone has a say in the response.
+
+        Args:
+            settings: How the server answers.
+        """
+        protocol = self.protocol
+        return (
+            not settings.asks
+            and protocol.state is _CONNECTING
+            and protocol.handshake_exc is None
+            and not self._is_late()
+        )
 
     def _answer_alone(self, settings: ServerSettings) -> Response | None:
         """Return the response to the request; None if callbacks have a say in it.
@@ -339,7 +374,6 @@ class ServerSide(BaseConnection):
             protocol.handshake_exc = exc
             response = self._internal_error()
             protocol.send_response(response, self._now())
-        self.response = response
         if self._visit is not None:
             self._visit.opened()
         return True
@@ -413,7 +447,7 @@ class BaseServer(Generic[ConnectionT]):
         return [
             connection
             for connection in self._connections.copy()
-            if connection.response is not None and connection.response.status_code != 101
+            if connection.protocol.response_status != 101 and connection.response is not None
         ]
 
     def stats(self) -> ServerStats:

@@ -29,6 +29,7 @@ class Link(AsyncConnection, asyncio.BufferedProtocol):
     # What most connections never change is kept on the class: an idle connection stays small.
     write_limit: int | tuple[int, int | None] = 2**15
     _transport: asyncio.Transport
+    _held = True  # by the driver
     _opening = False  # connections of this class begin with an opening handshake
     _lost = False  # the TCP connection is gone
     _lost_waiters: tuple[asyncio.Future[None], ...] = ()

@@ -129,7 +129,7 @@ class Connection(Link):
         self._driver = driver = TransportDriver(self, protocol, loop)
         driver.opening = self._opening
         # The transport calls compiled code directly.
-        self.get_buffer = protocol.get_buffer  # type: ignore[method-assign] # see above
+        self.get_buffer = protocol  # type: ignore[method-assign] # see above
         self.buffer_updated = driver  # type: ignore[method-assign] # see above
 
     # ------------------------------------------------------------------ attributes

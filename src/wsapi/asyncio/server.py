@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypedDict, Unpack
 
 from wsproto_fast import ServerProtocol
 from wsproto_fast.aliases import fallback
+from wsproto_fast.drivers.coroutines import handling
 from wsproto_fast.http11 import SERVER, Request, Response
 from wsproto_fast.rates import RateLike
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
@@ -67,7 +68,7 @@ class AcceptedConnection(ServerSide, Connection):
     _opening = True
 
     def _update_opening(self) -> None:
-        if self.request is None and self._receive_request():
+        if self._receive_request():
             self._start()
 
     def _start(self) -> None:
@@ -82,6 +83,17 @@ class AcceptedConnection(ServerSide, Connection):
             return False
         driver.update()
         return True
+
+    def _open(self) -> Response | None:
+        """Open the connection; return the response if the request isn't right."""
+        driver = self._driver
+        driver.opening = False
+        if driver.is_gone():
+            return None  # somebody else has closed the transport
+        response = self.protocol.answer(monotonic())
+        if response is None:
+            driver.update()
+        return response
 
 
 class ServerConnection(AcceptedConnection):
@@ -194,14 +206,19 @@ class ServerConnection(AcceptedConnection):
             server._notify()
 
     def _update_opening(self) -> None:
-        if self.request is None and self._receive_request():
-            self.loop.create_task(self.server._handle(self))
+        if self.protocol.take_request():
+            self.loop.create_task(handling(self))
 
     async def handshake(self) -> None:
         """Answer the opening handshake."""
         settings = self.server._settings
-        response = self._answer_alone(settings)
-        self._respond(await self._answer(settings) if response is None else response)
+        if self._is_answered_alone(settings):
+            response = self._open()
+            if response is None:
+                return
+        else:
+            response = await self._answer(settings)
+        self._respond(response)
 
 
 class Server(LeavingServer[ServerConnection]):
@@ -291,40 +308,96 @@ class Server(LeavingServer[ServerConnection]):
 
     # ------------------------------------------------------------------ connections
 
-    async def _handle(self, connection: ServerConnection) -> None:
-        """Answer the opening handshake, then run the handler."""
-        entered = False
+    # What the coroutine of a connection calls: see `handling`.
+
+    def _begin(self, connection: ServerConnection) -> Coroutine[Any, Any, bool] | None:
+        """Open a connection.
+
+        Returns:
+            None if it is open; otherwise a coroutine that goes on, and tells whether it is open
+            then. If not, it has ended.
+        """
         connection.task = task = connection._driver.current_task()
         self._handlers.add(task)  # here, since it may have started eagerly
+        cls = type(connection)
+        handshake = None
         try:
-            await connection.handshake()
-            if connection.response is None or connection.response.status_code != 101:
-                await connection.wait_closed()
-                return
-            # `async with` would keep a bound method for as long as the handler runs.
-            if type(connection).__aenter__ is not Connection.__aenter__:
-                await connection.__aenter__()  # that of Connection does nothing
-            entered = True
-            try:
-                await self.handler(connection)
-            except BaseException as exc:
-                await connection.__aexit__(type(exc), exc, exc.__traceback__)
-                raise
-            await connection.__aexit__(None, None, None)
-        except Exception as exc:
-            connection._log_failure(exc)
+            if (
+                cls.handshake is ServerConnection.handshake
+                # `async with` would keep a bound method for as long as the handler runs. What
+                # Connection has does nothing.
+                and cls.__aenter__ is Connection.__aenter__
+                and connection._is_answered_alone(self._settings)
+            ):
+                response = connection._open()
+                if connection.protocol.response_status == 101:
+                    return None
+                if response is not None:
+                    connection._respond(response)
+            else:
+                handshake = connection.handshake()
+        except BaseException as exc:
+            return self._finish(connection, exc, False)
+        return self._go_on(connection, handshake)
+
+    async def _wait_for(self, awaitable: Awaitable[None]) -> None:
+        """Wait for what a handler has returned that isn't a coroutine of Python."""
+        await awaitable
+
+    async def _go_on(self, connection: ServerConnection, handshake: Awaitable[None] | None) -> bool:
+        """Go on with the opening handshake; return whether the connection is open then."""
+        failure = None
+        try:
+            if handshake is not None:
+                await handshake
+            if connection.protocol.response_status == 101:
+                await connection.__aenter__()
+                return True
+            await connection.wait_closed()
+        except BaseException as exc:
+            failure = exc
+        try:
+            return await self._finish(connection, failure, False)
+        finally:
+            del failure  # its traceback holds this frame
+
+    async def _finish(
+        self, connection: ServerConnection, exc: BaseException | None, entered: bool
+    ) -> bool:
+        """Close a connection; return False.
+
+        Args:
+            connection: The connection.
+            exc: What has failed; None if nothing has.
+            entered: Whether that was the handler.
+        """
+        try:
+            if exc is not None:
+                try:
+                    raise exc
+                except BaseException:
+                    if entered:
+                        await connection.__aexit__(type(exc), exc, exc.__traceback__)
+                    raise
+            elif entered:
+                await connection.__aexit__(None, None, None)
+        except Exception as failure:
+            connection._log_failure(failure)
         finally:
             try:
-                if connection.response is None:
+                if entered:
+                    pass
+                elif connection.response is None:
                     # Cancelled before the opening handshake was answered.
                     connection._transport.abort()
-                elif not entered and not connection._lost:
+                elif not connection._lost:
                     await connection.close(FAILURE)
             finally:
-                self._handlers.end(task)
+                self._handlers.end(connection.task)
                 if self._changed is not None:
                     self._notify()
-                del connection.task, task  # what ends it may hold this frame
+                del connection.task, exc  # what ends it may hold this frame
+        return False
 
 
 def serve(

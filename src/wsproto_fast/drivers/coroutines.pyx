@@ -1,5 +1,5 @@
 # cython: binding=False
-"""Coroutines of connections on an event loop: receiving and sending a message.
+"""Coroutines of connections on an event loop: receiving and sending a message, and what servers run.
 
 They are what calling an ``async def`` would give, but compiled: nothing happens before they are awaited, once;
 tasks accept them; and who forgets to await one is warned. Coroutines of Python cost a frame each, and an
@@ -11,6 +11,9 @@ cimport cython
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 
+from libc.stdint cimport uint8_t
+
+from wsproto_fast cimport flag
 from wsproto_fast._flag cimport unlikely
 from wsproto_fast._free_threading cimport FREE_THREADED
 
@@ -25,6 +28,7 @@ cdef extern from *:
        exception with a traceback. */
     static void wsproto_fast_set_slots(PyTypeObject *type, void *next, void *send) {
         type->tp_iternext = (iternextfunc)next;
+        type->tp_iter = PyObject_SelfIter;  /* for `yield from` what __await__() returns */
         type->tp_as_async->am_send = (PySendResult(*)(PyObject *, PyObject *, PyObject **))send;
         PyType_Modified(type);
     }
@@ -35,6 +39,23 @@ cdef extern from *:
     #else
     #define wsproto_fast_has_references(object, count) (Py_REFCNT(object) == (count))
     #endif
+
+    /* The exception that was raised, which isn't any more. */
+    static PyObject *wsproto_fast_take_error(void) {
+    #if PY_VERSION_HEX >= 0x030C0000
+        return PyErr_GetRaisedException();
+    #else
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        PyErr_NormalizeException(&type, &value, &traceback);
+        if (traceback != NULL) {
+            PyException_SetTraceback(value, traceback);
+            Py_DECREF(traceback);
+        }
+        Py_DECREF(type);
+        return value;
+    #endif
+    }
 
     /* A hook may keep what is said to have failed, so it is told the name: the coroutine is being deallocated. */
     static void wsproto_fast_warn_unawaited(PyObject *name) {
@@ -52,6 +73,9 @@ cdef extern from *:
     bint has_references "wsproto_fast_has_references"(PyObject* object, Py_ssize_t count)
     void warn_unawaited "wsproto_fast_warn_unawaited"(PyObject* name)
     PySendResult PyIter_Send(object iterator, PyObject* value, PyObject** result) except PYGEN_ERROR
+    PySendResult try_send "PyIter_Send"(object iterator, PyObject* value, PyObject** result) noexcept
+    object take_error "wsproto_fast_take_error"()
+    bint PyCoro_CheckExact(object object)
     PyObject* Py_None
     void PyErr_SetObject(PyObject* type, PyObject* value)
     PyObject* PyExc_StopIteration
@@ -128,7 +152,7 @@ cdef class Receiving:
     def send(self, value):
         """Go on, as ``send`` of coroutines does."""
         cdef PyObject* result = NULL
-        cdef int sent = self._step(&result)
+        cdef int sent = _receive(self, &result)
         taken = <object>result
         Py_DECREF(result)
         if sent == PYGEN_RETURN:
@@ -153,44 +177,46 @@ cdef class Receiving:
         elif self._stage == CREATED and self._driver is not None:
             warn_unawaited(<PyObject*>self.__qualname__)
 
-    cdef int _step(self, PyObject** result) except PYGEN_ERROR:
-        cdef TransportDriver driver = self._driver
-        cdef int sent = PYGEN_RETURN
-        if unlikely(self._stage == ENDED):
-            raise RuntimeError("cannot reuse already awaited coroutine")
-        cdef Messages messages = self._messages
-        if self._stage == SUSPENDED:
-            driver.receiver = None
-        self._stage = ENDED
-        self._messages = None  # which may keep this object
-        if unlikely(messages is not None and not messages._going):
-            raise StopAsyncIteration
-        message = driver.take(self._decode)
-        if message is None:
-            if unlikely(driver._lost):
-                exc = driver._protocol.close_exc
-                if messages is not None:
-                    messages._going = False
-                    if isinstance(exc, ConnectionClosedOK):
-                        raise StopAsyncIteration
-                raise exc
-            message = driver.begin_waiting("recv")
-            self._messages = messages
-            self._stage = SUSPENDED
-            sent = PYGEN_NEXT
-        Py_INCREF(message)
-        result[0] = <PyObject*>message
-        return sent
+
+# Not a method: a table of methods would make each of these larger.
+cdef int _receive(Receiving self, PyObject** result) except PYGEN_ERROR:
+    cdef TransportDriver driver = self._driver
+    cdef int sent = PYGEN_RETURN
+    if unlikely(self._stage == ENDED):
+        raise RuntimeError("cannot reuse already awaited coroutine")
+    cdef Messages messages = self._messages
+    if self._stage == SUSPENDED:
+        driver.receiver = None
+    self._stage = ENDED
+    self._messages = None  # which may keep this object
+    if unlikely(messages is not None and not messages._going):
+        raise StopAsyncIteration
+    message = driver.take(self._decode)
+    if message is None:
+        if unlikely(driver._lost):
+            exc = driver._protocol.close_exc
+            if messages is not None:
+                messages._going = False
+                if isinstance(exc, ConnectionClosedOK):
+                    raise StopAsyncIteration
+            raise exc
+        message = driver.begin_waiting("recv")
+        self._messages = messages
+        self._stage = SUSPENDED
+        sent = PYGEN_NEXT
+    Py_INCREF(message)
+    result[0] = <PyObject*>message
+    return sent
 
 
 cdef PySendResult _receiving_send(PyObject* coroutine, PyObject* value, PyObject** result) except PYGEN_ERROR:
     result[0] = NULL
-    return <PySendResult>(<Receiving>coroutine)._step(result)
+    return <PySendResult>_receive(<Receiving>coroutine, result)
 
 
 cdef PyObject* _receiving_next(PyObject* coroutine) except? NULL:
     cdef PyObject* result = NULL
-    if (<Receiving>coroutine)._step(&result) == PYGEN_RETURN:
+    if _receive(<Receiving>coroutine, &result) == PYGEN_RETURN:
         PyErr_SetObject(PyExc_StopIteration, result)
         Py_DECREF(result)
         return NULL
@@ -377,8 +403,217 @@ cdef PyObject* _sending_next(PyObject* coroutine) except? NULL:
 # A coroutine that has sent, to be used again if nobody else has it: most end in their first step.
 cdef Sending _last_sending = None
 
+
+# What a connection of a server does. One that a program makes of the type, with none, is done.
+cdef enum:
+    DONE = 0
+    NOT_BEGUN = 1
+    OPENING = 2
+    HANDLING = 3
+    FINISHING = 4
+
+
+@cython.final
+@cython.freelist(16)
+cdef class Handling:
+    """The coroutine that a server runs for a connection: its opening handshake, its handler, and its end.
+
+    It is what this would be, with less memory while the handler waits::
+
+        opening = server._begin(connection)
+        if opening is None or await opening:
+            try:
+                await server.handler(connection)
+            except BaseException as exc:
+                await server._finish(connection, exc, True)
+            else:
+                await server._finish(connection, None, True)
+
+    Attributes:
+        cr_running: Whether it is running.
+        cr_suspended: Whether it waits.
+        cr_await: What it waits for; None if it doesn't.
+        cr_frame: The frame of that; None if it has ended.
+    """
+
+    cdef object _connection
+    cdef object _rest                   # the coroutine that runs
+    cdef uint8_t _stage
+    cdef flag _running
+
+    @property
+    def __name__(self) -> str:
+        return "_handle"
+
+    @property
+    def __qualname__(self) -> str:
+        return "Server._handle"
+
+    @property
+    def cr_running(self) -> bool:
+        return self._running
+
+    @property
+    def cr_suspended(self) -> bool:
+        return not self._running and self._rest is not None
+
+    @property
+    def cr_frame(self):
+        if self._stage == DONE:
+            return None
+        return getattr(self._rest, "cr_frame", _frame)
+
+    @property
+    def cr_await(self):
+        return None if self._running else self._rest
+
+    def __await__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        """Go on, as ``send`` of coroutines does."""
+        cdef PyObject* result = NULL
+        cdef int sent = self._step(<PyObject*>value, &result)
+        taken = <object>result
+        Py_DECREF(result)
+        if sent == PYGEN_RETURN:
+            raise StopIteration(taken)
+        return taken
+
+    def throw(self, typ, value=None, traceback=None):
+        """Go on with an exception, as ``throw`` of coroutines does."""
+        exc = typ if value is None else value
+        if self._running:
+            raise ValueError("coroutine already executing")
+        if self._rest is None:
+            self._end()
+            raise exc
+        failure = None
+        self._running = True
+        try:
+            return self._rest.throw(exc)
+        except StopIteration as stop:
+            returned = stop.value
+        except BaseException as raised:
+            failure = raised
+        finally:
+            self._running = False
+        if failure is None:
+            self._go_on(returned)
+        else:
+            self._fail(failure)
+        if self._rest is None:
+            raise StopIteration
+        return self.send(None)
+
+    def close(self) -> None:
+        """End, as ``close`` of coroutines does."""
+        if self._rest is None:
+            self._end()
+            return
+        try:
+            self.throw(GeneratorExit())
+        except (GeneratorExit, StopIteration):
+            return
+        raise RuntimeError("coroutine ignored GeneratorExit")
+
+    def __dealloc__(self):
+        if self._stage == NOT_BEGUN and self._connection is not None:
+            warn_unawaited(<PyObject*>self.__qualname__)
+
+    cdef int _end(self) except -1:
+        self._stage = DONE
+        self._connection = self._rest = None
+
+    cdef int _step(self, PyObject* value, PyObject** result) except PYGEN_ERROR:
+        cdef int sent
+        if self._running:
+            raise ValueError("coroutine already executing")
+        if self._rest is None:
+            if self._stage == DONE:
+                raise RuntimeError("cannot reuse already awaited coroutine")
+            self._begin()
+        while self._rest is not None:
+            self._running = True
+            sent = try_send(self._rest, value, result)
+            self._running = False
+            if sent == PYGEN_NEXT:
+                return PYGEN_NEXT
+            value = Py_None
+            if sent == PYGEN_RETURN:
+                returned = <object>result[0]
+                Py_DECREF(result[0])
+                result[0] = NULL
+                self._go_on(returned)
+            else:
+                self._fail(take_error())
+        Py_INCREF(None)
+        result[0] = Py_None
+        return PYGEN_RETURN
+
+    cdef int _begin(self) except -1:
+        self._stage = OPENING
+        self._running = True
+        try:
+            self._rest = self._connection.server._begin(self._connection)
+        finally:
+            self._running = False
+        if self._rest is None:
+            self._handle()
+
+    cdef int _handle(self) except -1:
+        self._stage = HANDLING
+        self._running = True
+        try:
+            rest = self._connection.server.handler(self._connection)
+        except BaseException as exc:
+            self._fail(exc)
+        else:
+            self._rest = rest if PyCoro_CheckExact(rest) else self._connection.server._wait_for(rest)
+        finally:
+            self._running = False
+
+    cdef int _go_on(self, returned) except -1:
+        """Go on after what was awaited has ended."""
+        if self._stage == OPENING and returned is True:
+            self._handle()
+        elif self._stage == HANDLING:
+            self._finish(None)
+        else:
+            self._end()
+
+    cdef int _fail(self, exc) except -1:
+        """Go on after what was awaited has failed."""
+        if self._stage == HANDLING:
+            self._finish(exc)
+        else:
+            self._end()
+            raise exc
+
+    cdef int _finish(self, exc) except -1:
+        self._stage = FINISHING
+        self._rest = self._connection.server._finish(self._connection, exc, True)
+
+
+cdef PySendResult _handling_send(PyObject* coroutine, PyObject* value, PyObject** result) except PYGEN_ERROR:
+    result[0] = NULL
+    return <PySendResult>(<Handling>coroutine)._step(value, result)
+
+
+cdef PyObject* _handling_next(PyObject* coroutine) except? NULL:
+    cdef PyObject* result = NULL
+    if (<Handling>coroutine)._step(Py_None, &result) == PYGEN_RETURN:
+        Py_DECREF(result)  # None, which needs no exception
+        return NULL
+    return result
+
+
 set_slots(<PyTypeObject*>Receiving, <void*>_receiving_next, <void*>_receiving_send)
 set_slots(<PyTypeObject*>Sending, <void*>_sending_next, <void*>_sending_send)
+set_slots(<PyTypeObject*>Handling, <void*>_handling_next, <void*>_handling_send)
 
 
 cdef inline Receiving _receiving(TransportDriver driver, Messages messages, decode):
@@ -435,4 +670,20 @@ def sending(TransportDriver driver not None, connection, message, text, compress
     coroutine._text = text
     coroutine._compress = compress
     coroutine._stage = CREATED
+    return coroutine
+
+
+def handling(connection not None) -> Handling:
+    """Return the coroutine that opens a connection of a server, calls its handler, and closes it.
+
+    Args:
+        connection: The connection. Its ``server`` has four methods. ``_begin(connection)`` opens it, and returns
+            None; or a coroutine that does, or goes on, and returns whether it was opened. ``handler(connection)``
+            returns an awaitable, of which ``_wait_for(awaitable)`` makes a coroutine. ``_finish(connection, exc,
+            True)`` returns a coroutine that closes it, and raises what is to be raised; ``exc`` is how the handler
+            failed, None if it didn't.
+    """
+    cdef Handling coroutine = Handling.__new__(Handling)
+    coroutine._connection = connection
+    coroutine._stage = NOT_BEGUN
     return coroutine
