@@ -267,7 +267,7 @@ def of_engine(
     command = [sys.executable, "-m", engine_loads.__name__, *script]
     with counter(command, source) as (popen, counted):
         try:
-            popen.communicate(timeout=PATIENCE)
+            popen.communicate(timeout=len(names) * PATIENCE)
         except subprocess.TimeoutExpired:
             raise load.WrongEcho("the engine takes too long") from None
         if popen.returncode:
