@@ -33,6 +33,7 @@ from tests.wsapi.helpers import (
     uri_of,
 )
 from wsapi.asyncio.client import ClientConnection, connect
+from wsapi.asyncio.connection import Connection
 from wsapi.asyncio.server import ServerConnection
 from wsapi.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
 from wsproto_fast.drivers.asyncio import TransportDriver
@@ -704,3 +705,72 @@ async def test_closing_what_a_server_runs() -> None:
         await ws.wait_closed()
         connection.task.cancel()
         await until(lambda: not server._handlers)
+
+
+async def test_a_program_replaces_the_handshake() -> None:
+    """Instrumentation does, of the class; whoever makes connections may do it of one."""
+    replaced = []
+    original = ServerConnection.handshake
+
+    async def handshake(connection: ServerConnection) -> None:
+        replaced.append(connection)
+        await original(connection)
+
+    def create_connection(*args: Any, **kwargs: Any) -> ServerConnection:
+        connection = ServerConnection(*args, **kwargs)
+        connection.handshake = lambda: handshake(connection)  # type: ignore[method-assign]
+        return connection
+
+    with mock.patch.object(ServerConnection, "handshake", handshake):
+        async with serving(echo) as server, connect(uri_of(server)) as ws:
+            assert len(replaced) == 1
+            await ws.close()
+    async with serving(echo, create_connection=create_connection) as server:
+        async with connect(uri_of(server)):
+            assert len(replaced) == 2
+
+
+async def test_a_program_replaces_entering() -> None:
+    entered = []
+
+    async def enter(connection: ServerConnection) -> ServerConnection:
+        if isinstance(connection, ServerConnection):
+            entered.append(connection)
+        return connection
+
+    with mock.patch.object(Connection, "__aenter__", enter):
+        async with serving(echo) as server, connect(uri_of(server)):
+            await until(lambda: entered)
+
+
+@pytest.mark.parametrize("replaced", ["own", "none"])
+async def test_a_program_has_an_attribute_named_task(replaced: str) -> None:
+    async def handler(ws: ServerConnection) -> None:
+        if replaced == "own":
+            ws.task = own
+        else:
+            del ws.task
+        await ws.wait_closed()
+        ended.append(ws)
+
+    own = asyncio.create_task(asyncio.sleep(0))
+    ended: list[ServerConnection] = []
+    async with serving(handler) as server:
+        async with connect(uri_of(server)):
+            await until(lambda: server.connections)
+        await until(lambda: ended)
+        await until(lambda: not server._handlers)
+        assert getattr(ended[0], "task", None) is (own if replaced == "own" else None)
+    await own
+
+
+async def test_handlers_that_close_what_runs_them() -> None:
+    def handler(ws: ServerConnection) -> Any:
+        coroutine: Any = ws.task.get_coro()
+        with pytest.raises(ValueError, match="already executing"):
+            coroutine.close()
+        return echo(ws)
+
+    async with serving(handler) as server, connect(uri_of(server)) as ws:
+        await ws.send("message")
+        assert await ws.recv() == "message"

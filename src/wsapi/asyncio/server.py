@@ -221,6 +221,11 @@ class ServerConnection(AcceptedConnection):
         self._respond(response)
 
 
+# As they are without programs that replace them.
+_handshake = ServerConnection.handshake
+_aenter = Connection.__aenter__
+
+
 class Server(LeavingServer[ServerConnection]):
     """A WebSocket server; what ``serve`` returns.
 
@@ -310,23 +315,25 @@ class Server(LeavingServer[ServerConnection]):
 
     # What the coroutine of a connection calls: see `handling`.
 
-    def _begin(self, connection: ServerConnection) -> Coroutine[Any, Any, bool] | None:
+    def _begin(
+        self, connection: ServerConnection, task: asyncio.Task[Any]
+    ) -> Coroutine[Any, Any, bool] | None:
         """Open a connection.
 
         Returns:
             None if it is open; otherwise a coroutine that goes on, and tells whether it is open
             then. If not, it has ended.
         """
-        connection.task = task = connection._driver.current_task()
+        connection.task = task
         self._handlers.add(task)  # here, since it may have started eagerly
-        cls = type(connection)
         handshake = None
         try:
             if (
-                cls.handshake is ServerConnection.handshake
+                # Programs override these in subclasses, or replace them.
+                getattr(connection.handshake, "__func__", None) is _handshake
                 # `async with` would keep a bound method for as long as the handler runs. What
                 # Connection has does nothing.
-                and cls.__aenter__ is Connection.__aenter__
+                and type(connection).__aenter__ is _aenter
                 and connection._is_answered_alone(self._settings)
             ):
                 response = connection._open()
@@ -337,14 +344,19 @@ class Server(LeavingServer[ServerConnection]):
             else:
                 handshake = connection.handshake()
         except BaseException as exc:
-            return self._finish(connection, exc, False)
-        return self._go_on(connection, handshake)
+            return self._finish(connection, task, exc, False)
+        return self._go_on(connection, task, handshake)
 
-    async def _wait_for(self, awaitable: Awaitable[None]) -> None:
+    async def _run_awaitable(self, awaitable: Awaitable[None]) -> None:
         """Wait for what a handler has returned that isn't a coroutine of Python."""
         await awaitable
 
-    async def _go_on(self, connection: ServerConnection, handshake: Awaitable[None] | None) -> bool:
+    async def _go_on(
+        self,
+        connection: ServerConnection,
+        task: asyncio.Task[Any],
+        handshake: Awaitable[None] | None,
+    ) -> bool:
         """Go on with the opening handshake; return whether the connection is open then."""
         failure = None
         try:
@@ -357,17 +369,22 @@ class Server(LeavingServer[ServerConnection]):
         except BaseException as exc:
             failure = exc
         try:
-            return await self._finish(connection, failure, False)
+            return await self._finish(connection, task, failure, False)
         finally:
             del failure  # its traceback holds this frame
 
     async def _finish(
-        self, connection: ServerConnection, exc: BaseException | None, entered: bool
+        self,
+        connection: ServerConnection,
+        task: asyncio.Task[Any],
+        exc: BaseException | None,
+        entered: bool,
     ) -> bool:
         """Close a connection; return False.
 
         Args:
             connection: The connection.
+            task: Who runs this.
             exc: What has failed; None if nothing has.
             entered: Whether that was the handler.
         """
@@ -393,10 +410,13 @@ class Server(LeavingServer[ServerConnection]):
                 elif not connection._lost:
                     await connection.close(FAILURE)
             finally:
-                self._handlers.end(connection.task)
+                self._handlers.end(task)
                 if self._changed is not None:
                     self._notify()
-                del connection.task, exc  # what ends it may hold this frame
+                # A program may have an attribute of this name.
+                if getattr(connection, "task", None) is task:
+                    del connection.task
+                del task, exc  # what ends it may hold this frame
         return False
 
 

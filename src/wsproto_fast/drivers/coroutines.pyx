@@ -420,14 +420,15 @@ cdef class Handling:
 
     It is what this would be, with less memory while the handler waits::
 
-        opening = server._begin(connection)
+        server, task = connection.server, asyncio.current_task()
+        opening = server._begin(connection, task)
         if opening is None or await opening:
             try:
                 await server.handler(connection)
             except BaseException as exc:
-                await server._finish(connection, exc, True)
+                await server._finish(connection, task, exc, True)
             else:
-                await server._finish(connection, None, True)
+                await server._finish(connection, task, None, True)
 
     Attributes:
         cr_running: Whether it is running.
@@ -437,6 +438,8 @@ cdef class Handling:
     """
 
     cdef object _connection
+    cdef object _server                 # programs may give the connection another attribute of this name
+    cdef object _task
     cdef object _rest                   # the coroutine that runs
     cdef uint8_t _stage
     cdef flag _running
@@ -511,6 +514,8 @@ cdef class Handling:
 
     def close(self) -> None:
         """End, as ``close`` of coroutines does."""
+        if self._running:
+            raise ValueError("coroutine already executing")
         if self._rest is None:
             self._end()
             return
@@ -526,7 +531,7 @@ cdef class Handling:
 
     cdef int _end(self) except -1:
         self._stage = DONE
-        self._connection = self._rest = None
+        self._connection = self._server = self._task = self._rest = None
 
     cdef int _step(self, PyObject* value, PyObject** result) except PYGEN_ERROR:
         cdef int sent
@@ -558,7 +563,9 @@ cdef class Handling:
         self._stage = OPENING
         self._running = True
         try:
-            self._rest = self._connection.server._begin(self._connection)
+            self._server = self._connection.server
+            self._task = self._connection._driver.current_task()
+            self._rest = self._server._begin(self._connection, self._task)
         finally:
             self._running = False
         if self._rest is None:
@@ -568,11 +575,11 @@ cdef class Handling:
         self._stage = HANDLING
         self._running = True
         try:
-            rest = self._connection.server.handler(self._connection)
+            rest = self._server.handler(self._connection)
         except BaseException as exc:
             self._fail(exc)
         else:
-            self._rest = rest if PyCoro_CheckExact(rest) else self._connection.server._wait_for(rest)
+            self._rest = rest if PyCoro_CheckExact(rest) else self._server._run_awaitable(rest)
         finally:
             self._running = False
 
@@ -595,7 +602,7 @@ cdef class Handling:
 
     cdef int _finish(self, exc) except -1:
         self._stage = FINISHING
-        self._rest = self._connection.server._finish(self._connection, exc, True)
+        self._rest = self._server._finish(self._connection, self._task, exc, True)
 
 
 cdef PySendResult _handling_send(PyObject* coroutine, PyObject* value, PyObject** result) except PYGEN_ERROR:
@@ -677,11 +684,11 @@ def handling(connection not None) -> Handling:
     """Return the coroutine that opens a connection of a server, calls its handler, and closes it.
 
     Args:
-        connection: The connection. Its ``server`` has four methods. ``_begin(connection)`` opens it, and returns
-            None; or a coroutine that does, or goes on, and returns whether it was opened. ``handler(connection)``
-            returns an awaitable, of which ``_wait_for(awaitable)`` makes a coroutine. ``_finish(connection, exc,
-            True)`` returns a coroutine that closes it, and raises what is to be raised; ``exc`` is how the handler
-            failed, None if it didn't.
+        connection: The connection. Its ``_driver`` knows the current task, its ``server`` has four methods.
+            ``_begin(connection, task)`` opens it, and returns None; or a coroutine that does, or goes on, and returns
+            whether it was opened. ``handler(connection)`` returns an awaitable, of which ``_run_awaitable(awaitable)``
+            makes a coroutine. ``_finish(connection, task, exc, True)`` returns a coroutine that closes it, and raises
+            what is to be raised; ``exc`` is how the handler failed, None if it didn't.
     """
     cdef Handling coroutine = Handling.__new__(Handling)
     coroutine._connection = connection
