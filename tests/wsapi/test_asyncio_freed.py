@@ -118,8 +118,13 @@ async def drops_fragments(ws: ServerConnection) -> None:
     await ws.send(["a", "b"])
 
 
+def runs_a_task(ws: ServerConnection) -> asyncio.Task[None]:
+    return asyncio.ensure_future(handler(ws))
+
+
 @pytest.mark.parametrize(
-    "handle", [handler, fails, breaks, aborts, cancels_itself, listens, drops_fragments]
+    "handle",
+    [handler, fails, breaks, aborts, cancels_itself, listens, drops_fragments, runs_a_task],
 )
 async def test_handlers(handle: Any) -> None:
     async with serving(handle, close_timeout=0.2) as server:
@@ -133,6 +138,26 @@ async def test_handlers(handle: Any) -> None:
         await leave_nothing(use, server)
     with contextlib.suppress(AssertionError):
         logged_errors()  # some of them fail
+
+
+class OpenedByTask(ServerConnection):
+    def handshake(self) -> asyncio.Task[None]:  # type: ignore[override]
+        async def fail() -> None:
+            raise ZeroDivisionError
+
+        return asyncio.ensure_future(fail())
+
+
+async def test_handshake_by_a_task_that_fails() -> None:
+    logger = logging.Logger("quiet")  # a record would keep the exception
+    logger.disabled = True
+    async with serving(handler, create_connection=OpenedByTask, logger=logger) as server:
+
+        async def use() -> None:
+            with contextlib.suppress(Exception):
+                await connect(uri_of(server))
+
+        await leave_nothing(use, server)
 
 
 async def fail_later(ws: ServerConnection, _request: Request) -> None:

@@ -349,7 +349,10 @@ class Server(LeavingServer[ServerConnection]):
 
     async def _run_awaitable(self, awaitable: Awaitable[None]) -> None:
         """Wait for what a handler has returned that isn't a coroutine of Python."""
-        await awaitable
+        try:
+            await awaitable
+        finally:
+            del awaitable  # one that has failed may hold this frame
 
     async def _go_on(
         self,
@@ -371,7 +374,7 @@ class Server(LeavingServer[ServerConnection]):
         try:
             return await self._finish(connection, task, failure, False)
         finally:
-            del failure  # its traceback holds this frame
+            del failure, handshake  # they may hold this frame
 
     async def _finish(
         self,
