@@ -4,7 +4,7 @@ Knows the state only to read it; when something must be sent is decided in the l
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_Check, PyUnicode_CheckExact
 from libc.math cimport INFINITY
@@ -32,7 +32,15 @@ from ._queue cimport ATTENTION, OUTPUT
 from .exceptions import ConcurrencyError, ProtocolError
 
 
-cdef extern from "Python.h":
+cdef extern from *:
+    """
+    /* Give the memory of a str. What Cython has put in the view's place for an owner is released first. */
+    static int wsproto_fast_show_text(Py_buffer *view, PyObject *owner, PyObject *text, int flags) {
+        Py_CLEAR(view->obj);
+        return PyBuffer_FillInfo(view, owner, PyUnicode_1BYTE_DATA(text), PyUnicode_GET_LENGTH(text), 1, flags);
+    }
+    """
+    int show_text "wsproto_fast_show_text"(Py_buffer* view, object owner, object text, int flags) except -1
     unsigned char* PyUnicode_1BYTE_DATA(object text)
     bint PyUnicode_IS_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
@@ -52,9 +60,9 @@ cdef class _Text:
     cdef str text
 
     def __getbuffer__(self, Py_buffer* view, int flags):
-        PyBuffer_FillInfo(
-            view, self, PyUnicode_1BYTE_DATA(self.text), PyUnicode_GET_LENGTH(self.text), 1, flags
-        )
+        if self.text is None:
+            raise BufferError("no text")  # a program has made it, of the type
+        show_text(view, self, self.text, flags)
 
 
 @cython.final

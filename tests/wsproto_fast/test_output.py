@@ -1,6 +1,8 @@
 """Bytes that wait to be sent: in which pieces they are taken."""
 
+import ctypes
 import gc
+import sys
 
 import pytest
 
@@ -89,6 +91,20 @@ def test_memory_of_text_among_parts() -> None:
     assert isinstance(part, memoryview)
     assert part.readonly
     assert part == b"x" * LARGE
+
+
+def test_owner_of_that_memory() -> None:
+    protocol = Protocol(Side.SERVER)
+    protocol.send("x" * LARGE)
+    _, part = protocol.take_output_parts()
+    assert isinstance(part, memoryview)
+    with pytest.raises(BufferError, match="no text"):
+        memoryview(type(part.obj)())
+    with pytest.raises(TypeError, match="not writable"):
+        (ctypes.c_char * LARGE).from_buffer(part.obj)
+    before = sys.getrefcount(None)  # which stays the same where None is immortal
+    views = [memoryview(part.obj) for _ in range(1000)]
+    assert sys.getrefcount(None) - before < len(views) // 2
 
 
 def test_parts_of_clients_are_masked() -> None:
