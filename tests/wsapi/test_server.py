@@ -73,7 +73,7 @@ class TestServerSide:
         assert not connection._receive_request()
         connection.protocol.receive_data(REQUEST[20:])
         assert connection._receive_request()
-        assert not connection._receive_request()  # once
+        assert connection._receive_request()  # since before
         assert connection.request is not None
 
     def test_process_request(self) -> None:

@@ -97,6 +97,15 @@ def test_handshake_that_a_callback_refuses(callback: str) -> None:
         assert peer.read_to_end().startswith(b"HTTP/1.1 403 Forbidden\r\n")
 
 
+def test_handshake_again() -> None:
+    with accepted(request()) as (connection, peer):
+        for _ in range(2):
+            connection.handshake(timeout=PATIENCE)
+        assert peer.read_head().startswith(b"HTTP/1.1 101 ")
+        connection.send("hello")
+        assert peer.read() == (TEXT, b"hello")
+
+
 def test_handshake_that_fails() -> None:
     with accepted(request(without="Upgrade")) as (connection, peer):
         with pytest.raises(InvalidUpgrade):

@@ -206,8 +206,8 @@ class ServerSide(BaseConnection):
         return self.protocol.reject(status, text)
 
     def _receive_request(self) -> bool:
-        """Take the request, once; return whether it is there."""
-        return self.protocol.take_request()
+        """Take the request if it is there; return whether it is, now or since before."""
+        return self.protocol.take_request() or self.protocol.request is not None
 
     def _count_dropped(self, slow: Slow, number: int) -> None:
         if (statistics := self._statistics) is not None:

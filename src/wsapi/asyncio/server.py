@@ -68,7 +68,7 @@ class AcceptedConnection(ServerSide, Connection):
     _opening = True
 
     def _update_opening(self) -> None:
-        if self._receive_request():
+        if self.protocol.take_request():
             self._start()
 
     def _start(self) -> None:
