@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
@@ -14,7 +15,8 @@ import trio.testing
 from tests.wsapi.helpers import frame, request
 from tests.wsapi.trio_helpers import PlainStream, serving, socket_streams, trio_test, until
 from wsapi.frames import Opcode
-from wsapi.trio._transports import Carrier, SocketTransport, start_tls, tls_errors
+from wsapi.trio import _transports
+from wsapi.trio._transports import MAX_PARTS, Carrier, SocketTransport, start_tls, tls_errors
 from wsapi.trio.connection import Connection
 from wsapi.trio.server import ServerConnection
 from wsproto_fast import Protocol, Side
@@ -179,6 +181,65 @@ async def test_sockets_that_are_not_ready_after_all(
         assert not refusing.times
         nursery.start_soon(client.aclose)
         await server.aclose()
+
+
+PARTS = [b"ab", memoryview(b"cde"), b"", b"f"]
+
+
+@pytest.mark.skipif(not SocketTransport.available, reason="there is no os.readv")
+@pytest.mark.parametrize("taken", range(7))
+@trio_test
+async def test_parts_that_are_taken_in_part(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    writev = os.writev
+
+    def taking(fd: int, parts: list[bytes]) -> int:
+        monkeypatch.setattr(os, "writev", writev)
+        if not taken:
+            raise BlockingIOError
+        return os.write(fd, b"".join(parts)[:taken])
+
+    one, other = socket_streams()
+    async with one, other:
+        transport = SocketTransport(one, Protocol(Side.SERVER))
+        monkeypatch.setattr(os, "writev", taking)
+        transport.write_parts(PARTS)
+        assert transport.unsent == 6 - taken
+        assert transport.blocked == (taken < 6)
+        transport.write_parts([b"g", b"h"])
+        await transport.write_pending()
+        assert await other.receive_some() == b"abcdefgh"
+        assert not transport.blocked
+        assert transport.unsent == 0
+
+
+@pytest.mark.skipif(not SocketTransport.available, reason="there is no os.readv")
+@trio_test
+async def test_more_parts_than_a_system_call_takes() -> None:
+    one, other = socket_streams()
+    async with one, other:
+        transport = SocketTransport(one, Protocol(Side.SERVER))
+        parts = [b"%d," % i for i in range(MAX_PARTS + 10)]
+        transport.write_parts([*parts])
+        await transport.write_pending()
+        assert await other.receive_some() == b"".join(parts)
+
+
+@pytest.mark.skipif(not SocketTransport.available, reason="there is no os.readv")
+@trio_test
+async def test_more_bytes_of_parts_than_a_system_call_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refusing(fd: int, parts: list[bytes]) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(_transports, "MAX_WRITTEN", 5)
+    one, other = socket_streams()
+    async with one, other:
+        transport = SocketTransport(one, Protocol(Side.SERVER))
+        transport.write_parts([b"ab", b"cde"])
+        monkeypatch.setattr(os, "writev", refusing)
+        transport.write_parts(PARTS)
+        assert await other.receive_some() == b"abcdeabcdef"
 
 
 @pytest.mark.skipif(not SocketTransport.available, reason="there is no os.readv")

@@ -35,6 +35,9 @@ __all__ = [
 STREAM_BACKLOG = 65536
 # Parts that are written by one system call, at most: less than any system's limit.
 MAX_PARTS = 64
+# Bytes of parts that are written by one system call, at most: macOS refuses more, see writev(2). Of
+# one part alone it takes a piece.
+MAX_WRITTEN = 2**31 - 1
 
 
 class Transport(Protocol):
@@ -124,7 +127,7 @@ class SocketTransport:
             return protocol.buffer_updated(size, trio.current_time())
         return protocol.receive_eof(trio.current_time())
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         if self._backlog is not None:
             self._backlog.append(data)
             return
@@ -139,6 +142,10 @@ class SocketTransport:
     def write_parts(self, parts: list[bytes | memoryview]) -> None:
         if self._backlog is not None:
             self._backlog.extend(parts)
+            return
+        if sum(map(len, parts)) > MAX_WRITTEN:
+            for part in parts:
+                self.write(part)
             return
         try:
             sent = os.writev(self._socket.fileno(), parts[:MAX_PARTS])
