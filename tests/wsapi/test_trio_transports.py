@@ -16,7 +16,14 @@ from tests.wsapi.helpers import frame, request
 from tests.wsapi.trio_helpers import PlainStream, serving, socket_streams, trio_test, until
 from wsapi.frames import Opcode
 from wsapi.trio import _transports
-from wsapi.trio._transports import MAX_PARTS, Carrier, SocketTransport, start_tls, tls_errors
+from wsapi.trio._transports import (
+    MAX_PARTS,
+    Carrier,
+    SocketTransport,
+    StreamTransport,
+    start_tls,
+    tls_errors,
+)
 from wsapi.trio.connection import Connection
 from wsapi.trio.server import ServerConnection
 from wsproto_fast import Protocol, Side
@@ -240,6 +247,44 @@ async def test_more_bytes_of_parts_than_a_system_call_takes(
         monkeypatch.setattr(os, "writev", refusing)
         transport.write_parts(PARTS)
         assert await other.receive_some() == b"abcdeabcdef"
+
+
+class Recording(PlainStream):
+    """A stream that keeps what it is given, as it is."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        super().__init__(stream)
+        self.pieces: list[bytes | bytearray | memoryview] = []
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        self.pieces.append(data)
+
+
+@trio_test
+async def test_pieces_for_streams() -> None:
+    stream = Recording(trio.testing.memory_stream_pair()[0])
+    transport = StreamTransport(stream, Protocol(Side.SERVER))
+    large = bytes(range(256)) * 800  # 204,800 bytes
+    parts = [b"a", b"bc", large, b"d", memoryview(large), b"e", b"f"]
+    transport.write_parts(parts)
+    assert transport.unsent == sum(map(len, parts))
+    assert transport.blocked
+    await transport.write_pending()
+    assert transport.unsent == 0
+    assert not transport.blocked
+    pieces = stream.pieces
+    assert b"".join(pieces) == b"".join(parts)
+    # What is small leaves with what comes next to it, and nothing else is copied.
+    assert [len(piece) for piece in pieces] == [
+        *(65536, 65536, 65536, 204800 + 3 - 3 * 65536),
+        *(65536, 65536, 65536, 204800 + 1 - 3 * 65536),
+        2,
+    ]
+    assert [isinstance(piece, memoryview) and piece.obj is large for piece in pieces] == [
+        *(False, True, True, True) * 2,
+        False,
+    ]
 
 
 @pytest.mark.skipif(not SocketTransport.available, reason="there is no os.readv")
