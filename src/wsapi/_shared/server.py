@@ -161,6 +161,13 @@ class ServerSide(BaseConnection):
     _shed = False  # it was closed for what it held
     _visit: Visit | None = None  # what the server's door knows of it
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # A program may say that they are None at the beginning: they are.
+        for name in ("request", "response"):
+            if vars(cls).get(name, cls) is None:
+                delattr(cls, name)
+
     if TYPE_CHECKING:
 
         @property

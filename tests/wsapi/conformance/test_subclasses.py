@@ -140,3 +140,20 @@ class TestContexts:
                     await ws.wait_closed()
                     assert ws.close_code == 1011
             logged_errors("connection handler failed")
+
+
+class TestAttributes:
+    async def test_a_class_that_says_what_they_are_at_the_beginning(self, driver: Driver) -> None:
+        class Mine(driver.server.ServerConnection):  # type: ignore[name-defined,misc]
+            request = response = None
+            user = None
+
+        async def handler(ws: Ws) -> None:
+            seen.append((ws.request.path, ws.response.status_code, ws.user))  # type: ignore[attr-defined]
+            await ws.send("seen")
+
+        seen: list[Any] = []
+        async with driver.serve(handler, create_connection=Mine) as server:
+            async with driver.connect(server) as ws:
+                assert await ws.recv() == "seen"
+        assert seen == [("/", 101, None)]
