@@ -27,6 +27,8 @@ cdef class Keepalive(Receiver):
 
     cdef int _received_pong(self, bytes payload) except -1
     cdef int _handle_keepalive(self, double now, double silence) except -1
+    cdef int _send_keepalive(self) except -1
+    cdef int _repeat_keepalive(self) except -1
     cdef int _keepalive_began(self) except -1
     cdef int _look_for_life(self) noexcept
     cdef int _fail(self, int code, str reason) except -1

@@ -142,7 +142,7 @@ cdef class Keepalive(Receiver):
                     self._repeat_keepalive()
                 self._ping_time = now + self._ping_interval
 
-    def _send_keepalive(self):
+    cdef int _send_keepalive(self) except -1:
         if self._keepalive_payload is not None:
             # Without a pong deadline the last one may still be unanswered; a later Pong stands for it.
             self._pings.pop(self._keepalive_payload, None)
@@ -154,7 +154,7 @@ cdef class Keepalive(Receiver):
         if self._debug():
             self.logger.debug("% sent keepalive ping")
 
-    def _repeat_keepalive(self):
+    cdef int _repeat_keepalive(self) except -1:
         """Send the Ping that waits for its answer once more, while that can't be read."""
         if not self._writing_paused:
             self._write_control(OP_PING, self._keepalive_payload)
