@@ -314,7 +314,7 @@ cdef class Parser(Sender):
                 return 0
             self._paused = self._deflate is not None and self._is_full()
             left = self._receive_frames(data, size)
-            if unlikely(left):
+            if unlikely(left != 0):
                 self._keep(data + (size - left), left)
         except Exception as exc:
             self._parser_failed(exc)
