@@ -383,6 +383,30 @@ async def test_a_program_that_never_rests(monkeypatch: pytest.MonkeyPatch) -> No
         task.cancel()
 
 
+@on_asyncio
+async def test_what_is_called_a_little_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event loop does that within the resolution of its clock; then it may be called again."""
+    monkeypatch.setattr("wsapi.testing._clock.MAX_TURNS", 100)
+    loop = asyncio.get_running_loop()
+
+    def expire() -> None:
+        if clock.time() < later:
+            loop.call_at(later, expire)
+        else:
+            expired.append(clock.time())
+
+    expired: list[float] = []
+    async with Clock() as clock:
+        due = clock.time() + 1
+        later = math.nextafter(due, math.inf)
+        loop.call_at(due, lambda: None)
+        loop.call_at(later, expire)
+        await clock.advance(1)
+        assert expired == [later]
+        await clock.advance(1)
+        assert clock.time() == pytest.approx(due + 1)
+
+
 def test_uvloop_has_no_fake_time_but_pairs() -> None:
     uvloop = pytest.importorskip("uvloop", reason="uvloop isn't installed")
 

@@ -77,7 +77,7 @@ class Clock:
         while (due := self._next()) <= end:
             self._now = max(self._now, due)
             turns = await self._settle(turns)
-        self._now = end
+        self._now = max(self._now, end)
         await self._settle(turns)
 
     def _next(self) -> float:
@@ -92,6 +92,11 @@ class Clock:
         while turns > 0:
             turns -= 1
             await asyncio.sleep(0)
+            # The event loop calls what is due within the resolution of its clock. Who is called
+            # and finds that it isn't time yet would have itself called again, for ever.
+            for handle in self._loop._ready:
+                if isinstance(handle, asyncio.TimerHandle):
+                    self._now = max(self._now, handle.when())
             # What runs now isn't in there any more; timers that are due are after the next turn.
             if not self._loop._ready and self._next() > self._now:
                 return turns
