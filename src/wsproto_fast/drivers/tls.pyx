@@ -152,7 +152,10 @@ cdef class TLS:
 
         Raises:
             ssl.SSLError: If nothing can be sent any more.
+            TypeError: If ``data`` isn't bytes.
         """
+        if data is None:
+            raise TypeError("data must be bytes, not None")
         if self._waiting is not None:
             data = self._waiting + data
         if PyBytes_GET_SIZE(data) == 0:
