@@ -470,9 +470,11 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         cdef Acceptance acceptance
         cdef unsigned char* place
         cdef Py_ssize_t size
+        cdef double when
         self._require_unanswered()
         if self._request is None:
             raise InvalidState("there is no request yet")
+        when = self._time(now)
         checked = self._checked(self._request)
         if type(checked) is not tuple:
             return checked
@@ -488,7 +490,7 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
             )
             return None
         self._response = acceptance
-        self._now = self._time(now)
+        self._now = when
         self._parser = None
         size = acceptance.size()
         place = self._output.reserve(PyBytes_GET_SIZE(STATUS_LINE) + size + 2)

@@ -57,10 +57,14 @@ def test_faults(tmp_path: Path) -> None:
     check(tmp_path, "adding", program(PAGE, "adding.py"), program(PAGE, "test_adding.py"))
 
 
-@pytest.mark.parametrize("front_end", ["threads", "trio"])
-def test_threads_and_trio(tmp_path: Path, front_end: str) -> None:
-    name = f"idle_{front_end}"
-    check(tmp_path, name, program(PAGE, f"{name}.py"), program(PAGE, f"test_{name}.py"))
+def test_threads(tmp_path: Path) -> None:
+    text, test = program(PAGE, "idle_threads.py"), program(PAGE, "test_idle_threads.py")
+    check(tmp_path, "idle_threads", text, test)
+
+
+def test_trio(tmp_path: Path) -> None:
+    text, test = program(PAGE, "idle_trio.py"), program(PAGE, "test_idle_trio.py")
+    check(tmp_path, "idle_trio", text, test)
 
 
 def test_fastapi(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from wsproto_fast import (
     State,
 )
 
+from .handshake_helpers import head
 from .helpers import BINARY, frame
 
 CLOSE_TIMEOUT = 10.0
@@ -29,6 +30,13 @@ def buffer_updated(protocol: Protocol, **now: Any) -> None:
 def send_response(protocol: Protocol, **now: Any) -> None:
     assert isinstance(protocol, ServerProtocol)
     protocol.send_response(protocol.reject(404, ""), **now)
+
+
+def answer(protocol: Protocol, **now: Any) -> None:
+    assert isinstance(protocol, ServerProtocol)
+    protocol.receive_data(head())
+    assert protocol.take_request()
+    protocol.answer(**now)
 
 
 # What tells the time, each on a server's open connection that queues messages.
@@ -53,7 +61,10 @@ CALLS: dict[str, Callable[..., Any]] = {
     "offer": lambda protocol, **now: protocol.offer(PreparedMessage(b""), Backpressure(), **now),
     "limit_rates": lambda protocol, **now: protocol.limit_rates(1, **now),
     "send_response": send_response,
+    "answer": answer,
 }
+# Those of the opening handshake.
+OPENING = {"send_response", "answer"}
 
 # One only looks, and the other one ends all clocks: see test_statistics.py.
 OTHERS = {"stats", "connection_lost"}
@@ -62,7 +73,7 @@ every_call = pytest.mark.parametrize("name", CALLS)
 
 
 def protocol_for(name: str, at: float | None = 1000.0) -> Protocol:
-    state = State.CONNECTING if name == "send_response" else State.OPEN
+    state = State.CONNECTING if name in OPENING else State.OPEN
     protocol = ServerProtocol(state=state)
     protocol.queue_messages()
     protocol.set_timeouts(close_timeout=CLOSE_TIMEOUT, now=at)
@@ -131,7 +142,7 @@ def test_bad_time_changes_nothing(name: str) -> None:
     with pytest.raises(TypeError):
         CALLS[name](protocol, now="soon")
     assert (protocol.state, protocol.output_size) == (state, 0)
-    if name != "send_response":
+    if name not in OPENING:
         assert time_of(protocol) == 1000.0
 
 
