@@ -2,10 +2,12 @@
 
 Usage: python -m tests.fuzz [--minutes 5] [--target NAME]... [--jobs 1] [--pack]
        python -m tests.fuzz --report [LEDGER]...
+       python -m tests.fuzz --keep
 
 It wants the engine compiled for that by `.ci/fuzz-build`: `make fuzz` does so. What is found is in
 build/fuzz/findings/, and `python -m tests.fuzz.run NAME FILE` runs it again. Each process of
-libFuzzer leaves a line in build/fuzz/ledger.jsonl; `--report` adds up what was done in all runs.
+libFuzzer leaves a line in build/fuzz/ledger.jsonl; `--report` adds up what was done in all runs,
+with what the repository keeps of earlier ones in tests/fuzz/fuzzed.jsonl, to which `--keep` adds.
 """
 
 from __future__ import annotations
@@ -193,12 +195,17 @@ def main() -> int:
     parser.add_argument("--pack", action="store_true", help="keep the corpora in the repository")
     parser.add_argument(
         "--report", nargs="*", type=Path, metavar="LEDGER",
-        help="only add up what was done so far: of these files, or of build/fuzz/ledger.jsonl",
+        help="only add up what was done so far: of these files, or all that is known here",
     )  # fmt: skip
+    parser.add_argument("--keep", action="store_true", help="only keep sums in the repository")
     options = parser.parse_args()
     if options.report is not None:
-        entries = [entry for path in options.report or [LEDGER] for entry in ledger.read(path)]
+        paths = options.report or [ledger.KEPT, LEDGER]
+        entries = [entry for path in paths for entry in ledger.read(path)]
         print(ledger.report(entries))
+        return 0
+    if options.keep:
+        ledger.keep(LEDGER, ledger.KEPT)
         return 0
     chosen = options.target or get("FUZZ_TARGETS", "").replace(",", " ").split() or names
     if unknown := set(chosen) - set(names):

@@ -1,29 +1,34 @@
-"""What was fuzzed so far, over all runs: one line of JSON for each process of libFuzzer."""
+"""What was fuzzed so far, over all runs: one line of JSON for each process of libFuzzer.
+
+The repository keeps sums of them in `fuzzed.jsonl`, in lines of the same kind.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+
+KEPT = Path(__file__).with_name("fuzzed.jsonl")
 
 
 @dataclass
 class Entry:
-    """One process.
+    """One process, or the sum of several for the same target and revision.
 
     Attributes:
         target: Name of the target.
         revision: What was compiled, as git describes it; "-dirty" behind it if there were changes.
-        began: Time in UTC, as in ISO 8601.
+        began: Time in UTC, as in ISO 8601; of a sum, that of the first.
         inputs: Number of inputs that were run.
         wall: Seconds that it took.
         cpu: Seconds of processor time that it used, in user and system mode.
         edges: Edges in the compiled code that the corpus and these inputs reach.
         features: Features that they have, as libFuzzer counts them.
         findings: Names of the inputs that were found, also if they had been found before.
-        status: Exit status of the process.
+        status: Exit status of the process; of a sum, 0 if it is so for all.
     """
 
     target: str
@@ -70,6 +75,36 @@ def read(path: Path) -> list[Entry]:
     return entries
 
 
+def sums(entries: Iterable[Entry]) -> list[Entry]:
+    """Return one entry for each target and revision, with each finding once."""
+    of: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        key = entry.target, entry.revision
+        one = of.get(key)
+        if one is None:
+            of[key] = replace(entry, findings=sorted(set(entry.findings)))
+            continue
+        of[key] = replace(
+            one,
+            began=min(one.began, entry.began),
+            inputs=one.inputs + entry.inputs,
+            wall=round(one.wall + entry.wall, 1),
+            cpu=round(one.cpu + entry.cpu, 1),
+            edges=max(one.edges, entry.edges),
+            features=max(one.features, entry.features),
+            findings=sorted({*one.findings, *entry.findings}),
+            status=one.status or entry.status,
+        )
+    return [of[key] for key in sorted(of)]
+
+
+def keep(path: Path, kept: Path) -> None:
+    """Add the sums of a ledger to those that are kept, and begin the ledger anew."""
+    total = sums([*read(kept), *read(path)])
+    kept.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in total))
+    path.unlink(missing_ok=True)
+
+
 def report(entries: Iterable[Entry]) -> str:
     """Return sums per target as a table in Markdown; a finding counts once, however often found."""
     of: dict[str, list[Entry]] = {}
@@ -87,7 +122,7 @@ def report(entries: Iterable[Entry]) -> str:
     everything = [entry for name in of for entry in of[name]]
     rows.append(line("all", everything, len(found), str(len(of)) + " targets"))
     revisions = sorted({entry.revision for entry in everything})
-    rows += ["", f"{len(everything)} runs of {', '.join(revisions) or 'nothing'}"]
+    rows += ["", f"Revisions: {', '.join(revisions) or 'none'}"]
     return "\n".join(rows)
 
 

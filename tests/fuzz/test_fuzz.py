@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,9 +134,39 @@ def test_report(tmp_path: Path) -> None:
         "| frames | 1.50 | 2,000 | 100 | 2 |",
         "| all | 1.60 | 3,000 | 2 targets | 2 |",
         "",
-        "3 runs of abc",
+        "Revisions: abc",
     ]
     with open(path, "a") as file:
         file.write('{"target": "frames"}\n')
     with pytest.raises(ValueError, match=r"ledger\.jsonl, line 4: "):
         ledger.read(path)
+
+
+def test_keep(tmp_path: Path) -> None:
+    """Sums for each target and revision stay, and nothing counts twice."""
+    path, kept = tmp_path / "ledger.jsonl", tmp_path / "fuzzed.jsonl"
+    first, second = entry("frames", 60, 100, "frames-crash-a"), entry("frames", 30, 90)
+    other = replace(entry("frames", 15, 120), revision="def")
+    for one in (first, second, other):
+        ledger.append(path, one)
+    ledger.keep(path, kept)
+    frames = replace(first, inputs=2000, cpu=90, wall=90)
+    assert ledger.read(kept) == [frames, other]
+    assert not path.exists()
+    ledger.keep(path, kept)
+    assert ledger.read(kept) == [frames, other]
+    ledger.append(path, entry("calls", 6, 5))
+    ledger.append(path, replace(second, status=77))
+    ledger.keep(path, kept)
+    assert [(one.target, one.cpu, one.status) for one in ledger.read(kept)] == [
+        ("calls", 6, 0),
+        ("frames", 120, 77),
+        ("frames", 15, 0),
+    ]
+
+
+def test_what_is_kept() -> None:
+    """The repository's sums are of its targets."""
+    kept = ledger.read(ledger.KEPT)
+    assert {one.target for one in kept} <= set(corpora.target_names())
+    assert kept == ledger.sums(kept)
