@@ -31,7 +31,7 @@ from .exceptions import (
     StatusLineTooLong,
 )
 from .frames import Side, State
-from .headers import build_authorization_basic, build_extension, build_host, build_subprotocol
+from .headers import build_authorization_basic, build_extension, build_host, validate_subprotocols
 from .http11 import Request, Response
 from .uri import WebSocketURI
 
@@ -51,7 +51,7 @@ max_size=1048576, logger=None)\n--\n
         uri: Parsed URI.
         origin: Value of the ``Origin`` header.
         extensions: Factories of extensions to offer, in order of preference.
-        subprotocols: Subprotocols to offer, in order of preference.
+        subprotocols: Subprotocols to offer, in order of preference; each is offered once.
         state: State to start in.
         max_size: Limit for messages and fragments, see ``Protocol``.
         logger: Logger, ``wsproto_fast.client`` by default; see ``environment``.
@@ -107,9 +107,9 @@ max_size=1048576, logger=None)\n--\n
                 ]),
             ))
         if self.available_subprotocols:
-            items.append(
-                ("Sec-WebSocket-Protocol", build_subprotocol(self.available_subprotocols))
-            )
+            validate_subprotocols(self.available_subprotocols)
+            # Programs put lists together.
+            items.append(("Sec-WebSocket-Protocol", ", ".join(dict.fromkeys(self.available_subprotocols))))
         # Only what the caller supplies needs a check, which Headers does.
         return Request(uri.resource_name, Headers(items))
 

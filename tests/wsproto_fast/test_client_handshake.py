@@ -52,6 +52,13 @@ def test_refused_before_there_is_a_request(received, action):
                 ("Sec-WebSocket-Protocol", "a, b"),
             ],
         ),
+        # RFC 6455 section 4.1: they are unique.
+        (
+            "ws://h/",
+            {"subprotocols": ("b", "a", "b")},
+            "/",
+            [("Host", "h"), None, ("Sec-WebSocket-Protocol", "b, a")],
+        ),
     ],
 )
 def test_request(uri, kwargs, path, items):
@@ -169,6 +176,12 @@ WRONG_ANSWERS = [
         {"extra": [("Sec-WebSocket-Extensions", "(")]},
         e.InvalidHeaderFormat,
         "invalid Sec-WebSocket-Extensions header: expected token at 0 in (",
+    ),
+    (
+        {"extensions": EXTENSIONS},
+        {"extra": [("Sec-WebSocket-Extensions", "f"), ("Sec-WebSocket-Extensions", "g")]},
+        e.NegotiationError,
+        "Unsupported extension: name = g, params = []",
     ),
     (
         {},

@@ -54,6 +54,13 @@ def test_request_of_a_client() -> None:
         connection.send(Request("h", "/"))
 
 
+def test_subprotocols_are_offered_once() -> None:
+    """RFC 6455 section 4.1: they are unique."""
+    connection = WSConnection(ConnectionType.CLIENT)
+    sent = connection.send(Request("h", "/", subprotocols=["b", "a", "b"]))
+    assert b"\r\nSec-WebSocket-Protocol: b, a\r\n" in sent
+
+
 @pytest.mark.parametrize(
     ("event", "text"),
     [

@@ -100,7 +100,7 @@ class ClientHandshake(HandshakeSide):
             host = event.host.encode("idna")
             target = event.target.encode("ascii")
             subprotocols = build_subprotocol(
-                [Subprotocol(name) for name in event.subprotocols]
+                [Subprotocol(name) for name in dict.fromkeys(event.subprotocols)]
             ).encode()
             offers = b", ".join(_offers(extensions))
         except ValueError as exc:
