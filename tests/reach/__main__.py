@@ -46,9 +46,10 @@ class Measuring:
         folder = self.data_of(test)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        # No option says to processes of multiprocessing where the data goes, but a variable does.
+        environment = {**os.environ, "COVERAGE_FILE": str(folder / "part")}
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
         measured = ["-m", "coverage", "run", f"--rcfile={self.settings}"]
-        measured.append(f"--data-file={folder / 'part'}")
         tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", f"timeout={TEST_TIMEOUT}"]
         with tempfile.TemporaryFile() as output:  # no pipe: processes that are left would hold it
             try:

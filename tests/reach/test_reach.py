@@ -39,6 +39,7 @@ SETTINGS = """
 branch = true
 source = ["src"]
 parallel = true
+concurrency = ["thread", "multiprocessing"]
 patch = ["subprocess"]
 
 [tool.pytest.ini_options]
@@ -61,6 +62,19 @@ def test_sign():
     for number in {numbers}:
         subprocess.run([sys.executable, "src/{name}.py", str(number)], check=True)
 """
+SPAWNING = """\
+import multiprocessing, runpy, sys
+
+def test_sign(monkeypatch):
+    for number in {numbers}:
+        monkeypatch.setattr(sys, "argv", ["", str(number)])
+        process = multiprocessing.get_context("spawn").Process(
+            target=runpy.run_path, args=("src/{name}.py",)
+        )
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+"""
 # Names of modules, what their tests try, and what is told of them.
 TOLD = {
     "whole": ([-5, 0, 5], " 100.00 "),
@@ -69,10 +83,12 @@ TOLD = {
     "failing": ([-5, 0, 5, "x"], "tests/test_failing.py failed with 1"),
     "known": ([0, 5], "not whole, as modules.txt says: 1"),
     "better": ([-5, 0, 5], "whole, though modules.txt says that it isn't: better.py"),
+    "spawned": ([-5, 0, 5], "whole, though modules.txt says that it isn't: spawned.py"),
 }
 TABLE_OF_THEM = """
 -known.py   test_known.py
 -better.py  test_better.py
+-spawned.py test_spawned.py
 whole.py    test_whole.py
 line.py     test_line.py
 branch.py   test_branch.py
@@ -90,7 +106,7 @@ def test_verdict(
         (tmp_path / folder).mkdir()
     for name, (numbers, _) in TOLD.items():
         (tmp_path / "src" / f"{name}.py").write_text(SIGN)
-        tests = TESTS.format(numbers=numbers, name=name)
+        tests = (SPAWNING if name == "spawned" else TESTS).format(numbers=numbers, name=name)
         (tmp_path / "tests" / f"test_{name}.py").write_text(tests)
     assert __main__.main(["--jobs=1"], tmp_path, TABLE_OF_THEM) == 1
     out, err = capsys.readouterr()

@@ -263,6 +263,18 @@ class TestRun:
         error = python("-c", code, status=1, WSAPI_RUN_AS="websockets")
         assert error.splitlines()[-1].startswith("python -m wsapi run: websockets was imported")
 
+    def test_python_without_this_distribution(self) -> None:
+        """A program may start an interpreter of another environment, which goes on as it is."""
+        startup = str(_run.STARTUP / "sitecustomize.py")
+        code = f"import sys, runpy; {{}}; runpy.run_path({startup!r}); print('went on')"
+        hidden = code.format("sys.modules['wsapi'] = None; sys.stderr = sys.stdout")
+        told, went_on = python("-c", hidden, WSAPI_RUN_AS="websockets").splitlines()
+        assert told.startswith(f"{sys.executable}: not on websockets of wsapi: ")
+        assert went_on == "went on"
+        # Nor does the variable have to be there.
+        code = code.format("import websockets")
+        assert python("-c", code, WSAPI_RUN_AS="") == "went on"
+
     @pytest.mark.parametrize(
         "arguments, message",
         [

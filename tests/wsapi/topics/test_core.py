@@ -323,6 +323,19 @@ def test_a_history_without_subscribers_makes_room() -> None:
         core.publish("w", "m", 0.0)
 
 
+def test_what_is_kept_counts_as_it_is_sent() -> None:
+    """Of text, bytes of UTF-8 count."""
+    for text, kept in (("x" * 1000, 2), ("é" * 1000, 1)):
+        core = Core(bus=False, history=History(10, bytes=2500), epoch="e")
+        for _ in range(3):
+            position = core.publish("t", text, 0.0)
+        assert position is not None
+        for count, found in ((kept, True), (kept + 1, False)):
+            late = join(core, at(position.offset - count, position.epoch))
+            late.go()
+            assert (late.recovered, len(late.messages)) == (found, count * found)
+
+
 def test_sinks_that_refuse() -> None:
     core = make(bus=False, messages=0)
     clients = [join(core) for _ in range(4)]
@@ -835,6 +848,19 @@ def test_closing_all_after_trouble() -> None:
     assert (back.go(), back.messages) == ("known 2 live", names(5, 6))
 
 
+def test_whoever_is_closed_after_trouble_may_go_on_meanwhile() -> None:
+    core = make(messages=0, close_on_trouble=True)
+    client = following(core)
+    core.resumed(0.0)
+    told(core, "CLOSE")
+    core.page(pop(core, Read), page(5, 6), 0.0)
+    # Nothing was kept for it.
+    assert client.go() == "wait"
+    core.page(pop(core, Read), page(5, 6), 0.0)
+    told(core, "READY")
+    assert (client.go(), client.messages) == ("2 live", names(5, 6))
+
+
 def test_audit() -> None:
     core = make()
     client = following(core)
@@ -859,6 +885,18 @@ def test_audit() -> None:
     core.page(pop(core, Read), Page([], False, at(5, "y")), 0.0)
     assert core.audited("t", at(5), at(6), 0.0)  # that was before
     assert not core.audited("t", at(5, "y"), None, 0.0)
+
+
+def test_audits_take_turns() -> None:
+    core = make()
+    names = ["a", "b", "c"]
+    for name in names:
+        join(core, name=name)
+        core.followed(core.outbox.popleft(), at(4), 0.0)
+    for _ in range(2):
+        found = core.audit(2) + core.audit(2)
+        assert sorted(name for name, _ in found) == names
+    assert len(core.audit(10)) == 3
 
 
 # ---------------------------------------------------------------------- coming back
@@ -1011,9 +1049,16 @@ def test_a_client_that_is_ahead_of_a_broker_that_has_lost_that() -> None:
     core.page(pop(core, Read), Page([], True, at(6)), 0.0)
     assert ahead.go() == "known wait"
     told(core, "READY")
-    core.page(pop(core, Read), page(5, 5), 0.0)
+    request = core.outbox.popleft()
+    behind = join(core, at(2))
+    assert behind.go() == "wait"
+    core.page(request, page(5, 5), 0.0)
     told(core, "READY")
     assert (ahead.go(), ahead.position) == ("gap live", at(5))
+    # Whoever waits for something else isn't concerned.
+    core.page(pop(core, Read), page(3, 5), 0.0)
+    told(core, "READY")
+    assert (behind.go(), behind.recovered) == ("known 3 live", True)
 
 
 def test_a_client_that_is_ahead_and_leaves() -> None:

@@ -90,6 +90,25 @@ def test_posting_waits_for_nobody(desk: Desk) -> None:
     assert posted == ["by the main thread", "by another one", "by the helper"]
 
 
+def test_what_comes_meanwhile_is_left_to_the_helper(desk: Desk) -> None:
+    """Whoever posts goes on after what was there then, whatever is posted meanwhile."""
+    done: list[tuple[str, int]] = []
+
+    def function() -> None:
+        done.append(("first", threading.get_ident()))
+        desk.post(lambda: done.append(("second", threading.get_ident())))
+
+    def work() -> int:
+        desk.post(function)
+        return threading.get_ident()
+
+    own = Spawned(work).result()
+    eventually(lambda: len(done) == 2)
+    (_, first), (_, second) = done
+    assert first == own
+    assert second != own
+
+
 def test_what_was_posted_fails(desk: Desk) -> None:
     with checking_errors():
         desk.post(fail)
@@ -196,3 +215,16 @@ def test_outcomes() -> None:
         outcome.wait(0.001)
     outcome.take(len, "abc")
     assert outcome.wait() == 3
+
+
+async def test_outcomes_of_coroutines() -> None:
+    async def square(number: int) -> int:
+        return number * number // number
+
+    outcome: Outcome[int] = Outcome()
+    await outcome.take_later(square(3))
+    assert outcome.wait() == 3
+    outcome = Outcome()
+    await outcome.take_later(square(0))
+    with pytest.raises(ZeroDivisionError):
+        outcome.wait()

@@ -67,6 +67,14 @@ class FakeWebSocket:
             await asyncio.get_running_loop().create_future()
 
 
+class Failing(FakeWebSocket):
+    """Sends one message."""
+
+    async def _send(self, message: Message, kind: type) -> None:
+        await super()._send(message, kind)
+        self.error = RuntimeError("the client is gone")
+
+
 class Plain:
     """Has a coroutine method and nothing else."""
 
@@ -211,6 +219,54 @@ class TestTheEnd:
             await topics.subscribe(ws, "a", since=first)
         assert topics.stats().subscriptions == 0
 
+    async def test_one_that_fails_between_messages_that_it_missed(self) -> None:
+        topics = Topics(history=History(messages=10))
+        first = await topics.publish("a", "1")
+        for message in ("2", "3"):
+            await topics.publish("a", message)
+        ws = Failing()
+        ws.let.clear()
+        async with topics.subscribe(ws, "b"):
+            subscribing = asyncio.ensure_future(
+                until_subscribed(topics.subscribe(ws, "a", since=first))
+            )
+            await turns(3)
+            await topics.publish("b", "4")  # behind the first one, before the next
+            ws.let.set()
+            with pytest.raises(ConnectionClosed):
+                await subscribing
+            assert ws.sent == ["2"]
+            assert topics.stats().subscriptions == 0
+
+    async def test_closed_while_it_catches_up(self) -> None:
+        topics = Topics(history=History(messages=10))
+        first = await topics.publish("a", "1")
+        await topics.publish("a", "2")
+        ws = FakeWebSocket()
+        ws.let.clear()
+        subscribing = asyncio.ensure_future(
+            until_subscribed(topics.subscribe(ws, "a", since=first))
+        )
+        await turns(3)
+        await topics.aclose()
+        with pytest.raises(ConnectionClosed):
+            await subscribing
+        # Whoever is told that it is closed finds that done.
+        assert ws.close_code == CloseCode.SERVICE_RESTART
+        assert ws.sent == []
+
+    async def test_an_announcement_that_cannot_be_sent(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        topics = Topics()
+        ws = FakeWebSocket()
+        with pytest.raises(ConnectionClosed):
+            await topics.subscribe(ws, "a", announce=lambda subscription: "\ud800")
+        assert is_gone(topics)
+        await until(lambda: ws.close_code == CloseCode.SERVICE_RESTART)
+        (record,) = caplog.records
+        assert record.getMessage().startswith("skipped a subscriber: UnicodeEncodeError")
+
     async def test_cancelled_while_it_catches_up(self) -> None:
         topics = Topics(history=History(messages=10))
         first = await topics.publish("a", "1")
@@ -300,6 +356,18 @@ class TestSlowSubscribers:
         with pytest.raises(TypeError):
             topics.subscribe(object(), "a")
 
+    async def test_what_comes_at_once_with_what_is_too_much(self) -> None:
+        """As when what was missing of a topic is read: all of it is delivered, then looked at."""
+        before = limits.connections_given_up()
+        topics, ws = await self.stuck(Slow.CLOSE, 3)
+        for message in ("x" * 300, "y", "z"):
+            topics._core.publish("a", message, 0.0)
+        topics._look()
+        assert is_gone(topics)
+        await until(lambda: ws.close_code == CloseCode.TRY_AGAIN_LATER)
+        assert limits.connections_given_up() == before + 1
+        assert await self.after(ws) == []
+
     async def test_a_burst_of_one_turn(self) -> None:
         """How the peer reads shows only when sending has begun."""
         topics = Topics(max_backlog=LIMIT)
@@ -355,6 +423,19 @@ class TestSlowSubscribers:
         await topics.publish("a", "11")
         assert await self.after(ws) == ["first", "10", "b9", "11"]
 
+    async def test_the_latest_without_a_limit(self) -> None:
+        topics = Topics(max_backlog=None)
+        ws = FakeWebSocket()
+        await topics.subscribe(ws, "a", slow=Slow.LATEST)
+        await topics.subscribe(ws, "b", slow=Slow.LATEST)
+        ws.let.clear()
+        await topics.publish("a", "first")
+        await turns(2)
+        for count in range(5):
+            await topics.publish("a", f"{count}" * LIMIT)
+            await topics.publish("b", f"b{count}")
+        assert await self.after(ws) == ["first", "4" * LIMIT, "b4"]
+
     async def test_the_latest_may_cost_others_their_room(self) -> None:
         topics, ws = await self.stuck(Slow.DROP_OLDEST, 2)
         await topics.subscribe(ws, "b", slow=Slow.LATEST, max_backlog=LIMIT)
@@ -379,6 +460,20 @@ class TestSlowSubscribers:
         for count in range(5):
             await topics.publish("b", f"b{count}".ljust(200))
         assert await self.after(ws) == ["first", "0", "1", "b4"]
+
+    async def test_what_waits_counts_as_it_is_sent(self) -> None:
+        """Of text, bytes of UTF-8 count."""
+        size = 2 * (150 + ENTRY_OVERHEAD)
+        for text, kept in (("x" * 150, ["first", "0", "1"]), ("é" * 149, ["first", "0"])):
+            topics = Topics()
+            ws = FakeWebSocket()
+            await topics.subscribe(ws, "a", slow=Slow.DROP_NEWEST, max_backlog=size)
+            ws.let.clear()
+            await topics.publish("a", "first")
+            await turns(2)
+            for count in range(3):
+                await topics.publish("a", f"{count}{text[1:]}")
+            assert [message[:5].rstrip("xé") for message in await self.after(ws)] == kept
 
     async def test_no_limit(self) -> None:
         topics = Topics(max_backlog=None)
