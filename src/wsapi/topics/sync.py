@@ -560,5 +560,9 @@ class Topics(RemoteTopics):
 def _result(thread: LoopThread, coroutine: Coroutine[Any, Any, T], timeout: float = -1) -> T:
     """Run a coroutine in the thread of a bus, and wait for its result."""
     outcome: Outcome[T] = Outcome()
-    thread.submit(outcome.take_later(coroutine))
+    try:
+        thread.submit(outcome.take_later(coroutine))
+    except BusUnavailable:
+        coroutine.close()
+        raise
     return outcome.wait(timeout)

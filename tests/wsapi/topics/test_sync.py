@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import itertools
 import logging
+import os
 import signal
 import threading
 import time
@@ -21,7 +24,17 @@ from wsapi.limits import Slow
 from wsapi.sync.client import connect
 from wsapi.sync.connection import Connection
 from wsapi.sync.server import ServerConnection
-from wsapi.topics import BusError, History, Message, Position, TopicLimitExceeded, sync
+from wsapi.topics import (
+    BusError,
+    BusUnavailable,
+    History,
+    Message,
+    Position,
+    PublishUncertain,
+    TopicLimitExceeded,
+    sync,
+)
+from wsapi.topics._thread import LoopThread
 from wsapi.topics.sync import Topics
 
 # Messages by whoever is interrupted, and by whoever interrupts.
@@ -383,3 +396,85 @@ def test_closed_by_one_thread_while_others_publish() -> None:
     assert not broker.buses
     with pytest.raises(RuntimeError, match="closed"):
         topics.open()
+
+
+class TestTheThreadOfTheBus:
+    def test_a_callback_that_fails(self, caplog: pytest.LogCaptureFixture) -> None:
+        broker = MemoryBroker()
+
+        def fail(good: bool, reason: str) -> None:
+            raise ZeroDivisionError
+
+        with Topics(broker.bus(), on_health=fail) as topics:
+            broker.go_away()
+            eventually(lambda: not topics.healthy)
+            broker.come_back()
+            topics.wait_healthy(PATIENCE)
+            topics.publish("a", "1")
+            # It was there, went, and came back.
+            eventually(lambda: caplog.messages.count("on_health failed") == 3)
+        logged_errors(*["on_health failed"] * 3)
+
+    def test_closed_by_another_thread_meanwhile(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its thread stops between the question whether it is open and the call there."""
+        stopped = LoopThread()
+        stopped.stop()
+        with Topics(MemoryBroker().bus()) as topics:
+            with monkeypatch.context() as patch:
+                patch.setattr(topics, "_thread", stopped)
+                for publish in (topics.publish, topics.publish_threadsafe):
+                    with pytest.raises(BusUnavailable, match="topics are closed"):
+                        publish("a", "1")
+        with pytest.raises(BusUnavailable, match="topics are closed"):
+            topics.wait_healthy()
+
+    def test_closing_that_takes_too_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever waits for the broker's answer is told that it isn't known."""
+        broker = MemoryBroker()
+        topics = Topics(broker.bus(timeout=None)).__enter__()
+        assert topics._runner is not None
+
+        async def close() -> None:
+            await asyncio.get_running_loop().create_future()
+
+        broker.answers = False
+        future = topics.publish_threadsafe("a", "1")
+        eventually(lambda: ("publish", "a") in broker.calls)
+        monkeypatch.setattr(sync, "CLOSING_LIMIT", 0.01)
+        monkeypatch.setattr(topics._runner, "close", close)
+        with pytest.raises(TimeoutError):
+            topics.close()
+        with pytest.raises(PublishUncertain, match="closed before the broker answered"):
+            future.result(PATIENCE)
+
+    def test_closing_in_a_forked_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The thread is the parent's; nothing is begun that nobody ends."""
+        topics = Topics(MemoryBroker().bus()).__enter__()
+        thread, process = topics._thread, os.getpid()
+        assert thread is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: process + 1)
+            with pytest.raises(BusUnavailable, match="fork"):
+                topics.close()
+        gc.collect()  # a coroutine that nobody awaits is a warning here
+        thread.stop()
+
+    def test_lost_messages_are_found(self) -> None:
+        broker = MemoryBroker()
+        with Topics(broker.bus(), heartbeat=0.05) as topics, pair() as (client, server):
+            with topics.subscribe(server, "a"):
+                broker.drops = lambda notice: notice.topic == "a"
+                topics.publish("a", "1")
+                assert client.recv(PATIENCE) == "1"
+
+    def test_publishing_that_is_given_up(self) -> None:
+        """Whoever cancels it isn't told anything, and nobody else is concerned."""
+        broker = MemoryBroker()
+        with Topics(broker.bus(timeout=None)) as topics:
+            broker.answers = False
+            future = topics.publish_threadsafe("a", "1")
+            eventually(lambda: ("publish", "a") in broker.calls)
+            assert future.cancel()
+            broker.answers = True
+            assert topics.publish("a", "2") == Position("e1", 1)
+            assert topics.stats().counters.published == 1
