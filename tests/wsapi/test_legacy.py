@@ -20,6 +20,7 @@ import pytest
 from tests.wsapi.helpers import TEXT, frame, logged_errors, port_of, raw_client, until, uri_of
 from wsapi.datastructures import Headers
 from wsapi.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidState
+from wsapi.limits import Slow
 from wsapi.protocol import Side, State
 
 with warnings.catch_warnings():
@@ -510,6 +511,21 @@ async def test_broadcast_and_reconnection() -> None:
             if number == 2:
                 await ws.close()
                 break
+
+
+async def test_what_slow_clients_miss_is_counted() -> None:
+    async with serve(nothing, "127.0.0.1", 0, compression=None) as server:
+        async with connect(uri_of(server), max_size=None) as ws:
+            for size in (2**23, 1, 1):  # the first one is more than the network takes at once
+                message = "x" * size
+                broadcast(
+                    server.websockets,  # type: ignore[arg-type] # a set of a subclass
+                    message,
+                    slow=Slow.DROP_NEWEST,
+                    max_backlog=0,
+                )
+            assert server.stats().dropped == {"drop newest": 2}
+            assert len(await ws.recv()) == 2**23
 
 
 async def test_records_have_the_connection(caplog: pytest.LogCaptureFixture) -> None:

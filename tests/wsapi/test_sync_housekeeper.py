@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import queue
 import selectors
@@ -258,6 +259,28 @@ def test_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     selector, *sockets = starting._resources
     assert selector.get_map() is None, "closed"
     assert [sock.fileno() for sock in sockets] == [-1, -1]
+
+
+def test_sockets_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No descriptors are left, say; none of those that there are is kept."""
+    made: list[selectors.BaseSelector] = []
+
+    class Selector(selectors.DefaultSelector):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+    def fail() -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(selectors, "DefaultSelector", Selector)
+    monkeypatch.setattr(socket, "socketpair", fail)
+    starting = Housekeeper()
+    with pytest.raises(OSError, match="too many open files"):
+        starting._start()
+    (selector,) = made
+    assert selector.get_map() is None, "closed"
+    starting.close()  # as a child process does after a fork
 
 
 def test_flow_control_without_reader() -> None:

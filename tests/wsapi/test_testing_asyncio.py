@@ -840,6 +840,29 @@ async def test_an_asgi_application_whose_client_is_cut_off() -> None:
     assert app.events[-2].startswith("disconnect")
 
 
+@on_asyncio
+async def test_an_asgi_application_that_ends_with_its_connections() -> None:
+    """It doesn't heed that the server leaves, but that its connections are cut off then."""
+    ends: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "websocket"
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            while scope["extensions"]["wsapi"]["connection"]().state is not State.CLOSED:
+                await asyncio.sleep(0)
+            ends.append("by itself")
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    async with Clock(), serving_asgi(app) as place:
+        connection = await place.connect()
+        link(connection).outgoing.hold = True
+    assert ends == ["by itself"]
+
+
 @pytest.mark.parametrize("what", ["startup", "shutdown"])
 def test_a_lifespan_that_fails(what: str) -> None:
     async def main() -> None:

@@ -207,8 +207,6 @@ class QueueRecipient(WaitingRecipient):
         Raises:
             ConnectionClosed: If that isn't possible any more.
         """
-        if self.closed:
-            await self.raise_closed()
         waiting = _Waiting(message, _size(message) + ENTRY_OVERHEAD, None, droppable=False)
         waiting.sent = asyncio.get_running_loop().create_future()
         self._put(waiting)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import enum
 import functools
 import inspect
 import itertools
@@ -106,22 +107,28 @@ async def gateway_of(
 
 @contextlib.asynccontextmanager
 async def gateway_in_fastapi(
-    ws: Any = WebSocketProtocol, **options: Any
+    ws: Any = WebSocketProtocol,
+    authorize: Any = everything,
+    *,
+    accepted: bool = False,
+    **options: Any,
 ) -> AsyncIterator[tuple[Gateway, str]]:
     """Run a gateway in an application of FastAPI, on uvicorn with our class, or another one."""
     fastapi = pytest.importorskip("fastapi")
     async with Topics(history=KEPT, envelope=envelope) as topics:
-        gateway = Gateway(topics, authorize=everything, **options)
+        gateway = Gateway(topics, authorize=authorize, **options)
         app = fastapi.FastAPI()
-        app.add_api_websocket_route("/", _endpoint(gateway))
+        app.add_api_websocket_route("/", _endpoint(gateway, accepted))
         async with serving_app(app, ws) as server:
             yield gateway, uri_of(server)
 
 
-def _endpoint(gateway: Gateway) -> Any:
+def _endpoint(gateway: Gateway, accepted: bool) -> Any:
     from fastapi import WebSocket
 
     async def endpoint(websocket: WebSocket) -> None:
+        if accepted:
+            await websocket.accept()
         await gateway.handle(websocket)
 
     # Annotations of this module are text, which FastAPI looks up in the module.
@@ -507,6 +514,110 @@ async def test_hook_that_uses_another_connection(running: Any) -> None:
     async with running(on_publish=take) as (_, uri), client_of(uri) as client:
         assert (await client.request("publish", topic="room", data=1))["code"] == "internal"
         logged_errors("publish to topic 'room' failed")
+
+
+@ALL
+async def test_hook_that_closes_the_connection_and_fails(running: Any) -> None:
+    """Nobody is there whom the failure could be told."""
+
+    async def take(connection: Any, topic: str, data: Any) -> Position | None:
+        await connection.close(4403, "banned")
+        raise RequestRefused("banned")
+
+    async with running(on_publish=take) as (_, uri), client_of(uri) as client:
+        await client.ask("publish", topic="room", data="spam")
+        with pytest.raises(ConnectionClosed):
+            await client.read()
+        assert client.connection.close_code == 4403
+
+
+@ALL
+async def test_hook_that_closes_the_connection_and_agrees(running: Any) -> None:
+    """Nobody is there who could subscribe."""
+
+    async def close(connection: Any, topic: str, action: str) -> bool:
+        await connection.close(4403, "banned")
+        return True
+
+    async with running(authorize=close) as (gateway, uri), client_of(uri) as client:
+        await client.ask("subscribe", topic="room")
+        with pytest.raises(ConnectionClosed):
+            await client.read()
+        assert client.connection.close_code == 4403
+        assert gateway.topics.subscribers("room") == 0
+
+
+@ALL
+async def test_what_clients_that_are_gone_wanted(running: Any) -> None:
+    """What they have published is published; who wants to subscribe wants it no more."""
+    began, ended = asyncio.Event(), asyncio.Event()
+    cancelled: list[str] = []
+
+    async def wait(connection: Any, topic: str, action: str) -> bool:
+        began.set()
+        try:
+            await ended.wait()
+        except asyncio.CancelledError:
+            cancelled.append(action)
+            raise
+        return True
+
+    async with running(authorize=wait) as (gateway, uri):
+        async with client_of(uri) as client:
+            await client.ask("subscribe", topic="room")
+            await client.ask("publish", topic="other", data=1)
+            await began.wait()
+        await until(lambda: bool(cancelled))
+        ended.set()
+        await until(lambda: gateway.topics.stats().counters.published == 1)
+        assert cancelled == ["subscribe"]
+
+
+class Framework:
+    """A WebSocket as Starlette has it, whose client says this; then it fails."""
+
+    def __init__(self, *messages: str | bytes, error: Exception, gone: bool) -> None:
+        self.client_state = self.application_state = State.CONNECTED
+        self.messages = list(messages)
+        self.error = error
+        self.gone = gone
+
+    def fail(self) -> None:
+        if self.gone:
+            self.client_state = State.DISCONNECTED
+        raise self.error
+
+    async def receive(self) -> dict[str, Any]:
+        if not self.messages:
+            self.fail()
+        message = self.messages.pop(0)
+        name = "text" if isinstance(message, str) else "bytes"
+        return {"type": "websocket.receive", name: message}
+
+    async def send_text(self, text: str) -> None:
+        pass
+
+    async def close(self, code: int, reason: str) -> None:
+        self.fail()
+
+
+class State(enum.Enum):
+    CONNECTED = 1
+    DISCONNECTED = 2
+
+
+@pytest.mark.parametrize("messages", [(), (b"binary",)], ids=["receiving", "closing"])
+async def test_frameworks_that_fail(messages: tuple[bytes, ...]) -> None:
+    """It is the end of the connection if that is gone, by whatever name; or else a mistake."""
+    gateway = Gateway(Topics(envelope=envelope), authorize=everything)
+    await gateway.handle(Framework(*messages, error=RuntimeError("not connected"), gone=True))
+    with pytest.raises(RuntimeError, match="a mistake"):
+        await gateway.handle(Framework(*messages, error=RuntimeError("a mistake"), gone=False))
+
+
+async def test_connection_that_was_accepted_before() -> None:
+    async with gateway_in_fastapi(accepted=True) as (_, uri), client_of(uri) as client:
+        assert (await client.request("publish", topic="room", data=1))["type"] == "published"
 
 
 async def test_cancelled_handler() -> None:

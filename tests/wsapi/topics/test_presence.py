@@ -221,6 +221,38 @@ async def test_killed_process_is_forgotten() -> None:
         assert one.told[-1] == PresenceEvent("room", "a", False)
 
 
+@fake_time
+async def test_process_that_ends_while_the_broker_is_away_is_forgotten() -> None:
+    """It can't say so, and doesn't wait for that."""
+    broker = MemoryBroker()
+    async with Home(broker) as one:
+        other = Home(broker)
+        await other.runner.open()
+        other.join("room", "a")
+        await asyncio.sleep(1)
+        assert one.names("room") == "a"
+        broker.go_away()
+        before = one.time()
+        await other.runner.close()
+        assert one.time() == before
+        broker.come_back()
+        await asyncio.sleep(FORGOTTEN)
+        assert one.presence("room") == Presence(0, 0, True)
+
+
+@fake_time
+async def test_what_topics_have_to_do_comes_in_time() -> None:
+    """However long it is until presence is told again."""
+    broker = MemoryBroker()
+    async with Home(broker, core_options={"unfollow_delay": REFRESH_INTERVAL / 4}) as home:
+        await asyncio.sleep(SOON)
+        reader = await home.subscribed("a")
+        reader.leave()
+        assert "a" in home.bus.followed
+        await asyncio.sleep(REFRESH_INTERVAL / 2)
+        assert "a" not in home.bus.followed
+
+
 async def nothing() -> None:
     """Say nothing at the end, as processes that are killed."""
 
@@ -481,6 +513,23 @@ def test_messages_held_during_an_answer(monkeypatch: pytest.MonkeyPatch) -> None
     assert [topic for topic, _ in roll.outbox] == [ALL, f"{ALL}.x", f"{ALL}.x"]
     roll.receive(told("x", 9, part=0, parts=1, members={"a": {"9": 1}}), 0)
     assert roll.presence("a", 10, names=True) == Presence(1, 1, True, ("9",))
+
+
+def test_those_who_ask_are_answered_one_after_the_other() -> None:
+    """Each when what was told before is published: however many ask, no more than that waits."""
+    roll = Roll()
+    roll.join("a", "m", 0)
+    roll.resumed(0)
+    for name in "xy":
+        roll.receive(told(name, 0, all=True), 0)
+    for expected in (ALL, f"{ALL}.x", f"{ALL}.y"):
+        assert [topic for topic, _ in roll.outbox] == [expected]
+        roll.outbox.clear()
+        roll.drained(0)
+    assert not roll.outbox
+    # With nothing before it, it is answered at once.
+    roll.receive(told("x", 0, all=True), 0)
+    assert [topic for topic, _ in roll.outbox] == [f"{ALL}.x"]
 
 
 @pytest.mark.parametrize("seed", range(20))

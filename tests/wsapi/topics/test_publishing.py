@@ -439,3 +439,110 @@ def test_close(answers: bool, size: int) -> None:
             await publisher.publish("a", "1")
 
     test()
+
+
+@fake_time
+async def test_back_is_told_more_than_once() -> None:
+    broker, publisher = await opened(10)
+    publisher.resumed()
+    broker.go_away()
+    task = start(publisher.publish("a", "1"))
+    await turns(5)
+    broker.come_back()
+    for _ in range(3):
+        publisher.resumed()
+    assert await task == Position("e1", 1)
+    await publisher.close()
+    publisher.resumed()
+    with pytest.raises(BusUnavailable, match="closed"):
+        await publisher.publish("a", "2")
+
+
+@fake_time
+async def test_what_comes_while_the_first_one_that_waited_is_on_its_way() -> None:
+    """It waits for that one, however long it takes."""
+    broker = MemoryBroker()
+    bus = broker.bus(timeout=None)
+    await bus.open(Receiver())
+    publisher = Publisher(bus, 10, 100)
+    broker.go_away()
+    first = start(publisher.publish("a", "1"))
+    await turns(5)
+    broker.answers = False
+    broker.come_back()
+    publisher.resumed()
+    await turns(5)
+    second = start(publisher.publish("a", "2"))
+    await asyncio.sleep(20)
+    assert broker.calls == [("publish", "a")] * 2
+    assert publisher.waiting == 1
+    broker.answers = True
+    assert await outcomes(first, second) == [Position("e1", 1), Position("e1", 2)]
+
+
+@fake_time
+async def test_nothing_that_waits_finds_out() -> None:
+    """When all have given up, the next one is tried at once, and finds out for itself."""
+    broker, publisher = await opened(10, timeout=4)
+    broker.go_away()
+    with pytest.raises(BusUnavailable, match="away for 4 seconds"):
+        await publisher.publish("a", "1")
+    await asyncio.sleep(2 * _publishing.MAX_DELAY)
+    tried = len(broker.calls)
+    broker.come_back()
+    now = asyncio.get_running_loop().time()
+    assert await publisher.publish("a", "2") == Position("e1", 1)
+    assert asyncio.get_running_loop().time() == now
+    assert len(broker.calls) == tried + 1
+
+
+class Answering(MemoryBus):
+    """Answers when told, in any order."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        super().__init__(broker, None)
+        self.answers: dict[Message, asyncio.Future[None]] = {}
+
+    async def publish(self, topic: str, message: Message) -> Position | None:
+        if message in self.answers:
+            await self.answers.pop(message)
+        return self.broker.publish(topic, message)
+
+
+@fake_time
+async def test_what_overtook_others_is_forgotten() -> None:
+    broker = MemoryBroker()
+    bus = Answering(broker)
+    await bus.open(Receiver())
+    publisher = Publisher(bus, 10, 10)
+    answer = bus.answers["1"] = asyncio.get_running_loop().create_future()
+    tasks = [start(publisher.publish("a", message)) for message in ("1", "2")]
+    await turns(5)
+    assert tasks[1].done()
+    assert publisher._overtaking == {"a": 2}
+    answer.set_result(None)
+    await tasks[0]
+    assert publisher._overtaking == {}
+
+
+@fake_time
+async def test_cancelled_just_when_it_is_published() -> None:
+    broker = MemoryBroker()
+    bus = Answering(broker)
+    await bus.open(Receiver())
+    publisher = Publisher(bus, 10, 10)
+    refusal = bus.answers["1"] = asyncio.get_running_loop().create_future()
+    refusal.set_exception(BusUnavailable("no room"))
+    task = start(publisher.publish("a", "1"))
+    await turns(3)
+    assert publisher.waiting == 1
+    answer = bus.answers["1"] = asyncio.get_running_loop().create_future()
+    publisher.resumed()
+    await asyncio.sleep(0.001)
+    answer.set_result(None)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert messages(broker, "a") == ["1"]
+    # It isn't on its way any more: others aren't held up.
+    assert await publisher.publish("a", "2") == Position("e1", 2)

@@ -14,7 +14,7 @@ from tests.wsapi.topics.clock import fake_time
 from tests.wsapi.topics.memory_bus import MemoryBroker, MemoryBus
 from tests.wsapi.topics.processes import Process
 from wsapi.topics import _runner
-from wsapi.topics.bus import Notice, Page
+from wsapi.topics.bus import BusReceiver, Notice, Page
 from wsapi.topics.exceptions import BusUnavailable
 from wsapi.topics.positions import Position
 
@@ -448,6 +448,25 @@ async def test_topic_that_is_not_followed_any_more_is_followed_again() -> None:
 
 
 @fake_time
+async def test_topics_with_losses_are_remembered_within_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_runner, "MAX_LOST_LATELY", 2)
+    broker = MemoryBroker()
+    async with Process(broker, heartbeat=5) as process, Process(broker) as other:
+        readers = [await process.subscribed(name) for name in "abcd"]
+        broker.drops = lambda notice: notice.topic in "abcd"
+        for name in "abcd":
+            await other.runner.publish(name, "lost")
+        await asyncio.sleep(16)
+        # All of it is read nevertheless.
+        assert [reader.got for reader in readers] == [["lost"]] * 4
+        assert process.runner.stats()["lost"] == 4
+        assert len(process.runner._lost_lately) == 2
+        assert process.bus.reconnections == 0
+
+
+@fake_time
 async def test_audit_of_busy_topics_finds_nothing() -> None:
     """Messages that are on their way aren't lost."""
     broker = MemoryBroker()
@@ -566,6 +585,43 @@ async def test_open_with_a_broker_that_does_not_answer() -> None:
     process = Process(broker, bus=broker.bus(timeout=None))
     with pytest.raises(BusUnavailable, match="within 30 seconds"):
         await process.runner.open()
+
+
+class Shaky(MemoryBus):
+    """Is lost, and comes back, before it is open."""
+
+    async def open(self, receiver: BusReceiver) -> None:
+        await super().open(receiver)
+        receiver.interrupted(ConnectionResetError("gone"))
+        receiver.resumed()
+
+
+@fake_time
+async def test_bus_that_is_lost_while_it_opens() -> None:
+    broker = MemoryBroker()
+    async with Process(broker, bus=Shaky(broker, 5)) as process:
+        assert process.runner.healthy
+        reader = await process.subscribed("a")
+        await process.runner.publish("a", "1")
+        await turns(5)
+        assert reader.got == ["1"]
+
+
+@fake_time
+async def test_what_a_bus_tells_when_it_is_not_open_is_ignored() -> None:
+    process = Process(MemoryBroker())
+
+    def tell() -> None:
+        told = list(process.health)
+        process.runner.interrupted(ConnectionResetError("gone"))
+        process.runner.resumed()
+        assert process.health == told
+        assert not process.runner.healthy
+
+    tell()
+    async with process:
+        assert process.runner.healthy
+    tell()
 
 
 @fake_time

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.wsapi.helpers import pair, run, turns, until
+from tests.wsapi.helpers import checking_errors, pair, run, turns, until
+from tests.wsapi.topics.memory_bus import MemoryBroker
 from tests.wsapi.topics.test_asyncio import is_gone
 from wsapi import limits
 from wsapi.exceptions import ConnectionClosed
@@ -308,6 +309,46 @@ class TestTheEnd:
             await topics.subscribe(ws, "a")
             await topics.subscribe(plain, "a")
         await until(lambda: ws.close_code == CloseCode.SERVICE_RESTART)
+
+    async def test_closing_ends_what_is_being_sent(self) -> None:
+        """As frameworks have it: what is being sent raises when the object is closed."""
+
+        class Broken(FakeWebSocket):
+            async def close(self, code: int = 1000, reason: str | None = None) -> None:
+                self.error = RuntimeError("closed")
+                self.let.set()
+                await turns(3)
+                await super().close(code, reason)
+
+        ws = Broken()
+        ws.let.clear()
+        with checking_errors():
+            async with Topics() as topics:
+                await topics.subscribe(ws, "a")
+                await topics.publish("a", "1")
+                await turns(3)
+            await until(lambda: ws.close_code == CloseCode.SERVICE_RESTART)
+            assert ws.sent == []
+            assert is_gone(topics)
+
+    async def test_closed_for_each_of_its_topics(self) -> None:
+        """Each is closed at a time of its own; the connection is closed once."""
+        broker = MemoryBroker()
+        codes: list[int] = []
+
+        class Counting(FakeWebSocket):
+            async def close(self, code: int = 1000, reason: str | None = None) -> None:
+                codes.append(code)
+
+        ws = Counting()
+        async with Topics(broker.bus(), on_gap="close", spread=0.01) as topics:
+            await topics.subscribe(ws, "a")
+            await topics.subscribe(ws, "b")
+            broker.go_away()
+            broker.come_back()
+            await until(lambda: bool(codes))
+            await asyncio.sleep(0.02)
+        assert codes == [CloseCode.SERVICE_RESTART]
 
     async def test_closing_lasts_no_longer_than_that(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("wsapi.topics._sinks.CLOSE_TIMEOUT", 0.01)
