@@ -120,6 +120,33 @@ class TestConnect:
         assert connector(path="x")._gate_key(uri) == "example.org"
         assert connector(proxy="http://proxy.test:1")._gate_key(uri) == "example.org"
 
+    def test_connection_of_the_context(self) -> None:
+        made = connector()
+        with pytest.raises(AttributeError, match="no connection before the context is entered"):
+            made.connection  # noqa: B018 # a property
+        made._connection = ClientSide(made._engine_class(parse_uri(URI)))
+        assert made.connection is made._connection
+
+    @pytest.mark.parametrize("name", ["ssl_handshake_timeout", "proxy_ssl_shutdown_timeout"])
+    @pytest.mark.parametrize("value", [0, -1.5])
+    def test_timeouts_of_tls(self, name: str, value: float) -> None:
+        uri, proxy = "wss://example.org/", "https://proxy.test:1"
+        asyncio_client.connect(uri, proxy=proxy, **{name: 5.0})  # type: ignore[arg-type] # a name
+        with pytest.raises(ValueError, match=f"{name} must be positive or None; got {value}"):
+            asyncio_client.connect(uri, proxy=proxy, **{name: value})  # type: ignore[arg-type] # a name
+
+    def test_one_connecting(self) -> None:
+        with pytest.raises(TypeError, match="one_connecting must be a bool, not int"):
+            connector(one_connecting=1)
+
+    def test_extensions(self) -> None:
+        """Compression is one of them, unless it isn't wanted."""
+        for compression, offered in (("deflate", "permessage-deflate"), (None, None)):
+            made = connector(compression=compression)
+            protocol = made._new_connection(parse_uri(URI)).protocol
+            header = protocol.connect().headers.get("Sec-WebSocket-Extensions")
+            assert (header and header.partition(";")[0]) == offered
+
     def test_unix(self) -> None:
         assert unix_arguments("x", None, {}) == "ws://localhost/"
         assert unix_arguments("x", None, {"ssl": True}) == "wss://localhost/"

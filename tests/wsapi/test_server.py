@@ -182,6 +182,25 @@ class TestServerSide:
         assert response.headers["Sec-WebSocket-Protocol"] == "chat"
         assert calls == [(connection, ["chat"])]
 
+    def test_what_programs_set(self) -> None:
+        """Subclasses say that there is neither at first, and programs set what they like."""
+
+        class Mine(Accepted):
+            request = None
+            response = None
+
+        chosen = settings()
+        connection = Mine(chosen.new_protocol(), None)
+        connection.protocol.receive_data(REQUEST)
+        assert connection._receive_request()
+        received = connection.request
+        assert isinstance(received, Request)
+        assert connection.response is None
+        connection.request = request = Request("/other", received.headers)
+        connection.response = response = Response(200, "OK", Headers())
+        assert connection.protocol.request is connection.request is request
+        assert connection.protocol.response is connection.response is response
+
 
 class TestSettings:
     @pytest.mark.parametrize(

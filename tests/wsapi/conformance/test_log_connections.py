@@ -13,6 +13,7 @@ from tests.wsapi.conformance.driver import Driver, Ws, echo
 from tests.wsapi.conformance.raw import RawPeer
 from tests.wsapi.helpers import BINARY, CLOSE, CONT, TEXT, close_payload, frame, request
 from wsapi.exceptions import ConnectionClosed
+from wsapi.limits import Door
 
 LINE = re.compile(
     r"connection ended: address=(\S+) path=('.*') code=(\d+) reason=('.*') seconds=\d+\.\d{3} "
@@ -86,6 +87,15 @@ class TestLine:
                 pass
         ((address, *_),) = ends(caplog)
         assert address == "unix"
+
+    async def test_behind_a_proxy(self, driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
+        """The client's address is told, in whatever form a header may have it."""
+        addresses = iter(["2001:db8::1", "\x1b[2J"])
+        door = Door(client_address=lambda connection, request: next(addresses))
+        async with driver.serve(echo, log_connections=True, door=door) as server:
+            for _ in range(2):
+                await driver.attempt(server)
+        assert sorted(address for address, *_ in ends(caplog)) == ["2001:db8::1", "\\x1b[2J"]
 
     async def test_own_logger(self, driver: Driver, caplog: pytest.LogCaptureFixture) -> None:
         logger = logging.getLogger("tests.own")
