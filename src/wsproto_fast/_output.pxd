@@ -19,9 +19,11 @@ cdef class OutputBuffer:
     cdef int append_large(self, const unsigned char* header, int header_size, object payload, Py_ssize_t size) except -1
     cdef int _add(self, object piece, Py_ssize_t size) except -1
     cdef int _finish_tail(self) except -1
+    cdef int _fit_tail(self) noexcept
     cdef bint has_large(self) noexcept
     cdef bytes take(self)
-    cdef list take_parts(self)
+    cdef list parts(self)
+    cdef int forget_parts(self) except -1
     cdef int clear(self) except -1
 
 
@@ -32,4 +34,3 @@ cdef enum:
 
 cdef extern from "Python.h":
     PyObject* new_bytes "PyBytes_FromStringAndSize"(const char* data, Py_ssize_t size) except NULL
-    int resize_bytes "_PyBytes_Resize"(PyObject** data, Py_ssize_t size) except -1

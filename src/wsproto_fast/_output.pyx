@@ -16,6 +16,52 @@ from libc.string cimport memcpy
 from ._flag cimport unlikely
 
 
+cdef extern from *:
+    """
+    /* Resize a bytes object that nobody else has. What is in it stays if there is no memory for a larger one, where
+       _PyBytes_Resize() would free it; one that is to be smaller needn't be. */
+    #ifdef Py_TRACE_REFS
+    static PyObject *wsproto_fast_resized(PyObject *data, Py_ssize_t size) {
+        PyObject *resized = PyBytes_FromStringAndSize(NULL, size);
+        if (resized != NULL) {
+            memcpy(PyBytes_AS_STRING(resized), PyBytes_AS_STRING(data), Py_MIN(size, PyBytes_GET_SIZE(data)));
+            Py_DECREF(data);
+        }
+        return resized;
+    }
+    #else
+    static PyObject *wsproto_fast_resized(PyObject *data, Py_ssize_t size) {
+        PyObject *resized = (PyObject *)PyObject_Realloc(data, offsetof(PyBytesObject, ob_sval) + 1 + size);
+        return resized != NULL ? resized : PyErr_NoMemory();
+    }
+    #endif
+
+    static int wsproto_fast_grow_bytes(PyObject **data, Py_ssize_t size) {
+        PyObject *resized = wsproto_fast_resized(*data, size);
+        if (resized == NULL) {
+            return -1;
+        }
+        *data = resized;
+        Py_SET_SIZE((PyVarObject *)resized, size);
+        return 0;
+    }
+
+    static void wsproto_fast_shrink_bytes(PyObject **data, Py_ssize_t size) {
+        PyObject *resized = wsproto_fast_resized(*data, size);
+        if (resized != NULL) {
+            *data = resized;
+        }
+        else {
+            PyErr_Clear();
+        }
+        Py_SET_SIZE((PyVarObject *)*data, size);
+        PyBytes_AS_STRING(*data)[size] = 0;
+    }
+    """
+    int grow_bytes "wsproto_fast_grow_bytes"(PyObject** data, Py_ssize_t size) except -1
+    void shrink_bytes "wsproto_fast_shrink_bytes"(PyObject** data, Py_ssize_t size) noexcept
+
+
 # Pieces this large are sent as they are instead of being copied behind what waits already.
 cdef Py_ssize_t LARGE_PIECE = 65536
 
@@ -32,7 +78,7 @@ cdef bytes joined(tuple frame):
 @cython.final
 @cython.no_gc  # what it holds refers to nothing
 cdef class OutputBuffer:
-    """Growing buffer of bytes to send."""
+    """Growing buffer of bytes to send. Where memory lacks for a change, nothing changes, and nothing is lost."""
 
     def __dealloc__(self):
         Py_XDECREF(self._tail)
@@ -46,8 +92,8 @@ cdef class OutputBuffer:
             self._tail = new_bytes(NULL, size)
             self._tail_capacity = size
         elif needed > self._tail_capacity:
-            self._tail_capacity = max(2 * self._tail_capacity, needed)
-            resize_bytes(&self._tail, self._tail_capacity)
+            grow_bytes(&self._tail, max(2 * self._tail_capacity, needed))
+            self._tail_capacity = PyBytes_GET_SIZE(<object>self._tail)
         place = <unsigned char*>PyBytes_AS_STRING(<object>self._tail) + self._tail_size
         self._tail_size = needed
         self.size += size
@@ -77,22 +123,28 @@ cdef class OutputBuffer:
     cdef int _add(self, object piece, Py_ssize_t size) except -1:
         self._finish_tail()
         if self._pieces is None:
-            self._pieces = []
-        self._pieces.append(piece)
+            self._pieces = [piece]
+        else:
+            self._pieces.append(piece)
         self.size += size
 
     cdef int _finish_tail(self) except -1:
-        cdef PyObject* tail = self._tail
-        if tail == NULL:
+        if self._tail == NULL:
             return 0
-        self._tail = NULL
-        if self._tail_capacity != self._tail_size:
-            resize_bytes(&tail, self._tail_size)
-        self._tail_size = 0
+        self._fit_tail()
         if self._pieces is None:
-            self._pieces = []
-        self._pieces.append(<object>tail)
-        Py_XDECREF(tail)
+            self._pieces = [<object>self._tail]
+        else:
+            self._pieces.append(<object>self._tail)
+        Py_XDECREF(self._tail)
+        self._tail = NULL
+        self._tail_size = 0
+
+    cdef int _fit_tail(self) noexcept:
+        """Give up the room at the end of the tail."""
+        if self._tail_capacity != self._tail_size:
+            shrink_bytes(&self._tail, self._tail_size)
+            self._tail_capacity = self._tail_size
 
     cdef bint has_large(self) noexcept:
         """Tell whether what waits has a payload in it that lies elsewhere."""
@@ -104,7 +156,6 @@ cdef class OutputBuffer:
 
     cdef bytes take(self):
         """Remove and return the next piece, a whole number of frames; empty when nothing waits."""
-        cdef PyObject* tail = self._tail
         cdef bytes piece
         if self.size > self.most:
             self.most = self.size
@@ -117,34 +168,35 @@ cdef class OutputBuffer:
             self.size -= PyBytes_GET_SIZE(piece)
             self.taken += PyBytes_GET_SIZE(piece)
             return piece
-        if unlikely(tail == NULL):
+        if unlikely(self._tail == NULL):
             return b""
-        self._tail = NULL
-        if unlikely(self._tail_capacity != self._tail_size):
-            resize_bytes(&tail, self._tail_size)
-        self._tail_size = 0
+        self._fit_tail()
         self.taken += self.size
-        self.size = 0
-        piece = <bytes>tail
-        Py_XDECREF(tail)
+        self._tail_size = self.size = 0
+        piece = <bytes>self._tail
+        Py_XDECREF(self._tail)
+        self._tail = NULL
         return piece
 
-    cdef list take_parts(self):
-        """Remove and return all that waits, apart as it is: bytes, and payloads as ``append_large`` was given them."""
+    cdef list parts(self):
+        """Return all that waits, apart as it is: bytes, and payloads as ``append_large`` was given them."""
         cdef list parts = []
         self._finish_tail()
-        if self.size > self.most:
-            self.most = self.size
-        self.taken += self.size
-        self.size = 0
         if self._pieces is not None:
             for piece in self._pieces:
                 if type(piece) is tuple:
                     parts.extend(<tuple>piece)
                 else:
                     parts.append(piece)
-            self._pieces = None
         return parts
+
+    cdef int forget_parts(self) except -1:
+        """Remove what ``parts`` has returned."""
+        if self.size > self.most:
+            self.most = self.size
+        self.taken += self.size
+        self.size = 0
+        self._pieces = None
 
     cdef int clear(self) except -1:
         """Forget what waits."""

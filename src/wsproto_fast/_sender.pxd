@@ -91,10 +91,14 @@ cdef class Sender(Endpoint):
 
     cdef inline list pop_parts(self):
         """Return and forget what is to be sent, without a copy: bytes and, where a payload is that, ASCII str."""
-        cdef list parts = self._output.take_parts()
+        cdef list parts = self._output.parts()
+        self._forget_parts()
+        return parts
+
+    cdef inline int _forget_parts(self) except -1:
+        self._output.forget_parts()
         if self._obstacles == BACKLOG:
             self._refill(False)
-        return parts
 
     cdef inline bint is_obstructed(self) noexcept:
         """Tell whether messages to many connections must be sent by ``offer_message``."""

@@ -206,8 +206,11 @@ cdef class Sender(Endpoint):
 
         Returns:
             bytes and memoryviews, to be written in this order.
+
+        Raises:
+            MemoryError: If there is no memory for them; what there is to send is still there.
         """
-        cdef list parts = self.pop_parts()
+        cdef list parts = self._output.parts()
         cdef Py_ssize_t i
         cdef _Text text
         for i in range(len(parts)):
@@ -215,6 +218,7 @@ cdef class Sender(Endpoint):
                 text = _Text.__new__(_Text)
                 text.text = parts[i]
                 parts[i] = memoryview(text)
+        self._forget_parts()
         return parts
 
     cdef int _append_output(self, bytes data) except -1:

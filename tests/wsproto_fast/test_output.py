@@ -3,6 +3,8 @@
 import ctypes
 import gc
 import sys
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -120,3 +122,48 @@ def test_what_is_given_up_is_forgotten() -> None:
     protocol.give_up(None, abort=True)
     assert protocol.output_size == 0
     assert output(protocol) == b""
+
+
+@pytest.mark.parametrize(
+    ("sizes", "name"),
+    [
+        ([LARGE, 1, 1], "take_output"),
+        ([1, LARGE, 600, 600, LARGE, 1, 1], "take_output_parts"),
+        ([70_000, 100, 100], "take_output_parts"),
+        ([], "send"),
+        ([600, 600, 600], "send"),  # which makes more room
+        ([5000, 5000, LARGE, 100], "send"),
+    ],
+)
+def test_nothing_is_lost_without_memory(sizes: list[int], name: str) -> None:
+    """What fails for lack of memory leaves what there is to send as it was."""
+    testcapi = pytest.importorskip("_testcapi", reason="it has allocators fail, and isn't there")
+    failures = 0
+    for failing in range(40):
+        protocol = Protocol(Side.SERVER)
+        sent = [(TEXT if size % 200 else BINARY, b"m" * size) for size in sizes]
+        for opcode, payload in sent:
+            protocol.send(payload.decode() if opcode == TEXT else payload)
+        message = b"another one" * 100
+        call = partial(getattr(protocol, name), *[message] * (name == "send"))
+        waiting = protocol.output_size
+        result: Any = None
+        failed = False
+        try:
+            testcapi.set_nomemory(failing, failing + 1)
+            result = call()
+        except MemoryError:
+            failed = True
+        finally:
+            testcapi.remove_mem_hooks()
+        if failed:
+            failures += 1
+            assert protocol.output_size == waiting
+        elif name == "send":
+            sent.append((BINARY, message))
+        taken = (
+            result if isinstance(result, list) else [result] if isinstance(result, bytes) else []
+        )
+        wire = b"".join([*taken, *protocol.take_output_parts()])
+        assert [(frame.opcode, frame.payload) for frame in parse(wire)] == sent
+    assert 0 < failures < 40
