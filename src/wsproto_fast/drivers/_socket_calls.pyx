@@ -12,7 +12,7 @@ from threading import main_thread
 from time import monotonic
 
 cimport cython
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.errno cimport EAGAIN, EINTR
@@ -61,7 +61,16 @@ cdef extern from *:
             setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
         }
     #endif
+
+    /* Give memory that can be written to. What Cython has put in the view's place for an owner is released first. */
+    static int wsproto_fast_show_memory(Py_buffer *view, PyObject *owner, void *data, Py_ssize_t size, int flags) {
+        Py_CLEAR(view->obj);
+        return PyBuffer_FillInfo(view, owner, data, size, 0, flags);
+    }
     """
+    int show_memory "wsproto_fast_show_memory"(
+        Py_buffer* view, object owner, void* data, Py_ssize_t size, int flags
+    ) except -1
     Py_ssize_t receive_now(int fd, void* data, Py_ssize_t size, bint wait) nogil
     Py_ssize_t send_now(int fd, const void* data, Py_ssize_t size) nogil
     int wait_ready(int fd, bint writing, int timeout) nogil
@@ -87,7 +96,7 @@ cdef class Memory:
         free(self._data)
 
     def __getbuffer__(self, Py_buffer* view, int flags):
-        PyBuffer_FillInfo(view, self, self._data, self._size, 0, flags)
+        show_memory(view, self, self._data, self._size, flags)
 
 
 cdef unsigned long _main_thread = main_thread().ident  # which runs signal handlers

@@ -62,7 +62,9 @@ cdef class Wire(Shared):
 
     # Without these, there is no driver.
     def __cinit__(self, Protocol protocol not None, sock, TLS tls):
-        cdef Inbox inbox
+        cdef Inbox inbox = (<Endpoint>sock).inbox if isinstance(sock, Endpoint) else current_inbox()
+        if inbox is None:
+            raise TypeError(f"{type(sock).__name__} has no inbox: Endpoint.__init__() wasn't called")
         self._protocol = protocol
         self._tls = tls
         self.socket = sock
@@ -77,7 +79,6 @@ cdef class Wire(Shared):
             if not self._early and not tls.eof:
                 self._early = None
         sock.setblocking(SYSTEM_CALLS)
-        inbox = (<Endpoint>sock).inbox if isinstance(sock, Endpoint) else current_inbox()
         inbox.attach()
         self._inbox = inbox
 
