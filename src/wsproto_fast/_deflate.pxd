@@ -14,6 +14,7 @@ cdef class CompressorPool:
 
     cdef object take(self)
     cdef int give_back(self, object compressor) except -1
+    cdef int _keep(self, object compressor) except -1
     cdef bytes compress(self, bytes payload, bint fin)
 
 

@@ -118,7 +118,15 @@ cdef class CompressorPool:
     cdef int give_back(self, object compressor) except -1:
         if len(self._idle) < MAX_SHARED:
             _forget(compressor)
-            self._idle.append(compressor)
+            self._keep(compressor)
+
+    cdef int _keep(self, object compressor) except -1:
+        self._idle.append(compressor)
+        if len(self._idle) > MAX_SHARED:  # other threads have given theirs back meanwhile
+            try:
+                self._idle.pop()
+            except IndexError:
+                pass  # or have taken them
 
     cdef bytes compress(self, bytes payload, bint fin):
         """Compress a fragment, or the end of a message, on its own."""
@@ -129,7 +137,7 @@ cdef class CompressorPool:
         if not large:
             self.give_back(compressor)
         elif len(self._idle) < MAX_SHARED:
-            self._idle.append(compressor)
+            self._keep(compressor)
         return data
 
 

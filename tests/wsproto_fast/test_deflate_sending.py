@@ -377,6 +377,47 @@ def test_few_shared_compressors_are_kept(monkeypatch):
     assert len(made) == 4
 
 
+@pytest.mark.parametrize("size", [100, 10_000])
+def test_few_shared_compressors_are_kept_by_threads(monkeypatch, size):
+    """Also where all give them back at the same time."""
+    real = get_backend("zlib")
+    made = weakref.WeakSet()
+    threads = 12
+    barrier = threading.Barrier(threads)
+
+    class Together:
+        def __init__(self, bits, settings):
+            self.compressor = real.new_compressor(bits, settings)
+            self.compress = self.compressor.compress
+            made.add(self)
+
+        def flush(self, mode):
+            barrier.wait(10)
+            return self.compressor.flush(mode)
+
+    together = replace(real, name="together", new_compressor=Together)
+    monkeypatch.setitem(backends._loaded, "together", replace(together, bulk=together))
+    payload = bytes(random.Random(1).choices(b"abc", k=size))
+
+    def send():
+        deflate = extension(local_no_context_takeover=True, backend="together")
+        protocol, peer = connection(Side.SERVER, deflate)
+        protocol.send(payload)
+        read.extend(peer.read(output(protocol)))
+
+    for _ in range(3):
+        read = []
+        senders = [threading.Thread(target=send) for _ in range(threads)]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
+        assert read == [(payload, True)] * threads
+    del senders
+    gc.collect()
+    assert len(made) <= 4
+
+
 def test_failing_compressors_are_not_used_again(monkeypatch):
     real = get_backend("zlib")
     made = []
