@@ -204,6 +204,20 @@ async def test_who_forgets_to_await_is_warned(call: Any, name: str) -> None:
         assert hook.call_args[0][0].object == f"Connection.{name}"
 
 
+async def test_who_forgets_to_await_an_iterator_is_warned_at_once() -> None:
+    """Also where coroutines of this iterator are used again."""
+    async with pair() as (client, server):
+        messages = aiter(client)
+        for number in range(3):
+            with pytest.warns(RuntimeWarning, match=r"'Connection\.__aiter__' was never awaited"):
+                messages.__anext__()
+            await server.send(str(number))
+            first = messages.__anext__()
+            assert await first == str(number)
+            with pytest.raises(RuntimeError, match="already awaited"):
+                await first
+
+
 async def test_iterators_that_are_not_awaited() -> None:
     async with pair() as (client, server):
         iterator = aiter(client)

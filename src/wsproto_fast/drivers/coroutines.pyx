@@ -204,6 +204,8 @@ cdef int _receive(Receiving self, PyObject** result) except PYGEN_ERROR:
         self._messages = messages
         self._stage = SUSPENDED
         sent = PYGEN_NEXT
+    elif messages is not None:
+        messages._last = self
     Py_INCREF(message)
     result[0] = <PyObject*>message
     return sent
@@ -228,7 +230,7 @@ cdef class Messages:
     """Asynchronous iterator over the messages of a connection, until that is closed."""
 
     cdef TransportDriver _driver
-    cdef Receiving _last                # the last coroutine, to be used again when nobody else has it
+    cdef Receiving _last                # a coroutine that has ended, to be used again when nobody else has it
     cdef bint _going                    # more may come
 
     def __aiter__(self):
@@ -236,13 +238,15 @@ cdef class Messages:
 
     def __anext__(self):
         cdef Receiving last = self._last
-        if last is not None and last._stage == ENDED and has_references(<PyObject*>last, 2):
-            # It is referred to by this object and this function.
-            last._messages = self
-            last._stage = CREATED
-            return last
-        self._last = _receiving(self._driver, self, None)
-        return self._last
+        if last is None:
+            return _receiving(self._driver, self, None)
+        # Nothing keeps one that nobody awaits: its end tells that.
+        self._last = None
+        if not has_references(<PyObject*>last, 1):
+            return _receiving(self._driver, self, None)
+        last._messages = self
+        last._stage = CREATED
+        return last
 
     async def aclose(self) -> None:
         """End the iteration."""
