@@ -250,6 +250,44 @@ class TestCancellation:
             with pytest.raises(ConnectionClosedError, match="1011"):
                 await server.recv()
 
+    @pytest.mark.parametrize(
+        ("size", "lost", "failing", "error"),
+        [
+            (TOO_MUCH, False, False, None),  # cancelled while the network takes nothing
+            (TOO_MUCH, False, True, ZeroDivisionError),
+            (1, True, False, ConnectionClosed),
+            (1, False, False, TypeError),
+        ],
+    )
+    @trio_test
+    async def test_generators_that_cannot_be_sent_are_closed(
+        self, size: int, lost: bool, failing: bool, error: type[Exception] | None
+    ) -> None:
+        """Nobody else would do it without a warning."""
+        closed = []
+
+        async def fragments() -> Any:
+            try:
+                yield bytes(size)
+                yield "of another type"
+            finally:
+                closed.append(True)
+                if failing:
+                    raise ZeroDivisionError
+                await trio.sleep_forever()
+
+        async with raw_peer() as (connection, peer):
+            if lost:
+                await peer.aclose()
+                await connection.wait_closed()
+            items = fragments()
+            with pytest.raises(error) if error else contextlib.nullcontext():
+                with trio.move_on_after(0.01 if size == TOO_MUCH else 30) as scope:
+                    await connection.send(items)
+            assert scope.cancelled_caught == (error is None)
+            assert closed == [True]
+            assert items.ag_frame is None
+
     @trio_test
     async def test_sends_are_cancelled_while_they_wait(self) -> None:
         async with raw_peer() as (connection, peer):

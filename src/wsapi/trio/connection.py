@@ -7,6 +7,7 @@ mean is the engine's business; how bytes are moved is that of `_link`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Hashable, Iterable
+from inspect import isasyncgen
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -216,8 +217,9 @@ class Connection(Link, trio.abc.AsyncResource):
         """Send a message.
 
         Cancelling this never tears a frame; a message given as an iterable can't be completed,
-        though, and the connection is failed. The iterable may be asynchronous. Other tasks get
-        their turn when the network doesn't take more, and every 64 KiB.
+        though, and the connection is failed. The iterable may be asynchronous; an asynchronous
+        generator is closed then, in a scope that is cancelled. Other tasks get their turn when the
+        network doesn't take more, and every 64 KiB.
 
         Args:
             message: str for a text message or bytes-like object for a binary one; an iterable of
@@ -231,7 +233,16 @@ class Connection(Link, trio.abc.AsyncResource):
             UnicodeError: If a text message given as bytes isn't UTF-8.
         """
         if not isinstance(message, (str, bytes, bytearray, memoryview)):
-            return await self._send_fragments(message, text, compress)
+            try:
+                return await self._send_fragments(message, text, compress)
+            except BaseException:
+                if isasyncgen(message):
+                    # asyncio closes what nobody refers to any more; trio does, too, but with a
+                    # warning. As there, cleaning up can't wait for anything.
+                    with trio.CancelScope(shield=True) as scope:
+                        scope.cancel()
+                        await message.aclose()
+                raise
         if self._turns is not None and self._turns.taken:
             await self._turns.take()
             self._turns.give()  # the next one is woken, but this task goes on first
@@ -308,7 +319,8 @@ class Connection(Link, trio.abc.AsyncResource):
             reason: Close reason, at most 123 bytes of UTF-8.
 
         Raises:
-            ProtocolError: If the code or the reason isn't allowed; the connection stays open.
+            ProtocolError: If the code or the reason isn't allowed; the connection stays open. They
+                don't matter once it isn't.
         """
         self.protocol.close(code, reason, now=trio.current_time())
         try:
