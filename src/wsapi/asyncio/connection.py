@@ -85,32 +85,6 @@ class Connection(Link):
         on_drop: OnDrop | None = None,
     ) -> None:
         # In order: to find them by their names takes longer.
-        self._initialize(
-            protocol,
-            write_limit,
-            ping_interval,
-            ping_timeout,
-            close_timeout,
-            max_queue,
-            slow,
-            max_backlog,
-            write_deadline,
-            on_drop,
-        )
-
-    def _initialize(
-        self,
-        protocol: Protocol,
-        write_limit: int | tuple[int, int | None],
-        ping_interval: float | None,
-        ping_timeout: float | None,
-        close_timeout: float | None,
-        max_queue: Limits,
-        slow: Slow,
-        max_backlog: int | None,
-        write_deadline: float | None,
-        on_drop: OnDrop | None,
-    ) -> None:
         BaseConnection.__init__(
             self,
             protocol,
@@ -123,6 +97,9 @@ class Connection(Link):
             write_deadline,
             on_drop,
         )
+        self._make_driver(protocol, write_limit)
+
+    def _make_driver(self, protocol: Protocol, write_limit: int | tuple[int, int | None]) -> None:
         if write_limit != self.write_limit:
             self.write_limit = write_limit
         self.loop = loop = asyncio.get_running_loop()

@@ -22,7 +22,7 @@ from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 from .._shared import checks
 from .._shared.basic_auth import basic_auth
 from .._shared.budget import BufferBudget
-from .._shared.connection import FAILURE
+from .._shared.connection import FAILURE, BaseConnection
 from .._shared.door import Door
 from .._shared.options import AnswerLater, Limits, OnDrop, arguments
 from .._shared.server import ServerSettings, ServerSide, check_listening
@@ -155,9 +155,9 @@ class ServerConnection(AcceptedConnection):
             )
         else:
             # Without a look at names this takes a third of the time.
-            self._initialize(
+            BaseConnection.__init__(
+                self,
                 protocol,
-                write_limit,
                 ping_interval,
                 ping_timeout,
                 close_timeout,
@@ -167,6 +167,7 @@ class ServerConnection(AcceptedConnection):
                 write_deadline,
                 on_drop,
             )
+            self._make_driver(protocol, write_limit)
         self.server = server
 
     def __init_subclass__(cls) -> None:
