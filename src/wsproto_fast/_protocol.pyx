@@ -487,7 +487,8 @@ cdef class Protocol(Statistics):
             now: Current time; the whole closing lasts ``close_timeout`` from then.
 
         Raises:
-            ProtocolError: If the code or the reason isn't allowed; nothing is sent.
+            ProtocolError: If the code or the reason isn't allowed; nothing is sent. They don't matter unless the
+                connection is open: who passes on how another one has ended needn't know whether this one has, too.
         """
         self._now = self._time(now)
         if self._state == OPEN:

@@ -341,7 +341,8 @@ class Connection(Link):
             reason: Close reason, at most 123 bytes of UTF-8.
 
         Raises:
-            ProtocolError: If the code or the reason isn't allowed; the connection stays open.
+            ProtocolError: If the code or the reason isn't allowed; the connection stays open. They
+                don't matter once it isn't.
         """
         self._driver.begin_closing(code, reason)
         if not self._lost:

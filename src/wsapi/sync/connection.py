@@ -418,7 +418,8 @@ class Connection(BaseConnection):
             reason: Close reason, at most 123 bytes of UTF-8.
 
         Raises:
-            ProtocolError: If the code or the reason isn't allowed; the connection stays open.
+            ProtocolError: If the code or the reason isn't allowed; the connection stays open. They
+                don't matter once it isn't.
         """
         if self._driver.close(code, reason):
             self._driver.finish()

@@ -60,6 +60,28 @@ class TestClose:
             await client.send("still open")
             assert await server.recv() == "still open"
 
+    async def test_codes_that_do_not_matter_any_more(self, driver: Driver) -> None:
+        """A relay closes one connection as the other one has ended, which may be 1006."""
+        gate = driver.event()
+
+        async def slow(peer: RawPeer) -> None:
+            await peer.read_message()
+            await gate.wait()
+            peer.reset()
+
+        async with driver.raw_server(slow) as server:
+            async with driver.connect(server, close_timeout=3600) as ws:
+                closing = driver.spawn(ws.close())
+                await driver.until(lambda: ws.state is State.CLOSING)
+                others = [driver.spawn(ws.close(code)) for code in (0, 1006, 5000)]
+                await driver.settle()
+                gate.set()
+                for call in (closing, *others):
+                    await call
+                for code in (0, 1005, 1006, 1015, 5000):
+                    await ws.close(code, "x" * 124)
+                assert (ws.state, ws.close_code) == (State.CLOSED, 1006)
+
     async def test_invalid_reason(self, driver: Driver) -> None:
         async with driver.pair() as (client, server):
             for reason in ("x" * 124, "é" * 62):
