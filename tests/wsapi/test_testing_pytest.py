@@ -8,6 +8,19 @@ from pathlib import Path
 
 import pytest
 
+ECHO = """
+
+async def echo(connection):
+    async for message in connection:
+        await connection.send(message)
+
+
+async def test_server(ws_server):
+    async with ws_server(echo, max_size=10) as server, server.connect() as connection:
+        await connection.send("message")
+        assert await connection.recv() == "message"
+"""
+
 ASYNCIO = """
 import pytest
 
@@ -19,17 +32,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def anyio_backend():
     return "asyncio"
-
-
-async def echo(connection):
-    async for message in connection:
-        await connection.send(message)
-
-
-async def test_server(ws_server):
-    async with ws_server(echo, max_size=10) as server, server.connect() as connection:
-        await connection.send("message")
-        assert await connection.recv() == "message"
 
 
 async def test_pair(ws_pair):
@@ -56,17 +58,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def anyio_backend():
     return "trio", {"clock": trio.testing.MockClock()}
-
-
-async def echo(connection):
-    async for message in connection:
-        await connection.send(message)
-
-
-async def test_server(ws_server):
-    async with ws_server(echo, max_size=10) as server, server.connect() as connection:
-        await connection.send("message")
-        assert await connection.recv() == "message"
 
 
 async def test_pair(ws_pair):
@@ -142,13 +133,13 @@ def run(folder: Path, text: str, *words: str) -> str:
 
 def test_fixtures_on_asyncio(tmp_path: Path) -> None:
     pytest.importorskip("anyio", reason="pytest itself runs no coroutine functions")
-    assert "3 passed" in run(tmp_path, ASYNCIO)
+    assert "3 passed" in run(tmp_path, ASYNCIO + ECHO)
 
 
 def test_fixtures_on_trio(tmp_path: Path) -> None:
     for name in ("anyio", "trio"):
         pytest.importorskip(name, reason="pytest itself runs no coroutine functions")
-    assert "3 passed" in run(tmp_path, TRIO)
+    assert "3 passed" in run(tmp_path, TRIO + ECHO)
 
 
 def test_fixtures_for_threads(tmp_path: Path) -> None:
