@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import inspect
+import io
 import logging
 import sys
 import threading
@@ -95,6 +96,65 @@ async def test_states_of_what_waits() -> None:
         assert len(task.get_stack()) == 1
         await server.send("message")
         await task
+
+
+def stack_of(task: asyncio.Task[Any]) -> str:
+    """Return what the task prints for those who look for what hangs."""
+    file = io.StringIO()
+    task.print_stack(file=file)
+    return file.getvalue()
+
+
+def awaited(task: asyncio.Task[Any]) -> list[Any]:
+    """Return what debuggers find when they follow ``cr_await`` from a task's coroutine."""
+    chain: list[Any] = [task.get_coro()]
+    while (following := getattr(chain[-1], "cr_await", None)) is not None:
+        chain.append(following)
+    return chain
+
+
+async def test_what_debuggers_look_at() -> None:
+    async def inner(ws: Any) -> None:
+        async for _ in ws:
+            pass
+
+    async def handler(ws: ServerConnection) -> None:
+        await inner(ws)
+
+    async with serving(handler) as server, connect(uri_of(server)) as ws:
+        await until(lambda: server.connections)
+        await turns(5)
+        [connection] = server.connections
+        receiving = asyncio.create_task(ws.recv())
+        created = asyncio.create_task(ws.ping())
+        stuck = asyncio.create_task(ws.send(_never()))
+        assert "in send" in stack_of(stuck)
+        assert "in recv" in stack_of(receiving)
+        await turns(5)
+        assert "in recv" in stack_of(receiving)
+        assert "in send" in stack_of(stuck)
+        assert "in handler" in stack_of(connection.task)
+        names = [getattr(each, "__name__", "") for each in awaited(connection.task)]
+        assert names[:4] == ["_handle", "handler", "inner", "__anext__"]
+        assert awaited(connection.task)[3].cr_frame.f_code.co_name == "__anext__"
+        assert isinstance(awaited(receiving)[-1], asyncio.Future)
+        assert awaited(stuck)[1].cr_code.co_name == "_send_slowly"
+        for task, text in (
+            (connection.task, "coro=<Server._handle()"),
+            (receiving, "coro=<Connection.recv()"),
+            (stuck, "coro=<Connection.send()"),
+        ):
+            assert task in asyncio.all_tasks()
+            assert text in repr(task)
+        for task in (receiving, created, stuck):
+            task.cancel()
+        await asyncio.gather(receiving, created, stuck, return_exceptions=True)
+        assert "in " not in stack_of(receiving) + stack_of(stuck)
+
+
+async def _never() -> AsyncIterator[str]:
+    await asyncio.get_running_loop().create_future()
+    yield ""
 
 
 async def test_running_coroutines() -> None:

@@ -90,14 +90,24 @@ cdef enum:
     SUSPENDED = 3
 
 
-async def _compiled():
-    pass
+cdef _frame(str name):
+    """Return a frame that stands for a compiled coroutine.
+
+    What reads one, such as ``inspect.getcoroutinestate``, takes a coroutine without a frame for one that has ended; and
+    what prints stacks wants a number for each line, which frames of compiled code lack.
+    """
+    cdef dict names = {}
+    exec(compile(f"async def {name}(): pass", f"<{__name__}>", "exec"), names)
+    coroutine = names[name]()
+    frame = coroutine.cr_frame
+    coroutine.close()
+    return frame
 
 
-# What reads a coroutine, such as `inspect.getcoroutinestate`, takes one without a frame for one that has ended.
-cdef object _coroutine = _compiled()
-cdef object _frame = _coroutine.cr_frame
-_coroutine.close()
+cdef object _RECV = _frame("recv")
+cdef object _ANEXT = _frame("__anext__")
+cdef object _SEND = _frame("send")
+cdef object _HANDLE = _frame("_handle")
 
 
 @cython.final
@@ -137,7 +147,9 @@ cdef class Receiving:
 
     @property
     def cr_frame(self):
-        return None if self._stage == ENDED else _frame
+        if self._stage == ENDED:
+            return None
+        return _RECV if self._messages is None else _ANEXT
 
     @property
     def cr_await(self):
@@ -302,7 +314,7 @@ cdef class Sending:
 
     @property
     def cr_frame(self):
-        return None if self._stage == ENDED else _frame
+        return None if self._stage == ENDED else _SEND
 
     @property
     def cr_await(self):
@@ -468,7 +480,7 @@ cdef class Handling:
     def cr_frame(self):
         if self._stage == DONE:
             return None
-        return getattr(self._rest, "cr_frame", _frame)
+        return getattr(self._rest, "cr_frame", _HANDLE)
 
     @property
     def cr_await(self):
