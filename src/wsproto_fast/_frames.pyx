@@ -11,6 +11,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from ._free_threading cimport FREE_THREADED
+
 from .exceptions import PayloadTooBig, ProtocolError
 from . import frames
 from .frames import Opcode, describe_frame
@@ -113,35 +115,40 @@ cdef enum:
 cdef unsigned char[POOL_SIZE] _pool
 cdef int _pool_left = 0
 cdef int _forks = 0
-cdef cython.pymutex _pool_lock
+cdef cython.pymutex _pool_lock      # of these three, where there is no global lock
 
 
 cdef int next_masking_key(unsigned char* key) except -1:
     """Write a new masking key of four bytes."""
     global _pool_left
     while True:
-        _pool_lock.acquire()
+        if FREE_THREADED:
+            _pool_lock.acquire()
         if _pool_left:
             _pool_left -= 4
             memcpy(key, _pool + _pool_left, 4)
-            _pool_lock.release()
+            if FREE_THREADED:
+                _pool_lock.release()
             return 0
-        _pool_lock.release()
+        if FREE_THREADED:
+            _pool_lock.release()
         _fill_pool()
 
 
 cdef int _fill_pool() except -1:
-    # The lock isn't held meanwhile: other threads run, and may fork; so do signal handlers, which may
+    # No lock is held meanwhile: other threads run, and may fork; so do signal handlers, which may
     # send something themselves.
     global _pool_left
     cdef int forks = _forks
     cdef bytes fresh = os.urandom(POOL_SIZE)
-    _pool_lock.acquire()
+    if FREE_THREADED:
+        _pool_lock.acquire()
     # What was begun before a fork may be in the other process, too.
     if forks == _forks and _pool_left == 0:
         memcpy(_pool, PyBytes_AS_STRING(fresh), POOL_SIZE)
         _pool_left = POOL_SIZE
-    _pool_lock.release()
+    if FREE_THREADED:
+        _pool_lock.release()
 
 
 def _hold_pool():
@@ -156,12 +163,15 @@ def _empty_pool():
     global _pool_left, _forks
     _pool_left = 0
     _forks += 1
-    _pool_lock.release()
+    if FREE_THREADED:
+        _pool_lock.release()
 
 
 if hasattr(os, "register_at_fork"):
-    # No other thread has the lock when it is copied to a child, where nobody would release it.
-    os.register_at_fork(before=_hold_pool, after_in_parent=_release_pool, after_in_child=_empty_pool)
+    if FREE_THREADED:
+        # No other thread has the lock when it is copied to a child, where nobody would release it.
+        os.register_at_fork(before=_hold_pool, after_in_parent=_release_pool)
+    os.register_at_fork(after_in_child=_empty_pool)
 
 
 def apply_mask(data, mask) -> bytes:
