@@ -11,6 +11,7 @@ WSPROTO_FAST_COVERAGE=1                     trace lines, for coverage's Cython p
 WSPROTO_FAST_SANITIZE=address,undefined     compile with these sanitizers and debug information
 WSPROTO_FAST_FORCE=1                        compile all again, whatever the timestamps say
 WSPROTO_FAST_QUICK=1                        compile without optimisation, for `make mutants`
+WSPROTO_FAST_SYMBOLS=1                      keep the names of functions, for profiles
 WSPROTO_FAST_SKIP_EXTENSIONS=1              leave the extensions out
 """
 
@@ -42,6 +43,7 @@ def switched_on(variable: str) -> bool:
 COVERAGE = switched_on("WSPROTO_FAST_COVERAGE")
 SANITIZE = os.environ.get("WSPROTO_FAST_SANITIZE", "")
 QUICK = switched_on("WSPROTO_FAST_QUICK")
+SYMBOLS = switched_on("WSPROTO_FAST_SYMBOLS")
 # Timestamps don't tell how a file was compiled.
 FORCE = switched_on("WSPROTO_FAST_FORCE") or COVERAGE or bool(SANITIZE)
 
@@ -119,7 +121,7 @@ def module(name: str, source: Path) -> Extension:
 def link_args() -> list[str]:
     if SANITIZE:
         return [f"-fsanitize={SANITIZE}"]
-    if os.name == "nt" or COVERAGE:
+    if os.name == "nt" or COVERAGE or SYMBOLS:
         return []
     return ["-Wl,-x"] if sys.platform == "darwin" else ["-Wl,-s"]  # no names of local symbols
 
@@ -131,7 +133,7 @@ class OneExtension(build_ext):
         with ThreadPoolExecutor(self.parallel or os.cpu_count()) as pool:
             objects = list(pool.map(self.compile_module, modules))
         path = self.get_ext_fullpath(ext.name)
-        if self.force or newer_group(objects, path):
+        if self.force or SYMBOLS or newer_group(objects, path):
             self.compiler.link_shared_object(
                 objects,
                 path,

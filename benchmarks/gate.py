@@ -15,6 +15,7 @@ import os
 import platform
 import shlex
 import shutil
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -26,11 +27,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from . import engine_loads, instructions, process
+from . import client_loads, engine_loads, instructions, process
 
 FILE: Final = process.ROOT / "benchmarks" / "results" / "instructions.json"
 WINDOWS: Final = 5
 MESSAGES: Final = ("echo-10x64", "in-flight-64")
+TLS: Final = ("tls-echo-10x64",)
+CLIENT: Final = tuple(client_loads.LOADS)
 CONNECTIONS: Final = ("opening", "opening-and-closing", "opening-and-reset")
 
 Figures: TypeAlias = "dict[str, int]"  # by front-end, peer, and load
@@ -39,9 +42,9 @@ Versions: TypeAlias = "dict[str, str]"
 # What is counted: front-end, peer, loads; each in a process of its own.
 ROWS: Final = (
     (instructions.ENGINE, "wsapi", tuple(engine_loads.LOADS)),
-    ("uvloop", "wsapi", (*MESSAGES, *CONNECTIONS)),
+    ("uvloop", "wsapi", (*MESSAGES, *TLS, *CONNECTIONS, *CLIENT)),
     ("uvloop", "wsapi_callbacks", MESSAGES),
-    ("asyncio", "wsapi", (*MESSAGES, *CONNECTIONS)),
+    ("asyncio", "wsapi", (*MESSAGES, *CONNECTIONS, *CLIENT)),
     ("asyncio", "wsapi_callbacks", MESSAGES),
     ("threads", "wsapi", ("echo-1x64", "in-flight-64", *CONNECTIONS)),
     ("trio", "wsapi", (*MESSAGES, *CONNECTIONS)),
@@ -60,6 +63,7 @@ TOLERANCES: Final = {
 # What a version matters to, if not to all: a part of a figure's name.
 CONCERNS: Final = {
     "uvloop": "uvloop ",
+    "OpenSSL": " tls-",
     "trio": "trio ",
     "zlib-ng": "deflate",
     "isal": "deflate",
@@ -111,6 +115,7 @@ def versions() -> Versions:
         "libc": " ".join(platform.libc_ver()),
         "processor": _processor(),
         "valgrind": _first_line("valgrind", "--version"),
+        "OpenSSL": ssl.OPENSSL_VERSION,
     }
     for name in ("Cython", "uvloop", "trio", "zlib-ng", "isal"):
         try:

@@ -6,7 +6,8 @@ figure is the least one, without what the call itself takes, divided by the mess
 connections, of a window. It counts the instructions of the process alone, without the kernel's, and
 hardly depends on the machine or on what else that does. README.md says more.
 
-``engine`` is no front-end: its loads are in `engine_loads`, without sockets.
+``engine`` is no front-end: its loads are in `engine_loads`, without sockets. Those of clients, on
+event loops, are in `client_loads`. ``--functions 20`` prints which functions took the most.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import shlex
 import shutil
 import socket
@@ -31,7 +31,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from . import data, engine_loads, load, peers, process
+from . import by_function, certificate, client_loads, data, engine_loads, load, peers, process
 
 SIZE: Final = 64
 PAYLOAD: Final = b"x" * SIZE
@@ -41,10 +41,13 @@ CONNECTIONS: Final = 10
 IN_FLIGHT: Final = 64
 WINDOWS: Final = 7  # that count; one before doesn't
 PATIENCE: Final = 120  # seconds for any answer of a server, which valgrind makes 50 times as slow
+WHOLE_PATIENCE: Final = 900  # seconds for a process from its beginning to its end
 FAILURES: Final = (load.WrongEcho, OSError, PackageNotFoundError, subprocess.SubprocessError)
 
 Window: TypeAlias = "Callable[[], object]"
 Pause: TypeAlias = "Callable[[], object]"
+Figures: TypeAlias = "dict[str, list[float]]"  # by load, for each window
+Profiles: TypeAlias = "dict[str, str]"  # by load, what callgrind wrote about the least window
 Begin: TypeAlias = "Callable[[load.Target, int, Pause], Window]"
 
 
@@ -132,10 +135,12 @@ LOADS: Final[dict[str, tuple[Begin, int]]] = {
     f"echo-1x{SIZE}": (one_outstanding(1), 100),
     f"echo-{CONNECTIONS}x{SIZE}": (one_outstanding(CONNECTIONS), 300),
     f"in-flight-{IN_FLIGHT}": (many_outstanding, 640),
+    f"tls-echo-{CONNECTIONS}x{SIZE}": (one_outstanding(CONNECTIONS), 300),
     "opening": (opening, 20),
     "opening-and-closing": (closing, 20),
     "opening-and-reset": (resetting, 20),
 }
+TLS: Final = tuple(name for name in LOADS if name.startswith("tls-"))
 
 
 class Counter:
@@ -179,15 +184,23 @@ class Counter:
     def next_part(self) -> int:
         """Return the total of the next profile that it has written."""
         self._parts += 1
-        text = self.profile(self._parts)
-        found = re.search(r"^(?:summary|totals): (\d+)", text, re.MULTILINE)
-        if found is None:
-            raise load.WrongEcho("valgrind wrote no total")
-        return int(found[1])
+        return _total(self.profile(self._parts))
 
     def profile(self, number: int) -> str:
         """Return the profile of that number, from 1 on."""
         return (self._folder / f"profile.{number}").read_text()
+
+    def least(self, count: int) -> str:
+        """Return the one with the least total among the last profiles."""
+        numbers = range(self._parts - count + 1, self._parts + 1)
+        return min(map(self.profile, numbers), key=_total)
+
+
+def _total(profile: str) -> int:
+    found = by_function.total(profile)
+    if found is None:
+        raise load.WrongEcho("valgrind wrote no total")
+    return found
 
 
 def _runs(stat: Path) -> bool:
@@ -231,12 +244,26 @@ def counter(
 
 
 def of_server(
-    front_end: str, peer: str, names: list[str], windows: int, scale: float, source: Path | None
-) -> dict[str, list[float]]:
+    front_end: str,
+    peer: str,
+    names: list[str],
+    windows: int,
+    scale: float,
+    source: Path | None,
+    profiles: Profiles,
+    tls: bool,
+) -> Figures:
     """Return the instructions per message or connection of a server, for some loads."""
-    found: dict[str, list[float]] = {}
-    with counter(process.command(front_end, peer, "echo", -1), source) as (popen, counted):
-        target = load.Target(json.loads(counted.line())["port"], True, load.Clock(popen.pid))
+    found: Figures = {}
+    command = process.command(front_end, peer, "echo-tls" if tls else "echo", -1)
+    websocket = "raw" not in peers.PEERS[front_end][peer].takes
+    with counter(command, source) as (popen, counted):
+        target = load.Target(
+            json.loads(counted.line())["port"],
+            websocket,
+            load.Clock(popen.pid),
+            tls=certificate.client_context() if tls else None,
+        )
         try:
             for name in names:
                 begin, count = LOADS[name]
@@ -251,6 +278,7 @@ def of_server(
                 for _ in range(windows):
                     window()
                     found[name].append((counted.count() - alone) / count)
+                profiles[name] = counted.least(windows)
                 target.close_all()
         finally:
             target.close_all()
@@ -258,30 +286,79 @@ def of_server(
 
 
 def of_engine(
-    names: list[str], windows: int, scale: float, source: Path | None
-) -> dict[str, list[float]]:
+    names: list[str], windows: int, scale: float, source: Path | None, profiles: Profiles
+) -> Figures:
     """Return the same for the engine alone."""
-    found: dict[str, list[float]] = {}
+    found: Figures = {}
     times = {name: max(1, round(engine_loads.LOADS[name].times * scale)) for name in names}
     script = [f"{name}:{count}:{windows}" for name, count in times.items()]
     command = [sys.executable, "-m", engine_loads.__name__, *script]
     with counter(command, source) as (popen, counted):
-        try:
-            popen.communicate(timeout=len(names) * PATIENCE)
-        except subprocess.TimeoutExpired:
-            raise load.WrongEcho("the engine takes too long") from None
-        if popen.returncode:
-            raise load.WrongEcho(f"the engine's process ended with {popen.returncode}")
+        finish(popen)
         for name, count in times.items():
             counted.next_part()
             alone = counted.next_part()
             count *= engine_loads.LOADS[name].messages
             found[name] = [(counted.next_part() - alone) / count for _ in range(windows)]
+            profiles[name] = counted.least(windows)
     return found
+
+
+def of_client(
+    front_end: str,
+    peer: str,
+    names: list[str],
+    windows: int,
+    scale: float,
+    source: Path | None,
+    profiles: Profiles,
+) -> Figures:
+    """Return the instructions of a client per message and its echo, for some loads."""
+    found: Figures = {}
+    for name in names:
+        messages = client_loads.LOADS[name].in_flight
+        times = max(1, round(client_loads.LOADS[name].times * scale))
+        with client_loads.server(messages, WHOLE_PATIENCE) as port:
+            service = f"client-windows:{port}:{client_loads.SIZE}:{messages}:{times}:{windows}"
+            with counter(process.command(front_end, peer, service, -1), source) as (popen, counted):
+                finish(popen)
+                counted.next_part()
+                alone = counted.next_part()
+                count = messages * times
+                found[name] = [(counted.next_part() - alone) / count for _ in range(windows)]
+                profiles[name] = counted.least(windows)
+    return found
+
+
+def finish(popen: subprocess.Popen[bytes]) -> None:
+    """Wait until a process has ended well."""
+    try:
+        popen.communicate(timeout=WHOLE_PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise load.WrongEcho("the process takes too long") from None
+    if popen.returncode:
+        raise load.WrongEcho(f"the process ended with {popen.returncode}")
 
 
 ENGINE: Final = "engine"  # in the place of a front-end
 FRONT_ENDS: Final = (ENGINE, *peers.FRONT_ENDS)
+ALL_LOADS: Final = (*LOADS, *client_loads.LOADS, *engine_loads.LOADS)
+
+
+def loads_of(front_end: str, peer: str) -> list[str]:
+    """Return the names of the loads that a peer takes part in."""
+    if front_end == ENGINE:
+        return list(engine_loads.LOADS)
+    if peer not in peers.PEERS[front_end]:
+        return []
+    takes, on_loop = peers.PEERS[front_end][peer].takes, front_end in peers.LOOPS
+    names = [
+        name
+        for name in LOADS
+        if (name not in TLS or (on_loop and "tls" in takes))
+        and not (name.startswith("opening") and "raw" in takes)  # without a handshake
+    ]
+    return [*names, *(client_loads.LOADS if on_loop and "client" in takes else ())]
 
 
 def instructions(
@@ -291,7 +368,8 @@ def instructions(
     windows: int = WINDOWS,
     scale: float = 1.0,
     source: Path | None = None,
-) -> dict[str, list[float]]:
+    profiles: Profiles | None = None,
+) -> Figures:
     """Return the instructions per message or connection in each window, for some loads.
 
     Args:
@@ -301,14 +379,24 @@ def instructions(
         windows: How often each is counted.
         scale: Factor for the size of a window.
         source: Folder of the packages; None for those that are installed.
+        profiles: Is given callgrind's profile of the least window of each.
 
     Raises:
-        WrongEcho: The server ended early, or sent something else than it had to.
+        WrongEcho: The process ended early, or sent something else than it had to.
         OSError: The system didn't do something.
     """
+    profiles = {} if profiles is None else profiles
+    found: Figures = {}
     if front_end == ENGINE:
-        return of_engine(names, windows, scale, source)
-    return of_server(front_end, peer, names, windows, scale, source)
+        return of_engine(names, windows, scale, source, profiles) if names else found
+    terms = (windows, scale, source, profiles)
+    if plain := [name for name in names if name in LOADS and name not in TLS]:
+        found.update(of_server(front_end, peer, plain, *terms, tls=False))
+    if encrypted := [name for name in names if name in TLS]:
+        found.update(of_server(front_end, peer, encrypted, *terms, tls=True))
+    if clients := [name for name in names if name in client_loads.LOADS]:
+        found.update(of_client(front_end, peer, clients, *terms))
+    return {name: found[name] for name in names}
 
 
 def spread(figures: list[float]) -> float:
@@ -321,9 +409,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Count instructions per message and connection.")
     parser.add_argument("--peer", action="append", help="default: wsapi")
     parser.add_argument("--front-end", action="append", choices=FRONT_ENDS)
-    parser.add_argument("--load", action="append", choices=[*LOADS, *engine_loads.LOADS])
+    parser.add_argument("--load", action="append", choices=ALL_LOADS)
     parser.add_argument("--windows", type=int, default=WINDOWS, help="how often each is counted")
     parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--functions", type=int, metavar="N", help="show the N that took the most")
     parser.add_argument("--quick", action="store_true", help="shows that it runs")
     options = parser.parse_args(arguments)
     if shutil.which("valgrind") is None:
@@ -331,11 +420,12 @@ def main(arguments: list[str] | None = None) -> int:
     windows, scale = (2, 0.05) if options.quick else (options.windows, 1.0)
     figures: dict[str, float] = {}
     for front_end in options.front_end or FRONT_ENDS:
-        loads = engine_loads.LOADS if front_end == ENGINE else LOADS
-        names = [name for name in loads if name in (options.load or loads)]
         for peer in options.peer or ["wsapi"]:
+            loads = loads_of(front_end, peer)
+            names = [name for name in loads if name in (options.load or loads)]
+            profiles: Profiles = {}
             try:
-                found = instructions(front_end, peer, names, windows, scale) if names else {}
+                found = instructions(front_end, peer, names, windows, scale, profiles=profiles)
             except FAILURES as exc:
                 print(f"benchmark aborted: {front_end}, {peer}: {exc}", file=sys.stderr)
                 return 1
@@ -345,6 +435,8 @@ def main(arguments: list[str] | None = None) -> int:
                     f"{front_end:8}  {peer:18}  {name:20} {value:>12,}   +{spread(values):.2%}",
                     flush=True,
                 )
+                if options.functions:
+                    print(by_function.table(profiles[name], value, options.functions), flush=True)
             if front_end == ENGINE:
                 break
     if options.json:

@@ -10,6 +10,9 @@ the process since the last ``p``. Ends at end of file.
 Or SERVICE is ``client:PORT:SIZE:SECONDS:COUNT``: the process sends messages to a server, COUNT
 together on event loops, awaits their echoes, and prints one JSON line in the end (µs, version).
 
+``client-windows:PORT:SIZE:COUNT:TIMES:WINDOWS``, on event loops, is for `instructions`: messages as
+before, but so many times in so many windows, between which callgrind writes down what was counted.
+
 Nothing runs here during a measured window but the peer: processor time and memory of servers are
 read from outside.
 """
@@ -107,6 +110,21 @@ async def serve_here(
     os._exit(0)  # without the peer's shutdown: nothing of it is measured
 
 
+async def be_client(name: str, peer: peers.Peer, service: str) -> None:
+    """Be a client of a server that listens somewhere else."""
+    from .peers import clients
+
+    kind, *terms = service.split(":")
+    if kind == "client-windows":
+        port, size, count, times, windows = map(int, terms)
+        await clients.windows(name, port, size, count, times, windows)
+    else:
+        port, size, count = int(terms[0]), int(terms[1]), int(terms[3])
+        value = await clients.talk(name, port, size, float(terms[2]), count)
+        say(value=value, version=peer.version())
+    os._exit(0)
+
+
 def run_loop(loop: str, main: Any) -> None:
     """Run the coroutine `main` on the named event loop."""
     if loop == "uvloop":
@@ -135,19 +153,8 @@ def main() -> None:
     service, *terms = options.service.split("-")
     if options.front_end in peers.LOOPS:
         peer = spec.load()
-        if service.startswith("client:"):
-            from .peers import clients
-
-            _, port, size, seconds, count = options.service.split(":")
-
-            async def talk() -> None:
-                value = await clients.talk(
-                    options.peer, int(port), int(size), float(seconds), int(count)
-                )
-                say(value=value, version=peer.version())
-                os._exit(0)
-
-            run_loop(options.front_end, talk())
+        if service.startswith("client"):
+            run_loop(options.front_end, be_client(options.peer, peer, options.service))
 
         def listening(port: int) -> None:
             say(port=port, version=peer.version())

@@ -7,7 +7,9 @@ the defaults, but for compression, which is off.
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
+import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -100,19 +102,39 @@ async def aiohttp(port: int, text: str, count: int) -> Exchange:
     return exchange
 
 
-async def talk(peer: str, port: int, size: int, seconds: float, count: int) -> float:
-    """Run a client for a while; return the µs of processor time per message and its echo."""
+async def begin(peer: str, port: int, size: int, count: int) -> Exchange:
+    """Open a client's connection; return what sends so many messages and awaits their echoes."""
     packages = {"picows_websockets": "picows.websockets"}
     text = "x" * size
     if peer in ("raw", "picows", "aiohttp"):
-        exchange = await {"raw": raw, "picows": picows, "aiohttp": aiohttp}[peer](port, text, count)
-    else:
-        exchange = await drop_in(port, text, count, packages.get(peer, peer))
+        return await {"raw": raw, "picows": picows, "aiohttp": aiohttp}[peer](port, text, count)
+    return await drop_in(port, text, count, packages.get(peer, peer))
+
+
+async def talk(peer: str, port: int, size: int, seconds: float, count: int) -> float:
+    """Run a client for a while; return the µs of processor time per message and its echo."""
+    exchange = await begin(peer, port, size, count)
     for _ in range(300 // count):
         await exchange()
-    done, begin, end = 0, time.process_time(), time.perf_counter() + seconds
+    done, start, end = 0, time.process_time(), time.perf_counter() + seconds
     while time.perf_counter() < end:
         for _ in range(100 // count):
             await exchange()
         done += 100 // count * count
-    return (time.process_time() - begin) / done * 1e6
+    return (time.process_time() - start) / done * 1e6
+
+
+async def windows(peer: str, port: int, size: int, count: int, times: int, windows: int) -> None:
+    """Run a client in windows of so many exchanges, between which it calls ``getpgrp()``.
+
+    There callgrind writes down what was executed. The first one is there to warm up; after it comes
+    one in which nothing is done.
+    """
+    exchange = await begin(peer, port, size, count)
+    gc.collect()
+    gc.disable()
+    for window in range(windows + 2):
+        if window != 1:
+            for _ in range(times):
+                await exchange()
+        os.getpgrp()
