@@ -9,6 +9,7 @@ import pytest
 
 from tests.wsapi.helpers import pair
 from wsapi.asyncio.connection import Connection
+from wsapi.frames import Frame, Opcode
 
 
 def paused(ws: Connection) -> bool:
@@ -36,6 +37,46 @@ class TestReading:
             for _ in range(300):
                 assert len(await server.recv()) == 100_000
             await send
+
+    @pytest.mark.parametrize("taken, pauses", [(10, []), (9, []), (4, [True]), (0, [True])])
+    async def test_what_is_taken_at_once_pauses_nothing(
+        self, taken: int, pauses: list[bool]
+    ) -> None:
+        async with pair(server={"max_queue": (2, 1)}) as (_, server):
+            seen: list[bool] = []
+            update = server._update_reading
+
+            def update_reading() -> None:
+                update()
+                seen.append(server._driver.reading_paused)
+
+            server._update_reading = update_reading  # type: ignore[method-assign]
+
+            async def receive() -> None:
+                for number in range(taken):
+                    assert await server.recv() == f"{number}"
+                await asyncio.Event().wait()
+
+            task = asyncio.create_task(receive())
+            await asyncio.sleep(0)
+            frames = b"".join(
+                Frame(Opcode.TEXT, f"{number}".encode()).serialize(mask=True)
+                for number in range(10)
+            )
+
+            def arrive() -> None:
+                server.get_buffer(-1)[: len(frames)] = frames
+                server.buffer_updated(len(frames))
+                seen.append(paused(server))
+
+            server.loop.call_soon(arrive)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert seen == [*pauses, bool(pauses)]
+            task.cancel()
+            for number in range(taken, 10):
+                assert await server.recv() == f"{number}"
+            assert not paused(server)
 
 
 async def send_blocks(ws: Connection, count: int) -> None:

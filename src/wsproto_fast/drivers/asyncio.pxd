@@ -40,6 +40,7 @@ cdef class TransportDriver(Timed):
     cdef flag _lost
 
     cdef flag _waiting                  # a coroutine waits, and hasn't been told to go on
+    cdef flag _waking                   # it is about to be told, unless it waits for the end of a message
     cdef flag _suspended
     cdef public flag streaming          # it takes single fragments
     cdef flag _listening                # callbacks take what is received

@@ -260,7 +260,7 @@ cdef class TransportDriver(Timed):
             connection._act(self._action)
         if self._lost:
             return 0
-        if protocol.wants_reading() == self.reading_paused:
+        if protocol.wants_reading() == self.reading_paused and not self._waking:
             connection._update_reading()
         self._update_timer()
 
@@ -328,12 +328,21 @@ cdef class TransportDriver(Timed):
         self._in_turn = False
         self._wrote = False
         if unlikely(activity & ATTENTION != 0):
-            self._update()
+            # Who waits takes what may be too much for the queue: whether reading pauses is seen after that.
+            self._waking = self._waiting
+            try:
+                self._update()
+            finally:
+                self._waking = False
             if self._listening:
                 self._go_on_listening()
         self._in_turn = True
         if self._waiting and (activity & MESSAGE or (activity & FRAGMENT and self.streaming)):
             self._wake()
+        if unlikely(activity & ATTENTION != 0) and not self._lost and (
+            self._protocol.wants_reading() == self.reading_paused
+        ):
+            self._connection._update_reading()
         if self._protocol.output_left() and not self._flush_scheduled and not self._lost:
             self._flush()
 
