@@ -9,11 +9,14 @@ from unittest import mock
 
 import pytest
 
-from tests.wsapi.helpers import port_of, serving, turns, uri_of
+from tests.wsapi.helpers import port_of, serving, turns, until, uri_of
 from wsapi.asyncio._opening import _Tunnel, turn
 from wsapi.asyncio._stand_in import StandIn
 from wsapi.asyncio.client import ClientConnection, connect
+from wsapi.asyncio.server import ServerConnection
 from wsapi.exceptions import InvalidProxyStatus
+from wsapi.frames import CloseCode
+from wsapi.protocol import State
 from wsapi.proxy import ConnectProtocol, parse_proxy
 from wsproto_fast.uri import parse_uri
 
@@ -47,6 +50,23 @@ def test_bad_arguments(
     with pytest.raises(exception) as info:
         connect(uri, **options)
     assert text in str(info.value)
+
+
+async def test_iterating_by_hand() -> None:
+    """An exception that is thrown into the iterator ends the connection as a failure."""
+    codes: list[int | None] = []
+
+    async def handler(ws: ServerConnection) -> None:
+        await ws.wait_closed()
+        codes.append(ws.close_code)
+
+    async with serving(handler) as server:
+        connections: Any = aiter(connect(uri_of(server)))
+        connection = await anext(connections)
+        with pytest.raises(ZeroDivisionError):
+            await connections.athrow(ZeroDivisionError())
+        assert connection.state is State.CLOSED
+        await until(lambda: codes == [CloseCode.INTERNAL_ERROR])
 
 
 async def test_await() -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.wsapi.helpers import pair
 from wsapi.asyncio.connection import Connection
 from wsapi.frames import Frame, Opcode
+from wsapi.limits import Slow
 
 
 def paused(ws: Connection) -> bool:
@@ -101,3 +102,28 @@ class TestWriting:
                 assert ws.transport.get_write_buffer_limits() == limits
             await client.send("x" * 5000)
             assert await server.recv() == "x" * 5000
+
+    async def test_nothing_is_due_without_timeouts(self) -> None:
+        """Whoever takes nothing may do so for ever, if nobody says for how long."""
+        async with pair(ping_interval=None, compression=None) as (client, server):
+            send = asyncio.create_task(send_blocks(server, 300))
+            await settle({send})
+            assert not send.done()
+            assert server.protocol.next_timeout() is None
+            for _ in range(300):
+                assert len(await client.recv()) == 100_000
+            await send
+
+    async def test_draining_waits_for_what_the_engine_holds(self) -> None:
+        """With a policy, messages wait there: the transport pauses again and again meanwhile."""
+        policy = {"slow": Slow.DROP_OLDEST, "max_backlog": None, "write_limit": 2**15}
+        async with pair(server=policy, compression=None) as (client, server):
+            for _ in range(300):
+                await server.send(bytes(100_000))  # which the kernel doesn't take at once
+            drain = asyncio.create_task(server.drain())
+            for number in range(300):
+                if number < 100:
+                    assert not drain.done()
+                assert len(await client.recv()) == 100_000
+            await drain
+            assert server.protocol.backlog_messages == 0

@@ -54,6 +54,18 @@ def test_too_much_behind_the_tls_handshake() -> None:
     assert door.connections == 0
 
 
+def test_end_before_the_tls_handshake() -> None:
+    """What a client has said at the door is no part of it: the event loop closes the transport."""
+    door = Door(proxy_protocol=True)
+    made, transport = reception(door, tls={"sslcontext": None})
+    feed(made, HEADER)
+    made.eof_received()
+    transport.abort.assert_not_called()
+    made.connection_lost(None)
+    assert door.connections == 0
+    made._server._statistics.refused.assert_not_called()
+
+
 def test_factory_that_fails() -> None:
     door = Door(proxy_protocol=True)
     made, transport = reception(door, create=mock.Mock(return_value=None))

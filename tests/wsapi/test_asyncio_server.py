@@ -11,6 +11,7 @@ import socket
 import ssl
 import sys
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -156,6 +157,46 @@ class TestOpeningHandshake:
             async with serving(handler, create_connection=cls) as server:
                 async with connect(uri_of(server)) as ws:
                     assert await ws.recv() == "mixed"
+
+    async def test_own_handshake_and_a_request_that_is_not_right(self) -> None:
+        class Own(ServerConnection):
+            async def handshake(self) -> None:
+                await super().handshake()
+
+        async with serving(until_closed, create_connection=Own) as server:
+            async with connect(uri_of(server)):
+                pass
+            async with raw_client(server, b"") as peer:
+                peer.writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert (await peer.read_to_end()).startswith(b"HTTP/1.1 426 Upgrade Required\r\n")
+
+    async def test_own_handshake_that_fails(self) -> None:
+        class Own(ServerConnection):
+            def handshake(self) -> Any:
+                raise ZeroDivisionError
+
+        async with serving(until_closed, create_connection=Own) as server:
+            async with raw_client(server, b"") as peer:
+                peer.writer.write(request())
+                assert b" 101 " not in await peer.read_to_end()
+            await until(lambda: not server._connections)
+        logged_errors("connection handler failed")
+
+    async def test_transport_that_is_closed_before_the_answer(self) -> None:
+        """Somebody else has it, too: the request isn't answered, and no handler called."""
+
+        class Own(ServerConnection):
+            def _update_opening(self) -> None:
+                super()._update_opening()
+                self.transport.close()
+
+        handler = mock.Mock()
+        async with serving(handler, create_connection=Own) as server:
+            async with raw_client(server, b"") as peer:
+                peer.writer.write(request())
+                assert await peer.read_to_end() == b""
+            await until(lambda: not server._connections)
+        handler.assert_not_called()
 
     async def test_tls_without_limits_of_time(
         self, tls: tuple[ssl.SSLContext, ssl.SSLContext]

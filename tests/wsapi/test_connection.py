@@ -1,10 +1,10 @@
 """Connections as all front-ends have them: attributes, fragmented messages, broadcasts."""
 
-import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -22,34 +22,6 @@ from wsapi.uri import parse_uri
 from wsproto_fast import ClientProtocol, Protocol, Request, ServerProtocol, Side, State
 
 URI = "ws://example.org/"
-
-
-class TestFinish:
-    def test_result(self) -> None:
-        async def coroutine() -> int:
-            return 1
-
-        assert finish(coroutine()) == 1
-
-    def test_exception(self) -> None:
-        async def coroutine() -> None:
-            raise ValueError("no")
-
-        with pytest.raises(ValueError, match="no"):
-            finish(coroutine())
-
-    def test_coroutine_that_waits(self) -> None:
-        left = []
-
-        async def coroutine() -> None:
-            try:
-                await asyncio.sleep(0)
-            finally:
-                left.append(True)
-
-        with pytest.raises(RuntimeError, match="waits where none can"):
-            finish(coroutine())
-        assert left
 
 
 def test_forget_frames() -> None:
@@ -86,6 +58,24 @@ class TestConnection:
         assert (
             repr(connection) == f"<wsapi._shared.connection.BaseConnection OPEN id={protocol.id}>"
         )
+
+    def test_doubles_by_specification(self) -> None:
+        """They look attributes up in the class, those among them that are computed."""
+        double = mock.Mock(spec=BaseConnection)
+        for name in ("ping_interval", "ping_timeout", "close_timeout"):
+            assert hasattr(BaseConnection, name)
+            setattr(double, name, 5)
+            assert getattr(double, name) == 5
+
+    def test_stats_when_what_moves_bytes_is_gone(self) -> None:
+        class Lost(BaseConnection):
+            def _unsent(self) -> int:
+                raise AttributeError("the transport is None")
+
+        connection = Lost(Protocol(Side.CLIENT))
+        connection.protocol.send_text("a")
+        stats = connection.stats()
+        assert (stats.messages_sent, stats.write_buffer_bytes) == (1, 7)  # which wait in the engine
 
     def test_logger_is_made_when_it_is_used(self, caplog: pytest.LogCaptureFixture) -> None:
         connection = BaseConnection(Protocol(Side.CLIENT))

@@ -17,6 +17,7 @@ from wsapi._shared.server import (
     finish,
     format_address,
 )
+from wsapi.limits import Door, Slow
 from wsproto_fast import Headers, Request, Response, ServerProtocol, State
 
 REQUEST = (
@@ -55,6 +56,34 @@ def answer(connection: ServerSide, settings: ServerSettings, *, closing: bool = 
     return finish(connection._answer(settings))
 
 
+class TestFinish:
+    def test_result(self) -> None:
+        async def coroutine() -> int:
+            return 1
+
+        assert finish(coroutine()) == 1
+
+    def test_exception(self) -> None:
+        async def coroutine() -> None:
+            raise ValueError("no")
+
+        with pytest.raises(ValueError, match="no"):
+            finish(coroutine())
+
+    def test_coroutine_that_waits(self) -> None:
+        left = []
+
+        async def coroutine() -> None:
+            try:
+                await asyncio.sleep(0)
+            finally:
+                left.append(True)
+
+        with pytest.raises(RuntimeError, match="waits where none can"):
+            finish(coroutine())
+        assert left
+
+
 class TestServerSide:
     def test_accepts(self) -> None:
         chosen = settings()
@@ -65,6 +94,14 @@ class TestServerSide:
         assert connection.response is response
         assert connection.state is State.OPEN
         assert not connection._respond(response)
+
+    def test_accepts_at_a_door_that_does_not_know_it(self) -> None:
+        """As a connection that a program makes by itself: no server has asked the door before."""
+        chosen = settings(door=Door(max_connections=1))
+        assert answer(requested(chosen), chosen).status_code == 101
+
+    def test_what_was_dropped_without_a_server(self) -> None:
+        requested(settings())._count_dropped(Slow.DROP_OLDEST, 1)  # there is nowhere to count it
 
     def test_half_a_request(self) -> None:
         chosen = settings()

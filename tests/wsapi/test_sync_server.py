@@ -225,8 +225,11 @@ def test_accepting_ends_later_than_the_server(
     assert caplog.messages == []
 
 
-def test_no_more_threads(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    with serving() as server:
+@pytest.mark.parametrize("door", [None, Door(max_connections=1)])
+def test_no_more_threads(
+    door: Door | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(door=door) as server:
         original = threading.Thread.start
 
         def start(thread: threading.Thread) -> None:

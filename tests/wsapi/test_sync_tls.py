@@ -190,6 +190,27 @@ def test_garbage_behind_a_message(contexts: Contexts) -> None:
         assert raised.value.rcvd.code == 4000
 
 
+def test_garbage_behind_the_tls_handshake(contexts: Contexts) -> None:
+    """It is no connection of TLS, then, whatever the handshake said."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    secure = contexts[1].wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with serving(ssl=contexts[0]) as server:
+        with socket.create_connection(("127.0.0.1", port_of(server))) as sock:
+            sock.settimeout(PATIENCE)
+            while True:
+                try:
+                    secure.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    sock.sendall(outgoing.read())
+                    incoming.write(sock.recv(65536))
+            sock.sendall(outgoing.read() + b"garbage" * 10)
+            with contextlib.suppress(ConnectionError):
+                while sock.recv(65536):
+                    pass
+        eventually(lambda: server.stats().refused == {"tls": 1})
+
+
 @contextlib.contextmanager
 def handshake_with_data(
     contexts: Contexts, data: bytes

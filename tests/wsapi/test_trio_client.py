@@ -287,8 +287,9 @@ class TestIterator:
     @trio_test
     async def test_cancelled(self) -> None:
         async with serving(codes := Codes()) as (_server, uri):
-            with trio.move_on_after(0.05) as scope:
+            with trio.CancelScope() as scope:
                 async for connection in connect(uri):
+                    scope.deadline = trio.current_time() + 0.01
                     await connection.recv()
             assert scope.cancelled_caught
             del connection

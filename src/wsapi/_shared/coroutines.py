@@ -41,7 +41,7 @@ def coroutine_function(function: CoroutineFunction) -> CoroutineFunction:
     Args:
         function: The function.
     """
-    if sys.version_info >= (3, 12):
+    if sys.version_info >= (3, 12):  # pragma: no cover: since that version
         return inspect.markcoroutinefunction(function)
     # Only that and asyncio's function of the same name look at the flag, none that calls it.
     code = function.__code__

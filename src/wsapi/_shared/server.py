@@ -305,20 +305,12 @@ class ServerSide(BaseConnection):
             return self._callback_failed("client_address", exc)
         if visit.refusal is None:
             return None
-        self._note_refusal(visit.refusal.reason)
+        assert self._statistics is not None  # of who has made the visit
+        self._statistics.refused(visit.refusal.reason, self)
         # Nor may it stay for long when it has the response.
         self._close_timeout = visit.bounded(self._close_timeout)
         self._tell_timeouts()
         return visit.refusal.response(self.protocol)
-
-    def _note_refusal(self, reason: str) -> None:
-        """Have it counted that this connection is refused.
-
-        Args:
-            reason: Name of the limit.
-        """
-        if self._statistics is not None:
-            self._statistics.refused(reason, self)
 
     async def _call(self, name: str, settings: ServerSettings, *args: object) -> Response | None:
         """Call a callback, and complete the response that it returns."""

@@ -173,14 +173,12 @@ class Link(AsyncConnection):
         protocol, transport = self.protocol, self._transport
         try:
             while size := protocol.output_size:
-                if size < LARGE_OUTPUT:
-                    data = protocol.take_output()
-                    if not self._broken:
-                        transport.write(data)
+                if self._broken:
+                    protocol.take_output()  # nobody gets it
+                elif size < LARGE_OUTPUT:
+                    transport.write(protocol.take_output())
                 else:
-                    parts = protocol.take_output_parts()
-                    if not self._broken:
-                        transport.write_parts(parts)
+                    transport.write_parts(protocol.take_output_parts())
                 if protocol.output_size:
                     # More of what waits has become this.
                     self._pause_if_blocked()
