@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.wsapi.helpers import CLOSE, PING, PONG, TEXT, close_payload, frame
+from tests.wsapi.helpers import BINARY, CLOSE, PING, PONG, TEXT, close_payload, frame
 from tests.wsapi.sync_helpers import (
     FILLING,
     FILLINGS,
@@ -247,3 +249,84 @@ def test_write_failure_tells_what_the_peer_sent() -> None:
     assert raised.value.rcvd is not None
     assert (raised.value.rcvd.code, raised.value.rcvd.reason) == (4000, "enough")
     assert connection.wait_closed(PATIENCE)
+
+
+# ---------------------------------------------------------------------- large messages
+
+LARGE = 3_000_000
+
+
+def large_messages() -> list[bytes | str]:
+    return [b"b" * LARGE, "s" * LARGE, b"small", "\u20ac" * 50_000, b"c" * 40_000, "end"]
+
+
+def read_slowly(peer: RawPeer, size: int) -> bytes:
+    """Read so many bytes, with pauses in which the network takes nothing."""
+    data = bytearray()
+    while len(data) < size:
+        part = peer.sock.recv(min(400_000, size - len(data)))
+        assert part
+        data += part
+    return bytes(data)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_large_messages_that_leave_in_parts(
+    both_ends: tuple[Connection, RawPeer], together: bool
+) -> None:
+    connection, peer = both_ends
+    messages = large_messages()
+    wire = b"".join(
+        frame(TEXT, each.encode()) if isinstance(each, str) else frame(BINARY, each)
+        for each in messages
+    )
+
+    def send() -> None:
+        for message in messages[:-1]:
+            if together:
+                connection.protocol.send(message)  # nothing else uses it
+            else:
+                connection.send(message)
+        connection.send(messages[-1])
+
+    sending = Spawned(send)
+    assert read_slowly(peer, len(wire)) == wire
+    sending.result()
+    assert connection.protocol.output_size == 0
+
+
+def test_more_parts_than_a_system_call_takes(both_ends: tuple[Connection, RawPeer]) -> None:
+    connection, peer = both_ends
+    for number in range(100):
+        connection.protocol.send(bytes([number]) * 40_000)
+    sending = Spawned(lambda: connection.send("end"))
+    wire = b"".join(frame(BINARY, bytes([number]) * 40_000) for number in range(100))
+    assert read_slowly(peer, len(wire)) == wire
+    assert peer.read() == (TEXT, b"end")
+    sending.result()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="one buffer at a time is sent there")
+@pytest.mark.parametrize("message", [b"m" * 8_000_000, "m" * 8_000_000], ids=["bytes", "str"])
+def test_large_messages_are_not_copied(
+    both_ends: tuple[Connection, RawPeer], message: bytes | str
+) -> None:
+    connection, peer = both_ends
+    # What is left of text is copied when the network doesn't take it at once.
+    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    buffer = bytearray(100_000)
+
+    def read() -> None:
+        left = 8_000_000
+        while left > 0:
+            left -= peer.sock.recv_into(buffer)
+
+    reading = Spawned(read)
+    tracemalloc.start()
+    try:
+        connection.send(message)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    reading.result()
+    assert most < 1_000_000 + 8_000_000 * isinstance(message, str)

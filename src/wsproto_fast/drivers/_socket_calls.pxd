@@ -28,4 +28,6 @@ cdef class Memory:
 cdef int milliseconds(double deadline)
 cdef Py_ssize_t receive(sock, buffer, double deadline, bint* limited) except -1
 cdef Py_ssize_t send(sock, bytes data, Py_ssize_t start) except -1
+cdef bint sends_parts(sock) except -1
+cdef Py_ssize_t send_parts(int fd, list parts) except -1
 cdef bint wait_writable(sock) except -1

@@ -13,13 +13,14 @@ from time import monotonic
 
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.errno cimport EAGAIN, EINTR
 from libc.math cimport INFINITY, ceil
 from libc.stdlib cimport free, malloc
 
 from ._inbox cimport Endpoint
+from ._transports cimport MAX_PARTS, iovec
 
 
 # Results are negated error numbers.
@@ -27,7 +28,8 @@ cdef extern from *:
     """
     #ifdef _WIN32
         static Py_ssize_t receive_now(int fd, void* data, Py_ssize_t size, int wait) { return -1; }
-        static Py_ssize_t send_now(int fd, const void* data, Py_ssize_t size) { return -1; }
+        static Py_ssize_t send_piece(int fd, const void* data, Py_ssize_t size) { return -1; }
+        #define send_gathered(fd, parts, count) (-1)
         static int wait_ready(int fd, int writing, int timeout) { return -1; }
         static void limit_receiving(int fd, int timeout) {}
     #else
@@ -44,9 +46,14 @@ cdef extern from *:
             ssize_t received = recv(fd, data, (size_t)size, wait ? 0 : MSG_DONTWAIT);
             return received < 0 ? result_of(errno) : received;
         }
-        static Py_ssize_t send_now(int fd, const void* data, Py_ssize_t size)
+        static Py_ssize_t send_piece(int fd, const void* data, Py_ssize_t size)
         {
             ssize_t sent = send(fd, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
+            return sent < 0 ? result_of(errno) : sent;
+        }
+        static Py_ssize_t send_gathered(int fd, struct iovec *parts, int count)
+        {
+            Py_ssize_t sent = send_parts_now(fd, parts, count);
             return sent < 0 ? result_of(errno) : sent;
         }
         static int wait_ready(int fd, int writing, int timeout)
@@ -72,9 +79,12 @@ cdef extern from *:
         Py_buffer* view, object owner, void* data, Py_ssize_t size, int flags
     ) except -1
     Py_ssize_t receive_now(int fd, void* data, Py_ssize_t size, bint wait) nogil
-    Py_ssize_t send_now(int fd, const void* data, Py_ssize_t size) nogil
+    Py_ssize_t send_piece(int fd, const void* data, Py_ssize_t size) nogil
+    Py_ssize_t send_gathered(int fd, iovec* parts, int count) nogil
     int wait_ready(int fd, bint writing, int timeout) nogil
     void limit_receiving(int fd, int timeout)
+    unsigned char* PyUnicode_1BYTE_DATA(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
 
 
 # How long the main thread waits at most before it runs signal handlers, in milliseconds. A signal that
@@ -216,12 +226,56 @@ cdef Py_ssize_t send(sock, bytes data, Py_ssize_t start) except -1:
         _raise_error(errno.EBADF)
     with nogil:
         while sent == -EINTR:
-            sent = send_now(fd, memory, size)
+            sent = send_piece(fd, memory, size)
     if sent >= 0:
         return sent
     if sent == -EAGAIN:
         return 0
     _raise_error(-sent)
+
+
+cdef bint sends_parts(sock) except -1:
+    """Tell whether ``send_parts`` can be used."""
+    return SYSTEM_CALLS and not isinstance(sock, Endpoint)
+
+
+cdef Py_ssize_t send_parts(int fd, list parts) except -1:
+    """Send parts of an output, bytes and ASCII str, as ``send`` does, from where they are.
+
+    Args:
+        fd: Descriptor of the socket.
+        parts: Parts, one after the other.
+    """
+    cdef iovec memory[MAX_PARTS]
+    cdef Py_ssize_t total = 0, first = 0, size, sent
+    cdef int count
+    if fd < 0:
+        _raise_error(errno.EBADF)
+    while first < len(parts):
+        size = count = 0
+        while count < MAX_PARTS and first < len(parts):
+            part = parts[first]
+            if PyBytes_CheckExact(part):
+                memory[count].iov_base = PyBytes_AS_STRING(part)
+                memory[count].iov_len = PyBytes_GET_SIZE(part)
+            else:
+                memory[count].iov_base = PyUnicode_1BYTE_DATA(part)
+                memory[count].iov_len = PyUnicode_GET_LENGTH(part)
+            size += memory[count].iov_len
+            first += 1
+            count += 1
+        sent = -EINTR
+        with nogil:
+            while sent == -EINTR:
+                sent = send_gathered(fd, memory, count)
+        if sent == -EAGAIN:
+            break
+        if sent < 0:
+            _raise_error(-sent)
+        total += sent
+        if sent < size:
+            break
+    return total
 
 
 cdef bint wait_writable(sock) except -1:

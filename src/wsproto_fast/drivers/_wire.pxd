@@ -47,6 +47,8 @@ cdef class Wire(Shared):
     cdef int _hold(self) except -1
     cdef bint _blocked(self) noexcept
     cdef bytes _next_piece(self)
+    cdef bytes _send_parts(self)
+    cdef bytes _left_of(self, list parts, Py_ssize_t sent)
     cdef int _writing_failed(self, exc) except -1
     cdef int _drop_output(self) except -1
     cdef int _wait_sent(self) except -1

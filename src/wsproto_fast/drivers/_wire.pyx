@@ -16,7 +16,7 @@ import socket
 from time import monotonic
 
 cimport cython
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
@@ -33,6 +33,8 @@ from ._socket_calls cimport (
     Memory,
     receive,
     send,
+    send_parts,
+    sends_parts,
     wait_writable,
 )
 from .tls cimport TLS
@@ -408,6 +410,11 @@ cdef class Wire(Shared):
         cdef bytes data
         self._piece_sent = 0
         if self._tls is None:
+            while self._protocol.has_parts() and sends_parts(self.socket):
+                data = self._send_parts()
+                if data is not None:
+                    return data
+                self._sent = self._taken
             data = self._protocol.pop_output()
             self._taken += PyBytes_GET_SIZE(data)
         else:
@@ -420,6 +427,35 @@ cdef class Wire(Shared):
                     self._tls.encrypt(data)
             data = self._tls.take_output()
         return data if PyBytes_GET_SIZE(data) else None
+
+    cdef bytes _send_parts(self):
+        """Write all there is, with the large payloads in it from where they are; return what is left of it, or None."""
+        cdef int fd = self.socket.fileno()  # which may be code of the program: before anything is taken
+        cdef list parts = self._protocol.pop_parts()
+        cdef Py_ssize_t size = sum(map(len, parts))
+        cdef Py_ssize_t sent
+        self._taken += size
+        sent = send_parts(fd, parts)
+        if sent == size:
+            return None
+        try:
+            return self._left_of(parts, sent)
+        except MemoryError as exc:
+            # A frame that has begun can't go on.
+            raise ConnectionAbortedError("no memory for what is left of a message") from exc
+
+    cdef bytes _left_of(self, list parts, Py_ssize_t sent):
+        """Return what is left of parts of which ``sent`` bytes were written; of a piece, ``_piece_sent`` bytes were."""
+        cdef list left = []
+        cdef Py_ssize_t size
+        for part in parts:
+            size = len(part)
+            if not left and sent >= size:
+                sent -= size
+                continue
+            left.append(part if PyBytes_CheckExact(part) else (<str>part).encode())
+        self._piece_sent = sent
+        return left[0] if len(left) == 1 else b"".join(left)
 
     cdef int _writing_failed(self, exc) except -1:
         """Stop writing. What the peer sent before it left tells more than the failure does."""
