@@ -21,6 +21,8 @@ from .asyncio cimport NOTHING, TransportDriver
 
 from wsproto_fast.exceptions import ConnectionClosedOK
 
+from ._stand_ins import ANEXT, HANDLE, RECV, SEND
+
 
 cdef extern from *:
     """
@@ -90,26 +92,6 @@ cdef enum:
     SUSPENDED = 3
 
 
-cdef _frame(str name):
-    """Return a frame that stands for a compiled coroutine.
-
-    What reads one, such as ``inspect.getcoroutinestate``, takes a coroutine without a frame for one that has ended; and
-    what prints stacks wants a number for each line, which frames of compiled code lack.
-    """
-    cdef dict names = {}
-    exec(compile(f"async def {name}(): pass", f"<{__name__}>", "exec"), names)
-    coroutine = names[name]()
-    frame = coroutine.cr_frame
-    coroutine.close()
-    return frame
-
-
-cdef object _RECV = _frame("recv")
-cdef object _ANEXT = _frame("__anext__")
-cdef object _SEND = _frame("send")
-cdef object _HANDLE = _frame("_handle")
-
-
 @cython.final
 @cython.no_gc_clear  # it has to tell the driver that it doesn't wait any more; cycles end elsewhere
 @cython.freelist(16)
@@ -149,7 +131,7 @@ cdef class Receiving:
     def cr_frame(self):
         if self._stage == ENDED:
             return None
-        return _RECV if self._messages is None else _ANEXT
+        return RECV if self._messages is None else ANEXT
 
     @property
     def cr_await(self):
@@ -314,7 +296,7 @@ cdef class Sending:
 
     @property
     def cr_frame(self):
-        return None if self._stage == ENDED else _SEND
+        return None if self._stage == ENDED else SEND
 
     @property
     def cr_await(self):
@@ -480,7 +462,7 @@ cdef class Handling:
     def cr_frame(self):
         if self._stage == DONE:
             return None
-        return getattr(self._rest, "cr_frame", _HANDLE)
+        return getattr(self._rest, "cr_frame", HANDLE)
 
     @property
     def cr_await(self):
