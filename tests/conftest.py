@@ -29,6 +29,7 @@ LONG_FILES = (
     "tests/faults/test_matrix.py",
     "tests/wsapi/topics/test_topics_examples.py",
     "tests/benchmarks/test_compare.py",
+    "tests/wsapi/topics/test_nats_connection.py",
     "tests/wsapi/topics/test_nats.py",
     "tests/wsapi/cli/test_check.py",
     "tests/wsapi/conformance/test_gone_peers.py",

@@ -44,6 +44,8 @@ TOPICS_WITHOUT_IO = [
     "_core.py",
     "_history.py",
     "_names.py",
+    "_nats_known.py",
+    "_nats_stream.py",
     "_requests.py",
     "_subscribers.py",
     "_url.py",

@@ -1,33 +1,23 @@
-"""The bus on NATS, with real servers."""
+"""The bus on NATS, with real servers: messages, positions, and histories."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import shutil
-import signal
-import socket
-import ssl
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 pytest.importorskip("nats", reason="nats-py isn't installed")
 
-import nats as nats_py
 
 from tests.wsapi.helpers import serving, until, uri_of
 from tests.wsapi.topics.nats_broker import NatsServer, Start, nats, start_nats
+from tests.wsapi.topics.nats_helpers import admin, api, chained, held, opened, own, stream_config
 from wsapi.asyncio.client import connect
 from wsapi.asyncio.server import ServerConnection
 from wsapi.topics import Topics
 from wsapi.topics._nats_stream import encode
 from wsapi.topics.bus import TRANSIENT, Message, Notice
-from wsapi.topics.exceptions import BusUnavailable, PublishUncertain
 from wsapi.topics.nats import NatsBus
 from wsapi.topics.positions import Position
 
@@ -49,105 +39,6 @@ NAMES = [
     "\U0001f600" * 63,
     ">" * 255,
 ]
-
-
-class Receiver:
-    """What a bus has told."""
-
-    def __init__(self) -> None:
-        self.notices: list[Notice] = []
-        self.reasons: list[Exception] = []
-        self.resumptions = 0
-        self.suspects: list[str] = []
-
-    def notice(self, notice: Notice) -> None:
-        self.notices.append(notice)
-
-    def interrupted(self, reason: Exception) -> None:
-        self.reasons.append(reason)
-
-    def resumed(self) -> None:
-        self.resumptions += 1
-        assert self.resumptions == len(self.reasons)
-
-    def suspect(self, topic: str) -> None:
-        self.suspects.append(topic)
-
-    def messages(self, topic: str | None = None) -> list[Message]:
-        return [notice.message for notice in self.notices if topic in (None, notice.topic)]
-
-
-def own() -> dict[str, Any]:
-    """Return options that no other test has."""
-    unique = uuid4().hex
-    return {"prefix": f"t{unique}", "stream": f"S{unique}"}
-
-
-@contextlib.asynccontextmanager
-async def opened(
-    server: NatsServer | str | list[str], **options: Any
-) -> AsyncIterator[tuple[NatsBus, Receiver]]:
-    bus = NatsBus(server.uri if isinstance(server, NatsServer) else server, **options)
-    receiver = Receiver()
-    await bus.open(receiver)
-    try:
-        yield bus, receiver
-    finally:
-        await bus.close()
-
-
-@contextlib.asynccontextmanager
-async def admin(server: NatsServer) -> AsyncIterator[Any]:
-    """Give a client of NATS that knows nothing of us."""
-    client = await nats_py.connect(server.uri)
-    try:
-        yield client
-    finally:
-        await client.close()
-
-
-async def stream_config(client: Any, stream: str) -> dict[str, Any]:
-    answer = await client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=5)
-    return json.loads(answer.data)["config"]
-
-
-async def api(client: Any, what: str, request: object) -> dict[str, Any]:
-    answer = await client.request(f"$JS.API.{what}", json.dumps(request).encode(), timeout=5)
-    return json.loads(answer.data)
-
-
-async def publish_until(bus: NatsBus, topic: str, message: Message) -> Position | None:
-    """Publish as soon as the bus is there again."""
-    while True:
-        try:
-            return await bus.publish(topic, message)
-        except BusUnavailable:
-            await asyncio.sleep(0.01)
-
-
-def chained(notices: Sequence[Notice], first: int) -> bool:
-    """Tell whether each notice follows the one before it."""
-    for notice in notices:
-        assert notice.position is not None
-        if notice.previous != first:
-            return False
-        first = notice.position.offset
-    return True
-
-
-@contextlib.asynccontextmanager
-async def held(bus: NatsBus) -> AsyncIterator[None]:
-    """Have all attempts of a bus to connect fail for a while."""
-    connect = bus._establish
-
-    async def refuse() -> None:
-        raise OSError
-
-    bus._establish = refuse  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        bus._establish = connect  # type: ignore[method-assign]
 
 
 # ---------------------------------------------------------------------- with a history
@@ -372,7 +263,7 @@ async def test_messages_that_are_dropped_before_they_are_noticed(nats: NatsServe
         await bus.follow("a")
         cursor = await bus.publish("a", "1")
         await until(lambda: receiver.notices)
-        bus._connection._handlers[bus._topics["a"].sid] = lambda data, headers: None
+        bus._keeper.connection._handlers[bus._known.topics["a"].sid] = lambda data, headers: None
         await bus.publish("a", "2")
         await bus.publish("b", "3")
         await trim(client, options["stream"])
@@ -388,7 +279,7 @@ async def test_messages_that_are_dropped_while_they_are_read(nats: NatsServer) -
     options = own()
     async with opened(nats, **options) as (bus, _), admin(nats) as client:
         positions = [await bus.publish("a", str(i)) for i in range(10)]
-        fetch = bus._jetstream.fetch
+        fetch = bus._keeper.jetstream.fetch
 
         async def disturbed(*args: Any, **options_: Any) -> Any:
             found = await fetch(*args, **options_)
@@ -396,7 +287,7 @@ async def test_messages_that_are_dropped_while_they_are_read(nats: NatsServer) -
             await trim(client, options["stream"])
             return found
 
-        bus._jetstream.fetch = disturbed
+        bus._keeper.jetstream.fetch = disturbed
         assert await bus.read("a", positions[0], 100) == ([], False, positions[-1])
 
 
@@ -409,7 +300,7 @@ async def test_nobody_deletes_single_messages(nats: NatsServer) -> None:
         stream = options["stream"]
         for what, request in (
             ("PURGE", {}),
-            ("PURGE", {"filter": bus._kept("a")}),
+            ("PURGE", {"filter": bus._known.kept("a")}),
             ("MSG.DELETE", {"seq": 2}),
         ):
             assert "error" in await api(client, f"STREAM.{what}.{stream}", request)
@@ -495,619 +386,6 @@ async def test_transient_topics(nats: NatsServer) -> None:
         assert receiver.messages(name) == [b"1"]
 
 
-# ---------------------------------------------------------------------- lost connections
-
-
-async def all_messages(
-    bus: NatsBus, receiver: Receiver, topic: str, since: Position
-) -> list[Message]:
-    """Return what was noticed and what can be read, as a reader puts it together."""
-    found: dict[int, Message] = {}
-    while True:
-        try:
-            page = await bus.read(topic, since, 50)
-        except BusUnavailable:
-            await asyncio.sleep(0.01)
-            continue
-        assert page.reaches
-        found.update({notice.position.offset: notice.message for notice in page.notices})
-        if not page.notices:
-            break
-        since = page.notices[-1].position
-    for notice in receiver.notices:
-        if notice.topic == topic:
-            assert found[notice.position.offset] == notice.message
-    return [found[offset] for offset in sorted(found)]
-
-
-async def test_connection_that_is_lost_again_and_again(nats: NatsServer) -> None:
-    options = {**own(), "history": 100_000}
-    async with opened(nats, **options) as (bus, receiver), opened(nats, **options) as (other, _):
-        for number in range(50):
-            await bus.follow(f"other {number}")
-        start = await bus.follow("a")
-        published: list[str] = []
-        done = asyncio.Event()
-
-        async def publish() -> None:
-            while not done.is_set():
-                await other.publish("a", str(len(published)))
-                published.append(str(len(published)))
-                await asyncio.sleep(0.001)
-
-        publishing = asyncio.create_task(publish())
-        for number in range(1, 31):
-            bus._connection._transport._io_writer.transport.abort()
-            await until(lambda: receiver.resumptions == number)  # noqa: B023
-            count = len(receiver.notices)
-            await until(lambda: len(receiver.notices) > count + 5)  # noqa: B023
-        done.set()
-        await publishing
-        await until(lambda: receiver.notices[-1].message == published[-1])
-        assert await all_messages(bus, receiver, "a", start) == published
-        assert len(receiver.reasons) == 30
-
-
-async def test_client_that_reads_no_more(nats: NatsServer) -> None:
-    """nats-py stops so after some errors, and says nothing."""
-    async with opened(nats, **own()) as (bus, receiver):
-        await bus.follow("a")
-        bus._connection._reading_task.cancel()
-        await until(lambda: receiver.resumptions)
-        await bus.publish("a", "1")
-        await until(lambda: receiver.notices)
-
-
-@pytest.mark.parametrize("error", [ConnectionResetError(), RuntimeError("closed")])
-@pytest.mark.parametrize("history", [10, None])
-async def test_transport_that_fails(
-    nats: NatsServer, history: int | None, error: Exception
-) -> None:
-    """What was being published may be: the error comes after a part was written."""
-    async with opened(nats, **own(), history=history) as (bus, receiver):
-        await bus.follow("a")
-
-        async def fail(*args: object, **options: object) -> None:
-            raise error
-
-        for number, call in enumerate((bus.publish, bus.follow), 1):
-            bus._connection._send_command = fail
-            with pytest.raises(PublishUncertain if call == bus.publish else BusUnavailable):
-                await call(*("b", "x")[: 3 - number])
-            await until(lambda: receiver.resumptions == number)  # noqa: B023
-        bus._connection._send_command = fail
-        await bus.unfollow("a")
-        await until(lambda: receiver.resumptions == 3)
-
-
-async def test_process_that_does_not_keep_up(start_nats: Start) -> None:
-    """The server ends its connection: it is told, and reads what it missed."""
-    server = start_nats(settings="max_pending: 2000000")
-    log = server.directory / "log"
-    async with opened(server, history=1000) as (bus, receiver), opened(server) as (other, _):
-        start = await bus.follow("a")
-        transport = bus._connection._transport._io_writer.transport
-        transport.pause_reading()
-        published: list[str] = []
-        while "Slow Consumer" not in log.read_text():
-            message = f"{len(published):09}" * 9000  # bytes: 81,000
-            await other.publish("a", message)
-            published.append(message)
-        transport.resume_reading()
-        await until(lambda: receiver.resumptions)
-        assert await all_messages(bus, receiver, "a", start) == published
-        assert len(receiver.notices) < len(published)
-
-
-async def test_publisher_whose_connection_is_lost(nats: NatsServer) -> None:
-    """What raised nothing was published once, what raised PublishUncertain once at most."""
-    options = {**own(), "history": 100_000}
-    async with opened(nats, **options) as (bus, receiver), opened(nats, **options) as (other, got):
-        start = await other.follow("a")
-        sure: set[str] = set()
-        unsure: set[str] = set()
-        refused: set[str] = set()
-
-        async def publish(message: str) -> None:
-            try:
-                await bus.publish("a", message)
-                sure.add(message)
-            except PublishUncertain:
-                unsure.add(message)
-            except BusUnavailable:
-                refused.add(message)
-
-        for number in range(1, 21):
-            publishing = [asyncio.create_task(publish(f"{number} {i}")) for i in range(20 * number)]
-            await asyncio.wait(publishing, return_when=asyncio.FIRST_COMPLETED)
-            bus._connection._transport._io_writer.transport.abort()
-            await asyncio.gather(*publishing)
-            await publish(f"{number} again")
-            await until(lambda: receiver.resumptions == number)  # noqa: B023
-        await bus.publish("a", "end")
-        await until(lambda: got.notices and got.notices[-1].message == "end")
-        messages = await all_messages(other, got, "a", start)
-        assert len(set(messages)) == len(messages)
-        assert sure <= set(messages)
-        assert not refused & set(messages)
-        assert set(messages) <= sure | unsure | {"end"}
-        assert sure
-        assert unsure
-
-
-async def test_server_that_starts_again_with_its_files(start_nats: Start) -> None:
-    server = start_nats()
-    async with opened(server) as (bus, receiver):
-        await bus.follow("a")
-        first = await bus.publish("a", "1")
-        for how in (signal.SIGKILL, signal.SIGTERM):
-            count = receiver.resumptions
-            await asyncio.to_thread(server.restart, how)
-            await until(lambda: receiver.resumptions > count)  # noqa: B023
-        assert (await bus.read("a", first, 10)).reaches
-        second = await bus.publish("a", "2")
-        assert second.epoch == first.epoch
-        await until(lambda: len(receiver.notices) == 2)
-        assert chained(receiver.notices, receiver.notices[0].previous)
-
-
-async def test_server_that_starts_again_without_what_it_had(start_nats: Start) -> None:
-    """The stream is made again by whoever comes first."""
-    server = start_nats()
-    async with contextlib.AsyncExitStack() as stack:
-        opening = [stack.enter_async_context(opened(server, storage="memory")) for _ in range(8)]
-        buses = [await one for one in opening]
-        cursors = [await bus.follow("a") for bus, _ in buses]
-        first = await buses[0][0].publish("a", "1")
-        await asyncio.to_thread(server.restart)
-        for _, receiver in buses:
-            await until(lambda: receiver.resumptions)  # noqa: B023
-        second = await buses[1][0].publish("a", "2")
-        assert second.epoch != first.epoch
-        for (bus, receiver), cursor in zip(buses, cursors, strict=True):
-            await until(lambda: receiver.messages()[-1:] == ["2"])  # noqa: B023
-            assert receiver.notices[-1].position == second
-            assert await bus.read("a", cursor, 10) == ([], False, second)
-
-
-@pytest.mark.parametrize("others", [0, 1, 5])
-async def test_server_that_has_forgotten_the_last_messages(start_nats: Start, others: int) -> None:
-    """Numbers that were given twice are never mixed: a new epoch begins."""
-    server = start_nats()
-    backup = server.directory / "backup"
-    async with opened(server) as (bus, receiver), opened(server) as (other, _):
-        await bus.follow("a")
-        first = await bus.publish("a", "1")
-        await asyncio.to_thread(server.stop, signal.SIGTERM)
-        shutil.copytree(server.directory / "store", backup)
-        await asyncio.to_thread(server.start)
-        for number in range(3):
-            await publish_until(bus, "a", f"lost {number}")
-        cursor = receiver.notices[-1].position
-        async with held(bus):
-            await asyncio.to_thread(server.stop)
-            shutil.rmtree(server.directory / "store")
-            shutil.copytree(backup, server.directory / "store")
-            await asyncio.to_thread(server.start)
-            for number in range(others):
-                await publish_until(other, "a", f"other {number}")
-        latest = await publish_until(bus, "a", "2")
-        await until(lambda: receiver.messages()[-1:] == ["2"])
-        assert latest.epoch != cursor.epoch == first.epoch
-        page = await bus.read("a", cursor, 10)
-        assert not page.reaches
-        assert page.latest == latest
-        assert (await publish_until(other, "a", "3")).epoch == latest.epoch
-
-
-async def test_server_that_stops_for_a_while(start_nats: Start) -> None:
-    server = start_nats()
-    async with opened(server, timeout=0.3) as (bus, receiver):
-        start = await bus.follow("a")
-        server.pause()
-        try:
-            calls = [bus.publish("a", "1"), bus.follow("b"), bus.position("a"), bus.unfollow("x")]
-            uncertain, *others, done = await asyncio.gather(*calls, return_exceptions=True)
-            assert isinstance(uncertain, PublishUncertain)
-            assert all(isinstance(error, BusUnavailable) for error in others)
-            assert done is None
-            bus.reconnect()
-            with pytest.raises(BusUnavailable):
-                await bus.publish("a", "2")
-        finally:
-            server.go_on()
-        await until(lambda: receiver.resumptions)
-        await publish_until(bus, "a", "3")
-        await until(lambda: receiver.messages()[-1:] == ["3"])
-        messages = await all_messages(bus, receiver, "a", start)
-        assert messages in (["1", "3"], ["3"])
-
-
-async def test_server_that_nobody_notices_to_be_dead(
-    start_nats: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("wsapi.topics.nats.BEAT_INTERVAL", 0.1)
-    server = start_nats()
-    async with (
-        opened(server, timeout=0.3) as (_, receiver),
-        opened(server, timeout=0.3, history=None) as (_, core),
-    ):
-        server.pause()
-        try:
-            await until(lambda: receiver.reasons and core.reasons)
-        finally:
-            server.go_on()
-        await until(lambda: receiver.resumptions and core.resumptions)
-
-
-@pytest.mark.parametrize("history", [100, None])
-async def test_close_while_the_server_stands(start_nats: Start, history: int | None) -> None:
-    server = start_nats()
-    bus = NatsBus(server.uri, history=history, timeout=0.5)
-    await bus.open(Receiver())
-    server.pause()
-    try:
-        calls = [asyncio.create_task(bus.publish("a", "x" * 500_000)) for _ in range(50)]
-        calls.append(asyncio.create_task(bus.follow("a")))
-        await asyncio.sleep(0.01)
-        await bus.close()
-        for result in await asyncio.gather(*calls, return_exceptions=True):
-            assert isinstance(result, (BusUnavailable, PublishUncertain))
-        await bus.close()
-        with pytest.raises(BusUnavailable, match="closed"):
-            await bus.publish("a", "x")
-    finally:
-        server.go_on()
-
-
-async def test_cancelled_calls(nats: NatsServer) -> None:
-    async with opened(nats, **own()) as (bus, receiver):
-        for turns in range(12):
-            calls = [
-                asyncio.create_task(call)
-                for call in (
-                    bus.publish("a", "x"),
-                    bus.follow("a"),
-                    bus.position("a"),
-                    bus.read("a", Position(bus._epoch, 0), 5),
-                )
-            ]
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            for call in calls:
-                call.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
-            await bus.unfollow("a")
-        await bus.follow("a")
-        await bus.publish("a", "1")
-        await until(lambda: receiver.messages()[-1:] == ["1"])
-
-
-# ---------------------------------------------------------------------- streams
-
-
-async def test_stream_that_is_deleted(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsapi.topics.nats.BEAT_INTERVAL", 0.1)
-    options = own()
-    async with (
-        opened(nats, **options) as (bus, receiver),
-        opened(nats, **options) as (other, got),
-        admin(nats) as client,
-    ):
-        cursor = await bus.follow("a")
-        await other.follow("a")
-        assert "error" not in await api(client, f"STREAM.DELETE.{options['stream']}", {})
-        again = await asyncio.gather(*[bus.publish("a", str(i)) for i in range(10)])
-        assert {position.epoch for position in again} != {cursor.epoch}
-        assert len({position.epoch for position in again}) == 1
-        # Whoever didn't publish is told, too.
-        await until(lambda: receiver.resumptions and got.resumptions)
-        for one in (bus, other):
-            assert await one.read("a", cursor, 10) == ([], False, again[-1])
-        await bus.publish("a", "after")
-        for one in (receiver, got):
-            await until(lambda: one.messages()[-1:] == ["after"])  # noqa: B023
-            assert one.notices[-1].previous == again[-1].offset
-
-
-async def test_stream_that_is_deleted_while_nobody_publishes(
-    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("wsapi.topics.nats.BEAT_INTERVAL", 0.1)
-    options = own()
-    async with opened(nats, **options) as (bus, receiver), admin(nats) as client:
-        cursor = await bus.follow("a")
-        await api(client, f"STREAM.DELETE.{options['stream']}", {})
-        await until(lambda: receiver.resumptions)
-        assert (await bus.position("a")).epoch != cursor.epoch
-
-
-async def test_stream_that_repeats_nothing_any_more(
-    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A process that would be deaf notices, and repairs it."""
-    monkeypatch.setattr("wsapi.topics.nats.BEAT_INTERVAL", 0.1)
-    options = {**own(), "timeout": 0.5}
-    async with opened(nats, **options) as (bus, receiver), admin(nats) as client:
-        await bus.follow("a")
-        config = await stream_config(client, options["stream"])
-        del config["republish"]
-        assert "error" not in await api(client, f"STREAM.UPDATE.{options['stream']}", config)
-        await until(lambda: receiver.resumptions)
-        await bus.publish("a", "1")
-        await until(lambda: receiver.messages() == ["1"])
-
-
-async def test_limits_grow_and_never_shrink(nats: NatsServer) -> None:
-    options = own()
-    async with admin(nats) as client:
-        for limits, history, seconds, size in (
-            ({"history": 10, "history_seconds": 60, "history_bytes": 2**20}, 10, 60, 2**20),
-            ({"history": 20, "history_seconds": 30, "history_bytes": 2**21}, 20, 60, 2**21),
-            ({"history": 5, "history_seconds": 90, "history_bytes": 2**19}, 20, 90, 2**21),
-        ):
-            async with opened(nats, **options, **limits):
-                config = await stream_config(client, options["stream"])
-                assert config["max_msgs_per_subject"] == history + 1
-                assert config["max_age"] == seconds * 10**9
-                assert config["max_bytes"] == size
-
-
-async def test_history_that_has_grown_hides_no_gap(nats: NatsServer) -> None:
-    options = own()
-    async with opened(nats, history=3, **options) as (bus, _):
-        positions = [await bus.publish("a", str(i)) for i in range(10)]
-    async with opened(nats, history=100, **options) as (bus, _):
-        assert not (await bus.read("a", positions[2], 100)).reaches
-        positions.append(await bus.publish("a", "10"))
-        assert not (await bus.read("a", positions[2], 100)).reaches
-        assert (await bus.read("a", positions[6], 100)).reaches
-
-
-@pytest.mark.parametrize(
-    "config, match",
-    [
-        ({"subjects": ["theirs"]}, "its subjects are"),
-        ({"storage": "memory"}, "storage is 'memory', not 'file'"),
-        ({"retention": "workqueue"}, 'retention is "workqueue"'),
-        ({"allow_rollup_hdrs": True}, "allow_rollup_hdrs is true"),
-    ],
-)
-async def test_stream_of_somebody_else(
-    nats: NatsServer, config: dict[str, Any], match: str
-) -> None:
-    options = own()
-    stream, prefix = options["stream"], options["prefix"]
-    subjects = [f"{prefix}.p.{'0' * 16}n101.*"]
-    async with admin(nats) as client:
-        made = await api(
-            client, f"STREAM.CREATE.{stream}", {"name": stream, "subjects": subjects, **config}
-        )
-        assert "error" not in made
-        with pytest.raises(BusUnavailable, match=match) as caught:
-            async with opened(nats, **options):
-                pass
-        assert f"nats stream rm {stream}" in str(caught.value)
-        assert (await stream_config(client, stream))["subjects"] == made["config"]["subjects"]
-        await api(client, f"STREAM.DELETE.{stream}", {})
-
-
-async def test_subjects_of_another_stream(nats: NatsServer) -> None:
-    options = own()
-    async with admin(nats) as client:
-        other = f"O{uuid4().hex}"
-        await api(
-            client,
-            f"STREAM.CREATE.{other}",
-            {"name": other, "subjects": [options["prefix"] + ".>"]},
-        )
-        with pytest.raises(BusUnavailable, match=r"can't make stream .*overlap"):
-            async with opened(nats, **options):
-                pass
-        await api(client, f"STREAM.DELETE.{other}", {})
-
-
-# ---------------------------------------------------------------------- what servers refuse
-
-
-async def test_no_jetstream(start_nats: Start) -> None:
-    server = start_nats(jetstream=False)
-    with pytest.raises(BusUnavailable, match=r"JetStream isn't enabled .* history=None"):
-        async with opened(server):
-            pass
-
-
-async def test_no_server(start_nats: Start) -> None:
-    server = start_nats()
-    server.stop()
-    bus = NatsBus(f"nats://user:secret@127.0.0.1:{server.port}")
-    for _ in range(2):
-        with pytest.raises(BusUnavailable, match=f"127.0.0.1:{server.port}") as caught:
-            await bus.open(Receiver())
-        assert "secret" not in str(caught.value)
-    server.start()
-    await bus.open(Receiver())
-    with pytest.raises(RuntimeError, match="the bus is open"):
-        await bus.open(Receiver())
-    await bus.close()
-    await bus.open(Receiver())
-    assert await bus.publish("a", "1")
-    await bus.close()
-
-
-async def test_second_server(start_nats: Start) -> None:
-    """Any of those that are named will do, also later."""
-    servers = [start_nats(), start_nats()]
-    async with opened([server.uri for server in servers]) as (bus, receiver):
-        for number in range(1, 5):
-            here = bus._connection.connected_url.port
-            (server,) = [server for server in servers if server.port == here]
-            await asyncio.to_thread(server.stop)
-            await until(lambda: receiver.resumptions == number)  # noqa: B023
-            assert bus._connection.connected_url.port != here
-            await asyncio.to_thread(server.start)
-
-
-async def test_message_that_is_too_large(start_nats: Start) -> None:
-    server = start_nats(settings="max_payload: 1000")
-    async with opened(server) as (bus, receiver), opened(server, history=None) as (core, _):
-        await bus.follow("a")
-        for one in (bus, core):
-            with pytest.raises(ValueError, match="has 1000 bytes, and the NATS server takes 999"):
-                await one.publish("a", b"x" * 1000)
-            await one.publish("a", b"x" * 999)
-        assert not receiver.reasons
-        assert receiver.messages()[:1] == [b"x" * 999]
-
-
-async def test_too_much_that_waits(start_nats: Start) -> None:
-    server = start_nats()
-    async with opened(server, max_pending_bytes=10_000, timeout=1) as (bus, _):
-        server.pause()
-        try:
-            calls = [asyncio.create_task(bus.publish("a", "x" * 999)) for _ in range(11)]
-            results = await asyncio.gather(*calls, return_exceptions=True)
-        finally:
-            server.go_on()
-        assert [type(result) for result in results] == [PublishUncertain] * 10 + [BusUnavailable]
-        assert "max_pending_bytes" in str(results[-1])
-        await publish_until(bus, "a", "x" * 100_000)
-
-
-async def test_stream_that_takes_no_more(nats: NatsServer) -> None:
-    options = own()
-    async with opened(nats, **options) as (bus, _), admin(nats) as client:
-        config = await stream_config(client, options["stream"])
-        config["max_msg_size"] = 100
-        await api(client, f"STREAM.UPDATE.{options['stream']}", config)
-        with pytest.raises(BusUnavailable, match="message size exceeds"):
-            await bus.publish("a", "x" * 200)
-        assert await bus.publish("a", "x")
-
-
-PERMISSIONS = """
-authorization {{ users: [
-  {{ user: all, password: secret }}
-  {{ user: some, password: secret, permissions: {{
-    publish: {{ allow: ["wsapi.>", "$JS.API.>"], deny: [{publish}] }}
-    subscribe: {{ allow: ["wsapi.>"], deny: [{subscribe}] }}
-  }} }}
-] }}
-"""
-
-
-async def test_permissions(start_nats: Start) -> None:
-    server = start_nats(
-        settings=PERMISSIONS.format(
-            publish='"wsapi.p.*.Secret", "wsapi.l.Secret"', subscribe='"wsapi.l.Secret"'
-        )
-    )
-    access = {"user": "some", "password": "secret"}
-    with pytest.raises(BusUnavailable, match=r"(?i)authorization violation"):
-        async with opened(server):
-            pass
-    for history in (10, None):
-        async with opened(server, **access, history=history) as (bus, receiver):
-            for _ in range(2):
-                with pytest.raises(BusUnavailable, match=r"permit publish on wsapi\..*\.Secret"):
-                    await bus.publish("Secret", "x")
-                with pytest.raises(BusUnavailable, match=r"permit subscription on wsapi\.l\.Sec"):
-                    await bus.follow("Secret")
-            await bus.follow("a")
-            await bus.publish("a", "x")
-            await until(lambda: receiver.notices)
-            assert not receiver.reasons
-
-
-@pytest.mark.parametrize(
-    "publish, subscribe, match",
-    [
-        ('"$JS.API.>"', "", r"permit publish on \$JS\.API\.STREAM\.INFO"),
-        ("", '"wsapi.r.>"', r"permit subscription on wsapi\.r\."),
-        ('"wsapi.r.>"', "", r"permit publish on wsapi\.r\."),
-        ("", '"wsapi.l.>"', r"permit subscription on wsapi\.l\."),
-    ],
-)
-async def test_permissions_of_the_bus_itself(
-    start_nats: Start, publish: str, subscribe: str, match: str
-) -> None:
-    server = start_nats(settings=PERMISSIONS.format(publish=publish, subscribe=subscribe))
-    with pytest.raises(BusUnavailable, match=match):
-        async with opened(server, user="some", password="secret"):
-            pass
-
-
-async def test_permissions_that_are_withdrawn(start_nats: Start) -> None:
-    users = 'authorization {{ users: [ {{ user: me, password: "{}" }} ] }}'
-    server = start_nats(settings=users.format("first"))
-    async with opened(server, user="me", password="first") as (bus, receiver):
-        server.reload(users.format("second"))
-        await until(lambda: receiver.reasons)
-        with pytest.raises(BusUnavailable):
-            await bus.publish("a", "x")
-        server.reload(users.format("first"))
-        await until(lambda: receiver.resumptions)
-        assert await bus.publish("a", "x")
-
-
-async def test_tls(
-    start_nats: Start, tmp_path: Path, tls: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> None:
-    trustme = pytest.importorskip("trustme")
-    authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
-    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    server = start_nats(
-        settings=f'tls {{ cert_file: "{tmp_path}/cert.pem", key_file: "{tmp_path}/key.pem" }}'
-    )
-    uri = server.uri.replace("nats", "tls")
-    async with opened(uri, tls=context) as (bus, receiver):
-        await bus.follow("a")
-        await bus.publish("a", "1")
-        bus.reconnect()
-        await until(lambda: receiver.resumptions)
-        assert await bus.publish("a", "2")
-    with pytest.raises(BusUnavailable, match=r"(?i)certificate"):
-        async with opened(uri):
-            pass
-
-
-@pytest.mark.filterwarnings("ignore:parameter .timeout. of type:DeprecationWarning")
-async def test_websocket(start_nats: Start) -> None:
-    pytest.importorskip("aiohttp")
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    start_nats(settings=f'websocket {{ listen: "127.0.0.1:{port}", no_tls: true }}')
-    async with opened(f"ws://127.0.0.1:{port}") as (bus, receiver):
-        start = await bus.follow("a")
-        for number in range(1, 4):
-            await bus.publish("a", "x" * 10_000)
-            await until(lambda: len(receiver.notices) == number)  # noqa: B023
-            bus.reconnect()
-            await until(lambda: receiver.resumptions == number)  # noqa: B023
-        assert chained(receiver.notices, start.offset)
-
-
-async def test_no_tls_where_it_is_asked_for(start_nats: Start) -> None:
-    """No password leaves in the clear."""
-    server = start_nats(settings="authorization { user: me, password: secret }")
-    options = {"user": "me", "password": "secret"}
-    for uri, tls in (
-        (server.uri.replace("nats", "tls"), None),
-        (server.uri, ssl.create_default_context()),
-    ):
-        with pytest.raises(BusUnavailable, match="SecureConn"):
-            async with opened(uri, tls=tls, **options):
-                pass
-    log = (server.directory / "log").read_text()
-    assert "authentication error" not in log.lower()
-    async with opened(server, **options) as (bus, _):
-        assert await bus.publish("a", "x")
-
-
 # ---------------------------------------------------------------------- what isn't ours
 
 
@@ -1135,9 +413,9 @@ async def test_foreign_messages(nats: NatsServer, caplog: pytest.LogCaptureFixtu
         await bus.publish("a", "1")
         # In the stream, they are between ours.
         for payload in (b"", b"x", b"t\xff", b"t\xed\xa0\x80"):
-            await client.request(bus._kept("a"), payload, timeout=5)
+            await client.request(bus._known.kept("a"), payload, timeout=5)
         second = await bus.publish("a", "2")
-        await client.request(bus._kept("a"), b"x", timeout=5)
+        await client.request(bus._known.kept("a"), b"x", timeout=5)
         await client.flush()
         await until(lambda: bus.ignored >= 10)
         assert receiver.messages() == ["1", "2"]
@@ -1173,65 +451,6 @@ async def test_foreign_messages_without_history(
         assert receiver.messages() == ["1"]
         assert bus.ignored == 3
     assert len([record for record in caplog.records if record.name == "wsapi.topics"]) == 1
-
-
-# ---------------------------------------------------------------------- clusters
-
-
-CLUSTER = """
-server_name: {name}
-cluster {{ name: c, listen: "127.0.0.1:{port}", routes: [{routes}] }}
-"""
-
-
-@pytest.mark.timeout(180)
-def test_cluster(start_nats: Start) -> None:
-    """A server ends, and nothing that was acknowledged is lost; elections take their time."""
-    ports = []
-    for _ in range(3):
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            ports.append(sock.getsockname()[1])
-    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
-    servers = [
-        start_nats(settings=CLUSTER.format(name=f"n{number}", port=port, routes=routes))
-        for number, port in enumerate(ports)
-    ]
-
-    async def follow_and_publish() -> None:
-        # The others are found.
-        bus, receiver = NatsBus(servers[0].uri, replicas=3, history=1000), Receiver()
-        while True:
-            try:
-                await bus.open(receiver)
-                break
-            except BusUnavailable:
-                await asyncio.sleep(0.1)  # the cluster is forming
-        try:
-            start = await bus.follow("a")
-            published: list[str] = []
-            for number in range(2):
-                for message in range(50):
-                    try:
-                        await publish_until(bus, "a", f"{number} {message}")
-                        published.append(f"{number} {message}")
-                    except PublishUncertain:
-                        pass
-                if number == 0:
-                    await asyncio.to_thread(servers[0].stop)
-            await until(lambda: receiver.resumptions)
-            messages = await all_messages(bus, receiver, "a", start)
-            assert set(published) <= set(messages)
-            assert len(set(messages)) == len(messages)
-            assert len(published) > 80
-            assert receiver.notices
-        finally:
-            await bus.close()
-
-    async def bounded() -> None:
-        async with asyncio.timeout(120):
-            await follow_and_publish()
-
-    asyncio.run(bounded())
 
 
 # ---------------------------------------------------------------------- arguments
@@ -1280,6 +499,10 @@ def test_arguments_of_other_types(options: dict[str, Any]) -> None:
 
 def test_servers() -> None:
     bus = NatsBus(["nats://user:secret@h1", "h2:1234", "tls://[::1]"])
-    assert bus._servers == ["nats://user:secret@h1:4222", "nats://h2:1234", "tls://[::1]:4222"]
+    assert bus._keeper.servers == [
+        "nats://user:secret@h1:4222",
+        "nats://h2:1234",
+        "tls://[::1]:4222",
+    ]
     assert "secret" not in repr(bus)
     assert "h1:4222" in repr(bus)
