@@ -90,8 +90,9 @@ class TestContext:
     @trio_test
     async def test_cancelled(self) -> None:
         async with serving(codes := Codes()) as (server, uri):
-            with trio.move_on_after(0.05) as scope:
+            with trio.CancelScope() as scope:
                 async with connect(uri) as connection:
+                    scope.deadline = trio.current_time() + 0.01
                     await connection.recv()
             assert scope.cancelled_caught
             assert connection.state is State.CLOSED

@@ -497,8 +497,9 @@ class TestTLS:
                     pass
 
         async with serving(handler, ssl=tls[0]) as (server, uri):
-            with trio.move_on_after(0.1) as scope:
+            with trio.CancelScope() as scope:
                 async with connect(uri, ssl=tls[1]) as connection:
+                    scope.deadline = trio.current_time() + 0.05
                     while True:
                         await connection.send(bytes(100_000))
             assert scope.cancelled_caught

@@ -347,11 +347,12 @@ async def _serve(options: argparse.Namespace, mode: str, files: Files | None) ->
         where = options.unix or f"{options.host}:{options.port}"
         raise listening_error(exc, where) from exc
     async with server:
-        _announce(server, options, context is not None)
         try:
             server.drain_on_signal(signal.SIGINT, signal.SIGTERM, timeout=options.drain, spread=0)
         except NotImplementedError:  # pragma: no cover: on Windows
             pass
+        # Whoever waits for this line may send a signal at once.
+        _announce(server, options, context is not None)
         await server.wait_closed()
     if not options.quiet:
         print(_summary(server, time.monotonic() - began), flush=True)

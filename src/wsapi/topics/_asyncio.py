@@ -59,10 +59,10 @@ class _ConnectionRecipient(WaitingRecipient):
         self._topics._ended(self)
 
     def forget(self) -> None:
-        if self._lost is not None:
-            self._lost.remove_done_callback(self._connection_lost)
-            self._lost.cancel()
-            self._lost = None
+        assert self._lost is not None  # it is watched as long as it subscribes
+        self._lost.remove_done_callback(self._connection_lost)
+        self._lost.cancel()
+        self._lost = None
 
     def tell(self, message: Message, compress: bool | None, terms: Backpressure) -> bool:
         return self.sink.broadcast(PreparedMessage(message), compress, terms)

@@ -491,7 +491,9 @@ class Topics(RemoteTopics):
             if isinstance(step, list):
                 for entry in step:
                     self._offer(subscription, entry.message, subscription.terms)
-            elif not self._tell_of_gap(subscription, CloseCode.TRY_AGAIN_LATER, BEHIND, 0.0):
+            else:
+                # It doesn't go on here: whoever is told of it is told in another thread.
+                self._tell_of_gap(subscription, CloseCode.TRY_AGAIN_LATER, BEHIND, 0.0)
                 return
 
     def _close_recipient(

@@ -50,8 +50,7 @@ class _ConnectionRecipient(WaitingRecipient):
 
     def watch(self) -> None:
         """Have the topics told when the connection has ended."""
-        if not self.connection._call_at_end(self._connection_ended):
-            self._topics._ended(self)
+        self.connection._call_at_end(self._connection_ended)
 
     def _connection_ended(self) -> None:
         # Not now: something may be being published.

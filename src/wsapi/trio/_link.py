@@ -395,18 +395,16 @@ class Link(AsyncConnection):
             for function in farewells:
                 function()
 
-    def _call_at_end(self, function: Callable[[], object]) -> bool:
+    def _call_at_end(self, function: Callable[[], object]) -> None:
         """Have a function called, which never raises, when no bytes are moved any more.
 
-        Returns:
-            False if that is so already.
+        Args:
+            function: The function; the connection is open.
         """
-        if self._ended:
-            return False
+        assert not self._ended
         if self._farewells is None:
             self._farewells = {}
         self._farewells[function] = None
-        return True
 
     def _call_no_more(self, function: Callable[[], object]) -> None:
         """Have it called no more."""

@@ -564,6 +564,12 @@ class TestLikeWebsockets:
         for secret in ("s3cret", "t0ken"):
             assert secret not in result.out + result.err
 
+    def test_refused_without_more_to_say(self, cli: Cli, uri: str) -> None:
+        result = cli(f"{uri}418")
+        assert result.status == 1
+        assert result.out.startswith(f"Failed to connect to {uri}418: server rejected WebSocket")
+        assert result.err == ""
+
     def test_uri(self, cli: Cli) -> None:
         result = cli("http://localhost/")
         assert result.status == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -22,6 +23,9 @@ def recording(tmp_path: Path, *events: tuple[Any, ...], uri: str = "ws://localho
         if event == "closed":
             by, code = rest
             lines.append({"at": at, "event": event, "by": by, "code": code})
+        elif isinstance(rest[0], bytes):
+            message = base64.b64encode(rest[0]).decode()
+            lines.append({"at": at, "event": event, "base64": message})
         else:
             lines.append({"at": at, "event": event, "text": rest[0]})
     path = tmp_path / "recording"
@@ -111,6 +115,12 @@ class TestClient:
         path = recording(tmp_path, (0, "sent", "id=17 x"), (0, "received", "id=4711 x"))
         assert cli("replay", "-q", path, uri).status == 1
         assert cli("replay", "-q", path, uri, "--ignore", r"id=\d+") == (0, "", "")
+
+    def test_what_is_ignored_is_text(self, cli: Cli, uri: str, tmp_path: Path) -> None:
+        path = recording(tmp_path, (0, "sent", "binary"), (0, "received", b"\x01"))
+        result = cli("replay", "-q", path, uri, "--ignore", ".*")
+        assert result.status == 1
+        assert result.out.startswith("difference: message 2 is (binary) 00ff instead")
 
     def test_gaps(self, cli: Cli, uri: str, tmp_path: Path) -> None:
         """A pause of an hour isn't one."""

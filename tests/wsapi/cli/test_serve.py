@@ -255,6 +255,7 @@ class TestEnd:
             assert process.stdout.readline().startswith("ws://127.0.0.1:")
             process.terminate()
             assert process.communicate(timeout=PATIENCE) == ("", "")
+            assert process.returncode == 0
 
     def test_client_that_does_not_answer(self) -> None:
         with start("serve", "-p", "0", "--drain", "0.2") as process:
@@ -281,6 +282,18 @@ class TestEnd:
             process.terminate()
             _, err = process.communicate(timeout=PATIENCE)
         assert "path='/path' code=4000" in err
+        assert "\x1b" not in err
+
+    def test_very_verbose(self) -> None:
+        with start("serve", "-p", "0", "-vv") as process:
+            assert process.stdout is not None
+            uri = process.stdout.readline().strip()
+            with connect(uri) as connection:
+                connection.send("\x1b[2J")
+                connection.recv(PATIENCE)
+            process.terminate()
+            _, err = process.communicate(timeout=PATIENCE)
+        assert "< TEXT 1b 5b 32 4a [binary, 4 bytes]" in err
         assert "\x1b" not in err
 
 

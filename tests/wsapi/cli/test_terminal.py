@@ -19,6 +19,7 @@ from wsapi.cli._terminal import (
     is_terminal,
     optional,
     printable,
+    use_safe_streams,
 )
 
 
@@ -93,7 +94,24 @@ def test_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not optional("rich")
 
 
+def test_streams_of_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that calls this may have put its own there: they are left as they are."""
+    mine = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", mine)
+    monkeypatch.setattr(sys, "stderr", None)
+    use_safe_streams()
+    assert sys.stdout is mine
+    assert sys.stderr is not None
+    sys.stderr.close()
+
+
 class TestMain:
+    def test_output_that_cannot_be_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        closed = io.StringIO()
+        closed.close()
+        monkeypatch.setattr(sys, "stdout", closed)
+        package._give_up_output()  # there is no descriptor behind it
+
     @pytest.mark.parametrize("frozen", [False, True])
     def test_frozen(self, monkeypatch: pytest.MonkeyPatch, frozen: bool) -> None:
         """In a frozen program, this is what ``multiprocessing`` starts in place of Python."""

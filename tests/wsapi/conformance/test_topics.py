@@ -284,6 +284,11 @@ class TestSubscribing:
             async with topics, topics.subscribe(other, "a"):
                 assert topics.subscribers("a") == 1  # without a bus, it can be opened again
 
+    async def test_health_without_a_bus(self, driver: Driver) -> None:
+        topics = Subscribed(driver)
+        assert topics.healthy
+        await driver.call(topics.raw.wait_healthy, 0)
+
     async def test_asking_for_leave(self, driver: Driver) -> None:
         asked: list[Any] = []
 
@@ -329,11 +334,18 @@ class TestSubscribing:
                 assert topics.presence("a").subscriptions == 1
             await driver.until(lambda: len(events) == 2)
             assert events == [("a", "x", True), ("a", "x", False)]
+            others: list[PresenceEvent] = []
+            end_other = topics.watch_presence("a", others.append)
             end()
+            # One callback's end isn't that of another one.
+            async with topics.subscribe(one, "a", member="y"):
+                pass
+            await driver.until(lambda: len(others) == 2)
+            end_other()
             async with topics.subscribe(one, "a", member="x"):
                 pass
         await driver.settle()
-        assert len(events) == 2
+        assert (len(events), len(others)) == (2, 2)
 
 
 class TestRecovery:
@@ -364,6 +376,21 @@ class TestRecovery:
                 "False 5",
             ]
             await nothing_more(client)
+
+    async def test_compression_of_what_was_missed(self, driver: Driver) -> None:
+        topics = Subscribed(driver, history=History(messages=3))
+        first = await topics.publish("a", "1")
+        await topics.publish("a", "x" * 1000)
+        sizes = []
+        async with driver.pair(compression="deflate") as (client, server):
+            for compress in (False, True):
+                before = client.raw.stats().payload_bytes_received
+                async with topics.subscribe(server, "a", since=first, compress=compress):
+                    assert await client.recv(timeout=10) == "x" * 1000
+                sizes.append(client.raw.stats().payload_bytes_received - before)
+        plain, compressed = sizes
+        assert plain == 1000
+        assert compressed < 100
 
     async def test_while_others_publish(self, driver: Driver) -> None:
         """There is no gap, duplicate, or disorder between what was missed, and what comes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import random
@@ -26,6 +27,7 @@ from wsapi.topics import (
     PublishUncertain,
     TopicsError,
 )
+from wsapi.topics.bus import Page
 
 
 @pytest.fixture(autouse=True)
@@ -400,6 +402,79 @@ class TestTrouble:
             # Some of these are part of the gap, since the broker had them when it was asked.
             first = int(await client.recv(timeout=10))
             assert await messages(client, 299 - first) == [str(n) for n in range(first + 1, 300)]
+
+    @pytest.mark.parametrize(
+        "then", ["kept here", "read", "read in vain", "a gap again", "unsubscribed"]
+    )
+    async def test_what_came_while_a_gap_was_found(self, driver: Driver, then: str) -> None:
+        """It follows the gap: from what the process keeps, or else from the broker."""
+        broker = MemoryBroker(10_000)
+        kept = 100 if then == "kept here" else 2
+        async with (
+            processes(driver, 2, broker, history=History(messages=kept)) as (one, two),
+            driver.pair() as (client, server),
+        ):
+            subscription = await two.subscribed(server, "a", on_gap=lambda subscription: "gap")
+            bus, reads = broker.buses[1], list[Page]()
+            go_on, read_now = [threading.Event(), threading.Event()], bus.read
+
+            async def read(topic: str, since: Position, limit: int) -> Page:
+                page = await read_now(topic, since, limit)
+                reads.append(page)
+                while not go_on[len(reads) - 1].is_set():
+                    await asyncio.sleep(0.001)
+                if len(reads) == 2 and then == "read in vain":
+                    raise BusUnavailable("no")
+                return page
+
+            bus.read = read  # type: ignore[method-assign] # until what it returns is old
+            broker.drops = lambda notice: notice.message == "lost"
+            await one.publish("a", "lost")
+            broker.trim("a")
+            await one.publish("a", "0")
+            await driver.until(lambda: reads)
+            for number in range(1, 10):
+                await one.publish("a", str(number))
+            if then == "a gap again":
+                broker.trim("a")
+            go_on[0].set()
+            assert await client.recv(timeout=10) == "gap"
+            if then != "kept here":
+                await driver.until(lambda: len(reads) == 2)
+                if then == "unsubscribed":
+                    subscription.unsubscribe()
+                go_on[1].set()
+            if then in ("kept here", "read"):
+                assert await messages(client, 9) == [str(number) for number in range(1, 10)]
+            elif then == "read in vain":
+                with pytest.raises(ConnectionClosed):
+                    await client.recv(timeout=10)
+                assert client.close_code == CloseCode.SERVICE_RESTART
+            elif then == "a gap again":
+                assert await client.recv(timeout=10) == "gap"
+            await one.publish("a", "last")
+            if then == "unsubscribed":
+                await nothing_more(client)
+            elif then != "read in vain":
+                assert await client.recv(timeout=10) == "last"
+
+    async def test_a_connection_with_several_topics_is_closed_once(self, driver: Driver) -> None:
+        """Each of them has it closed, at a time of its own."""
+        broker = MemoryBroker()
+        async with (
+            processes(driver, 1, broker, on_gap="close", spread=10) as (topics,),
+            driver.pair() as (client, server),
+        ):
+            for name in "ab":
+                await topics.subscribed(server, name)
+            broker.go_away()
+            await unhealthy(driver, topics)
+            broker.come_back()
+            with pytest.raises(ConnectionClosed):
+                await client.recv(timeout=10)
+            assert client.close_code == CloseCode.SERVICE_RESTART
+            await healthy(driver, topics)
+            assert topics.gone()
 
     async def test_closing_all_after_trouble(self, driver: Driver) -> None:
         broker = MemoryBroker()

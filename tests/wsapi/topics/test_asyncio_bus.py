@@ -107,6 +107,21 @@ class TestDelivery:
                 with pytest.raises(BusUnavailable):
                     await asyncio.to_thread(lambda: topics.publish_threadsafe("a", "x").result(10))
 
+    def test_from_another_thread_when_the_event_loop_ends(self) -> None:
+        """Whoever waits there isn't left waiting."""
+        broker = MemoryBroker()
+        futures: list[Any] = []
+
+        async def main() -> None:
+            topics = await Topics(broker.bus(timeout=None)).__aenter__()
+            broker.answers = False
+            futures.append(topics.publish_threadsafe("a", "x"))
+            await until(lambda: ("publish", "a") in broker.calls)
+
+        asyncio.run(main())
+        with pytest.raises(BusUnavailable, match="topics are closed"):
+            futures[0].result(10)
+
 
 async def wait_for(subscribing: Any) -> Subscription:
     subscription: Subscription = await subscribing
@@ -346,6 +361,30 @@ class TestTrouble:
                 ]
             assert told == ([] if how == "closed" else [latest])
 
+    async def test_a_gap_that_has_another_one_unsubscribe(self) -> None:
+        """Who has left isn't told of it any more."""
+        broker = MemoryBroker()
+        told: list[str] = []
+        async with processes(2, broker) as (one, two), crowd(2) as pairs:
+            subscriptions: list[Subscription] = []
+
+            def on_gap(subscription: Subscription) -> None:
+                told.append("gap")
+                for other in subscriptions:
+                    if other is not subscription:
+                        other.unsubscribe()
+
+            for _, server in pairs:
+                subscriptions.append(await two.subscribe(server, "a", on_gap=on_gap))
+            broker.drops = lambda notice: notice.message == "lost"
+            await one.publish("a", "lost")
+            broker.trim("a")
+            await one.publish("a", "1")
+            await until(lambda: told)
+            await turns(10)
+            assert told == ["gap"]
+            assert two.stats().subscriptions == 1
+
     async def test_a_gap_and_no_room_for_what_follows(self) -> None:
         """Whoever is told of a gap, and can't be sent what comes next, is caught up later."""
         broker = MemoryBroker()
@@ -363,7 +402,9 @@ class TestTrouble:
             assert await messages(client, 299 - first) == [str(n) for n in range(first + 1, 300)]
             assert bus.connected
 
-    @pytest.mark.parametrize("end", ["goes on", "unsubscribes", "is lost", "bus is away"])
+    @pytest.mark.parametrize(
+        "end", ["goes on", "unsubscribes", "is lost", "bus is away", "cancelled"]
+    )
     async def test_a_subscriber_that_is_slow_after_a_gap(self, end: str) -> None:
         broker = MemoryBroker(10_000)
         async with (
@@ -401,6 +442,9 @@ class TestTrouble:
                 subscription.unsubscribe()
             elif end == "is lost":
                 client.transport.abort()
+            elif end == "cancelled":
+                for task in two._tasks:
+                    task.cancel()  # as when the event loop ends
             elif end == "bus is away":
                 for number in range(100, 200):
                     await one.publish("a", str(number))

@@ -16,7 +16,8 @@ from tests.wsapi.topics.nats_helpers import admin, api, chained, held, opened, o
 from wsapi.asyncio.client import connect
 from wsapi.asyncio.server import ServerConnection
 from wsapi.topics import Topics
-from wsapi.topics._nats_stream import encode
+from wsapi.topics._nats_options import is_address
+from wsapi.topics._nats_stream import StreamSettings, encode, new_epoch, parse_stream
 from wsapi.topics.bus import TRANSIENT, Message, Notice
 from wsapi.topics.nats import NatsBus
 from wsapi.topics.positions import Position
@@ -490,7 +491,10 @@ def test_arguments_that_cannot_be(options: dict[str, Any], match: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"history": 1.5}, {"history": True}, {"timeout": "1"}, {"servers": [1]}, {"replicas": None}],
+    [
+        *({"history": 1.5}, {"history": True}, {"timeout": "1"}, {"servers": [1]}),
+        *({"replicas": None}, {"stream": 1}, {"prefix": b"a"}),
+    ],
 )
 def test_arguments_of_other_types(options: dict[str, Any]) -> None:
     with pytest.raises(TypeError):
@@ -506,3 +510,21 @@ def test_servers() -> None:
     ]
     assert "secret" not in repr(bus)
     assert "h1:4222" in repr(bus)
+
+
+def test_addresses() -> None:
+    assert is_address("127.0.0.1")
+    assert is_address("::1")
+    assert not is_address("localhost")
+
+
+def test_more_replicas_than_a_stream_has() -> None:
+    """Others may want fewer: they are never taken away."""
+    settings = StreamSettings("S", "p", 10, 60.0, 2**20, 3, "file")
+    epoch = new_epoch(settings.per_subject)
+    state = {"first_seq": 1, "last_seq": 0}
+    for replicas, changes in ((1, {"num_replicas": 3}), (3, {}), (5, {})):
+        config = settings.config(epoch) | {"num_replicas": replicas}
+        stream = parse_stream({"config": config, "state": state}, settings.prefix)
+        assert stream.epoch == epoch
+        assert settings.changes(stream) == changes

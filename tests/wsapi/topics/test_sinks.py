@@ -268,6 +268,19 @@ class TestTheEnd:
         (record,) = caplog.records
         assert record.getMessage().startswith("skipped a subscriber: UnicodeEncodeError")
 
+    async def test_an_announcement_that_has_no_room(self) -> None:
+        topics = Topics(max_backlog=LIMIT)
+        ws = FakeWebSocket()
+        await topics.subscribe(ws, "a")
+        ws.let.clear()
+        for _ in range(2):
+            await topics.publish("a", "x")
+            await turns(2)
+        with pytest.raises(ConnectionClosed):
+            await topics.subscribe(ws, "b", announce=lambda subscription: "y" * LIMIT)
+        assert is_gone(topics)
+        await until(lambda: ws.close_code == CloseCode.TRY_AGAIN_LATER)
+
     async def test_cancelled_while_it_catches_up(self) -> None:
         topics = Topics(history=History(messages=10))
         first = await topics.publish("a", "1")

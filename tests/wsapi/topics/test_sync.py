@@ -34,6 +34,7 @@ from wsapi.topics import (
     TopicLimitExceeded,
     sync,
 )
+from wsapi.topics._coroutines import drive
 from wsapi.topics._thread import LoopThread
 from wsapi.topics.sync import Topics
 
@@ -232,6 +233,16 @@ class TestCallbacks:
             with pytest.raises(TypeError, match="must not be a coroutine function"):
                 topics.publish("a", "x", connection=server)
 
+    def test_authorize_that_returns_something_to_be_awaited(self) -> None:
+        class Answer:
+            def __await__(self) -> Iterator[None]:
+                raise AssertionError("nobody waits for it")
+
+        topics = Topics(authorize=lambda connection, topic, action: Answer())  # type: ignore[arg-type, return-value] # wrong on purpose
+        with pair() as (_, server):
+            with pytest.raises(TypeError, match="these are topics for threads"):
+                topics.subscribe(server, "a")
+
     def test_a_callback_for_presence_uses_the_topics(self) -> None:
         topics = Topics()
 
@@ -321,6 +332,38 @@ class TestCallbacks:
 def test_connections_of_other_kinds(both_ends: tuple[Connection, RawPeer]) -> None:
     with pytest.raises(TypeError, match="must be one of wsapi"):
         Topics().subscribe(both_ends[1], "a")
+
+
+def test_a_connection_that_ends_just_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may end it between the question whether it is open and the subscription."""
+    check_open = sync._ConnectionRecipient.check_open
+
+    async def check_and_lose(recipient: Any) -> None:
+        await check_open(recipient)
+        client.close()
+        recipient.connection.wait_closed()
+
+    monkeypatch.setattr(sync._ConnectionRecipient, "check_open", check_and_lose)
+    topics = Topics()
+    with pair() as (client, server):
+        with pytest.raises(ConnectionClosed):
+            topics.subscribe(server, "a")
+    stats = topics.stats()
+    assert (stats.topics, stats.connections, stats.subscriptions) == (0, 0, 0)
+
+
+def test_nothing_suspends_without_an_event_loop() -> None:
+    left: list[bool] = []
+
+    async def suspend() -> None:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            left.append(True)
+
+    with pytest.raises(AssertionError, match="something suspends"):
+        drive(suspend())
+    assert left
 
 
 @pytest.mark.parametrize("bus", ["embedded", "bus"])
@@ -458,6 +501,29 @@ class TestTheThreadOfTheBus:
                 topics.close()
         gc.collect()  # a coroutine that nobody awaits is a warning here
         thread.stop()
+
+    @pytest.mark.parametrize("gone", [False, True])
+    def test_closed_before_the_time_has_come(self, gone: bool) -> None:
+        """What was to be closed in the course of an hour is closed with the topics."""
+        broker = MemoryBroker()
+        with (
+            Topics(broker.bus(), on_gap="close", spread=3600) as topics,
+            pair() as (client, server),
+        ):
+            topics.subscribe(server, "a")
+            broker.go_away()
+            eventually(lambda: not topics.healthy)
+            broker.come_back()
+            eventually(lambda: topics._departing)
+            (recipient,) = topics._departing
+            if gone:
+                client.close(4000)
+                server.wait_closed()
+            topics.close()
+            with pytest.raises(ConnectionClosed):
+                client.recv(PATIENCE)
+            assert client.close_code == (4000 if gone else 1012)
+            topics._depart(recipient)  # its time has come just then
 
     def test_lost_messages_are_found(self) -> None:
         broker = MemoryBroker()

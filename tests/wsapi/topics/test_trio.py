@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import signal
 import threading
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from tests.wsapi.conformance.on_trio import TrioDriver
 from tests.wsapi.helpers import logged_errors
 from tests.wsapi.topics.memory_bus import MemoryBroker
 from tests.wsapi.trio_helpers import trio_test
 from wsapi.topics import BusUnavailable, History, Message, Position
+from wsapi.topics import trio as topics_trio
+from wsapi.topics._history import Entry
 from wsapi.topics.trio import Topics
 
 
@@ -145,6 +149,48 @@ async def test_a_future_that_is_cancelled(driver: TrioDriver) -> None:
 async def test_connections_of_other_kinds(driver: TrioDriver) -> None:
     with pytest.raises(TypeError, match="must be one of wsapi"):
         Topics().subscribe(object(), "a")
+
+
+@conformance
+async def test_what_fails_is_told_to_the_log(driver: TrioDriver) -> None:
+    """What runs in a system task of trio must not raise: that would end the program."""
+    topics = Topics()
+    topics._bind()
+
+    def fail(*args: object) -> None:
+        raise ZeroDivisionError
+
+    topics._call(fail)
+    await trio.testing.wait_all_tasks_blocked()
+    logged_errors("topics failed")
+
+
+@conformance
+async def test_a_subscription_that_fails_is_told_to_the_log(driver: TrioDriver) -> None:
+    """It ends; what goes on behind a gap has no caller."""
+
+    async def fail(*args: object) -> None:
+        raise ZeroDivisionError
+
+    async with Topics() as topics, driver.pair() as (_, server):
+        subscription = await topics.subscribe(server.raw, "a")
+        server.raw.send = fail
+        await topics._advance_guarded(subscription, [Entry(1, "x", b"", 0.0, 1)])
+        assert not subscription.active
+    logged_errors("a subscription failed")
+
+
+def test_an_answer_that_comes_after_the_run() -> None:
+    """Nobody waits for it, and nothing fails."""
+    future: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    async def main() -> None:
+        with trio.move_on_after(0):
+            await topics_trio._ended(future)
+
+    trio.run(main)
+    future.set_result(None)
+    logged_errors()
 
 
 @conformance
