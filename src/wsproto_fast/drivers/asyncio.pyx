@@ -590,7 +590,7 @@ cdef class TransportDriver(Timed):
             return DRAIN if self._protocol.sender_waits() else YIELD
         return NOTHING
 
-    def send_nowait(self, message, text, compress) -> bool:
+    def send_nowait(self, message, text, compress, /) -> bool:
         """Send a message in the same way; return whether the network takes more.
 
         Args:

@@ -623,7 +623,7 @@ cdef inline Receiving _receiving(TransportDriver driver, Messages messages, deco
     return coroutine
 
 
-def receiving(TransportDriver driver not None, decode) -> Receiving:
+def receiving(TransportDriver driver not None, decode, /) -> Receiving:
     """Return the coroutine of ``recv(decode)``.
 
     Args:
@@ -645,7 +645,7 @@ def messages(TransportDriver driver not None) -> Messages:
     return iterator
 
 
-def sending(TransportDriver driver not None, connection, message, text, compress) -> Sending:
+def sending(TransportDriver driver not None, connection, message, text, compress, /) -> Sending:
     """Return the coroutine of ``send(message, text, compress=compress)``.
 
     Args:

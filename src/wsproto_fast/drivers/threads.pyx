@@ -64,7 +64,7 @@ cdef class SocketDriver(Wire):
 
     # ------------------------------------------------------------------ receiving messages
 
-    def recv(self, timeout, decode):
+    def recv(self, timeout, decode, /):
         """Return the next message.
 
         Args:
@@ -188,7 +188,7 @@ cdef class SocketDriver(Wire):
 
     # ------------------------------------------------------------------ sending
 
-    def send(self, message, text, compress) -> bool:
+    def send(self, message, text, compress, /) -> bool:
         """Send a message; it may leave together with what the same thread sends next.
 
         Args:
