@@ -40,7 +40,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     exc = None if call.excinfo is None else call.excinfo.value
-    if report.failed and isinstance(exc, ModuleNotFoundError) and missing(exc) is not None:
+    if report.failed and isinstance(exc, ImportError) and missing(exc) is not None:
         name = missing(exc)
         report.outcome = "skipped"
         report.longrepr = (str(item.path), 0, f"Skipped: {name} isn't installed")

@@ -34,7 +34,7 @@ REASONS = {
     r".*\._\w+": "private",
     r"headers\.(parse|build)_\w+|headers\.peek_ahead": "steps of its parsers",
     r"http11\.(parse_headers|parse_line|read_body|d|PYTHON_VERSION|websockets_version)": INTERNAL,
-    r"datastructures\.is_valid_header_value|frames\.is_\w+|uri\.DELIMS": INTERNAL,
+    r"datastructures\.is_valid_header_value|frames\.(is_\w+|apply_mask)|uri\.DELIMS": INTERNAL,
     r"legacy\.(framing|http)(\..*)?": "the other protocol of the reference, which isn't here",
     r"legacy\.(auth|client|exceptions|handshake|protocol|server)\..*": "legacy offers what is in "
     "__all__ there; its other names are of the other protocol",

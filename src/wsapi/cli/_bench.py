@@ -149,7 +149,7 @@ def plans(options: argparse.Namespace) -> list[Plan]:
     for pid in options.pids:
         try:
             processor_time([pid])
-        except (OSError, OverflowError, AttributeError) as exc:  # Windows has no such clocks
+        except (OSError, AttributeError) as exc:  # Windows has no such clocks
             reason = "there is no such process" if sys.platform == "linux" else "only on Linux"
             raise CommandError(Status.USAGE, f"--pid {pid}: {reason}") from exc
     length, messages = options.duration, options.messages

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import itertools
+import os
 import random
 import threading
 import time
@@ -209,10 +211,16 @@ def processor_time(pids: Iterable[int]) -> float:
     """Return the seconds of processor time, user and system, that processes have used together.
 
     Raises:
-        OSError, OverflowError: If there is no such process; on other systems, always.
+        OSError: If there is no such process; on other systems, always.
     """
-    # A number that Linux has for each process's clock: clock_getcpuclockid(3) makes it so.
-    return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)
+    used = 0.0
+    for pid in pids:
+        try:
+            # A number that Linux has for each process's clock: clock_getcpuclockid(3) makes it so.
+            used += time.clock_gettime(~pid << 3 | 2)
+        except (OverflowError, TypeError) as exc:  # it fits no int of C; a TypeError from 3.13 on
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from exc
+    return used
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
@@ -605,6 +613,8 @@ class _Dues:
     def end(self) -> None:
         """From now on, no more are due."""
         self.last = time.perf_counter_ns()
+        # Those that this process was too slow to look at were due, too.
+        self.next = max(self.next, self._due_until(self.last))
         self.stop()
 
     def stop(self) -> None:
@@ -627,14 +637,17 @@ class _Dues:
                 except RuntimeError:  # the event loop is closed
                     return
 
+    def _due_until(self, now: int) -> int:
+        """Return how many messages are due until a time, in ns."""
+        return (int((now - self.begun) / self.step) + 1) * self.together
+
     def _send_what_is_due(self) -> None:
         self._asked = False
         now = time.perf_counter_ns()
         if self._ended.is_set():
             return
         lanes, number = self.lanes, self.next
-        until = (int((now - self.begun) / self.step) + 1) * self.together
-        self.next = until
+        self.next = until = self._due_until(now)
         for place in range(number, until):
             # The one that is due, or one before it that had to wait.
             self.send(lanes[place % len(lanes)])

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ import pytest
 from tests.wsapi.cli.servers import on_threads
 from wsapi.cli import Parser, _bench, main
 from wsapi.cli._bench_figures import FINE, FINE_BITS, Histogram, duration, number
-from wsapi.cli._bench_load import Load, Plan, _Dues, difference, payloads
+from wsapi.cli._bench_load import Load, Plan, Result, _Dues, difference, payloads
 from wsapi.cli._terminal import CommandError, Status
 
 TIMEOUT = 50
@@ -211,6 +212,23 @@ class TestRate:
                 dues = _Dues(load, rate)
                 assert dues.together == together
                 assert dues.step == pytest.approx(together / rate * 1e9)
+
+        asyncio.run(run())
+
+    def test_what_a_busy_process_did_not_look_at(self) -> None:
+        """Messages that were due while the event loop was busy count as unsent."""
+
+        async def run() -> None:
+            load = Load("ws://localhost/", {}, Plan(3, rate=1000.0, warmup=0))
+            lane = SimpleNamespace(number=0, sent=0, received=0, open=True)
+            load.lanes = [lane]  # type: ignore[list-item] # as far as they are looked at
+            dues = _Dues(load, 1000.0)
+            dues.begun = time.perf_counter_ns() - 10**9
+            dues.begin()
+            dues.end()
+            result = Result()
+            dues.account(result)
+            assert result.due == result.unsent >= 1000
 
         asyncio.run(run())
 
