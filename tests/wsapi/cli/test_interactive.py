@@ -290,6 +290,12 @@ class Tmux:
     def screen(self, *options: str) -> str:
         return self.call("capture-pane", "-p", *options).rstrip("\n")
 
+    def end(self) -> None:
+        """Leave the client, as people do, at its prompt."""
+        self.until("\n>")
+        self.type("", "C-d")
+        self.until("Connection closed: 1000 (OK).\nstatus=0")
+
     def until(self, text: str) -> str:
         end = time.monotonic() + TIMEOUT
         while text not in (screen := self.screen()):
@@ -358,6 +364,7 @@ class TestTmux:
         screen = terminal.until("< half a line")
         assert screen.count("news") == 1
         assert "> half a line\n< half a line\n>" in screen
+        terminal.end()
 
     @both
     def test_history_and_editing(self, client: Callable[..., Tmux], uri: str) -> None:
@@ -368,6 +375,7 @@ class TestTmux:
         terminal.type("", "Up", "Left", "BSpace")
         terminal.type("z", "Enter")
         terminal.until("< firzt")
+        terminal.end()
 
     @both
     def test_ctrl_c(self, client: Callable[..., Tmux], uri: str) -> None:
@@ -413,6 +421,7 @@ class TestTmux:
         terminal.until("wsapi: the line isn't hex\n>")
         terminal.type("00 ff", "Enter")
         terminal.until("< (binary) 00ff\n>")
+        terminal.end()
 
     @both
     def test_count(self, client: Callable[..., Tmux], uri: str) -> None:
@@ -434,6 +443,7 @@ class TestTmux:
         terminal.until(">")
         terminal.type("x", "Enter")
         terminal.until("< x")
+        terminal.end()
 
     def test_refused(self, client: Callable[..., Tmux], free_port: int) -> None:
         terminal = client(f"-v ws://127.0.0.1:{free_port}/")
@@ -449,6 +459,7 @@ class TestTmux:
         coloured = "\x1b[1m\x1b[36m<" in terminal.screen("-e")
         has_rich = "sys.modules" not in terminal.call("list-panes", "-F", "#{pane_start_command}")
         assert coloured == has_rich
+        terminal.end()
 
     def test_no_colours(self, client: Callable[..., Tmux], uri: str) -> None:
         terminal = client(uri, NO_COLOR="1")
@@ -456,6 +467,7 @@ class TestTmux:
         terminal.type("x", "Enter")
         terminal.until("< x")
         assert "\x1b[36m" not in terminal.screen("-e")
+        terminal.end()
 
     @both
     def test_history_in_a_file(self, client: Callable[..., Tmux], uri: str, tmp_path: Path) -> None:
