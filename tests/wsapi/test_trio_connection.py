@@ -522,3 +522,44 @@ async def _swallow(stream: trio.abc.Stream) -> None:
     with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
         while await stream.receive_some(65536):
             pass
+
+
+class Slow(trio.abc.Stream):
+    """A stream whose end takes its time, whoever cancels it."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.closings = 0
+
+    async def send_all(self, data: Any) -> None:
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self.stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        self.closings += 1
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1)
+        await self.stream.aclose()
+
+
+@virtual_time_test
+async def test_cancelled_aclose_of_a_stream_that_takes_its_time() -> None:
+    """Whoever leaves doesn't leave before the stream is closed."""
+    one, other = trio.testing.memory_stream_pair()
+    stream = Slow(one)
+    async with trio.open_nursery() as nursery:
+        connection = Connection(nursery, stream, Protocol(Side.CLIENT))
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await connection.aclose()
+        assert scope.cancelled_caught
+        assert stream.closings
+        with pytest.raises(trio.ClosedResourceError):
+            await one.receive_some()
+        await connection.wait_closed()
+    await other.aclose()

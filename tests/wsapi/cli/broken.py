@@ -107,6 +107,10 @@ class Connection:
             name, _, value = text.partition(":")
             if " " in name:
                 return self.answer("400 Bad Request")
+            if self.fault == "case of names" and (name.islower() or name.isupper()):
+                return self.answer("400 Bad Request")
+            if self.fault == "spaces" and value.removeprefix(" ") != value.strip():
+                return self.answer("400 Bad Request")
             headers.setdefault(name.lower(), []).append(value.strip())
         return self.respond(parts[0], parts[2], headers)
 
@@ -139,6 +143,12 @@ class Connection:
             keys = ["AAAAAAAAAAAAAAAAAAAAAA=="]
         if len(keys) != 1 or len(keys[0]) != 24:
             return self.answer("400 Bad Request")
+        if fault == "one key" and keys == ["dGhlIHNhbXBsZSBub25jZQ=="]:
+            return self.answer("400 Bad Request")
+        if fault == "unknown extensions" and "x-" in str(headers.get("sec-websocket-extensions")):
+            return self.answer("400 Bad Request")
+        if fault == "subprotocols" and "sec-websocket-protocol" in headers:
+            return self.answer("500 Internal Server Error")
         guid = GUID.lower() if fault == "accept" else GUID
         accept = base64.b64encode(hashlib.sha1(keys[0].encode() + guid).digest()).decode()
         lines = [

@@ -185,6 +185,7 @@ FAULTS = {
     "any method": ["opening/method"],
     "any version": ["opening/version", "opening/version-missing"],
     "body": ["opening/response-no-body"],
+    "case of names": ["opening/names-case"],
     "case of Upgrade": ["opening/upgrade-case"],
     "Connection exactly": ["opening/connection-list"],
     "Connection ignored": ["opening/connection-*"],
@@ -193,7 +194,11 @@ FAULTS = {
     "no Connection": ["opening/response-connection"],
     "no key": ["opening/key-missing"],
     "no Upgrade": ["opening/response-upgrade"],
+    "one key": ["opening/accept"],
     "reads once": ["opening/split"],
+    "spaces": ["opening/spaces"],
+    "subprotocols": ["opening/subprotocol-unknown"],
+    "unknown extensions": ["opening/extension-unknown"],
     "Upgrade ignored": ["opening/upgrade-*"],
     "version not named": ["opening/version-named"],
     # frames
@@ -275,6 +280,23 @@ def test_no_fault() -> None:
             return await check_here(uri, *PATIENT)
 
     judged(asyncio.run(run()))
+
+
+def test_a_server_that_has_enough() -> None:
+    """It accepted connections before the checks began: they tell that it doesn't any more."""
+    accepted: list[Any] = []
+
+    def process_request(connection: Any, request: Request) -> Response | None:
+        accepted.append(connection)
+        return connection.respond(503, "full\n") if len(accepted) > 3 else None
+
+    async def run() -> list[Outcome]:
+        async with on_asyncio(process_request=process_request) as uri:
+            return await check_here(uri, "--only", "opening/response-*", *PATIENT)
+
+    failed = told(asyncio.run(run()), Verdict.FAIL)
+    assert "opening/response-connection" in failed
+    assert set(failed.values()) == {"no opening handshake: 503 Service Unavailable"}
 
 
 def test_one_failure_for_all() -> None:
