@@ -30,7 +30,9 @@ STEPS: Final = {
     "raw_unmasked": "the same, and unmasks it",
     "wsapi_callbacks": "ours, callbacks",
     "wsapi": "ours, coroutines",
-    "picows_websockets": "`picows.websockets`",
+    "wsapi_callbacks_aiofastnet": "ours, callbacks, TLS by aiofastnet",
+    "wsapi_aiofastnet": "ours, coroutines, TLS by aiofastnet",
+    "picows_websockets": "`picows.websockets`, whose TLS is by aiofastnet",
 }
 TURN: Final = 0.005  # seconds, and at least one echo
 
@@ -151,17 +153,18 @@ def main(arguments: list[str] | None = None) -> int:
         for tls in (False, True) if options.tls is None else (options.tls,):
             for title in options.size or SIZES:
                 size = SIZES[title]
+                chosen = [name for name in names if tls or not name.endswith("_aiofastnet")]
                 if options.instructions:
                     windows = 1 if options.quick else 3
                     counting = partial(
                         count, loop=options.loop, size=size, tls=tls, windows=windows
                     )
-                    figures = {name: counting(name) for name in names}
+                    figures = {name: counting(name) for name in chosen}
                 else:
                     turns = 2 if options.quick else options.turns
                     # So that large ones take no more than three times as long.
                     turns = max(1, turns * 3 // 10) if size > 1 << 20 else turns
-                    figures = measure(names, options.loop, size, tls, turns)
+                    figures = measure(chosen, options.loop, size, tls, turns)
                 unit = "instructions" if options.instructions else "CPU µs"
                 tables.append(table(f"{title}{' over TLS' if tls else ''}", unit, figures))
                 print(tables[-1], end="\n\n", flush=True)
