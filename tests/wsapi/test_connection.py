@@ -77,6 +77,17 @@ class TestConnection:
         stats = connection.stats()
         assert (stats.messages_sent, stats.write_buffer_bytes) == (1, 7)  # which wait in the engine
 
+    def test_stats_where_there_is_no_clock(self) -> None:
+        """As in threads without trio; what is measured in seconds isn't known then."""
+
+        class Elsewhere(BaseConnection):
+            def _now(self) -> float:
+                raise RuntimeError("must be called from async context")
+
+        connection = Elsewhere(Protocol(Side.CLIENT))
+        connection.protocol.send_text("a")
+        assert connection.stats().messages_sent == 1
+
     def test_logger_is_made_when_it_is_used(self, caplog: pytest.LogCaptureFixture) -> None:
         connection = BaseConnection(Protocol(Side.CLIENT))
         gc.collect()
