@@ -18,6 +18,7 @@ cdef class OutputBuffer:
     cdef int append(self, bytes piece) except -1
     cdef int append_large(self, const unsigned char* header, int header_size, object payload, Py_ssize_t size) except -1
     cdef int _add(self, object piece, Py_ssize_t size) except -1
+    cdef int _have_pieces(self) except -1
     cdef int _finish_tail(self) except -1
     cdef int _fit_tail(self) noexcept
     cdef bint has_large(self) noexcept

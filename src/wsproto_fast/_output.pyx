@@ -121,21 +121,26 @@ cdef class OutputBuffer:
         self._add(((<const char*>header)[:header_size], payload), header_size + size)
 
     cdef int _add(self, object piece, Py_ssize_t size) except -1:
+        self._have_pieces()
         self._finish_tail()
-        if self._pieces is None:
-            self._pieces = [piece]
-        else:
-            self._pieces.append(piece)
+        self._pieces.append(piece)
         self.size += size
 
+    cdef int _have_pieces(self) except -1:
+        """Make the list of pieces, if there is none."""
+        cdef list pieces
+        if self._pieces is None:
+            pieces = []
+            # In Python 3.11 that may have run finalizers of the program, which send.
+            if self._pieces is None:
+                self._pieces = pieces
+
     cdef int _finish_tail(self) except -1:
+        """Make a piece of the tail; there is a list for it."""
         if self._tail == NULL:
             return 0
         self._fit_tail()
-        if self._pieces is None:
-            self._pieces = [<object>self._tail]
-        else:
-            self._pieces.append(<object>self._tail)
+        self._pieces.append(<object>self._tail)
         Py_XDECREF(self._tail)
         self._tail = NULL
         self._tail_size = 0
@@ -159,7 +164,7 @@ cdef class OutputBuffer:
         cdef bytes piece
         if self.size > self.most:
             self.most = self.size
-        if unlikely(self._pieces is not None):
+        if unlikely(self._pieces is not None) and self._pieces:  # without memory for a piece, it is empty
             first = self._pieces[0]
             piece = joined(first) if type(first) is tuple else first
             self._pieces.pop(0)
@@ -181,13 +186,13 @@ cdef class OutputBuffer:
     cdef list parts(self):
         """Return all that waits, apart as it is: bytes, and payloads as ``append_large`` was given them."""
         cdef list parts = []
+        self._have_pieces()
         self._finish_tail()
-        if self._pieces is not None:
-            for piece in self._pieces:
-                if type(piece) is tuple:
-                    parts.extend(<tuple>piece)
-                else:
-                    parts.append(piece)
+        for piece in self._pieces:
+            if type(piece) is tuple:
+                parts.extend(<tuple>piece)
+            else:
+                parts.append(piece)
         return parts
 
     cdef int forget_parts(self) except -1:

@@ -8,6 +8,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_Check, PyUnicode_CheckExact
 from libc.math cimport INFINITY
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from ._deflate cimport PerMessageDeflate
@@ -210,14 +211,22 @@ cdef class Sender(Endpoint):
         Raises:
             MemoryError: If there is no memory for them; what there is to send is still there.
         """
-        cdef list parts = self._output.parts()
-        cdef Py_ssize_t i
+        cdef list parts
+        cdef Py_ssize_t i, size
+        cdef uint64_t taken
         cdef _Text text
-        for i in range(len(parts)):
-            if not PyBytes_CheckExact(parts[i]):
-                text = _Text.__new__(_Text)
-                text.text = parts[i]
-                parts[i] = memoryview(text)
+        while True:
+            parts = self._output.parts()
+            size = self._output.size
+            taken = self._output.taken
+            for i in range(len(parts)):
+                if not PyBytes_CheckExact(parts[i]):
+                    text = _Text.__new__(_Text)
+                    text.text = parts[i]
+                    parts[i] = memoryview(text)
+            # In Python 3.11 that may have run finalizers of the program, which send.
+            if self._output.size == size and self._output.taken == taken:
+                break
         self._forget_parts()
         return parts
 

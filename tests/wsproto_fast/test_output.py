@@ -167,3 +167,50 @@ def test_nothing_is_lost_without_memory(sizes: list[int], name: str) -> None:
         wire = b"".join([*taken, *protocol.take_output_parts()])
         assert [(frame.opcode, frame.payload) for frame in parse(wire)] == sent
     assert 0 < failures < 40
+
+
+@pytest.mark.parametrize("name", ["send", "take_output", "take_output_parts"])
+@pytest.mark.parametrize(
+    "sizes", [[], [1], [600, 600], [LARGE, 600], [70_000, 600], [LARGE, 1, LARGE, 1]]
+)
+@pytest.mark.parametrize("other", [10, LARGE])
+def test_finalizers_may_send(name: str, sizes: list[int], other: int) -> None:
+    """In Python 3.11 each allocation may run finalizers, within whatever the engine does."""
+    threshold = gc.get_threshold()
+    gc.collect()
+    gc.freeze()  # what else there is takes its time
+    for tracked in range(1, 12):
+        protocol = Protocol(Side.SERVER)
+        sent = [f"{number}".ljust(size, "m") for number, size in enumerate(sizes)]
+        for message in sent:
+            protocol.send(message)
+
+        class Sends:
+            def __init__(self, protocol: Protocol, sent: list[str]) -> None:
+                self.itself, self.protocol, self.sent = self, protocol, sent
+
+            def __del__(self) -> None:
+                self.protocol.send("of a finalizer".ljust(other))
+                self.sent.append("of a finalizer".ljust(other))
+
+        gc.disable()
+        gc.collect()
+        Sends(protocol, sent)
+        call = partial(getattr(protocol, name), *["another one".ljust(LARGE)] * (name == "send"))
+        # What was freed before is used again, and isn't counted.
+        kept: Any = [[] for _ in range(200)], [(each, each) for each in range(50)]
+        try:
+            gc.set_threshold(gc.get_count()[0] + tracked)
+            gc.enable()
+            result = call()
+        finally:
+            gc.set_threshold(*threshold)
+            gc.enable()
+            gc.collect()
+        del kept
+        if name == "send":
+            sent.append("another one".ljust(LARGE))
+        taken = {"send": [], "take_output": [result]}.get(name, result)
+        wire = b"".join([*taken, *protocol.take_output_parts()])
+        assert sorted(frame.payload.decode() for frame in parse(wire)) == sorted(sent)
+    gc.unfreeze()
