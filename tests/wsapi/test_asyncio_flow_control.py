@@ -79,6 +79,38 @@ class TestReading:
                 assert await server.recv() == f"{number}"
             assert not paused(server)
 
+    @pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
+    async def test_reading_pauses_if_who_was_resumed_ends_the_loop(
+        self, end: type[BaseException]
+    ) -> None:
+        async with pair(server={"max_queue": (2, 1)}) as (_, server):
+
+            async def receive() -> None:
+                await server.recv()
+                raise end
+
+            task = asyncio.create_task(receive())
+            await asyncio.sleep(0)
+            frames = Frame(Opcode.TEXT, b"message").serialize(mask=True) * 10
+            raised: list[BaseException] = []
+
+            def arrive() -> None:
+                server.get_buffer(-1)[: len(frames)] = frames
+                try:
+                    server.buffer_updated(len(frames))
+                except BaseException as exc:
+                    raised.append(exc)
+
+            server.loop.call_soon(arrive)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert [type(exc) for exc in raised] == [end]
+            assert isinstance(task.exception(), end)
+            assert paused(server)
+            for _ in range(9):
+                assert await server.recv() == "message"
+            assert not paused(server)
+
 
 async def send_blocks(ws: Connection, count: int) -> None:
     for _ in range(count):

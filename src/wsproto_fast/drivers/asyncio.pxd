@@ -62,6 +62,7 @@ cdef class TransportDriver(Timed):
     cdef int _go_on_listening(self) except -1
     cpdef object take(self, decode=*)
     cdef object begin_waiting(self, str name)
+    cdef int _wake_for(self, int activity) except -1
     cdef int _wake(self) except -1
     cdef int _wake_later(self) except -1
     cpdef int send(self, message, text, compress) except -1

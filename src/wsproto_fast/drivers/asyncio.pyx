@@ -337,12 +337,15 @@ cdef class TransportDriver(Timed):
             if self._listening:
                 self._go_on_listening()
         self._in_turn = True
-        if self._waiting and (activity & MESSAGE or (activity & FRAGMENT and self.streaming)):
-            self._wake()
-        if unlikely(activity & ATTENTION != 0) and not self._lost and (
-            self._protocol.wants_reading() == self.reading_paused
-        ):
-            self._connection._update_reading()
+        if unlikely(activity & ATTENTION != 0):
+            try:
+                self._wake_for(activity)
+            finally:
+                # Also if who was resumed ends the event loop, as sys.exit() does: it may be run again.
+                if not self._lost and self._protocol.wants_reading() == self.reading_paused:
+                    self._connection._update_reading()
+        else:
+            self._wake_for(activity)
         if self._protocol.output_left() and not self._flush_scheduled and not self._lost:
             self._flush()
 
@@ -521,6 +524,10 @@ cdef class TransportDriver(Timed):
             except RuntimeError:
                 pass  # closed meanwhile
         self.stop_waiting()
+
+    cdef int _wake_for(self, int activity) except -1:
+        if self._waiting and (activity & MESSAGE or (activity & FRAGMENT and self.streaming)):
+            self._wake()
 
     cdef int _wake(self) except -1:
         """Resume the task that waits, if that can be done here, or else in the loop's next turn."""
