@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 import sys
 import time
 import tracemalloc
@@ -330,3 +331,48 @@ def test_large_messages_are_not_copied(
         tracemalloc.stop()
     reading.result()
     assert most < 1_000_000 + 8_000_000 * isinstance(message, str)
+
+
+WITHOUT_MEMORY = """
+import socket
+
+import _testcapi
+
+from wsapi.sync.connection import Connection
+from wsproto_fast import Protocol, Side
+
+for failing in range(16):
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(10)
+    connection = Connection(ours, Protocol(Side.SERVER))
+    connection.protocol.send(b"a" * 40_000)  # nothing else uses it
+    connection.protocol.send("b" * 40_000)
+    message = b"c" * 40_000
+    failed = False
+    try:
+        _testcapi.set_nomemory(failing, failing + 1)
+        connection.send(message)
+    except MemoryError:
+        failed = True
+    finally:
+        _testcapi.remove_mem_hooks()
+    connection.send("end")
+    data = b""
+    while not data.endswith(b"end"):
+        data += theirs.recv(1_000_000)
+    print(failed, *(data.count(letter * 40_000) for letter in (b"a", b"b", b"c")))
+    ours.close()
+    theirs.close()
+"""
+
+
+def test_nothing_that_waits_is_lost_without_memory() -> None:
+    """What can't be sent for lack of memory takes nothing else with it; the connection goes on."""
+    pytest.importorskip("_testcapi", reason="it has allocators fail, and isn't there")
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT_MEMORY], capture_output=True, text=True, timeout=PATIENCE
+    )
+    lines = result.stdout.splitlines()
+    assert len(lines) == 16, result.stderr
+    # A message may have been framed, and leaves later then.
+    assert {"True 1 1 0", "False 1 1 1"} <= set(lines) <= {"True 1 1 0", "True 1 1 1", "False 1 1 1"}

@@ -431,8 +431,8 @@ cdef class Wire(Shared):
     cdef bytes _send_parts(self):
         """Write all there is, with the large payloads in it from where they are; return what is left of it, or None."""
         cdef int fd = self.socket.fileno()  # which may be code of the program: before anything is taken
+        cdef Py_ssize_t size = self._protocol.output_left()
         cdef list parts = self._protocol.pop_parts()
-        cdef Py_ssize_t size = sum(map(len, parts))
         cdef Py_ssize_t sent
         self._taken += size
         sent = send_parts(fd, parts)
