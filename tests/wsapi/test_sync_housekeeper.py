@@ -299,3 +299,49 @@ def test_flow_control_without_reader() -> None:
         for _ in range(sent):
             assert connection.recv(timeout=PATIENCE) == bytes(10_000)
     connection.close()
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(_housekeeper.Round, "work"), (Housekeeper, "_attend")]
+)
+def test_lack_of_memory(owner: type, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The housekeeper goes on when there is some again."""
+    ours, theirs = socket.socketpair()
+    original = getattr(owner, name)
+    failures: list[bool] = []
+
+    def fail_once(*args: Any) -> Any:
+        if not failures:
+            failures.append(True)
+            raise MemoryError
+        return original(*args)
+
+    monkeypatch.setattr(owner, name, fail_once)
+    connection = Connection(ours, Protocol(Side.SERVER), close_timeout=0.01)
+    with theirs:
+        peer = RawPeer(theirs, masked=True)
+        for payload in (b"1", b"2"):
+            peer.write(PING, payload)
+            assert peer.read() == (PONG, payload)
+    assert connection.wait_closed(PATIENCE)
+    assert failures
+
+
+def test_nothing_that_was_left_is_forgotten_without_memory() -> None:
+    inbox = mock.Mock(gone=0)
+    inbox.take.side_effect = [[(1.0, "first"), (2.0, "second")], []]
+    inbox.clock.time.return_value = 0.0
+    with selectors.DefaultSelector() as selector:
+        round_ = _housekeeper.Round(inbox, selector)
+        schedule = mock.Mock()
+        schedule.next_time.return_value = 1.0
+        schedule.add.side_effect = [None, MemoryError, None]
+        round_._schedule = schedule
+        with pytest.raises(MemoryError):
+            round_.work()
+        round_.work()
+    assert schedule.add.call_args_list == [
+        mock.call(1.0, "first"),
+        mock.call(2.0, "second"),
+        mock.call(2.0, "second"),
+    ]

@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 from math import inf
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ._inbox import READ, WRITE, Inbox, set_inbox
@@ -26,6 +26,8 @@ __all__ = ["Housekeeper", "Round"]
 
 # How long the thread stays after the last connection was closed, in seconds.
 LINGER = 0.2
+# How long it waits before it goes on where memory lacked, in seconds.
+RECOVERY = 0.05
 
 
 class Selector(Protocol):
@@ -75,15 +77,24 @@ class Housekeeper:
         with selector, bell, ringer:
             self.inbox.wake = ringer.send
             round_ = Round(self.inbox, selector)
-            while True:
-                until = round_.work()
-                if self.inbox.live == 0:
-                    until = min(until, monotonic() + LINGER)
-                if not self.inbox.sleep(until):
-                    continue
-                timeout = None if until == inf else max(until - monotonic(), 0)
-                if not self._attend(selector, timeout, bell, round_):
-                    return
+            going = True
+            while going:
+                try:
+                    going = self._turn(selector, bell, round_)
+                except MemoryError:
+                    # Nobody else keeps deadlines. What wasn't done is still there.
+                    self.inbox.awake()
+                    sleep(RECOVERY)
+
+    def _turn(self, selector: selectors.BaseSelector, bell: socket.socket, round_: Round) -> bool:
+        """Do what is due, and sleep; return whether to go on."""
+        until = round_.work()
+        if self.inbox.live == 0:
+            until = min(until, monotonic() + LINGER)
+        if not self.inbox.sleep(until):
+            return True
+        timeout = None if until == inf else max(until - monotonic(), 0)
+        return self._attend(selector, timeout, bell, round_)
 
     def _attend(
         self,
@@ -122,13 +133,18 @@ class Round:
         self._time = monotonic if inbox.clock is None else inbox.clock.time
         self._schedule: Schedule[SocketDriver] = Schedule(lambda time, driver: driver.closed)
         self._watched: dict[SocketDriver, int] = {}
+        self._posts: list[tuple[float, SocketDriver]] = []
 
     def work(self) -> float:
         """Do what is due; return when there is something to do again."""
         schedule = self._schedule
         while True:
-            for when, driver in self._inbox.take():
-                schedule.add(when, driver)
+            if not self._posts:
+                self._posts = self._inbox.take()
+                self._posts.reverse()
+            while self._posts:
+                schedule.add(*self._posts[-1])  # without memory, it is still there
+                self._posts.pop()
             now = self._time()
             if schedule.next_time() > now:
                 break
