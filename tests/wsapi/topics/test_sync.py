@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import signal
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -97,7 +98,11 @@ class TestSignals:
                 assert received == [str(number) for number in range(1, total + 1)]
 
     def test_a_handler_that_raises(self, bus: str) -> None:
-        """Ctrl+C leaves nothing half done, wherever it comes."""
+        """Ctrl+C leaves nothing half done, wherever it comes while a thread waits."""
+        if sysconfig.get_config_var("Py_GIL_DISABLED"):
+            # Then it comes anywhere, also between the return of subscribe() and `with`, where
+            # nobody can end what has begun, as for each context manager.
+            pytest.skip("signals come where no code can clean up")
         main = threading.get_ident()
         number = itertools.count()
         came: list[None] = []
