@@ -21,6 +21,7 @@ from tests.wsapi.helpers import PONG, frame
 from tests.wsapi.trio_helpers import (
     STREAMS,
     TOO_MUCH,
+    PlainStream,
     connections,
     raw_peer,
     trio_test,
@@ -524,27 +525,16 @@ async def _swallow(stream: trio.abc.Stream) -> None:
             pass
 
 
-class Slow(trio.abc.Stream):
+class Slow(PlainStream):
     """A stream whose end takes its time, whoever cancels it."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self.stream = stream
-        self.closings = 0
-
-    async def send_all(self, data: Any) -> None:
-        await self.stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self.stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self.stream.receive_some(max_bytes)
+    closings = 0
 
     async def aclose(self) -> None:
         self.closings += 1
         with trio.CancelScope(shield=True):
             await trio.sleep(1)
-        await self.stream.aclose()
+        await super().aclose()
 
 
 @virtual_time_test

@@ -13,14 +13,14 @@ from time import monotonic
 
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.errno cimport EAGAIN, EINTR
 from libc.math cimport INFINITY, ceil
 from libc.stdlib cimport free, malloc
 
 from ._inbox cimport Endpoint
-from ._transports cimport MAX_PARTS, iovec
+from ._transports cimport MAX_PARTS, iovec, point_at
 
 
 # Results are negated error numbers.
@@ -83,8 +83,6 @@ cdef extern from *:
     Py_ssize_t send_gathered(int fd, iovec* parts, int count) nogil
     int wait_ready(int fd, bint writing, int timeout) nogil
     void limit_receiving(int fd, int timeout)
-    unsigned char* PyUnicode_1BYTE_DATA(object text)
-    Py_ssize_t PyUnicode_GET_LENGTH(object text)
 
 
 # How long the main thread waits at most before it runs signal handlers, in milliseconds. A signal that
@@ -254,14 +252,7 @@ cdef Py_ssize_t send_parts(int fd, list parts) except -1:
     while first < len(parts):
         size = count = 0
         while count < MAX_PARTS and first < len(parts):
-            part = parts[first]
-            if PyBytes_CheckExact(part):
-                memory[count].iov_base = PyBytes_AS_STRING(part)
-                memory[count].iov_len = PyBytes_GET_SIZE(part)
-            else:
-                memory[count].iov_base = PyUnicode_1BYTE_DATA(part)
-                memory[count].iov_len = PyUnicode_GET_LENGTH(part)
-            size += memory[count].iov_len
+            size += point_at(&memory[count], parts[first])
             first += 1
             count += 1
         sent = -EINTR

@@ -24,10 +24,21 @@ cdef extern from *:
             return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
         }
     #endif
+
+    /* Have an entry point at a part of an output, bytes or an ASCII str; return its size. */
+    static inline Py_ssize_t wsproto_fast_point_at(struct iovec *entry, PyObject *part)
+    {
+        int binary = PyBytes_CheckExact(part);
+        Py_ssize_t size = binary ? PyBytes_GET_SIZE(part) : PyUnicode_GET_LENGTH(part);
+        entry->iov_base = binary ? (void *)PyBytes_AS_STRING(part) : (void *)PyUnicode_1BYTE_DATA(part);
+        entry->iov_len = (size_t)size;
+        return size;
+    }
     """
     struct iovec:
         void* iov_base
         size_t iov_len
+    Py_ssize_t point_at "wsproto_fast_point_at"(iovec* entry, object part)
     # These return the number of bytes that were sent, or -1.
     Py_ssize_t send_now(int fd, const void* data, Py_ssize_t size)
     Py_ssize_t send_parts_now(int fd, iovec* parts, int count)

@@ -44,6 +44,7 @@ from ._transports cimport (
     NO_LINES,
     PLAIN_LINES,
     iovec,
+    point_at,
     lines_of,
     send_now,
     send_parts_now,
@@ -132,7 +133,6 @@ cdef extern from *:
     }
     """
     unsigned char* PyUnicode_1BYTE_DATA(object text)
-    Py_ssize_t PyUnicode_GET_LENGTH(object text)
     object current_context "wsproto_fast_current_context"()
     void set_vectorcall "wsproto_fast_set_vectorcall"(PyTypeObject* type, Py_ssize_t offset)
     Py_ssize_t PyVectorcall_NARGS(size_t arguments)
@@ -756,14 +756,7 @@ cdef class TransportDriver(Timed):
             return self._hand_over_lines(parts)
         if self._may_write_past():
             for i in range(min(count, MAX_PARTS)):
-                part = parts[i]
-                if PyBytes_CheckExact(part):
-                    memory[i].iov_base = PyBytes_AS_STRING(part)
-                    memory[i].iov_len = PyBytes_GET_SIZE(part)
-                else:
-                    memory[i].iov_base = PyUnicode_1BYTE_DATA(part)
-                    memory[i].iov_len = PyUnicode_GET_LENGTH(part)
-                size += memory[i].iov_len
+                size += point_at(&memory[i], parts[i])
             sent = send_parts_now(self.descriptor, memory, <int>min(count, MAX_PARTS))
             if sent == size and count <= MAX_PARTS:
                 return 0
