@@ -22,7 +22,7 @@ DOOR = Door(
     retry_after=5,  # seconds
 )
 # Bytes that wait on all connections together: 1013, or a reset of those that don't read.
-BUDGET = BufferBudget(1_900_000, interval=0.1)
+BUDGET = BufferBudget(3_000_000, interval=0.1)
 
 
 async def chat(connection: ServerConnection) -> None:

@@ -346,6 +346,8 @@ async def test_graceful_shutdown_of_those_that_do_not_answer() -> None:
             for data in (b"", OPENING[:30], OPENING, OPENING + text(b"it")):
                 stack.enter_context(deaf_client(port, data))
             deaf = stack.enter_context(deaf_client(port, OPENING))
+            # Much data before the response would be refused.
+            assert deaf.recv(12) == b"HTTP/1.1 101"
             deaf.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 deaf.sendall(large * 3)
