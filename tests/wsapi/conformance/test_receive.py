@@ -149,9 +149,11 @@ class TestReceive:
             for i in range(len(data)):
                 await peer.send(data[i : i + 1])
                 await driver.sleep(0)
-            assert await peer.read_message() == (TEXT, "é€".encode())
-            assert await peer.read_message() == (PONG, b"p")
-            assert await peer.read_message() == (BINARY, b"ab" + b"c" * 130)
+            received = [await peer.read_message() for _ in range(3)]
+            # The Pong doesn't wait for who answers messages.
+            assert (PONG, b"p") in received[:2]
+            received.remove((PONG, b"p"))
+            assert received == [(TEXT, "é€".encode()), (BINARY, b"ab" + b"c" * 130)]
 
     async def test_handshake_one_byte_at_a_time(self, driver: Driver) -> None:
         async with driver.serve() as server, driver.raw_client(server, b"") as peer:
