@@ -409,8 +409,8 @@ class TestTmux:
     def test_closed_while_typing(self, client: Callable[..., Tmux], uri: str) -> None:
         terminal = client(uri)
         terminal.until(">")
-        terminal.type("bye", "Enter")
-        terminal.type("half a line")
+        # At once, so that it is there when the server closes.
+        terminal.call("send-keys", "bye", "Enter", "half a line")
         terminal.until("Connection closed: 4001 (private use) so long.\nstatus=0")
 
     @both
