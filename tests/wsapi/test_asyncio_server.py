@@ -180,7 +180,7 @@ class TestOpeningHandshake:
                 peer.writer.write(request())
                 assert b" 101 " not in await peer.read_to_end()
             await until(lambda: not server._connections)
-        logged_errors("connection handler failed")
+        logged_errors("opening handshake failed")
 
     async def test_transport_that_is_closed_before_the_answer(self) -> None:
         """Somebody else has it, too: the request isn't answered, and no handler called."""

@@ -384,12 +384,14 @@ class ServerSide(BaseConnection):
         return statistics
 
     def _log_failure(self, exc: Exception) -> None:
-        """Log the exception that ended the handler."""
+        """Log what ended the handler, or an opening handshake of the program's own."""
         if self.protocol.state is State.CLOSED and self._is_own_end(exc):
             if self.protocol.logs(logging.INFO):
                 self.logger.info("connection ended its handler: %s", self.protocol.close_exc)
         else:
-            self.logger.error("connection handler failed", exc_info=exc)
+            opened = self.protocol.response_status == 101
+            failed = "connection handler failed" if opened else "opening handshake failed"
+            self.logger.error(failed, exc_info=exc)
 
     def _is_own_end(self, exc: BaseException) -> bool:
         """Tell whether an exception says no more than that this connection was closed."""
