@@ -157,6 +157,8 @@ class Both:
         self.both(lambda stream: stream.stream.handle(event))
 
     def from_app(self, event: Any) -> str:
+        if self.streams[0].scope is None:
+            return ""  # no application is called for a request that is wrong
         return self.both(lambda stream: stream.stream.app_send(event))
 
     # ------------------------------------------------------------------ steps
