@@ -320,7 +320,10 @@ class TestTimeout:
         monkeypatch.setattr(Departure, "grace", 0.01)
 
     @pytest.mark.parametrize("spread", [0, LONG])
-    async def test_none(self, driver: Driver, spread: float) -> None:
+    async def test_none(
+        self, driver: Driver, spread: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Departure, "grace", LONG)  # handlers end, however slow the machine
         async with driver.serve(until_closed) as server:
             clients = await open_some(driver, server, 3)
             await drain(server, timeout=0, spread=spread)
