@@ -25,7 +25,8 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -209,6 +210,43 @@ def _runs(stat: Path) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class Counting:
+    """How each load is counted, and what came of it.
+
+    Args:
+        windows: How often each is counted.
+        scale: Factor for the size of a window.
+        source: Folder of the packages; None for those that are installed.
+        profiles: Is given callgrind's profile of the least window of each.
+    """
+
+    windows: int
+    scale: float
+    source: Path | None
+    profiles: Profiles
+
+    def times(self, full: int) -> int:
+        """Return how often a window does what a whole one does that often."""
+        return max(1, round(full * self.scale))
+
+    def keep(
+        self, name: str, totals: Iterable[int], alone: int, count: int, counted: Counter
+    ) -> list[float]:
+        """Return the instructions of each window by what was done in it; keep the profile.
+
+        Args:
+            name: Name of the load.
+            totals: Instructions of each window.
+            alone: How many of these it takes to count.
+            count: How many messages or connections a window has.
+            counted: What counts.
+        """
+        figures = [(total - alone) / count for total in totals]
+        self.profiles[name] = counted.least(self.windows)
+        return figures
+
+
 @contextlib.contextmanager
 def counter(
     command: list[str], source: Path | None
@@ -247,17 +285,14 @@ def of_server(
     front_end: str,
     peer: str,
     names: list[str],
-    windows: int,
-    scale: float,
-    source: Path | None,
-    profiles: Profiles,
+    counting: Counting,
     tls: bool,
 ) -> Figures:
     """Return the instructions per message or connection of a server, for some loads."""
     found: Figures = {}
     command = process.command(front_end, peer, "echo-tls" if tls else "echo", -1)
     websocket = "raw" not in peers.PEERS[front_end][peer].takes
-    with counter(command, source) as (popen, counted):
+    with counter(command, counting.source) as (popen, counted):
         target = load.Target(
             json.loads(counted.line())["port"],
             websocket,
@@ -267,66 +302,58 @@ def of_server(
         try:
             for name in names:
                 begin, count = LOADS[name]
-                count = max(round(count * scale), CONNECTIONS if count % IN_FLIGHT else IN_FLIGHT)
+                least = CONNECTIONS if count % IN_FLIGHT else IN_FLIGHT
+                count = max(counting.times(count), least)
                 # What several threads do at once isn't the same each time: they take turns.
                 pause = counted.settle if front_end == "threads" else int
                 window = begin(target, count, pause)
                 window()
                 counted.count()
                 alone = counted.count()  # what it takes to count
-                found[name] = []
-                for _ in range(windows):
+                totals = []
+                for _ in range(counting.windows):
                     window()
-                    found[name].append((counted.count() - alone) / count)
-                profiles[name] = counted.least(windows)
+                    totals.append(counted.count())
+                found[name] = counting.keep(name, totals, alone, count, counted)
                 target.close_all()
         finally:
             target.close_all()
     return found
 
 
-def of_engine(
-    names: list[str], windows: int, scale: float, source: Path | None, profiles: Profiles
-) -> Figures:
+def of_engine(names: list[str], counting: Counting) -> Figures:
     """Return the same for the engine alone."""
     found: Figures = {}
-    times = {name: max(1, round(engine_loads.LOADS[name].times * scale)) for name in names}
-    script = [f"{name}:{count}:{windows}" for name, count in times.items()]
+    times = {name: counting.times(engine_loads.LOADS[name].times) for name in names}
+    script = [f"{name}:{count}:{counting.windows}" for name, count in times.items()]
     command = [sys.executable, "-m", engine_loads.__name__, *script]
-    with counter(command, source) as (popen, counted):
+    with counter(command, counting.source) as (popen, counted):
         finish(popen)
         for name, count in times.items():
             counted.next_part()
             alone = counted.next_part()
             count *= engine_loads.LOADS[name].messages
-            found[name] = [(counted.next_part() - alone) / count for _ in range(windows)]
-            profiles[name] = counted.least(windows)
+            totals = [counted.next_part() for _ in range(counting.windows)]
+            found[name] = counting.keep(name, totals, alone, count, counted)
     return found
 
 
-def of_client(
-    front_end: str,
-    peer: str,
-    names: list[str],
-    windows: int,
-    scale: float,
-    source: Path | None,
-    profiles: Profiles,
-) -> Figures:
+def of_client(front_end: str, peer: str, names: list[str], counting: Counting) -> Figures:
     """Return the instructions of a client per message and its echo, for some loads."""
     found: Figures = {}
     for name in names:
         messages = client_loads.LOADS[name].in_flight
-        times = max(1, round(client_loads.LOADS[name].times * scale))
+        times = counting.times(client_loads.LOADS[name].times)
         with client_loads.server(messages, WHOLE_PATIENCE) as port:
-            service = f"client-windows:{port}:{client_loads.SIZE}:{messages}:{times}:{windows}"
-            with counter(process.command(front_end, peer, service, -1), source) as (popen, counted):
+            load_of_it = f"{client_loads.SIZE}:{messages}:{times}:{counting.windows}"
+            service = f"client-windows:{port}:{load_of_it}"
+            command = process.command(front_end, peer, service, -1)
+            with counter(command, counting.source) as (popen, counted):
                 finish(popen)
                 counted.next_part()
                 alone = counted.next_part()
-                count = messages * times
-                found[name] = [(counted.next_part() - alone) / count for _ in range(windows)]
-                profiles[name] = counted.least(windows)
+                totals = [counted.next_part() for _ in range(counting.windows)]
+                found[name] = counting.keep(name, totals, alone, messages * times, counted)
     return found
 
 
@@ -385,17 +412,16 @@ def instructions(
         WrongEcho: The process ended early, or sent something else than it had to.
         OSError: The system didn't do something.
     """
-    profiles = {} if profiles is None else profiles
+    counting = Counting(windows, scale, source, {} if profiles is None else profiles)
     found: Figures = {}
     if front_end == ENGINE:
-        return of_engine(names, windows, scale, source, profiles) if names else found
-    terms = (windows, scale, source, profiles)
+        return of_engine(names, counting) if names else found
     if plain := [name for name in names if name in LOADS and name not in TLS]:
-        found.update(of_server(front_end, peer, plain, *terms, tls=False))
+        found.update(of_server(front_end, peer, plain, counting, tls=False))
     if encrypted := [name for name in names if name in TLS]:
-        found.update(of_server(front_end, peer, encrypted, *terms, tls=True))
+        found.update(of_server(front_end, peer, encrypted, counting, tls=True))
     if clients := [name for name in names if name in client_loads.LOADS]:
-        found.update(of_client(front_end, peer, clients, *terms))
+        found.update(of_client(front_end, peer, clients, counting))
     return {name: found[name] for name in names}
 
 
