@@ -42,7 +42,7 @@ cdef class MessageQueue:
     cdef flag _may_drop                # what is above the high mark isn't wanted
     cdef flag _dropping
     cdef flag _streaming               # first frames of the message at the head were taken
-    cdef flag _skipping                # so were its last ones: the rest is dropped as it comes
+    cdef flag skipping                 # so were its last ones: the rest is dropped as it comes
     cdef object _decoder
 
     cdef int _reset(self) noexcept
@@ -56,7 +56,7 @@ cdef class MessageQueue:
     cdef int _clear(self) except -1
     cdef int forget(self) except -1
     cdef int _resume(self) noexcept
-    cdef int _skip_streamed(self) except -1
+    cdef int skip_streamed(self) except -1
     cdef object next_message(self, object decode)
     cdef object next_fragment(self, object decode)
     cdef int set_closing(self, bint may_drop) except -1

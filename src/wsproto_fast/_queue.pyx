@@ -113,9 +113,8 @@ cdef class MessageQueue:
         cdef Item* item
         cdef uint32_t capacity, i
         cdef int activity = FRAGMENT
-        if unlikely(self._skipping):
-            if fin:
-                self._skipping = False
+        if unlikely(self.skipping):
+            self.skipping = not fin
             return 0
         if unlikely(self.closing and self.drops_next()):
             return 0
@@ -190,15 +189,18 @@ cdef class MessageQueue:
         if not self.reading_wanted and self.frames <= self.low and self.size <= self.max_bytes:
             self.reading_wanted = True
 
-    cdef int _skip_streamed(self) except -1:
-        """Drop what is left of a message whose first fragments were taken one by one."""
+    cdef int skip_streamed(self) except -1:
+        """Drop what is left of a message whose first fragments were taken one by one, if there is one."""
         cdef bint fin = False
+        if not self._streaming:
+            return 0
         self._streaming = False
         self._decoder = None
         while self.frames and not fin:
             fin = self._front().fin
             self._pop()
-        self._skipping = not fin
+        self.skipping = not fin
+        self._resume()
 
     cdef object next_message(self, object decode):
         """Return the next message, or None when there isn't a whole one."""
@@ -207,7 +209,7 @@ cdef class MessageQueue:
         cdef int opcode
         cdef bint fin
         if unlikely(self._streaming):
-            self._skip_streamed()
+            self.skip_streamed()
         if self.messages == 0:
             self.reader_waiting = True
             self.reading_wanted = True

@@ -143,6 +143,7 @@ cdef class Receiver(Parser):
             listener = Callbacks(on_message, on_frame)
         if self._queue is None:
             self.queue_messages(None, max_bytes=None)
+        self._queue.skip_streamed()
         self._now = time
         while self._kept is not None and not self._calling and not self.peer_has_to_wait():
             # Including what waits because the queue was full.
@@ -341,8 +342,7 @@ cdef class Receiver(Parser):
             if fin and not self._queue.frames and (opcode != OP_TEXT or PyUnicode_Check(payload)):
                 self._call_back(payload, opcode, True, NULL, 0, None)
                 return 0
-            self._queue.put(payload, opcode, fin, self._message_compressed)
-            if fin:
+            if self._queue.put(payload, opcode, fin, self._message_compressed) & MESSAGE:
                 try:
                     payload = self._queue.next_message(None)
                 except UnicodeDecodeError as exc:
@@ -355,7 +355,9 @@ cdef class Receiver(Parser):
         self, object message, int opcode, bint fin, const unsigned char* payload, Py_ssize_t size, object owner
     ) except -1:
         """Call the listener with a message, or with a frame."""
-        if self._state == OPEN:
+        if unlikely(self._queue.skipping):
+            self._queue.skipping = not fin
+        elif self._state == OPEN:
             self._call_listener(message, opcode, fin, payload, size, owner)
         # Otherwise the application closes the connection, and wants nothing more.
 
@@ -584,7 +586,7 @@ cdef class Receiver(Parser):
             decode: As in ``next_message``; characters cut by fragmentation come with the later fragment.
             now: Current time.
 
-        After a first fragment, ``next_message`` skips the rest of that message.
+        After a first fragment, ``next_message``, ``skip_fragments``, and ``listen`` skip the rest of that message.
         """
         return self.pop_fragment(decode, self._time(now))
 
@@ -593,6 +595,11 @@ cdef class Receiver(Parser):
 
     cdef object take_fragment(self, object decode, double now, int* activity):
         return take(self, True, decode, now, activity)
+
+    def skip_fragments(self) -> None:
+        """Skip the rest of a message whose first fragments were taken; ``next_fragment`` begins with the next one."""
+        self._require_queue()
+        self._queue.skip_streamed()
 
     def _fail_decoding(self, exc):
         self._require_queue()

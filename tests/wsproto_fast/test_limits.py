@@ -345,7 +345,13 @@ class TestMemorySafety:
 
     @pytest.mark.parametrize(
         "call",
-        ["next_message()", "next_fragment()", "stop_waiting()", "next_message(True)"],
+        [
+            "next_message()",
+            "next_fragment()",
+            "skip_fragments()",
+            "stop_waiting()",
+            "next_message(True)",
+        ],
     )
     def test_messages_without_a_queue(self, call: str) -> None:
         result = run_apart(PRELUDE + f"raises(lambda: client(queue=False).{call})")

@@ -158,6 +158,35 @@ def test_queued_frames_come_first() -> None:
     assert frames[2:] == [(0, b"c", True)]
 
 
+@pytest.mark.parametrize("there", [1, 2, 3])
+@pytest.mark.parametrize("waited", [True, False])
+@pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.BINARY])
+@pytest.mark.parametrize("in_frames", [True, False])
+@pytest.mark.parametrize("receive", FEEDS)
+def test_rest_of_a_message_in_fragments_is_skipped(
+    receive: Callable[[Protocol, bytes], object],
+    in_frames: bool,
+    opcode: Opcode,
+    waited: bool,
+    there: int,
+) -> None:
+    """Whoever calls back with it wouldn't know how it began."""
+    protocol = server()
+    protocol.queue_messages()
+    wires = [masked(Opcode.CONT if i else opcode, b"%d" % i, fin=i == 2) for i in range(3)]
+    receive(protocol, b"".join(wires[:there]))
+    assert protocol.next_fragment(False) == (b"0", False)
+    if waited:
+        assert protocol.next_message() is None
+    got: list[Any] = []
+    if in_frames:
+        got = collect_frames(protocol)
+    else:
+        protocol.listen(got.append)
+    receive(protocol, b"".join(wires[there:]) + masked(Opcode.BINARY, b"next"))
+    assert got == ([(Opcode.BINARY, b"next", True)] if in_frames else [b"next"])
+
+
 def test_last_in_buffer() -> None:
     protocol, last = server(), list[tuple[Any, bool]]()
     protocol.listen(lambda message: last.append((message, protocol.last_in_buffer)))

@@ -170,6 +170,28 @@ class TestStreaming:
         assert protocol.next_fragment() == ("c", False)
         assert protocol.next_fragment() == ("d", True)
 
+    @pytest.mark.parametrize("there", [1, 2, 3])
+    def test_fragments_can_be_skipped_for_those_of_the_next_message(self, there: int) -> None:
+        protocol = client()
+        protocol.skip_fragments()  # nothing was begun
+        wires = [frame(Side.CLIENT, CONT if i else TEXT, b"%d" % i, fin=i == 2) for i in range(3)]
+        protocol.receive_data(b"".join(wires[:there]))
+        assert protocol.next_fragment() == ("0", False)
+        protocol.skip_fragments()
+        protocol.skip_fragments()
+        protocol.receive_data(b"".join(wires[there:]))
+        receive_fragments(protocol, b"a", b"b")
+        assert [protocol.next_fragment() for _ in range(3)] == [("a", False), ("b", True), None]
+        assert protocol.reading_wanted
+
+    def test_skipped_fragments_make_room(self) -> None:
+        protocol = client(2)
+        receive_fragments(protocol, b"a", b"b", b"c", b"d", b"e")
+        protocol.next_fragment()
+        assert not protocol.reading_wanted
+        protocol.skip_fragments()
+        assert protocol.reading_wanted
+
     def test_bytes_of_a_skipped_message_are_validated_all_the_same(self) -> None:
         protocol = client()
         receive_fragments(protocol, b"a", fin=False)

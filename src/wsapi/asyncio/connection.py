@@ -393,9 +393,7 @@ class _Fragments(AsyncFragments):
         self.driver = driver
 
     def start(self) -> None:
-        if self.driver.receiver is not None:
-            raise self.driver.concurrent_receiver("recv_streaming")
-        self.driver.streaming = True
+        self.driver.begin_streaming()
 
     async def receive(self) -> tuple[Data, bool]:
         driver = self.driver

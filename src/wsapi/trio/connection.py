@@ -372,6 +372,7 @@ class _Fragments(AsyncFragments):
     def start(self) -> None:
         if self.connection._receiver is not None:
             raise concurrent_receiver("recv_streaming", self.connection._receiver, "coroutine")
+        self.connection.protocol.skip_fragments()
 
     async def receive(self) -> tuple[Data, bool]:
         connection = self.connection

@@ -414,6 +414,17 @@ cdef class TransportDriver(Timed):
             self.update()
         return message
 
+    def begin_streaming(self) -> None:
+        """Have single fragments be taken, of the next message.
+
+        Raises:
+            ConcurrencyError: If a coroutine receives.
+        """
+        if self.receiver is not None:
+            raise self.concurrent_receiver("recv_streaming")
+        self._protocol.skip_fragments()  # of one that others left
+        self.streaming = True
+
     def take_fragment(self, decode):
         """Return the next fragment and whether it is the last one of its message, or None.
 

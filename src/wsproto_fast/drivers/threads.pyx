@@ -139,6 +139,8 @@ cdef class SocketDriver(Wire):
                 raise self._concurrent_receiver("recv_streaming")
             if timeout is not None:
                 deadline = self._deadline(timeout)
+            if not started:
+                protocol.skip_fragments()  # of a message that others left
             while True:
                 fragment = protocol.take_fragment(decode, monotonic(), &activity)
                 if activity & ATTENTION:

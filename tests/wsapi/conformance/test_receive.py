@@ -389,6 +389,29 @@ class TestStreaming:
             assert await server.recv() == "next"
             assert await anext(aiter(server)) == "then"
 
+    @pytest.mark.parametrize("there", [True, False])
+    async def test_leaving_for_the_fragments_of_the_next(self, driver: Driver, there: bool) -> None:
+        left = driver.event()
+        results: list[Any] = []
+
+        async def handler(ws: Ws) -> None:
+            async for fragment in ws.recv_streaming():
+                results.append(fragment)
+                break
+            left.set()
+            results.extend([fragment async for fragment in ws.recv_streaming()])
+
+        async with driver.serve(handler) as server, driver.raw_client(server) as peer:
+            await peer.write(TEXT, b"a", fin=False)
+            if not there:
+                await left.wait()
+            await peer.write(CONT, b"skipped", fin=False)
+            await peer.write(CONT, b"skipped", fin=True)
+            await peer.write(TEXT, b"b", fin=False)
+            await peer.write(CONT, b"c", fin=True)
+            assert (await peer.read_message())[0] == CLOSE
+        assert results == ["a", "b", "c"]
+
     async def test_leaving_before_the_rest_arrives(self, driver: Driver) -> None:
         rest = driver.event()
         results: list[Any] = []
