@@ -66,7 +66,12 @@ cdef inline object pop(Receiver receiver, bint fragment, object decode, double n
 
 cdef inline object pop_item(Receiver receiver, bint fragment, object decode):
     cdef object item = next_item(receiver._queue, fragment, decode)
-    if receiver._kept is not None and receiver._discarding and receiver._queue.has_room():
+    if (
+        receiver._kept is not None
+        and receiver._discarding
+        and receiver._listener is None  # or else listen() does it, which delivers what is queued
+        and receiver._queue.has_room()
+    ):
         receiver._receive_kept()
         if item is None:
             item = next_item(receiver._queue, fragment, decode)

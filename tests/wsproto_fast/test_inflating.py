@@ -469,6 +469,20 @@ class TestCallbacks:
         protocol.receive_data(small(9))
         assert found[-1] == "9"
 
+    @pytest.mark.parametrize("marks", [(2, 1), (1, 0), (16, 4)])
+    @pytest.mark.parametrize("lost", [True, False])
+    def test_all_that_waits_when_listening_begins_at_the_end(
+        self, lost: bool, marks: tuple[int, int]
+    ) -> None:
+        protocol = receiver(Side.SERVER, *marks)
+        protocol.receive_data(b"".join(map(small, range(99))) + frame(Side.SERVER, CLOSE, OK))
+        if lost:
+            protocol.connection_lost()
+        assert protocol.next_message() == "0"
+        found: list[Any] = []
+        protocol.listen(found.append)
+        assert found == [str(i) for i in range(1, 99)]
+
     def test_nothing_after_our_own_close(self) -> None:
         def close(message: Any) -> None:
             found.append(message)
