@@ -12,6 +12,8 @@ Where the two differ on purpose:
 - Messages that compression doesn't make smaller are sent as they are.
 - Empty elements of ``Sec-WebSocket-Protocol`` are ignored (RFC 9110 section 5.6.1); wsproto offers
   a subprotocol without a name.
+- ``Connection`` may come in several lines, one of which has ``Upgrade`` (RFC 9110 section 5.3);
+  wsproto looks at the last one.
 - Handshakes: see ``test_wsproto_handshake.py``; keys that aren't 16 bytes in base64, malformed
   extensions and HTTP/1.0 are refused, and frames that come early aren't lost.
 """
@@ -24,6 +26,7 @@ import wsproto as their_root
 import wsproto.connection as their_connection
 import wsproto.events as their_events
 import wsproto.extensions as their_extensions
+import wsproto.utilities as their_utilities
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -320,3 +323,18 @@ def test_empty_elements_of_subprotocols() -> None:
         (request,) = server.events()
         offered.append(request.subprotocols)
     assert offered == [["a", "b"], ["a", "", "b"]]
+
+
+def test_connection_in_several_lines() -> None:
+    data = (
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        b"Connection: keep-alive\r\n\r\n"
+    )
+    ours, theirs = (
+        modules[0].WSConnection(modules[0].ConnectionType.SERVER) for modules in (OURS, THEIRS)
+    )
+    ours.receive_data(data)
+    assert [type(event).__name__ for event in ours.events()] == ["Request"]
+    with pytest.raises(their_utilities.RemoteProtocolError):
+        theirs.receive_data(data)

@@ -108,13 +108,17 @@ async def test_receiving_while_a_peer_waits(driver: Driver) -> None:
 
 
 async def test_close_while_a_peer_waits(driver: Driver) -> None:
+    sent = driver.event()
+
     async def handler(ws: Ws) -> None:
         assert await ws.recv() == "0"
+        await sent.wait()
 
     async with driver.serve(handler, message_rate=Rate(0.001, burst=1)) as server:
         async with driver.connect(server) as ws:
             await ws.send("0")
             await ws.send("1")
+            sent.set()
             await ws.wait_closed()
             assert ws.close_code == 1000
 
