@@ -239,9 +239,11 @@ class _Connection(ClientConnection):
     def __init__(self, protocol: Protocol, *, load: Load, **options: Any) -> None:
         super().__init__(protocol, **options)
         self.load = load
+        self.is_lost = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.is_lost = True
         self.load.lost(self)
 
 
@@ -309,6 +311,7 @@ class Load:
         self.outstanding = 0  # with a rate
         self.budget = [ENDLESS]  # messages that may still be sent, without a rate
         self.going = [True]  # messages are sent for those that come back
+        self._opening = True
         self._closing = False
         self._end = asyncio.Event()
         self._dues: _Dues | None = None
@@ -337,11 +340,17 @@ class Load:
                 lane = _Lane(connection, len(self.lanes), self.messages)
                 self.lanes.append(lane)
                 self._lane_of[connection] = lane
+                assert isinstance(connection, _Connection)
+                if connection.is_lost:  # since it was opened, before this task went on
+                    self.lost(connection)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(self.plan.connections):
                 group.create_task(open_one())
         openings.seconds = (time.perf_counter_ns() - begin) / 1e9
+        self._opening = False
+        if not self._lane_of:
+            self._end.set()
         return openings
 
     def lost(self, connection: ClientConnection) -> None:
@@ -353,7 +362,7 @@ class Load:
         if not self._closing:
             self.result.errors[str(connection.protocol.close_exc)] += 1
             self.outstanding -= lane.sent - lane.received
-            if not self._lane_of:
+            if not self._lane_of and not self._opening:
                 self._end.set()
 
     async def close(self) -> None:

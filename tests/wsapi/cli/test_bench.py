@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from tests.wsapi.cli.servers import on_threads
+from wsapi.asyncio.client import connect
 from wsapi.cli import Parser, _bench, main
 from wsapi.cli._bench_figures import FINE, FINE_BITS, Histogram, duration, number
 from wsapi.cli._bench_load import Load, Plan, Result, _Dues, difference, payloads
@@ -310,6 +311,49 @@ def test_refused(processes: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "ws://127.0.0.1:9/", "--processes", processes]
     assert main(arguments) == Status.UNREACHABLE
     assert "refuses connections" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("noticed", ["before it is counted", "before the next one"])
+@pytest.mark.parametrize("connections", [1, 2])
+def test_lost_while_opening(
+    noticed: str, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others go on, and nothing is waited for of the one that was lost."""
+    handlers = itertools.count()
+
+    def handler(connection: Any) -> None:
+        if next(handlers) == 0:
+            return
+        for message in connection:
+            connection.send(message)
+
+    async def run(uri: str) -> Result:
+        load = Load(uri, {}, Plan(connections, messages=10, warmup=0))
+        opened: list[Any] = []
+
+        async def connect_and_wait(*arguments: Any, **options: Any) -> Any:
+            if opened and noticed == "before the next one":
+                await opened[0].wait_closed()
+            connection = await connect(*arguments, **options)
+            opened.append(connection)
+            if len(opened) == 1 and noticed == "before it is counted":
+                await connection.wait_closed()
+            return connection
+
+        monkeypatch.setattr("wsapi.cli._bench_load.connect", connect_and_wait)
+        monkeypatch.setattr("wsapi.cli._bench_load.AT_ONCE", 1)
+        assert (await load.open()).opened == connections
+        await opened[0].wait_closed()
+        result = await load.run(lambda share, count: None)
+        assert [lane.open for lane in load.lanes] == [False, True][:connections]
+        await load.close()
+        return result
+
+    with on_threads(handler) as uri:
+        result = asyncio.run(run(uri))
+    assert (result.answered, result.unanswered) == (10 * (connections - 1), 0)
+    assert [*result.errors.values()] == [1]
+    assert not result.stalled
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
