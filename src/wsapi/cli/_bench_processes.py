@@ -83,20 +83,17 @@ class Remote:
     def _take(self, kind: str, value: Any) -> None:
         if kind == "progress":
             self._progress(*value)
-        elif not self._answer.done():
-            if kind == "failed":
-                self._answer.set_exception(value)
-                self._answer.exception()  # perhaps nobody waits for it
-            else:
-                self._answer.set_result(value)
+        elif kind == "failed":
+            # The last that is heard of it: whoever asks is told, now or later.
+            self._answer.set_exception(value)
+            self._answer.exception()  # perhaps nobody asks
+        else:
+            answer, self._answer = self._answer, self._loop.create_future()
+            answer.set_result(value)
 
     async def _ask(self, what: str) -> Any:
-        if self._answer.done():
-            self._answer.result()  # raises, if the process has ended
         self._tell(what)
-        answer = await self._answer
-        self._answer = self._loop.create_future()
-        return answer
+        return await asyncio.shield(self._answer)
 
     def _tell(self, what: str) -> None:
         with contextlib.suppress(OSError):
