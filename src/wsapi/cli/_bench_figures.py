@@ -128,10 +128,11 @@ class Histogram:
 
 def duration(seconds: float) -> str:
     """Return a duration with three digits and its unit."""
-    for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
-        value = seconds * factor
-        if value >= 1 or unit == "µs":
-            break
+    value, unit = seconds, "s"
+    if value < 1:
+        value, unit = seconds * 1e3, "ms"
+    if value < 1:
+        value, unit = seconds * 1e6, "µs"
     digits = 2 if value < 10 else 1 if value < 100 else 0
     return f"{value:.{digits}f} {unit}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import json
 import multiprocessing
@@ -27,9 +28,18 @@ from tests.wsapi.cli.servers import on_threads
 from wsapi.asyncio.client import connect
 from wsapi.cli import Parser, _bench, main
 from wsapi.cli._bench_figures import FINE, FINE_BITS, Histogram, duration, number
-from wsapi.cli._bench_load import Load, Plan, Result, _Dues, difference, payloads
+from wsapi.cli._bench_load import (
+    Load,
+    Plan,
+    Result,
+    _Dues,
+    difference,
+    new_loop,
+    payloads,
+)
 from wsapi.cli._bench_processes import Remote, _work
 from wsapi.cli._terminal import CommandError, Status
+from wsapi.exceptions import ConnectionClosed, ConnectionClosedOK
 
 TIMEOUT = 50
 SHORT = ("--duration", "0.2", "--warmup", "0.1")
@@ -107,6 +117,22 @@ def test_more_than_the_default_limit(server: str, capsys: pytest.CaptureFixture[
     assert (status, told["messages"]) == (Status.FAILURE, 0)
     [error] = told["errors"]["lost"]
     assert "1009 (message too big)" in error
+
+
+@pytest.mark.parametrize("limit, used", [("none", None), ("1M", 2**20), ("10", 64)])
+def test_limit_of_messages(limit: str, used: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages of this size come back, whatever it is set to; no limit stays none."""
+    found = []
+
+    async def bench(
+        options: object, arguments: dict[str, Any], planned: object
+    ) -> tuple[_bench.Openings, Result]:
+        found.append(arguments["max_size"])
+        return _bench.Openings(opened=1), Result()
+
+    monkeypatch.setattr(_bench, "bench", bench)
+    assert main(["bench", "ws://localhost/", "--max-size", limit, "--json"]) == 0
+    assert found == [used]
 
 
 @pytest.mark.parametrize("compress", [True, False])
@@ -218,6 +244,128 @@ class TestRate:
 
         asyncio.run(run())
 
+    def test_times_that_are_far_apart(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever keeps time looks now and then whether it is over, and has nothing sent early."""
+        monkeypatch.setattr("wsapi.cli._bench_load.TICK", 0.001)
+
+        async def run() -> None:
+            dues = _Dues(Load("ws://localhost/", {}, Plan(1, rate=4.0)), 4.0)
+            asked: list[int] = []
+
+            def call(callback: object) -> None:
+                asked.append(time.perf_counter_ns())
+                dues.stop()
+
+            dues._loop = SimpleNamespace(call_soon_threadsafe=call)  # type: ignore[assignment]
+            dues.start()
+            dues._thread.join()
+            assert len(asked) == 1
+            assert asked[0] - dues.begun >= 0.25e9
+
+        asyncio.run(run())
+
+    def test_event_loop_that_is_closed(self) -> None:
+        async def make() -> _Dues:
+            return _Dues(Load("ws://localhost/", {}, Plan(1, rate=1000.0)), 1000.0)
+
+        dues = asyncio.run(make())
+        dues.begun = time.perf_counter_ns()
+        dues._keep_time()  # it returns
+
+    def test_what_was_due_before_an_answer(self) -> None:
+        """It is sent when the answer makes room for it, and no more than that."""
+        sent: list[Any] = []
+
+        async def run() -> None:
+            load = Load("ws://localhost/", {}, Plan(1, rate=10.0, warmup=0))
+            lane = SimpleNamespace(number=0, sent=2, received=0, open=True)
+            lane.to_come, lane.to_send = iter([b"one", b"two"]), iter([b"three", b"four"])
+            lane.connection = SimpleNamespace(send_nowait=sent.append)
+            load.lanes = [lane]  # type: ignore[list-item] # as far as they are looked at
+            dues = _Dues(load, 10.0)
+            dues.next = 3
+            on_message = load._in_time(dues, lane)  # type: ignore[arg-type]
+            on_message(b"one")
+            assert (sent, lane.sent) == ([b"three"], 3)
+            on_message(b"two")
+            assert (sent, lane.sent) == ([b"three"], 3)
+
+        asyncio.run(run())
+
+    def test_wrong_answers(self, capsys: pytest.CaptureFixture[str]) -> None:
+        def handler(connection: Any) -> None:
+            for place, message in enumerate(connection):
+                connection.send(message if place < 5 else message[:-1] + b"?")
+
+        with on_threads(handler) as uri:
+            options = ("-c", "1", "--rate", "500", "-d", "40", "--warmup", "0")
+            status, told = bench(uri, *options, capsys=capsys)
+        assert status == Status.FAILURE
+        assert "an answer on connection 1 differs at 63" in told["wrong"]
+        assert told["seconds"] < 40
+
+    @pytest.mark.parametrize("verify", [True, False])
+    def test_answers_that_differ(self, verify: bool) -> None:
+        """The first one ends it, if they are compared; others are none of its messages."""
+
+        async def run() -> Load:
+            load = Load("ws://localhost/", {}, Plan(1, rate=10.0, verify=verify, warmup=0))
+            lane = SimpleNamespace(number=0, sent=2, received=0, open=True)
+            lane.to_come = iter([b"one", b"two"])
+            load.lanes = [lane]  # type: ignore[list-item] # as far as they are looked at
+            dues = _Dues(load, 10.0)
+            on_message = load._in_time(dues, lane)  # type: ignore[arg-type]
+            on_message(b"one")
+            assert (lane.received, load.result.wrong) == (1, None)
+            on_message(b"2")
+            assert lane.received == (1 if verify else 2)
+            return load
+
+        load = asyncio.run(run())
+        assert load.result.wrong == (
+            "an answer on connection 1 differs at 0 of 3: b'2' instead of b'two'"
+            if verify
+            else None
+        )
+        assert load._end.is_set() is verify
+
+    def test_what_is_not_sent(self) -> None:
+        """Neither when it is over, nor more than may be out, nor on connections that end."""
+        sent: list[Any] = []
+
+        def closing(message: Any) -> None:
+            raise ConnectionClosedOK(None, None)
+
+        async def run() -> None:
+            load = Load("ws://localhost/", {}, Plan(1, rate=10.0))
+            lane = SimpleNamespace(
+                number=0,
+                sent=0,
+                open=True,
+                to_send=itertools.count(),
+                connection=SimpleNamespace(send_nowait=sent.append),
+            )
+            load.lanes = [lane]  # type: ignore[list-item] # as far as they are looked at
+            dues = _Dues(load, 10.0)
+            load.outstanding = load.most_outstanding
+            dues.send(lane)  # type: ignore[arg-type]
+            assert (sent, lane.sent) == ([], 0)
+            load.outstanding -= 1
+            dues.send(lane)  # type: ignore[arg-type]
+            assert (sent, lane.sent, load.outstanding) == ([0], 1, load.most_outstanding)
+            load.outstanding = 0
+            lane.open = False
+            dues.send(lane)  # type: ignore[arg-type]
+            lane.open = True
+            lane.connection.send_nowait = closing
+            dues.send(lane)  # type: ignore[arg-type]
+            lane.connection.send_nowait = sent.append
+            load.stop()
+            dues.send(lane)  # type: ignore[arg-type]
+            assert (sent, lane.sent, load.outstanding) == ([0], 1, 0)
+
+        asyncio.run(run())
+
     def test_what_a_busy_process_did_not_look_at(self) -> None:
         """Messages that were due while the event loop was busy count as unsent."""
 
@@ -279,6 +427,23 @@ def test_no_answers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert f"{uri} doesn't answer (it has to send back what it is sent)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("answered, more", [(0, ""), (5, " any more")])
+def test_what_is_said_of_no_answers(
+    answered: int, more: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = Result(stalled=True)
+    result.latencies.record(1000, answered)
+
+    async def bench(*arguments: object) -> tuple[_bench.Openings, Result]:
+        return _bench.Openings(opened=1), result
+
+    monkeypatch.setattr(_bench, "bench", bench)
+    assert main(["bench", "ws://localhost/", "--json"]) == Status.TIMEOUT
+    assert capsys.readouterr().err == (
+        f"wsapi: ws://localhost/ doesn't answer{more} (it has to send back what it is sent)\n"
+    )
+
+
 @pytest.mark.parametrize("options", [("-n", "1000"), ("-d", "40"), ("-d", "40", "--rate", "50")])
 def test_lost_connections(options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     def handler(connection: Any) -> None:
@@ -313,6 +478,15 @@ def test_refused(processes: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "ws://127.0.0.1:9/", "--processes", processes]
     assert main(arguments) == Status.UNREACHABLE
     assert "refuses connections" in capsys.readouterr().err
+
+
+def test_most_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After so many, no more connections are tried."""
+    monkeypatch.setattr("wsapi.cli._bench_load.AT_ONCE", 1)
+    monkeypatch.setattr("wsapi.cli._bench_load.MAX_FAILURES", 3)
+    openings = asyncio.run(Load("ws://127.0.0.1:9/", {}, Plan(connections=10)).open())
+    assert openings.opened == 0
+    assert sum(openings.errors.values()) == 3
 
 
 @pytest.mark.parametrize("noticed", ["before it is counted", "before the next one"])
@@ -358,6 +532,65 @@ def test_lost_while_opening(
     assert not result.stalled
 
 
+def test_servers_that_do_not_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are waited for together, and not for long; then connections are reset."""
+    monkeypatch.setattr("wsapi.cli._bench_load.CLOSING", 0.01)
+    ends: list[bool] = []
+    ended = threading.Event()
+
+    def handler(connection: Any) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            ended.wait(TIMEOUT)
+
+    async def run(uri: str) -> None:
+        load = Load(uri, {"close_timeout": None}, Plan(connections=2))
+        assert (await load.open()).opened == 2
+        for lane in load.lanes:
+            # Nothing that it sends is read, so that the closing handshake has no end.
+            lane.connection.transport.pause_reading()
+        await load.close()
+        ends.extend(lane.connection.transport.is_closing() for lane in load.lanes)
+
+    with on_threads(handler) as uri:
+        asyncio.run(run(uri))
+        ended.set()
+    assert ends == [True, True]
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("wrong")])
+@pytest.mark.parametrize("collecting", [True, False])
+def test_garbage_is_collected_as_before(collecting: bool, error: Exception | None) -> None:
+    seen: list[bool] = []
+
+    async def measure(progress: object) -> None:
+        seen.append(gc.isenabled())
+        if error is not None:
+            raise error
+
+    async def run() -> None:
+        load = Load("ws://localhost/", {}, Plan(connections=1, warmup=0))
+        load._measure = measure  # type: ignore[method-assign]
+        with contextlib.suppress(RuntimeError):
+            await load.run(lambda share, count: None)
+
+    before = gc.isenabled()
+    (gc.enable if collecting else gc.disable)()
+    try:
+        asyncio.run(run())
+        after = gc.isenabled()
+    finally:
+        (gc.enable if before else gc.disable)()
+    assert seen == [False]
+    assert after is collecting
+
+
+def test_loop_without_uvloop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    loop = new_loop()
+    loop.close()
+    assert type(loop).__module__.startswith("asyncio.")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("options", [(), ("--processes", "2"), ("--rate", "100")])
 def test_interrupted(options: tuple[str, ...]) -> None:
@@ -384,6 +617,18 @@ def test_interrupted(options: tuple[str, ...]) -> None:
     told = json.loads(output)
     assert told["messages"] > 0
     assert told["seconds"] < 600
+
+
+def test_in_a_thread(server: str) -> None:
+    """Where no handler of signals can be set, it does without."""
+    handler = signal.getsignal(signal.SIGINT)
+    found: list[int] = []
+    arguments = ["bench", server, "-c", "1", "-n", "5", "--warmup", "0", "--json"]
+    thread = threading.Thread(target=lambda: found.append(main(arguments)))
+    thread.start()
+    thread.join()
+    assert found == [0]
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 # ---------------------------------------------------------------------- what it tells
@@ -467,6 +712,16 @@ def test_progress(server: str, rich: bool, quiet: bool) -> None:
     assert process.returncode == 0
     assert (b" messages" in shown) is not quiet
     assert (b"\x1b[" in shown) is (rich and not quiet)
+
+
+def test_line_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is erased, if it was there."""
+    with _bench._line():
+        pass
+    assert capsys.readouterr().err == ""
+    with _bench._line() as show:
+        show(0.5, 1234)
+    assert capsys.readouterr().err.split("\r") == ["", " 50%  1,234 messages ", " " * 40, ""]
 
 
 # ---------------------------------------------------------------------- arguments
@@ -606,8 +861,12 @@ class TestHistogram:
         (0, "0.00 µs"),
         (12.3456e-6, "12.3 µs"),
         (0.0012345, "1.23 ms"),
+        (0.001, "1.00 ms"),
         (0.25, "250 ms"),
+        (1, "1.00 s"),
         (2.5, "2.50 s"),
+        (10, "10.0 s"),
+        (100, "100 s"),
         (125, "125 s"),
     ],
 )
@@ -696,7 +955,7 @@ def test_process_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_process_that_fails() -> None:
     async def use(load: Remote) -> None:
         await load.open()
-        with pytest.raises(RuntimeError, match="^ProcessLookupError: "):
+        with pytest.raises(RuntimeError, match=r"^ProcessLookupError: "):
             await load.run(lambda share, count: None)
 
     assert in_a_process(Plan(connections=1, pids=(999_999_999,)), use) == 0
