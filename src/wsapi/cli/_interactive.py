@@ -221,12 +221,8 @@ class LineClient:
         self.call(self.session.open()).result()
         self.call(self.session.announce()).result()
         receiver = self.call(self.receive())
-        try:
+        with contextlib.suppress(KeyboardInterrupt, EOFError, ConnectionClosed):
             self.send_lines(lambda message: self.call(self.session.send(message)).result())
-        except (KeyboardInterrupt, EOFError, ConnectionClosed):
-            pass
-        else:
-            receiver.result()
         with contextlib.suppress(TimeoutError):
             receiver.result(self.session.ending.wait)
         self.call(self.session.close()).result()

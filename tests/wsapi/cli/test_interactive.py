@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import select
@@ -24,6 +25,7 @@ from websockets.sync.server import ServerConnection, serve
 
 import wsapi
 from tests.wsapi.cli.helpers import raw_server
+from wsapi.cli import _interactive
 from wsapi.cli._input import Decoder
 from wsapi.cli._interactive import LineClient
 
@@ -130,6 +132,28 @@ class TestClosedMeanwhile:
         with mock.patch("builtins.input", side_effect=AssertionError):
             client.send_lines(None)
 
+    def test_while_a_line_was_sent(self) -> None:
+        """With prompt_toolkit, nobody is asked for another one."""
+
+        async def run() -> list[object]:
+            receiver: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            sent: list[object] = []
+
+            async def send(message: object) -> None:
+                sent.append(message)
+                receiver.set_result(None)
+
+            asked = mock.AsyncMock(side_effect=["first", AssertionError])
+            session = mock.Mock(send=send)
+            with (
+                mock.patch("wsapi.cli._interactive._ask", asked),
+                mock.patch("wsapi.cli._interactive._prompt_session"),
+            ):
+                await _interactive._send_lines(session, Decoder(False, None), receiver, print)
+            return sent
+
+        assert asyncio.run(run()) == ["first"]
+
     def test_signal_that_comes_too_late(self) -> None:
         client = LineClient(mock.Mock(), Decoder(False, None))
         client.reading = True
@@ -137,6 +161,27 @@ class TestClosedMeanwhile:
             client.interrupted(signal.SIGINT, None)
         client.closed = True
         client.interrupted(signal.SIGINT, None)  # for nobody
+
+
+def test_colours_of_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message has its sign coloured, what is told of it or the connection is all one colour."""
+    pytest.importorskip("rich")
+    monkeypatch.setattr(_interactive, "colours", lambda stream: True)
+    paint = _interactive._painter()
+    assert paint("< x\n") == "\x1b[1;36m<\x1b[0m x\n"
+    assert paint("Connected.\n") == "\x1b[2mConnected.\x1b[0m\n"
+    assert paint("wsapi: no\n") == "\x1b[31mwsapi: no\x1b[0m\n"
+    assert paint("> GET / HTTP/1.1\n") == "> GET / HTTP/1.1\n"
+
+
+def test_without_readline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where Python has none, lines can be typed all the same, and leave no history."""
+    path = tmp_path / "history"
+    path.write_text("")
+    monkeypatch.setenv("WSAPI_HISTORY", str(path))
+    monkeypatch.setitem(sys.modules, "readline", None)
+    with mock.patch("atexit.register", side_effect=AssertionError):
+        _interactive._load_readline()
 
 
 @contextlib.contextmanager
