@@ -228,7 +228,11 @@ class Connection(Client):
             raise BusUnavailable(self._full(self._pending_bytes))
         future: asyncio.Future[Any] = self.loop.create_future()
         number = self._expect(subject, size, timeout, future, publishes=publishes, parts=parts)
-        await self._write(subject, payload, number)
+        try:
+            await self._write(subject, payload, number)
+        except BaseException:
+            future.add_done_callback(_retrieve)  # nobody waits for it
+            raise
         return await future
 
     async def echo(self, timeout: float) -> None:
