@@ -117,9 +117,9 @@ class Connection(Client):
                 flusher_queue_size=0,
                 **options,
             )
-        if self._reading_task is not None:
-            # Some errors end it without a word.
-            self._reading_task.add_done_callback(self._note_silence)
+        assert self._reading_task is not None
+        # Some errors end it without a word.
+        self._reading_task.add_done_callback(self._note_silence)
         self._inbox_sid = await self._subscribe(self._inbox + "*")
         self._opened = True
         await self.echo(timeout)
@@ -312,11 +312,10 @@ class Connection(Client):
             self._timer = self.loop.call_at(deadline, self._expire)
         return number
 
-    def _forget(self, number: int) -> _Call | None:
+    def _forget(self, number: int) -> None:
         call = self._calls.pop(number, None)
         if call is not None:
             self._pending_bytes -= call.size
-        return call
 
     def _full(self, size: int) -> str:
         return f"{size} bytes wait for the NATS server, as many as max_pending_bytes allows"
@@ -427,8 +426,7 @@ class Connection(Client):
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()
+    future.exception()
 
 
 def _unanswered(call: _Call, why: str) -> BusError:

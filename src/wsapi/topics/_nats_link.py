@@ -173,8 +173,6 @@ class Link(ABC):
                 await self._take_over(connection)
                 return
             except BaseException as exc:
-                if self.connection is connection:
-                    self.connection = None
                 await connection.end(1)
                 if not isinstance(exc, Exception):
                     raise
@@ -189,8 +187,8 @@ class Link(ABC):
         await self._prepare(connection)
         if not connection.alive:
             raise BusUnavailable("the connection was lost at its beginning")
-        self.connection = connection
         self._remember_servers(connection)
+        self.connection = connection
 
     def _lost(self, connection: Connection, reason: Exception) -> None:
         if self.connection is not connection:
