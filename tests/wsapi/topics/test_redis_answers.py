@@ -1,0 +1,634 @@
+"""What the bus on Redis and Valkey makes of answers that brokers rarely give, without a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.wsapi.helpers import logged_errors, turns, until
+from wsapi.topics.bus import Notice
+from wsapi.topics.exceptions import BusUnavailable, PublishUncertain
+from wsapi.topics.positions import Position
+
+pytest.importorskip("hiredis", reason="the extra redis isn't installed")
+pytest.importorskip("redis", reason="the extra redis isn't installed")
+
+import hiredis
+
+from wsapi.topics._redis_server import Server, _keep_alive
+from wsapi.topics._redis_wires import Call, Ear, Link, Script, Topic, Wire
+from wsapi.topics.redis import RedisBus
+
+PUBLISHING = Script("return 1")
+NOSCRIPT = b"-NOSCRIPT No matching script\r\n"
+
+
+class Transport:
+    """Keeps what is written, and loses the connection when it is told to."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.written: list[bytes] = []
+        self.aborted = False
+        wire.connection_made(self)  # type: ignore[arg-type] # as far as it is used
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def abort(self) -> None:
+        if not self.aborted:
+            self.aborted = True
+            self.wire.loop.call_soon(self.wire.connection_lost, None)
+
+
+class Receiver:
+    """Keeps what a bus tells."""
+
+    def __init__(self) -> None:
+        self.notices: list[Notice] = []
+        self.interruptions: list[Exception] = []
+        self.resumptions = 0
+
+    def notice(self, notice: Notice) -> None:
+        self.notices.append(notice)
+
+    def interrupted(self, reason: Exception) -> None:
+        self.interruptions.append(reason)
+
+    def resumed(self) -> None:
+        self.resumptions += 1
+
+    def suspect(self, topic: str) -> None:
+        raise AssertionError(topic)
+
+
+def link(max_bytes: int = 10**6) -> tuple[Link, Transport]:
+    """Return a connection for commands that takes them, and what stands for its transport."""
+    made = Link(asyncio.get_running_loop(), PUBLISHING, b"t", itertools.count(), 60, max_bytes)
+    transport = Transport(made)
+    made.start()
+    return made, transport
+
+
+def ear(moved: Any = None) -> tuple[Ear, Transport, list[tuple[bytes, bytes]]]:
+    """Return a connection for what is published, its transport, and what it has heard."""
+    heard: list[tuple[bytes, bytes]] = []
+    made = Ear(asyncio.get_running_loop(), lambda *message: heard.append(message), sharded=False)
+    made.moved = moved
+    transport = Transport(made)
+    made.start()
+    return made, transport, heard
+
+
+def bulk(*words: bytes) -> bytes:
+    """Return an array of words, as a broker sends it."""
+    parts = [b"$%d\r\n%s\r\n" % (len(word), word) for word in words]
+    return b"*%d\r\n%s" % (len(words), b"".join(parts))
+
+
+@contextlib.contextmanager
+def giving_up(wire: Wire, transport: Transport, match: str) -> Iterator[None]:
+    """Expect that a connection is given up, and that the log tells why."""
+    assert not transport.aborted
+    yield
+    assert transport.aborted
+    assert match in wire.lost.result()
+    (record,) = logged_errors("giving up a connection to the broker")
+    assert record.exc_info is not None
+
+
+# ---------------------------------------------------------------------- connections
+
+
+async def test_what_isn_t_of_the_protocol() -> None:
+    wire = Wire(asyncio.get_running_loop())
+    transport = Transport(wire)
+    asking = asyncio.ensure_future(wire.ask([("PING",)]))
+    await turns(1)
+    with giving_up(wire, transport, "ProtocolError"):
+        wire.data_received(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    with pytest.raises(BusUnavailable, match="ProtocolError"):
+        await asking
+    with pytest.raises(BusUnavailable, match="ProtocolError"):
+        await wire.ask([("PING",)])
+    assert len(transport.written) == 1
+
+
+@pytest.mark.parametrize("of_commands", [False, True])
+async def test_replies_that_nobody_asked_for(of_commands: bool) -> None:
+    """What brokers push is none; anything else shows that replies belong to others."""
+    if of_commands:
+        wire: Wire
+        wire, transport = link()
+    else:
+        wire = Wire(asyncio.get_running_loop())
+        transport = Transport(wire)
+    wire.data_received(b">2\r\n+invalidate\r\n*0\r\n")
+    with giving_up(wire, transport, "a reply that nobody asked for: b'OK'"):
+        wire.data_received(b"+OK\r\n")
+    await wire.ended.wait()
+
+
+async def test_greeting_that_is_given_up() -> None:
+    """Its reply is taken, and given to nobody else."""
+    wire = Wire(asyncio.get_running_loop())
+    transport = Transport(wire)
+    first = asyncio.ensure_future(wire.ask([("PING",)]))
+    await turns(1)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    second = asyncio.ensure_future(wire.ask([("PING",)]))
+    await turns(1)
+    wire.data_received(b"+1\r\n+2\r\n")
+    assert await second == [b"2"]
+    wire.abort("end")
+    await wire.ended.wait()
+    assert transport.aborted
+
+
+async def test_calls_that_are_cancelled() -> None:
+    """Before it is sent, nothing is sent; after that, its reply is nobody's."""
+    wire, transport = link()
+    futures = [wire.loop.create_future() for _ in range(4)]
+    calls = [Call(future, (b"GET", b"%d" % number)) for number, future in enumerate(futures)]
+    wire.call(calls[0])
+    futures[0].cancel()
+    await turns(1)
+    assert transport.written == []
+    wire.call(calls[1])
+    wire.call(calls[2])
+    await turns(1)
+    assert transport.written == [bulk(b"GET", b"1") + bulk(b"GET", b"2")]
+    futures[1].cancel()
+    wire.call(calls[3])
+    wire.data_received(b"+one\r\n+two\r\n")
+    assert await futures[2] == b"two"
+    futures[3].cancel()
+    wire.abort("end")
+    await wire.ended.wait()
+    assert all(future.cancelled() for future in (futures[0], futures[1], futures[3]))
+    assert wire._bytes == 0
+
+
+async def test_messages_that_are_cancelled_when_they_were_sent() -> None:
+    """Those beside them are published all the same, and have the positions that they have."""
+    wire, transport = link()
+    topic = Topic("a", "p")
+    refused = [wire.publish(topic, b"t", b"%d" % number) for number in range(2)]
+    await turns(1)
+    refused[0].cancel()
+    wire.data_received(b"-OOM command not allowed\r\n")
+    with pytest.raises(BusUnavailable, match="the broker refuses: OOM"):
+        await refused[1]
+    published = [wire.publish(topic, b"t", b"%d" % number) for number in range(3)]
+    await turns(1)
+    published[1].cancel()
+    wire.data_received(b"*2\r\n$1\r\ne\r\n:7\r\n")
+    assert [await published[0], await published[2]] == [Position("e", 5), Position("e", 7)]
+    assert topic.offset == 7
+    lost = [wire.publish(topic, b"t", b"%d" % number) for number in range(2)]
+    await turns(1)
+    lost[0].cancel()
+    wire.abort("end")
+    with pytest.raises(PublishUncertain, match="end"):
+        await lost[1]
+    assert len(transport.written) == 3
+    assert not topic.flying
+
+
+async def test_what_a_lost_connection_tells_of_calls() -> None:
+    """Only what was sent, and isn't done twice in vain, may have been done."""
+    wire, _ = link()
+    futures = [wire.loop.create_future() for _ in range(4)]
+    wire.call(Call(futures[0], (b"PUBLISH", b"c", b"m"), uncertain=True))
+    wire.call(Call(futures[1], (b"GET", b"a")))
+    await turns(1)
+    wire.call(Call(futures[2], (b"PUBLISH", b"c", b"m"), uncertain=True))
+    wire.call(Call(futures[3], (b"GET", b"b")))
+    wire.abort("end")
+    found = await asyncio.gather(*futures, return_exceptions=True)
+    assert [type(error) for error in found] == [
+        PublishUncertain,
+        BusUnavailable,
+        BusUnavailable,
+        BusUnavailable,
+    ]
+    assert {str(error) for error in found} == {"end"}
+
+
+async def test_scripts_that_are_forgotten_again() -> None:
+    """What the broker doesn't know by name is sent as a whole; refused then, it is refused."""
+    wire, transport = link()
+    future: asyncio.Future[Any] = wire.loop.create_future()
+    wire.call(Call(future, (b"k", b"c"), script=PUBLISHING))
+    await turns(1)
+    wire.data_received(NOSCRIPT)
+    wire.data_received(NOSCRIPT)
+    with pytest.raises(BusUnavailable, match="NOSCRIPT"):
+        await future
+    assert transport.written == [
+        bulk(b"EVALSHA", PUBLISHING.sha, b"2", b"k", b"c"),
+        bulk(b"EVAL", PUBLISHING.text, b"2", b"k", b"c"),
+    ]
+    wire.abort("end")
+    await wire.ended.wait()
+
+
+async def test_what_is_no_message() -> None:
+    """Other words of the broker, as in answers to a PING, are none, and confirm nothing."""
+    wire, transport, heard = ear()
+    future = wire.want(True, b"a")
+    assert future is not None
+    await turns(1)
+    for reply in (bulk(b"pong", b""), b"+PONG\r\n"):
+        wire.data_received(reply)
+    assert not future.done()
+    wire.data_received(bulk(b"message", b"a", b"x") + b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n")
+    await future
+    assert heard == [(b"a", b"x")]
+    assert not transport.aborted
+    wire.abort("end")
+    await wire.ended.wait()
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+async def test_subscription_that_the_broker_ends(clustered: bool) -> None:
+    """In a cluster, another node may have the channel."""
+    moved: list[bool] = []
+    wire, transport, _ = ear((lambda: moved.append(True)) if clustered else None)
+    wire.data_received(b"*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n")
+    assert transport.aborted
+    assert wire.lost.result() == "the broker ended a subscription: it moved"
+    assert moved == [True] * clustered
+    await wire.ended.wait()
+
+
+async def test_subscription_that_nobody_waits_for() -> None:
+    wire, _, _ = ear()
+    futures = [wire.want(True, channel) for channel in (b"a", b"b")]
+    await turns(1)
+    assert futures[0] is not None
+    assert futures[1] is not None
+    futures[0].cancel()
+    wire.data_received(b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n")
+    assert not futures[1].done()
+    wire.data_received(b"*3\r\n$9\r\nsubscribe\r\n$1\r\nb\r\n:2\r\n")
+    await futures[1]
+    wire.abort("end")
+    await wire.ended.wait()
+
+
+# ---------------------------------------------------------------------- servers
+
+
+def seed(url: str = "redis://127.0.0.1:1", **options: Any) -> Server:
+    return RedisBus(url, **options)._seed
+
+
+def test_hosts() -> None:
+    assert seed("redis://10.0.0.1:1").host == "10.0.0.1"
+    assert seed("unix:///run/redis").host == ""
+
+
+def test_nothing_without_connections() -> None:
+    server = seed()
+    for call in (server.listener, server.commands):
+        with pytest.raises(BusUnavailable, match="the bus isn't open"):
+            call()
+
+
+class Answering:
+    """Stands for a connection for commands that answers each call at once."""
+
+    run = b"r"
+
+    def __init__(self, replies: dict[bytes, Any]) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[str] = self.loop.create_future()
+        self.replies = replies
+
+    def call(self, call: Call) -> None:
+        reply = self.replies[call.arguments[1]]
+        call.answer(hiredis.ReplyError(reply) if isinstance(reply, str) else reply)
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize("lost", [False, True])
+async def test_topics_that_cannot_be_looked_after(
+    clustered: bool, lost: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They don't keep others from it; in a cluster, they may be at another node."""
+    server = seed()
+    server.clustered = clustered
+    topics = [Topic(name, "p") for name in ("a", "b", "c")]
+    answer: Any = Answering(
+        {
+            topics[0].channel: [b"e", 5],
+            topics[1].channel: "WRONGTYPE not a stream",
+            topics[2].channel: [b"e", 6],
+        }
+    )
+    if lost:
+        answer.lost.set_result("lost")
+        with pytest.raises(BusUnavailable, match="WRONGTYPE"):
+            await server.check(answer, topics)
+    else:
+        await server.check(answer, topics)
+        assert [topic.offset for topic in topics] == [5, 0, 6]
+    told = "can't look after topic 'b': the broker refuses: WRONGTYPE"
+    assert (told in caplog.text) is not (clustered or lost)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "credentials", "hello"),
+    [
+        (2, {}, []),
+        (2, {"password": "secret"}, [("AUTH", "secret")]),
+        (2, {"username": "me", "password": "secret"}, [("AUTH", "me", "secret")]),
+        (3, {}, [("HELLO", "3")]),
+        (3, {"password": "secret"}, [("HELLO", "3", "AUTH", "default", "secret")]),
+        (3, {"username": "me", "password": "s"}, [("HELLO", "3", "AUTH", "me", "s")]),
+    ],
+)
+async def test_greetings(
+    protocol: int, credentials: dict[str, str], hello: list[tuple[str, ...]]
+) -> None:
+    server = seed(protocol=protocol, client_name="us", db=3, socket_keepalive=False, **credentials)
+    asked: list[Any] = []
+
+    async def create_connection(make: Any, host: str, port: int, ssl: object) -> None:
+        make()
+
+    async def ask(commands: list[Any]) -> list[bytes]:
+        asked.extend(commands)
+        return [b"OK"] * (len(commands) - 1) + [b"PONG"]
+
+    wire: Any = SimpleNamespace(
+        ask=ask,
+        loop=SimpleNamespace(create_connection=create_connection),
+        transport=SimpleNamespace(get_extra_info=lambda name: None),
+    )
+    assert await server._connect(wire, [("PING",)]) == [b"PONG"]
+    assert asked == [*hello, ("CLIENT", "SETNAME", "us"), ("SELECT", "3"), ("PING",)]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_keep_alive(wanted: bool) -> None:
+    found: list[tuple[int, ...]] = []
+    sock = SimpleNamespace(setsockopt=lambda *option: found.append(option))
+    transport: Any = SimpleNamespace(get_extra_info=lambda name: sock)
+    settings: Any = SimpleNamespace(socket_keepalive=wanted, socket_keepalive_options={4: 60})
+    _keep_alive(transport, settings)
+    assert [value for *_, value in found] == ([1, 60] if wanted else [])
+
+
+async def test_broker_that_does_not_tell_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = seed()
+
+    async def connect(wire: Wire, more: object) -> list[Any]:
+        Transport(wire)
+        return [1, b"redis_mode:standalone\r\n", b"sha", b"sha"]
+
+    monkeypatch.setattr(server, "_connect", connect)
+    with pytest.raises(BusUnavailable, match="the broker doesn't tell its run_id in INFO"):
+        await server.open_link()
+    assert server.link is None
+
+
+async def test_broker_that_does_not_confirm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It isn't waited for longer than for anything else."""
+    server = seed(timeout=0.01)
+    server.channels = {b"a": Topic("a", "p"), b"b": Topic("b", "p")}
+    made: list[Transport] = []
+
+    async def connect(wire: Wire, more: object) -> list[Any]:
+        made.append(Transport(wire))
+        return []
+
+    monkeypatch.setattr(server, "_connect", connect)
+    monkeypatch.setattr("wsapi.topics._redis_wires.CHUNK", 1)
+    with pytest.raises(BusUnavailable, match=r"0\.01 seconds"):
+        await server._open_ear()
+    assert server.ear is None
+    assert made[0].aborted
+    assert len(made[0].written) == 2
+
+
+async def test_what_goes_wrong_in_us() -> None:
+    """The log tells all of it, and those who wait a word."""
+    bus = RedisBus()
+    receiver: Any = Receiver()
+    bus._receiver = receiver
+    bus._seed._failed("commands", RuntimeError("wrong"))
+    (record,) = logged_errors("no connection to 127.0.0.1:6379 for commands")
+    assert record.exc_info is not None
+    assert [str(error) for error in receiver.interruptions] == ["wrong"]
+
+
+# ---------------------------------------------------------------------- the bus
+
+
+class Standing:
+    """Stands for a server of a cluster, or the only one.
+
+    Args:
+        nodes: What it says of the slots; an error that it raises, or None if it has no connection.
+    """
+
+    host = "h"
+
+    def __init__(self, nodes: Any = None) -> None:
+        self.nodes = nodes
+        self.channels: dict[bytes, Topic] = {}
+        self.ear: Any = None
+        self.checked: list[list[str]] = []
+        self.trouble: Exception | None = None
+        self.aborted: list[str] = []
+        self.ready = True
+        self.closed: list[str] = []
+
+    async def command(self, *words: str) -> Any:
+        if isinstance(self.nodes, Exception):
+            raise self.nodes
+        return self.nodes
+
+    def commands(self) -> Any:
+        if isinstance(self.trouble, BusUnavailable):
+            raise self.trouble
+        return None
+
+    async def check(self, link: object, topics: list[Topic]) -> None:
+        self.checked.append([topic.name for topic in topics])
+        if self.trouble is not None:
+            raise self.trouble
+
+    def leave(self, topic: Topic) -> None:
+        self.channels.pop(topic.channel, None)
+
+    def abort(self, reason: str) -> None:
+        self.aborted.append(reason)
+
+    def start(self) -> None:
+        self.closed.clear()
+
+    async def close(self, why: str) -> None:
+        self.closed.append(why)
+
+
+def opened(**servers: Any) -> tuple[RedisBus, Any]:
+    """Return a bus that is open on servers that stand for others, and its receiver."""
+    bus: Any = RedisBus()
+    receiver = Receiver()
+    bus._receiver = receiver
+    bus._servers = servers
+    bus._seed = next(iter(servers.values()))
+    return bus, receiver
+
+
+def follow(bus: RedisBus, name: str, epoch: bytes = b"e", offset: int = 5) -> Topic:
+    topic = bus._remember(name)
+    topic.saw(epoch, offset)
+    topic.followed = True
+    bus._channels[topic.channel] = topic
+    return topic
+
+
+async def test_messages_whose_order_is_doubtful(caplog: pytest.LogCaptureFixture) -> None:
+    """What doesn't follow what is known, though it says what it follows, is looked into."""
+    server = Standing()
+    bus, receiver = opened(only=server)
+    topic = follow(bus, "a")
+    bus.hear(topic.channel, b"e 7 4 1t\nx")
+    assert (receiver.notices[0].position, receiver.notices[0].previous) == (Position("e", 7), 4)
+    assert topic.offset == 5
+    await until(lambda: server.checked == [["a"]])
+    await until(lambda: not bus._side_tasks)
+    # Without a connection, that is done when there is one.
+    server.trouble = BusUnavailable("none")
+    bus.hear(topic.channel, b"e 8 4 1t\nx")
+    assert not bus._side_tasks
+    # What comes of it is for the log.
+    server.trouble = OSError("reset")
+    with caplog.at_level(logging.DEBUG, "wsapi.topics"):
+        bus.hear(topic.channel, b"e 9 4 1t\nx")
+        await until(lambda: "a check of a topic wasn't answered: reset" in caplog.text)
+    assert not bus._side_tasks
+    # One that is cancelled at the end says nothing.
+    bus.hear(topic.channel, b"e 9 4 1t\nx")
+    (task,) = bus._side_tasks
+    task.cancel()
+    await until(lambda: not bus._side_tasks)
+    assert len(receiver.notices) == 4
+
+
+async def test_servers_without_connections_are_looked_after_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("wsapi.topics.redis.EMPTY_SECONDS", 0)
+    first, second = Standing(), Standing()
+    first.trouble = BusUnavailable("none")
+    bus, _ = opened(first=first, second=second)
+    topic = follow(bus, "a")
+    second.channels[topic.channel] = topic
+    with caplog.at_level(logging.DEBUG, "wsapi.topics"):
+        task = asyncio.create_task(bus._keep_topics())
+        await until(lambda: len(second.checked) > 2)
+        task.cancel()
+    assert "topics weren't looked after: none" in caplog.text
+    assert second.checked[0] == ["a"]
+
+
+async def test_deaf_servers_without_connections() -> None:
+    first, second = Standing(), Standing()
+    second.ear = second
+    bus, _ = opened(first=first, second=second)
+    bus.reconnect()
+    assert (first.aborted, len(second.aborted)) == ([], 1)
+
+
+async def test_end_while_it_is_connected_again() -> None:
+    """Nobody is told that it is."""
+    bus, receiver = opened(only=Standing())
+    bus.gone(bus._seed, "lost")
+    bus._receiver = None
+    bus.connected(bus._seed)
+    assert (len(receiver.interruptions), receiver.resumptions) == (1, 0)
+
+
+def slots(*nodes: tuple[int, int, str]) -> list[Any]:
+    """Return what a node says of the cluster: first and last slot, host."""
+    return [(first, last, (host.encode(), 1, b"id")) for first, last, host in nodes]
+
+
+@pytest.fixture
+def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsapi.topics.redis._MAP_DELAY", 0)
+
+
+async def mapped(bus: RedisBus) -> None:
+    """Have a bus ask which node has what, and wait for the end of it."""
+    bus.moved()
+    await until(lambda: bus._mapping is None)
+
+
+@pytest.mark.usefixtures("no_delay")
+async def test_nodes_that_do_not_know() -> None:
+    """Another one is asked; if none knows, all stays as it is."""
+    known = slots((0, 16383, "a"))
+    first, second, third = Standing(BusUnavailable("none")), Standing(known), Standing(known)
+    bus, receiver = opened(**{"a:1": first, "b:1": second, "c:1": third})
+    bus._slots = [first] * 16384
+    await mapped(bus)
+    assert receiver.interruptions == []
+    second.nodes = third.nodes = BusUnavailable("none")
+    await mapped(bus)
+    assert receiver.interruptions == []
+    assert bus._slots == [first] * 16384
+    # An answer that is none is told of.
+    first.nodes = [5]
+    await mapped(bus)
+    logged_errors("the nodes of the cluster aren't known")
+
+
+@pytest.mark.usefixtures("no_delay")
+@pytest.mark.parametrize("connected", [True, False])
+async def test_topics_that_move(connected: bool) -> None:
+    """Those that nobody has are left; others are looked after where they are, if possible."""
+    first = Standing()
+    second = Standing()
+    bus, receiver = opened(**{"a:1": first, "b:1": second})
+    bus._slots = [first] * 16384
+    moving, lost, remembered = follow(bus, "moving"), follow(bus, "lost"), follow(bus, "remembered")
+    remembered.followed = False
+    for topic in (moving, lost):
+        first.channels[topic.channel] = topic
+    assert lost.slot not in (moving.slot, remembered.slot)
+    first.nodes = slots(
+        (0, 0, "a"),
+        (moving.slot, moving.slot, "b"),
+        (remembered.slot, remembered.slot, "b"),
+    )
+    second.ear = second if connected else None
+    second.trouble = None if connected else BusUnavailable("none")
+    await mapped(bus)
+    assert first.channels == {}
+    assert second.channels == {moving.channel: moving}
+    assert second.checked == ([["moving", "remembered"]] if connected else [])
+    assert second.aborted == (["topics moved here"] if connected else [])
+    assert len(receiver.interruptions) == receiver.resumptions == 1
+    with pytest.raises(BusUnavailable, match=f"responsible for slot {lost.slot}"):
+        bus._responsible(lost)
+    # It is asked again who is.
+    first.nodes = slots((0, 16383, "b"))
+    await until(lambda: bus._mapping is None)
+    assert bus._responsible(lost) is second
+    assert second.channels == {moving.channel: moving, lost.channel: lost}
+    assert first.closed == ["the node has no slots any more"]
