@@ -292,6 +292,7 @@ cdef class Parser(Sender):
 
     cdef int _receive(self, const unsigned char* data, Py_ssize_t size) except -1:
         cdef Py_ssize_t used, left
+        cdef bint parsing = False
         try:
             while unlikely(self._state == CONNECTING and size and not self._discarding):
                 used = self._receive_handshake(data, size)
@@ -313,11 +314,18 @@ cdef class Parser(Sender):
                         self._receive_kept()
                 return 0
             self._paused = self._deflate is not None and self._is_full()
+            parsing = True
             left = self._receive_frames(data, size)
+            parsing = False
             if unlikely(left != 0):
                 self._keep(data + (size - left), left)
         except Exception as exc:
             self._parser_failed(exc)
+        except BaseException:
+            # A callback ends the event loop. That may be run again, for what follows the frame.
+            if parsing and not self._discarding:
+                self._keep(self._rest, self._rest_size)
+            raise
 
     cdef int _receive_kept(self) except -1:
         """Parse what was kept, as far as the sink takes it.
@@ -333,21 +341,26 @@ cdef class Parser(Sender):
         self._kept, self._kept_size = None, 0
         self._unmask_in_place = self._paused = self._discarding = False
         self._late = discarding
+        self._rest_size = 0
         try:
             left = self._receive_frames(
                 <const unsigned char*>PyBytes_AS_STRING(kept) + (PyBytes_GET_SIZE(kept) - size), size
             )
         except Exception as exc:
             self._parser_failed(exc)
-        self._late = False
-        self._rest_size = 0
-        if left and not self._discarding:
-            self._kept, self._kept_size = kept, left
-        elif discarding:
-            # What is left of a frame isn't going to be whole.
-            self._header_size = 0
-            self._drop_partial()
-        self._discarding = self._discarding or discarding
+        except BaseException:
+            left = self._rest_size  # as in _receive()
+            raise
+        finally:
+            self._late = False
+            self._rest_size = 0
+            if left and not self._discarding:
+                self._kept, self._kept_size = kept, left
+            elif discarding:
+                # What is left of a frame isn't going to be whole.
+                self._header_size = 0
+                self._drop_partial()
+            self._discarding = self._discarding or discarding
 
     cdef int _receive_direct(self, Py_ssize_t size) except -1:
         """Process bytes that were received right behind the current frame's payload."""

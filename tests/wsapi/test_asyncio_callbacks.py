@@ -179,6 +179,31 @@ async def test_exception_in_a_callback() -> None:
     assert isinstance(record.exc_info[1], LookupError)
 
 
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
+async def test_callback_that_ends_the_loop(end: type[BaseException]) -> None:
+    """The loop may be run again: what follows comes then, and what was sent leaves."""
+    async with pair() as (client, server):
+
+        def on_message(message: Any) -> None:
+            found.append(message)
+            server.send_nowait(message)
+            if message == "1":
+                raise end
+
+        found: list[Any] = []
+        server.listen(on_message)
+        frames = b"".join(frame(TEXT, b"%d" % number, masked=True) for number in range(5))
+        server.get_buffer(-1)[: len(frames)] = frames
+        with pytest.raises(end):
+            server.buffer_updated(len(frames))
+        assert found == ["0", "1"]
+        for number in range(5):
+            assert await client.recv() == f"{number}"
+        await client.send("5")
+        assert await client.recv() == "5"
+        assert found == [f"{number}" for number in range(6)]
+
+
 async def test_close_from_a_callback() -> None:
     async def handler(ws: ServerConnection) -> None:
         closing: list[asyncio.Task[None]] = []

@@ -280,6 +280,53 @@ def test_what_is_not_an_exception_passes_through() -> None:
         protocol.receive_data(masked(Opcode.TEXT, b"b"))
 
 
+@pytest.mark.parametrize("in_frames", [False, True])
+@pytest.mark.parametrize("size", [1, 200, 70000])
+@pytest.mark.parametrize("buffered", [False, True])
+def test_what_follows_such_a_callback_comes_next(
+    buffered: bool, size: int, in_frames: bool
+) -> None:
+    """It may have ended an event loop, which is run again: nothing is lost."""
+    protocol, found = server(), list[int]()
+
+    def on_frame(opcode: int, payload: memoryview, fin: bool) -> None:
+        on_message(bytes(payload))
+
+    def on_message(message: Any) -> None:
+        found.append(message[0])
+        if message[0] % 2:
+            raise SystemExit
+
+    if in_frames:
+        protocol.listen(on_frame=on_frame)
+    else:
+        protocol.listen(on_message)
+    wire = b"".join(masked(Opcode.BINARY, bytes([i]) * size) for i in range(9))
+    wire += masked(Opcode.CLOSE, b"\x03\xe8")
+    raised = 0
+    while wire:
+        room = protocol.get_buffer()
+        count = min(len(room), len(wire), 50_001)
+        room[:count] = wire[:count]
+        try:
+            if buffered:
+                protocol.buffer_updated(count)
+            else:
+                protocol.receive_data(wire[:count])
+        except SystemExit:
+            raised += 1
+        wire = wire[count:]
+        assert protocol.reading_wanted == (protocol.next_timeout() is None)
+    while protocol.next_timeout() == 0.0 and protocol.state is State.OPEN:
+        try:
+            protocol.handle_timeout(0.0)
+        except SystemExit:
+            raised += 1
+    assert found == list(range(9))
+    assert raised == 4
+    assert protocol.close_rcvd is not None
+
+
 def test_no_data_from_the_callback() -> None:
     protocol, failures = server(), list[str]()
 

@@ -156,7 +156,9 @@ class Link(AsyncConnection, asyncio.BufferedProtocol):
             silence = network_silence(self._transport.get_extra_info("socket"))
         if self.protocol.progress_wanted:
             progress = self._driver.progress()
-        activity = self.protocol.handle_timeout(monotonic(), silence, progress)
-        self._driver.update()
+        try:
+            activity = self.protocol.handle_timeout(monotonic(), silence, progress)
+        finally:
+            self._driver.update()  # also if a callback ends the event loop, which may be run again
         if activity & (MESSAGE | FRAGMENT):
             self._driver.wake()  # what waited because of a limit on the rate

@@ -324,7 +324,16 @@ cdef class TransportDriver(Timed):
             self._protocol.end_turn()
 
     cdef int _buffer_updated(self, Py_ssize_t nbytes) except -1:
-        cdef int activity = self._protocol.process_buffer(nbytes, monotonic())
+        cdef int activity = ATTENTION
+        cdef bint processed = False
+        try:
+            activity = self._protocol.process_buffer(nbytes, monotonic())
+            processed = True
+        finally:
+            if unlikely(not processed):
+                # A callback ends the event loop, which may be run again, for what follows.
+                self._in_turn = False
+                self._update()
         self._in_turn = False
         self._wrote = False
         if unlikely(activity & ATTENTION != 0):
