@@ -529,6 +529,19 @@ async def test_messages_whose_order_is_doubtful(caplog: pytest.LogCaptureFixture
     assert len(receiver.notices) == 4
 
 
+async def test_messages_for_nobody() -> None:
+    """They may still come when a topic isn't followed any more, or the bus is closed."""
+    bus, receiver = opened(only=Standing())
+    topic = follow(bus, "a")
+    bus.hear(b"wsapi:{b}", b"e 6 5 1t\nx")
+    bus._receiver = None
+    bus.hear(topic.channel, b"e 6 5 1t\nx")
+    bus._receiver = receiver
+    bus.hear(topic.channel, b"e 6 5 1t\ny")
+    assert [notice.message for notice in receiver.notices] == ["y"]
+    assert bus.ignored == 0
+
+
 async def test_servers_without_connections_are_looked_after_later(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
