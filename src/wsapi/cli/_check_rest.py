@@ -48,13 +48,8 @@ async def answer_to(probe: Probe, offer: str) -> Deflate | None:
         answer = Deflate(given)
     except ValueError as exc:
         raise Failure(f"{given}: {exc}") from exc
-    if "client_max_window_bits" in answer.parameters:
-        if "client_max_window_bits" not in offer:
-            raise Failure(f"{given}: client_max_window_bits wasn't offered")
-        if answer.parameters["client_max_window_bits"] is None:
-            raise Failure(f"{given}: client_max_window_bits without a value")
-    if answer.parameters.get("server_max_window_bits", "") is None:
-        raise Failure(f"{given}: server_max_window_bits without a value")
+    if "client_max_window_bits" in answer.parameters and "client_max_window_bits" not in offer:
+        raise Failure(f"{given}: client_max_window_bits wasn't offered")
     probe.expected += f"; came {given}"
     return answer
 
