@@ -19,7 +19,7 @@ pytest.importorskip("nats", reason="nats-py isn't installed")
 
 from nats import errors
 
-from tests.wsapi.helpers import until
+from tests.wsapi.helpers import turns, until
 from tests.wsapi.topics.nats_helpers import Receiver
 from wsapi.topics._nats_connection import Connection, NoResponders
 from wsapi.topics._nats_history import History
@@ -258,6 +258,16 @@ async def test_stream_that_nobody_leads() -> None:
     assert await JetStream(SETTINGS, 1).time_of(connection, 5) is None
 
 
+async def test_what_the_leader_has() -> None:
+    jetstream = JetStream(SETTINGS, 1)
+    connection: Any = Answers(of_leader(5), NO_MESSAGE, of_leader(5), NO_MESSAGE)
+    assert await jetstream.last(connection, "p.p.e.a", leader=True) == 5
+    assert await jetstream.last(connection, "p.p.e.a", leader=True) is None
+    assert await jetstream.has(connection, 5, leader=True)
+    assert not await jetstream.has(connection, 5, leader=True)
+    assert {subject for subject, _ in connection.asked} == {"$JS.API.STREAM.MSG.GET.S"}
+
+
 # ---------------------------------------------------------------------- the stream and its history
 
 
@@ -327,6 +337,15 @@ async def test_position_of_what_was_dropped(first: int, last: int) -> None:
     topic = kept.known.topic("a", plain=False)
     topic.know(4, 5, -1)
     assert await History(kept).position(connection, "a", topic) == Position(EPOCH, last)
+
+
+async def test_position_that_is_known() -> None:
+    """It is known from now on that nothing was after it, up to what was seen before."""
+    kept, connection = await keeping(stored(4))
+    topic = kept.known.topic("a", plain=False)
+    topic.know(4, 4, -1)
+    assert await History(kept).position(connection, "a", topic) == Position(EPOCH, 4)
+    assert (topic.last, topic.upto) == (4, 5)
 
 
 async def test_position_that_was_not_seen() -> None:
@@ -523,6 +542,42 @@ async def test_what_cannot_be_sent(lost: bool) -> None:
                 await connection.send("a", b"x")
 
 
+async def test_answers_that_nobody_waits_for() -> None:
+    """Neither of a call that was given up, nor of one that there never was."""
+    with connected() as connection:
+        replies: list[str] = []
+
+        async def publish(subject: str, payload: bytes, reply: str) -> None:
+            replies.append(reply)
+
+        connection.publish = publish
+        calls = [asyncio.create_task(connection.ask("a", b"x", 5)) for _ in range(2)]
+        await turns(1)
+        calls[0].cancel()
+        await turns(1)
+        for subject in (*replies, "p.r.x.99", "p.r.x.~"):
+            connection._answered(subject.encode(), b"y", None)
+        assert await calls[1] == (b"y", None)
+        assert calls[0].cancelled()
+        assert (connection._calls, connection._pending_bytes) == ({}, 0)
+
+
+async def test_echoes_of_a_connection_that_is_lost() -> None:
+    """Those who wait for the next one are told why there won't be one."""
+    with connected() as connection:
+
+        async def publish(subject: str, payload: bytes, reply: str) -> None:
+            pass
+
+        connection.publish = publish
+        echoes = [asyncio.create_task(connection.echo(5)) for _ in range(3)]
+        await turns(1)
+        connection.abandon(OSError("lost"))
+        for echo in echoes:
+            with pytest.raises(BusUnavailable, match="lost"):
+                await echo
+
+
 async def test_call_that_is_cancelled_while_it_is_sent() -> None:
     """That the connection is lost later is no error that nobody has heard of."""
     with connected() as connection:
@@ -592,6 +647,53 @@ async def test_what_is_forbidden_has_a_bound(monkeypatch: pytest.MonkeyPatch) ->
                 connection.check("publish", f"a.{number}")
         assert connection.denied == {("publish", "a.3"), ("publish", "a.4")}
         assert connection.alive
+
+
+@pytest.mark.parametrize(
+    ("error", "match"),
+    [
+        (TimeoutError(), r"can't connect to nats://127\.0\.0\.1.*: TimeoutError\(\)"),
+        (BusUnavailable("as it is"), "^as it is$"),
+    ],
+)
+async def test_open_that_fails(error: Exception, match: str) -> None:
+    """It may be tried again, and nothing of it is left."""
+    kept = keeper()
+
+    async def establish() -> None:
+        kept.start(asyncio.sleep(60))
+        raise error
+
+    kept.establish = establish  # type: ignore[method-assign]
+    for _ in range(2):
+        with pytest.raises(BusUnavailable, match=match):
+            await kept.open(Receiver())
+        assert kept.receiver is None
+        assert kept._tasks == set()
+
+
+async def test_open_that_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other server is tried, and the connection that was being made ends."""
+    asked: list[str] = []
+    ended: list[object] = []
+
+    async def open_one(self: object, server: str, timeout: float, options: object) -> None:
+        asked.append(server)
+        await asyncio.Event().wait()
+
+    async def end(self: object, timeout: float) -> None:
+        ended.append(self)
+
+    monkeypatch.setattr(Connection, "open", open_one)
+    monkeypatch.setattr(Connection, "end", end)
+    kept = Keeper(["nats://a", "nats://b"], SETTINGS, 60, 10**6, {"tls_hostname": None})
+    opening = asyncio.create_task(kept.open(Receiver()))
+    await until(lambda: asked)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert len(asked) == len(ended) == 1
+    assert kept.receiver is None
 
 
 async def test_nothing_to_reconnect() -> None:

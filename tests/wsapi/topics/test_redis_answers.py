@@ -224,6 +224,34 @@ async def test_what_a_lost_connection_tells_of_calls() -> None:
     assert {str(error) for error in found} == {"end"}
 
 
+async def test_nothing_with_a_lost_connection() -> None:
+    """What isn't written yet never is, and whoever comes then is told at once."""
+    wire, transport = link()
+    topic = Topic("a", "p")
+    message = wire.publish(topic, b"t", b"m")
+    wire.abort("end")
+    with pytest.raises(BusUnavailable, match="end") as caught:
+        await message
+    assert type(caught.value) is BusUnavailable
+    with pytest.raises(BusUnavailable, match="end"):
+        wire.publish(topic, b"t", b"m")
+    with pytest.raises(BusUnavailable, match="end"):
+        wire.call(Call(wire.loop.create_future(), (b"PING",)))
+    assert transport.written == []
+
+
+async def test_no_subscription_with_a_lost_connection() -> None:
+    wire, transport, _ = ear()
+    future = wire.want(True, b"a")
+    assert future is not None
+    wire.abort("end")
+    with pytest.raises(BusUnavailable, match="end"):
+        await future
+    with pytest.raises(BusUnavailable, match="end"):
+        wire.want(True, b"b")
+    assert transport.written == []
+
+
 async def test_scripts_that_are_forgotten_again() -> None:
     """What the broker doesn't know by name is sent as a whole; refused then, it is refused."""
     wire, transport = link()
@@ -401,6 +429,43 @@ async def test_broker_that_does_not_tell_what_it_is(monkeypatch: pytest.MonkeyPa
     with pytest.raises(BusUnavailable, match="the broker doesn't tell its run_id in INFO"):
         await server.open_link()
     assert server.link is None
+
+
+LOADING = "LOADING the dataset"
+NOPERM = "NOPERM no permission to run 'script|load'"
+FACTS = b"run_id:r\r\nredis_mode:standalone\r\n"
+
+
+@pytest.mark.parametrize(
+    ("replies", "match"),
+    [
+        ([1, FACTS, b"sha", b"sha"], None),
+        ([1, FACTS, NOPERM, NOPERM], None),
+        ([1, FACTS, b"sha", LOADING], "the broker refuses: LOADING"),
+        ([1, LOADING, LOADING, LOADING], "the broker refuses: LOADING"),
+        ([1, NOPERM, b"sha", b"sha"], "the broker refuses: NOPERM"),
+    ],
+)
+async def test_what_brokers_refuse_at_the_beginning(
+    replies: list[Any], match: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may not load scripts may run them; anything else has to go well."""
+    server = seed()
+    made: list[Transport] = []
+
+    async def connect(wire: Wire, more: object) -> list[Any]:
+        made.append(Transport(wire))
+        return [hiredis.ReplyError(reply) if isinstance(reply, str) else reply for reply in replies]
+
+    monkeypatch.setattr(server, "_connect", connect)
+    if match is None:
+        assert (await server.open_link()).run == b"r"
+        await server.close("end")
+    else:
+        with pytest.raises(BusUnavailable, match=match):
+            await server.open_link()
+        assert server.link is None
+    assert made[0].aborted
 
 
 async def test_broker_that_does_not_confirm(monkeypatch: pytest.MonkeyPatch) -> None:
