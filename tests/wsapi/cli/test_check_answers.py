@@ -172,6 +172,21 @@ TEXT_ = [sent(TEXT, b"hi")]
 
 # A check, what it is answered, and what it says of that.
 SAYS: list[tuple[str, Scripted, dict[str, Any], type[Exception] | str, str]] = [
+    # the opening handshake
+    (
+        "opening/subprotocol-unknown",
+        script(head=["Sec-WebSocket-Protocol: x-other"]),
+        {},
+        Info,
+        "'x-other', which nobody knows, was selected",
+    ),
+    (
+        "opening/subprotocol-unknown",
+        script(head=["Sec-WebSocket-Protocol: chat"]),
+        {},
+        Failure,
+        "Sec-WebSocket-Protocol: chat",
+    ),
     # frames
     ("frames/opcodes-known", script(), {}, Skip, "no frame has come"),
     ("frames/rsv1", script([END]), {}, Info, "the end of the connection, without a Close frame"),
@@ -195,6 +210,9 @@ SAYS: list[tuple[str, Scripted, dict[str, Any], type[Exception] | str, str]] = [
     ("close/message-after", script([close(1002)]), {}, Failure, "Close 1002"),
     ("close/message-after", script([close(1000), END]), {}, "", "nothing of it"),
     # compression
+    ("compression/offer-plain", once(b"HTTP/1.1 503 Full\r\n\r\n"), {}, Failure, "503 Full"),
+    ("compression/decline-unknown", once(b"HTTP/1.1 503 Full\r\n\r\n"), {}, Failure, "503 Full"),
+    ("compression/decline-unknown", once(b"HTTP/1.1 400 No\r\n\r\n"), {}, Info, "400 No"),
     ("compression/offer-common", script(), {}, Failure, "it was declined"),
     ("compression/offer-quoted", script(), {}, Info, "it was declined"),
     (
