@@ -7,7 +7,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -84,6 +84,62 @@ def test_close_timeout(receiving: bool) -> None:
         if receiver is not None:
             with pytest.raises(ConnectionClosedError):
                 receiver.result()
+
+
+class Closing(socket.socket):
+    """Has something happen while it is closed.
+
+    Attributes:
+        calls: How many threads have closed it, or are about to.
+        meanwhile: What the first one does.
+    """
+
+    calls = 0
+    meanwhile: Callable[[], object]
+
+    def close(self) -> None:
+        self.calls += 1
+        if self.calls == 1:
+            self.meanwhile()
+        super().close()
+
+
+def closing_pair() -> tuple[Connection, Closing, socket.socket]:
+    ours, theirs = socket.socketpair()
+    sock = Closing(fileno=ours.detach())
+    return Connection(sock, Protocol(Side.CLIENT), close_timeout=0.05), sock, theirs
+
+
+def test_one_thread_closes_the_socket() -> None:
+    connection, sock, theirs = closing_pair()
+    go_on = threading.Event()
+    sock.meanwhile = lambda: go_on.wait(PATIENCE)
+    with theirs:
+        closer = Spawned(connection.close)
+        eventually(lambda: sock.calls)
+        others = [Spawned(connection.recv) for _ in range(2)]
+        others.append(Spawned(connection.ping))
+        # From inside the engine, as a logging handler does.
+        assert not Spawned(connection._driver.call, connection._driver.close, 1000, "").result()
+        assert not connection.wait_closed(0.1)
+        assert sock.calls == 1
+        go_on.set()
+        closer.result()
+        assert connection.wait_closed(PATIENCE)
+        for other in others:
+            with pytest.raises(ConnectionClosedError):
+                other.result()
+    assert sock.calls == 1
+
+
+def test_wait_closed_in_what_interrupts_the_closing_of_the_socket() -> None:
+    connection, sock, theirs = closing_pair()
+    sock.meanwhile = lambda: waited.append(connection.wait_closed(PATIENCE))
+    waited: list[bool] = []
+    with theirs:
+        connection.close()
+    assert waited == [True]
+    assert sock.calls == 2
 
 
 def test_close_drops_what_it_reads(both_ends: tuple[Connection, RawPeer]) -> None:

@@ -35,6 +35,7 @@ cdef class Shared:
     cdef list _events
     cdef dict _farewells                # what has a method set, which is called when the connection is lost; or None
     cdef bint _close_due
+    cdef unsigned long _closer          # thread that closes the socket, the mutex released; 0 if none does
     cdef bint _report_due
     cdef public object reporter         # weak reference to what is called when messages were dropped, or None
     cdef tuple _close_request           # of somebody whom the thread below kept from closing

@@ -45,13 +45,15 @@ cdef class Shared:
     cdef int _do_chores(self) except -1:
         """Do what can't be done with the mutex held: it runs Python code, hence signal handlers."""
         cdef list events
-        cdef bint closing = self._close_due
+        cdef unsigned long thread = PyThread_get_thread_ident()
+        # By one thread: without the global lock, two could close its descriptor twice, which may be another's then.
+        cdef bint closing = self._close_due and (self._closer == 0 or self._closer == thread)
         cdef bint reporting = self._report_due
         self._report_due = False
         events, self._events = self._events, []
-        # Until it is closed, whoever comes here closes the socket: a signal handler that interrupts
-        # this may wait for it.
-        self._chores = closing
+        if closing:
+            self._closer = thread
+        self._chores = False
         self._owner = 0
         self._mutex.release()
         try:
@@ -97,6 +99,9 @@ cdef class Shared:
         self._reading = False
         self._users = self._senders = 0
         self._waiters = []
+        if self._closer:
+            self._closer = 0
+            self._chores = True
         self._inbox.attach()
         if not self._lost:
             self._inbox.post(self, -INFINITY)
@@ -110,6 +115,7 @@ cdef class Shared:
             first = not self.closed
             self.closed = True
             self._close_due = False
+            self._closer = 0
             self._chores = len(self._events) > 0
             self._notify()
             self._mutex.release()
@@ -127,6 +133,8 @@ cdef class Shared:
         """Wait for a change, the mutex released; return whether the deadline came first."""
         cdef bint notified = False
         cdef int timeout
+        if self._closer == self._owner:
+            self._chores = True  # a signal handler has interrupted who closes the socket: it is closed here
         if self._chores:
             self._unlock()
             self._lock()
