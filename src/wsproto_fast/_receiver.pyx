@@ -347,6 +347,8 @@ cdef class Receiver(Parser):
             if fin and not self._queue.frames and (opcode != OP_TEXT or PyUnicode_Check(payload)):
                 self._call_back(payload, opcode, True, NULL, 0, None)
                 return 0
+            if self._is_unwanted():
+                return 0  # what is compressed is dropped before: there may be a message without its end
             if self._queue.put(payload, opcode, fin, self._message_compressed) & MESSAGE:
                 try:
                     payload = self._queue.next_message(None)

@@ -495,6 +495,20 @@ class TestCallbacks:
         assert found == ["0", "1", "2"]
         assert protocol.close_rcvd is not None
 
+    def test_what_our_own_close_cuts_in_two(self) -> None:
+        """The rest of a message isn't inflated any more; the next one isn't taken for it."""
+        found: list[Any] = []
+        protocol = self.listening(found.append)
+        data = raw(b"hello")
+        protocol.receive_data(frame(Side.SERVER, TEXT, data[:3], fin=False, rsv=RSV1))
+        protocol.close()
+        protocol.receive_data(frame(Side.SERVER, CONT, data[3:]))
+        protocol.receive_data(frame(Side.SERVER, TEXT, b"plain"))
+        protocol.receive_data(frame(Side.SERVER, CLOSE, OK))
+        assert found == []
+        assert protocol.parser_exc is None
+        assert protocol.close_rcvd is not None
+
 
 # ---------------------------------------------------------------------- everything at once
 
