@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.wsapi.helpers import until
+from tests.wsapi.topics.redis_helpers import Receiver
 from wsapi.topics.bus import Notice
 from wsapi.topics.exceptions import BusError, BusUnavailable, PublishUncertain
 from wsapi.topics.positions import Position
@@ -26,33 +27,6 @@ from wsapi.topics.redis import RedisBus
 
 BINARIES = binaries()
 prefixes = (f"test{number}" for number in itertools.count())
-
-
-class Receiver:
-    """Keeps what a bus tells."""
-
-    def __init__(self) -> None:
-        self.notices: list[Notice] = []
-        self.interruptions: list[Exception] = []
-        self.resumptions = 0
-
-    def notice(self, notice: Notice) -> None:
-        self.notices.append(notice)
-
-    def interrupted(self, reason: Exception) -> None:
-        assert len(self.interruptions) == self.resumptions
-        self.interruptions.append(reason)
-
-    def resumed(self) -> None:
-        self.resumptions += 1
-        assert len(self.interruptions) == self.resumptions
-
-    def suspect(self, topic: str) -> None:
-        raise AssertionError(topic)
-
-    @property
-    def messages(self) -> list[str | bytes]:
-        return [notice.message for notice in self.notices]
 
 
 @contextlib.asynccontextmanager

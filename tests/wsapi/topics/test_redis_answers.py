@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.wsapi.helpers import logged_errors, turns, until
-from wsapi.topics.bus import Notice
+from tests.wsapi.topics.redis_helpers import Receiver
 from wsapi.topics.exceptions import BusUnavailable, PublishUncertain
 from wsapi.topics.positions import Position
 
@@ -46,27 +46,6 @@ class Transport:
         if not self.aborted:
             self.aborted = True
             self.wire.loop.call_soon(self.wire.connection_lost, None)
-
-
-class Receiver:
-    """Keeps what a bus tells."""
-
-    def __init__(self) -> None:
-        self.notices: list[Notice] = []
-        self.interruptions: list[Exception] = []
-        self.resumptions = 0
-
-    def notice(self, notice: Notice) -> None:
-        self.notices.append(notice)
-
-    def interrupted(self, reason: Exception) -> None:
-        self.interruptions.append(reason)
-
-    def resumed(self) -> None:
-        self.resumptions += 1
-
-    def suspect(self, topic: str) -> None:
-        raise AssertionError(topic)
 
 
 def link(max_bytes: int = 10**6) -> tuple[Link, Transport]:
