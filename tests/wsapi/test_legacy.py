@@ -175,6 +175,17 @@ async def test_handshake_that_is_cancelled() -> None:
         assert not server.websockets
 
 
+async def test_request_that_is_processed_for_too_long() -> None:
+    async def process_request(path: str, headers: Headers) -> None:
+        await asyncio.Future()
+
+    options: dict[str, Any] = {"process_request": process_request, "open_timeout": 0.03}
+    async with serve(nothing, "127.0.0.1", 0, **options) as server:
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await raw_client(server).__aenter__()
+        await until(lambda: not server.websockets)
+
+
 async def test_server_that_nothing_starts() -> None:
     with pytest.raises(RuntimeError, match=r"^a WebSocketServer is started by serve\(\)$"):
         await WebSocketServer()

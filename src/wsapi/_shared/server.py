@@ -248,6 +248,19 @@ class ServerSide(BaseConnection):
             and not self._is_late()
         )
 
+    def _time_to_answer(self, open_timeout: float | None) -> float | None:
+        """Return the seconds that callbacks may take for the response, None for no limit.
+
+        After them nobody is there who could get it.
+
+        Args:
+            open_timeout: Seconds that the opening handshake may last; None for no limit.
+        """
+        deadline = self.protocol.next_timeout()
+        if deadline is None:
+            return open_timeout  # the client may be gone already
+        return max(0.0, deadline - self._now())
+
     def _answer_alone(self, settings: ServerSettings) -> Response | None:
         """Return the response to the request; None if callbacks have a say in it.
 

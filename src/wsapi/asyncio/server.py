@@ -75,6 +75,21 @@ class AcceptedConnection(ServerSide, Connection):
         """Have the request answered; each kind of server overrides it."""
         raise NotImplementedError
 
+    async def _answer_in_time(
+        self, settings: ServerSettings, open_timeout: float | None
+    ) -> Response | None:
+        """Return the response to the request; None if callbacks take too long, and are cancelled.
+
+        Args:
+            settings: How the server answers.
+            open_timeout: Seconds that the opening handshake may last; None for no limit.
+        """
+        try:
+            async with asyncio.timeout(self._time_to_answer(open_timeout)):
+                return await self._answer(settings)
+        except TimeoutError:
+            return None  # the engine ends the connection
+
     def _respond(self, response: Response) -> bool:
         driver = self._driver
         driver.opening = False
@@ -218,8 +233,9 @@ class ServerConnection(AcceptedConnection):
             if response is None:
                 return
         else:
-            response = await self._answer(settings)
-        self._respond(response)
+            response = await self._answer_in_time(settings, settings.open_timeout)
+        if response is not None:
+            self._respond(response)
 
 
 # As they are without programs that replace them.

@@ -219,7 +219,9 @@ class WebSocketServerProtocol(WebSocketCommonProtocol, AcceptedConnection):
 
     async def handshake(self) -> None:
         """Answer the opening handshake."""
-        self._respond(await self._answer(_settings))
+        response = await self._answer_in_time(_settings, self.open_timeout)
+        if response is not None:
+            self._respond(response)
 
     def _is_late(self) -> bool:
         return not self.ws_server.is_serving() or self._leaving() is not None

@@ -121,7 +121,9 @@ class ServerConnection(ServerSide, Connection):
                 return
             await self._wait()
         server._handlers.arriving.discard(trio.lowlevel.current_task())
-        self._respond(await self._answer(server._settings))
+        timeout = self._time_to_answer(open_timeout)
+        with trio.move_on_after(inf if timeout is None else timeout):
+            self._respond(await self._answer(server._settings))
 
     def _respond(self, response: Response) -> bool:
         sent = super()._respond(response)

@@ -168,7 +168,8 @@ class TestOpeningHandshake:
         async def handler(ws: Ws) -> None:
             handled.append(ws)
 
-        async with driver.serve(handler, process_request=process_request) as server:
+        options = {"process_request": process_request, "open_timeout": None}
+        async with driver.serve(handler, **options) as server:
             async with driver.raw_client(server, b"") as peer:
                 await peer.send(request())
                 await driver.until(lambda: processing)
@@ -189,6 +190,32 @@ class TestOpeningHandshake:
         async with driver.serve(handler, **options) as server:
             assert b" 101 " not in await server.ask_bytes(request())
         assert handled == []
+
+    @pytest.mark.not_on("sync", reason="threads can't be cancelled")
+    @pytest.mark.parametrize("callback", ["process_request", "process_response"])
+    @pytest.mark.parametrize("stays", [True, False])
+    async def test_callback_that_never_ends(
+        self, driver: Driver, callback: str, stays: bool
+    ) -> None:
+        """It ends with the time for the opening handshake, and neither stays nor keeps the server.
+
+        So it does if the client has left before.
+        """
+        called = []
+
+        async def never(*_args: Any) -> None:
+            try:
+                await driver.event().wait()
+            finally:
+                called.append(callback)
+
+        async with driver.serve(until_closed, **{callback: never}, open_timeout=0.03) as server:
+            async with driver.raw_client(server, b"") as peer:
+                await peer.send(request())
+                if stays:
+                    assert await peer.read_to_end() == b""
+            await driver.until(lambda: called and not server.accepted)
+            assert server.raw.stats().refused == {"timeout" if stays else "gone": 1}
 
     @pytest.mark.parametrize(
         "origins, origin, accepted",
