@@ -305,6 +305,7 @@ cdef class Protocol(Statistics):
             self._close_deadline = INFINITY
             if self._state != CLOSED and self.parser_exc is None:
                 self.parser_exc = TimeoutError("timed out while closing connection")
+            self._drop_backlog()  # nothing follows when writing goes on
             self.transport_action = ABORT
             self._activity |= ATTENTION
             # Nobody is there any more who could read, or be read.

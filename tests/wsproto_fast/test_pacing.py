@@ -75,9 +75,12 @@ class TestOrder:
         assert protocol.next_timeout() == 11
         protocol.handle_timeout(11)
         assert protocol.transport_action == ABORT
+        assert protocol.backlog_messages == 0
+        assert sent(protocol) == [(CLOSE, (1000).to_bytes(2, "big"))]
+        protocol.resume_writing()
+        assert output(protocol) == b""
         protocol.connection_lost()
         assert isinstance(protocol.close_exc, ConnectionClosedError)
-        assert protocol.backlog_messages == 0
 
     @pytest.mark.parametrize("closing", [False, True])
     def test_the_peers_close_takes_its_place(self, closing: bool) -> None:
