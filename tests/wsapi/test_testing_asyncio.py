@@ -8,6 +8,7 @@ import inspect
 import logging
 import math
 import socket
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -239,8 +240,63 @@ async def test_time_stands_still_until_it_is_advanced() -> None:
         assert happened == pytest.approx([10, 15, 25])
         assert loop.time() == clock.time() == pytest.approx(begin + 110)
         await task
-    assert clock_of(asyncio.get_running_loop()) is None
+    assert clock_of(loop) is None
+
+
+@on_asyncio
+async def test_time_goes_on_after_a_clock() -> None:
+    """What was to come in its block, or has begun there, doesn't wait until time catches up."""
+    loop = asyncio.get_running_loop()
+    ticks = []
+
+    async def tick() -> None:
+        while True:
+            ticks.append(loop.time())
+            await asyncio.sleep(0.02)
+
+    ticking = asyncio.create_task(tick())
+    for _ in range(2):
+        async with Clock() as clock:
+            await clock.advance(60)
+        number = len(ticks)
+        assert clock.time() <= loop.time() < clock.time() + 10
+        async with asyncio.timeout(10):
+            while len(ticks) < number + 2:
+                await asyncio.sleep(0)
+    assert ticks == sorted(ticks)
+    ticking.cancel()
+
+
+@on_asyncio
+async def test_the_time_of_a_loop_is_its_own_where_no_other_has_passed() -> None:
+    loop = asyncio.get_running_loop()
+    async with Clock():
+        time.sleep(0.01)
     assert loop.time.__self__ is loop  # type: ignore[attr-defined] # a method
+
+
+@on_asyncio
+async def test_a_server_that_outlives_a_clock() -> None:
+    async with serving(echo) as place:
+        async with Clock() as clock:
+            client = await place.connect(ping_interval=0.05)
+            await clock.advance(60)
+            pings = client.stats().pings_sent
+        async with asyncio.timeout(10):
+            while client.stats().pings_sent == pings:
+                await asyncio.sleep(0)
+            await client.send("message")
+            assert await client.recv() == "message"
+    assert client.close_code == 1001
+
+
+@on_asyncio
+async def test_a_pair_that_was_there_before_its_clock() -> None:
+    async with pair(ping_interval=20, ping_timeout=20) as (client, _), Clock() as clock:
+        link(client).cut()
+        await clock.advance(60)
+        with pytest.raises(ConnectionClosedError, match="keepalive"):
+            await client.recv()
 
 
 @on_asyncio

@@ -26,7 +26,7 @@ from ..asyncio.server import (
     serve,
 )
 from . import _common
-from ._clock import clock_of
+from ._clock import clock_of, takes_clock, time_of
 from ._common import URI, MemoryClient, prepared, refuse
 from ._lifespan import Lifespan
 from ._memory import MemoryTransport, connected
@@ -65,16 +65,16 @@ class MemoryConnect(MemoryClient, connect):
     _accept: Callable[[asyncio.BaseProtocol, Wire, Wire], None]
 
     def _engine_class(self, uri: WebSocketURI, **options: Any) -> ClientProtocol:
-        clock = clock_of(asyncio.get_running_loop())
-        if clock is None:
+        loop = asyncio.get_running_loop()
+        if not takes_clock(loop):
             return ClientProtocol(uri, **options)
         protocol = ClockedClientProtocol(uri, **options)
-        protocol.clock = clock.time
+        protocol.clock = time_of(loop)
         return protocol
 
     def _new_connection(self, uri: WebSocketURI, *carrier: object) -> ClientConnection:
         connection = super()._new_connection(uri, *carrier)
-        _follow_clock(connection)
+        _follow_loop(connection)
         return connection
 
     async def _open_transport(
@@ -84,11 +84,10 @@ class MemoryConnect(MemoryClient, connect):
         return connection
 
 
-def _follow_clock(connection: Connection) -> None:
-    """Have the timers of a connection follow the clock of the event loop, if it has one."""
-    clock = clock_of(connection.loop)
-    if clock is not None:
-        connection._now = clock.time  # type: ignore[method-assign] # of this one
+def _follow_loop(connection: Connection) -> None:
+    """Have a connection go by the time of its event loop, whether that has a clock or not."""
+    if takes_clock(connection.loop):
+        connection._now = time_of(connection.loop)  # type: ignore[method-assign] # of this one
 
 
 # ---------------------------------------------------------------------- servers
@@ -179,7 +178,7 @@ class Serving(_Place):
 
         def create_connection(*args: Any, **options: Any) -> ServerConnection:
             connection: ServerConnection = create(*args, **options)
-            _follow_clock(connection)
+            _follow_loop(connection)
             return connection
 
         settings.create_connection = create_connection
@@ -214,11 +213,11 @@ class Serving(_Place):
 
 
 def _new_server_engine(**options: Any) -> ServerProtocol:
-    clock = clock_of(asyncio.get_running_loop())
-    if clock is None:
+    loop = asyncio.get_running_loop()
+    if not takes_clock(loop):
         return ServerProtocol(**options)
     protocol = ClockedServerProtocol(**options)
-    protocol.clock = clock.time
+    protocol.clock = time_of(loop)
     return protocol
 
 
@@ -351,7 +350,7 @@ class ServingASGI(_Place):
             **self._options,
         )
         connection.tasks = self._tasks
-        _follow_clock(connection)
+        _follow_loop(connection)
         return connection
 
 

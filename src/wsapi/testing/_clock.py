@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["Clock", "clock_of"]
+__all__ = ["Clock", "clock_of", "takes_clock", "time_of"]
 
 # Turns of the event loop in one advance(). A program that never comes to rest is an error.
 MAX_TURNS = 1_000_000
@@ -19,7 +20,8 @@ class Clock:
     Within the block it is the time of the running event loop, hence of ``asyncio.sleep``,
     ``asyncio.timeout``, and ``loop.call_later``; and of connections that ``pair`` and ``serving``
     make there: their keepalive, deadlines, limits on rates, and latencies. Connections on sockets
-    keep the time of the operating system. It needs an event loop of asyncio, not uvloop.
+    keep the time of the operating system. After the block, time goes on from where it is then. It
+    needs an event loop of asyncio, not uvloop.
     """
 
     def __init__(self) -> None:
@@ -28,7 +30,7 @@ class Clock:
 
     async def __aenter__(self) -> Self:
         loop: Any = asyncio.get_running_loop()
-        if not (hasattr(loop, "_ready") and hasattr(loop, "_scheduled")):
+        if not takes_clock(loop):
             raise TypeError(f"a Clock needs an event loop of asyncio, not {type(loop).__name__}")
         if self._loop is not None or clock_of(loop) is not None:
             raise RuntimeError("the event loop has a Clock already, or the Clock an event loop")
@@ -43,8 +45,14 @@ class Clock:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        del self._loop.time
-        self._loop = None
+        loop, self._loop = self._loop, None
+        del loop.time
+        # The time of an event loop doesn't go back: timers and wires that outlive the block would
+        # wait as long as has passed in it.
+        time = loop.time
+        ahead = self._now - time()
+        if ahead > 0:
+            loop.time = lambda: time() + ahead
 
     def time(self) -> float:
         """Return the current time, in seconds; it begins with that of the event loop."""
@@ -101,6 +109,16 @@ class Clock:
             if not self._loop._ready and self._next() > self._now:
                 return turns
         raise RuntimeError("the event loop doesn't come to rest")
+
+
+def takes_clock(loop: Any) -> bool:
+    """Tell whether an event loop can have a clock."""
+    return hasattr(loop, "_ready") and hasattr(loop, "_scheduled")
+
+
+def time_of(loop: Any) -> Callable[[], float]:
+    """Return what tells the time of an event loop, also when a clock comes and goes."""
+    return lambda: loop.time()
 
 
 def clock_of(loop: Any) -> Clock | None:

@@ -6,6 +6,7 @@ import asyncio
 import math
 from typing import Any
 
+from ._clock import time_of
 from ._wires import End, Wire, addresses, join
 
 __all__ = ["MemoryTransport", "connected"]
@@ -237,12 +238,8 @@ def connected(
     left = MemoryTransport(loop, client, (here, there))
     right = MemoryTransport(loop, server, (there, here))
     join(left, right, to_server, to_client)
-
-    def time() -> float:
-        return loop.time()  # that of a Clock, or not
-
-    to_server._attach(time, right._schedule)
-    to_client._attach(time, left._schedule)
+    to_server._attach(time_of(loop), right._schedule)
+    to_client._attach(time_of(loop), left._schedule)
     server.connection_made(right)
     client.connection_made(left)
     return left, right

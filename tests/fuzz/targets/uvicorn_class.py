@@ -31,7 +31,7 @@ from tests.fuzz.targets.requests import HEAD
 from wsapi.asgi import ClientDisconnected
 from wsapi.exceptions import ConcurrencyError, InvalidHeader, ProtocolError
 from wsapi.testing import Clock, Link
-from wsapi.testing._asyncio import _follow_clock, _new_server_engine
+from wsapi.testing._asyncio import _follow_loop, _new_server_engine
 from wsapi.testing._memory import connected
 
 MAX_STEPS = 60
@@ -90,7 +90,7 @@ class Clocked(wsapi.uvicorn.WebSocketProtocol):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        _follow_clock(self)
+        _follow_loop(self)
 
 
 class Client(asyncio.Protocol):
