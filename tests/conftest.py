@@ -21,7 +21,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Files that take longest, the longest first; most of it is waiting. Processes of pytest-xdist,
 # each of which runs whole files, begin with them: what begins last runs alone in the end.
 LONG_FILES = (
-    "tests/wsapi/topics/test_redis.py",
+    "tests/wsapi/topics/redis_bus/test_redis_harm.py",
+    "tests/wsapi/topics/redis_bus/test_redis_transports.py",
     "tests/benchmarks/test_topics.py",
     "tests/wsapi/test_sync_freed.py",
     "tests/benchmarks/test_instructions.py",

@@ -15,10 +15,7 @@ from tests.wsapi.helpers import serving, uri_of
 from tests.wsapi.uvicorn_helpers import serving_app
 from wsapi.asyncio.client import ClientConnection, connect
 from wsapi.topics import History, Topics
-from wsapi.topics.gateway import (
-    Gateway,
-    envelope,
-)
+from wsapi.topics.gateway import Gateway, envelope
 from wsapi.uvicorn import WebSocketProtocol
 
 KEPT = History(messages=1000)

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.wsapi.topics.core_helpers import (
-    Client,
-    Sink,
-    at,
-    join,
-    make,
-    names,
-)
+from tests.wsapi.topics.core_helpers import Client, Sink, at, join, make, names
 from wsapi.topics._core import Core
 from wsapi.topics._history import History
 from wsapi.topics._subscribers import Happening, Step

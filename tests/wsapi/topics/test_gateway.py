@@ -16,19 +16,12 @@ from typing import Any
 import pytest
 
 from tests.wsapi.helpers import until
-from tests.wsapi.topics.gateway_helpers import (
-    ALL,
-    client_of,
-    gateway_of,
-)
+from tests.wsapi.topics.gateway_helpers import ALL, client_of, gateway_of
 from tests.wsapi.topics.memory_bus import MemoryBroker
 from wsapi.asyncio.client import connect
 from wsapi.topics import History, Position
 from wsapi.topics import gateway as gateway_module
-from wsapi.topics.gateway import (
-    browser_client,
-    envelope,
-)
+from wsapi.topics.gateway import browser_client, envelope
 from wsproto_fast import PreparedMessage
 
 

@@ -20,11 +20,7 @@ from tests.wsapi.topics.gateway_helpers import (
 from wsapi.exceptions import ConnectionClosed, ConnectionClosedError
 from wsapi.topics import Position, Topics
 from wsapi.topics.exceptions import BusUnavailable, PublishUncertain
-from wsapi.topics.gateway import (
-    Gateway,
-    RequestRefused,
-    envelope,
-)
+from wsapi.topics.gateway import Gateway, RequestRefused, envelope
 
 
 async def test_authorize() -> None:

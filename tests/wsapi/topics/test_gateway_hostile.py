@@ -10,21 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.wsapi.topics.gateway_helpers import (
-    ALL,
-    Client,
-    client_of,
-    gateway_of,
-)
+from tests.wsapi.topics.gateway_helpers import ALL, Client, client_of, gateway_of
 from wsapi.asyncio.client import connect
 from wsapi.exceptions import ConnectionClosed
 from wsapi.topics import Position
-from wsapi.topics.gateway import (
-    _encode,
-    _Failure,
-    _understand,
-    envelope,
-)
+from wsapi.topics.gateway import _encode, _Failure, _understand, envelope
 
 SUBSCRIBE = '{"type": "subscribe", "id": 1, "topic": "t"'
 DEEP = "[" * 64 + "]" * 64

@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 
 from tests.wsapi.helpers import logged_errors, turns, until
-from tests.wsapi.topics.redis_helpers import Receiver
+from tests.wsapi.topics.redis_bus.helpers import Receiver
 from wsapi.topics.exceptions import BusUnavailable, PublishUncertain
 from wsapi.topics.positions import Position
 
 pytest.importorskip("hiredis", reason="the extra redis isn't installed")
-pytest.importorskip("redis", reason="the extra redis isn't installed")
 
 import hiredis
 
