@@ -264,8 +264,8 @@ class End:
         exc = connection.protocol.close_exc
         reading = self.reading(self.incoming.arrived, self.client)
         if reading.close is None:
-            # A Close frame doesn't wait for its turn behind what may be compressed, and at fault; who
-            # closes drops what its queue is too full for, without inflating it.
+            # A Close frame doesn't wait for its turn behind what may be compressed, and at fault;
+            # who closes drops what its queue is too full for, without inflating it.
             passed_by = exc.__cause__ is not None or self.left
             behind = reading.codes and self.session.deflate and passed_by
             assert connection.close_code == 1006 or behind
