@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.wsapi.cli.helpers import Certificates, Cli, Result, serving
+from tests.wsapi.cli.servers import on_threads
 from wsapi.cli import main
 
 
@@ -40,6 +41,13 @@ def port() -> Iterator[int]:
     """Give the port of a server that does what messages say."""
     with serving() as port:
         yield port
+
+
+@pytest.fixture(scope="module")
+def echo_uri() -> Iterator[str]:
+    """Give the URI of a server on threads, which sends what it receives."""
+    with on_threads() as uri:
+        yield uri
 
 
 @pytest.fixture
