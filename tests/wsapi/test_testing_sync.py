@@ -6,12 +6,18 @@ import math
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from wsapi.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
+from wsapi.exceptions import (
+    ConnectionClosed,
+    ConnectionClosedError,
+    InvalidStatus,
+    NegotiationError,
+)
 from wsapi.sync.client import ClientConnection
 from wsapi.sync.server import ServerConnection
 from wsapi.testing._sockets import Listener, Network
@@ -64,6 +70,22 @@ def test_a_pair_whose_handshake_fails() -> None:
     with pytest.raises(InvalidStatus, match="403"):
         with pair(client={"origin": "http://a"}, server={"origins": ["http://b"]}):
             raise AssertionError
+
+
+def choose_another_subprotocol(connection: Any, request: Any, response: Any) -> None:
+    """Have a server accept a request so that the client doesn't take it."""
+    response.headers["Sec-WebSocket-Protocol"] = "another"
+
+
+def test_a_pair_whose_client_does_not_take_the_response() -> None:
+    begin = time.monotonic()
+    with pytest.raises(NegotiationError):
+        with pair(server={"process_response": choose_another_subprotocol}):
+            raise AssertionError
+    with pytest.raises(TimeoutError):
+        with pair(client={"incoming": Wire(delay=0.5), "open_timeout": 0.1}):
+            raise AssertionError
+    assert time.monotonic() < begin + 0.9
 
 
 def test_a_pair_whose_block_fails() -> None:

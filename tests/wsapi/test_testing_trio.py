@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import trio
 import trio.testing
 
-from wsapi.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
+from wsapi.exceptions import (
+    ConnectionClosed,
+    ConnectionClosedError,
+    InvalidStatus,
+    NegotiationError,
+)
 from wsapi.testing._streams import MemoryStream, connected
 from wsapi.testing._wires import WINDOW
 from wsapi.testing.trio import Wire, advance, link, pair, serving
+from wsapi.trio.client import ClientConnection
 from wsproto_fast.frames import State
 
 
@@ -63,6 +69,22 @@ def test_a_pair_whose_handshake_fails() -> None:
                 raise AssertionError
 
     run(main)
+
+
+def test_a_pair_whose_client_does_not_take_the_response() -> None:
+    """Its server doesn't wait for its end then."""
+
+    def choose_another(connection: Any, request: Any, response: Any) -> None:
+        response.headers["Sec-WebSocket-Protocol"] = "another"
+
+    async def main() -> None:
+        begin = trio.current_time()
+        with pytest.raises(NegotiationError):
+            async with pair(server={"process_response": choose_another}):
+                raise AssertionError
+        assert trio.current_time() < begin + 0.9
+
+    trio.run(main)
 
 
 def test_a_pair_whose_block_fails() -> None:
@@ -251,6 +273,21 @@ def test_a_pair_that_is_cancelled() -> None:
         assert scope.cancelled_caught
         await trio.testing.wait_all_tasks_blocked()
         assert (client.state, server.state) == (State.CLOSED, State.CLOSED)
+
+    run(main)
+
+
+def test_a_pair_that_is_cancelled_when_it_is_about_to_begin() -> None:
+    async def main() -> None:
+        class Client(ClientConnection):
+            async def __aenter__(self) -> Self:
+                scope.cancel()
+                return self
+
+        with trio.CancelScope() as scope:
+            async with pair(client={"create_connection": Client}):
+                raise AssertionError
+        assert scope.cancelled_caught
 
     run(main)
 

@@ -27,7 +27,7 @@ from ..sync.server import Handler, Server, ServerConnection, TransportOptions, s
 from . import _common
 from ._common import URI, MemoryClient, prepared, refuse
 from ._sockets import Listener, Network
-from ._time import Clock, Expelled, Time, Waiter, current_clock
+from ._time import Clock, Expelled, Time, current_clock
 from ._wires import Link, Wire, link
 
 __all__ = ["Clock", "Link", "MemoryConnect", "Serving", "Wire", "link", "pair", "serving"]
@@ -265,27 +265,28 @@ def pair(
         TypeError, ValueError: If an option isn't acceptable.
         InvalidHandshake: If the opening handshake fails.
     """
-    arrived: list[tuple[ServerConnection, Waiter]] = []
+    arrived: list[ServerConnection] = []
     ready = threading.Event()
 
     def handler(connection: ServerConnection) -> None:
-        left = place._time.waiter()
-        arrived.append((connection, left))
+        arrived.append(connection)
         ready.set()
         left.wait(math.inf)
 
     with serving(handler, **{**options, **(server or {})}) as place:
-        connection = place.connect(uri, legacy=True, **{**options, **(client or {})})
+        left = place._time.waiter()
         try:
-            ready.wait()
-            yield connection, arrived[0][0]
-        except BaseException as exc:
-            end = closing(exc)
-            raise
-        else:
-            end = closing(None)
+            connection = place.connect(uri, legacy=True, **{**options, **(client or {})})
+            try:
+                ready.wait()
+                yield connection, arrived[0]
+            except BaseException as exc:
+                end = closing(exc)
+                raise
+            else:
+                end = closing(None)
+            finally:
+                with place._hurried():
+                    connection.close(*end)
         finally:
-            with place._hurried():
-                connection.close(*end)
-            for _, left in arrived:
-                left.release()
+            left.release()  # also if the client doesn't take what the server has accepted

@@ -203,13 +203,17 @@ class Pair:
         place = await self._serving.__aenter__()
         try:
             self._client = place.connect(self._uri, **self._options)
-            client = await self._client.__aenter__()
+            self._connected = await self._client.__aenter__()
+            try:
+                await self._arrived.wait()
+            except BaseException:
+                await self._client.__aexit__(None, None, None)
+                raise
         except BaseException:
+            self._left.set()  # the server may have accepted what the client doesn't take
             await self._serving.__aexit__(None, None, None)
             raise
-        self._connected = client
-        await self._arrived.wait()
-        return client, self._connection
+        return self._connected, self._connection
 
     async def __aexit__(
         self,
