@@ -177,6 +177,46 @@ async def test_a_handler_that_does_not_end_is_cancelled() -> None:
 
 
 @on_asyncio
+async def test_a_handler_that_sleeps_when_it_is_cancelled() -> None:
+    """The time that it waits for doesn't come."""
+    ends = []
+
+    async def handler(connection: Any) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            try:
+                await asyncio.sleep(1)
+            finally:
+                ends.append("end")
+
+    async with Clock(), serving(handler) as place:
+        await place.connect()
+    assert ends == ["end"]
+
+
+@on_asyncio
+async def test_a_test_that_is_cancelled_while_its_server_ends() -> None:
+    async def handler(connection: Any) -> None:
+        await asyncio.sleep(3600)
+
+    async def test() -> None:
+        async with serving(handler) as place:
+            await place.connect()
+            entered.set()
+
+    entered = asyncio.Event()
+    task = asyncio.create_task(test())
+    await entered.wait()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@on_asyncio
 async def test_creation_of_connections_goes_by_the_options() -> None:
     from wsapi.asyncio.client import ClientConnection
     from wsapi.asyncio.server import ServerConnection
@@ -927,6 +967,45 @@ def test_a_lifespan_that_fails(what: str) -> None:
                 assert what == "shutdown"
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("place", ["startup", "connection", "shutdown"])
+def test_a_test_that_is_cancelled_while_its_application_hangs(place: str) -> None:
+    async def hang() -> None:
+        hanging.set()
+        await asyncio.sleep(3600)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            await hang()
+        for what in ("startup", "shutdown"):
+            await receive()
+            if what == place:
+                await hang()
+            await send({"type": f"lifespan.{what}.complete"})
+            log.append(what)
+
+    async def test() -> None:
+        async with serving_asgi(app) as server:
+            if place == "connection":
+                await server.connect()
+
+    async def main() -> None:
+        task = asyncio.create_task(test())
+        await hanging.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    log: list[str] = []
+    hanging = asyncio.Event()
+    asyncio.run(main())
+    assert log == {"startup": [], "connection": ["startup", "shutdown"]}.get(place, ["startup"])
 
 
 @on_asyncio

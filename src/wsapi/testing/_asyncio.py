@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, cast
@@ -138,6 +138,30 @@ class _Place:
         for transport in self._transports:
             transport.abort()
 
+    async def _end(
+        self, end: Coroutine[Any, Any, None], tasks: Callable[[], Iterable[asyncio.Task[None]]]
+    ) -> None:
+        """Wait for an end, as long as it may take; at once to the worst, if the test is cancelled.
+
+        Args:
+            end: What waits for it.
+            tasks: Returns the tasks that it waits for.
+        """
+        ending = asyncio.ensure_future(end)
+        try:
+            if not await _gracefully(ending):
+                self._abort()
+                await _gracefully(ending)
+        finally:
+            self._abort()
+            # More than once: what a handler does at its end may wait, for a time that nobody
+            # advances.
+            while not ending.done():
+                for task in tasks():
+                    task.cancel()
+                await _gracefully(ending)
+            await ending
+
 
 class _Listener:
     """Stands for the ``asyncio.Server`` of a server in memory."""
@@ -193,14 +217,7 @@ class Serving(_Place):
     ) -> None:
         server = self.server
         server.close()
-        ending = asyncio.ensure_future(server.wait_closed())
-        if not await _gracefully(ending):
-            self._abort()
-            if not await _gracefully(ending):
-                for task in server._handlers.waiting():
-                    task.cancel()
-        self._abort()
-        await ending
+        await self._end(server.wait_closed(), server._handlers.waiting)
 
     @staticmethod
     async def _listen(server: Server) -> asyncio.Server:
@@ -226,7 +243,8 @@ def serving(handler: Handler | Server, **options: Any) -> Serving:
 
     ``place.connect(...)`` connects clients: real connections, with their opening handshake. At the
     end of the block they are closed with 1001. What hasn't ended a second later, or at once if a
-    ``Clock`` stands still, is aborted; handlers are cancelled.
+    ``Clock`` stands still or the test is cancelled, is aborted; handlers are cancelled, again if
+    they don't end.
 
     Args:
         handler: Handler of a server; or a server that isn't started yet, such as ``wsapi.serve``
@@ -327,16 +345,14 @@ class ServingASGI(_Place):
             protocol = transport.get_protocol()
             if isinstance(protocol, ASGIConnection):
                 protocol.shutdown()
+        try:
+            await self._end(self._wait_ended(), self._tasks.copy)
+        finally:
+            await self._lifespan.end()
+
+    async def _wait_ended(self) -> None:
         if self._tasks:
-            ending = asyncio.ensure_future(asyncio.wait(set(self._tasks)))
-            if not await _gracefully(ending):
-                self._abort()
-                if not await _gracefully(ending):
-                    for task in self._tasks:
-                        task.cancel()
-            await ending
-        self._abort()
-        await self._lifespan.end()
+            await asyncio.wait(self._tasks)
 
     def _new_protocol(self) -> asyncio.BaseProtocol:
         if not self._open:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from ..asgi import ASGIApplication, Event
@@ -33,8 +35,10 @@ class Lifespan:
         Raises:
             RuntimeError: If it says that it can't.
         """
-        self._task = asyncio.ensure_future(self._run())
-        if await self._ask("startup") is None:
+        self._task = task = asyncio.ensure_future(self._run())
+        async with _cancelling(task):
+            answer = await self._ask("startup")
+        if answer is None:
             await self.end()
 
     async def end(self) -> None:
@@ -46,10 +50,9 @@ class Lifespan:
         task, self._task = self._task, None
         if task is None:
             return
-        try:
+        async with _cancelling(task):
             if not task.done():
                 await self._ask("shutdown")
-        finally:
             await task
 
     async def _ask(self, what: str) -> Event | None:
@@ -76,3 +79,14 @@ class Lifespan:
 
     async def _send(self, event: Event) -> None:
         self._answers.put_nowait(event)
+
+
+@asynccontextmanager
+async def _cancelling(task: asyncio.Task[None]) -> AsyncIterator[None]:
+    """Have a task end if the block fails, or is cancelled."""
+    try:
+        yield
+    except BaseException:
+        task.cancel()
+        await asyncio.wait([task])
+        raise
