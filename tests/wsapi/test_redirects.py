@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from wsapi._shared.target import MAX_REDIRECTS, Target
+from wsapi.asyncio.client import connect
 from wsapi.datastructures import Headers
 from wsapi.exceptions import InvalidStatus, InvalidURI, SecurityError
 from wsapi.http11 import Response
+from wsapi.uri import parse_uri
 
 SECRET = {"Authorization": "Bearer x", "cookie": "a=b", "PROXY-Authorization": "y", "X-Other": "z"}
 
@@ -165,6 +167,32 @@ def test_answer_to_a_challenge() -> None:
     assert names(target) == ["Authorization"]
     redirect(target, refusal(302, "ws://other/"))
     assert names(target) == []
+
+
+@pytest.mark.parametrize("parsed", [False, True])
+@pytest.mark.parametrize(
+    "uri, expected",
+    [
+        ("ws://u:p@h/d", ["Authorization"]),
+        ("ws://u:p@other/", []),
+        ("ws://u:p@h:81/", []),
+        ("wss://u:p@h/", []),
+        ("ws://u2:p@h/", []),
+        ("ws://h/", []),
+    ],
+)
+def test_answer_to_a_challenge_and_another_uri(uri: str, expected: list[str], parsed: bool) -> None:
+    """It doesn't go where the program goes next, unless that is the same origin and user."""
+    connecting = connect("ws://u:p@h/")
+    target = connecting._target
+    challenge = Headers({"WWW-Authenticate": 'Digest realm="r", nonce="n", qop="auth"'})
+    assert target.answer_challenge(InvalidStatus(Response(401, "", challenge)))
+    if parsed:
+        connecting.ws_uri = parse_uri(uri)
+    else:
+        connecting.uri = uri
+    assert names(target) == expected
+    assert connecting.ws_uri == parse_uri(uri)
 
 
 def test_headers_of_the_caller() -> None:

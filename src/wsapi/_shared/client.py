@@ -173,7 +173,7 @@ class BaseConnect(Generic[ConnectionT]):
 
     @uri.setter
     def uri(self, uri: str) -> None:
-        self._target.parsed = parse_uri(uri)
+        self._target.move(parse_uri(uri))
         self._target.uri = uri
 
     @property
@@ -183,7 +183,7 @@ class BaseConnect(Generic[ConnectionT]):
 
     @ws_uri.setter
     def ws_uri(self, uri: WebSocketURI) -> None:
-        self._target.parsed = uri
+        self._target.move(uri)
 
     @property
     def additional_headers(self) -> HeadersLike | None:

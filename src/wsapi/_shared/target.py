@@ -178,15 +178,21 @@ class Target:
         if self._requests >= limit:
             raise SecurityError(f"more than {limit} redirects")
         self._withheld = None
-        if _origin(parsed) == _origin(self.parsed):
-            if parsed.user_info is None:
-                parsed.username, parsed.password = self.parsed.username, self.parsed.password
-            if parsed.user_info != self.parsed.user_info:
-                self._digest = None
-        else:
-            self._digest = None
+        if _origin(parsed) == _origin(self.parsed) and parsed.user_info is None:
+            parsed.username, parsed.password = self.parsed.username, self.parsed.password
         self._challenged = False
         self.uri = uri
+        self.move(parsed)
+
+    def move(self, parsed: WebSocketURI) -> None:
+        """Request another URI next, whoever has chosen it.
+
+        Args:
+            parsed: The URI.
+        """
+        # The answer to a challenge is for the origin that asked, and for these credentials.
+        if (_origin(parsed), parsed.user_info) != (_origin(self.parsed), self.parsed.user_info):
+            self._digest = None
         self.parsed = parsed
 
     def answer_challenge(self, exc: Exception) -> bool:
