@@ -8,7 +8,7 @@ of sockets, parsers or the state machine; ``MultipleValuesError`` lives beside `
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .redaction import escape, redact_url
 
@@ -89,10 +89,15 @@ class ConnectionClosed(WebSocketException):
             return f"received {self.rcvd}; then sent {self.sent}"
         return f"sent {self.sent}; then received {self.rcvd}"
 
+    # Arguments by name aren't in `args`. The attributes may have notes, and what programs add.
     def __reduce__(
         self,
-    ) -> tuple[type[ConnectionClosed], tuple[Close | None, Close | None, bool | None]]:
-        return type(self), (self.rcvd, self.sent, self.rcvd_then_sent)
+    ) -> tuple[
+        type[ConnectionClosed],
+        tuple[Close | None, Close | None, bool | None],
+        dict[str, Any],
+    ]:
+        return type(self), (self.rcvd, self.sent, self.rcvd_then_sent), self.__dict__
 
     @property
     def code(self) -> int:
@@ -296,8 +301,10 @@ class InvalidHeaderFormat(InvalidHeader):
         super().__init__(name, f"{error} at {pos} in {header}")
         self._arguments = (name, error, header, pos)
 
-    def __reduce__(self) -> tuple[type[InvalidHeaderFormat], tuple[str, str, str, int]]:
-        return type(self), self._arguments
+    def __reduce__(
+        self,
+    ) -> tuple[type[InvalidHeaderFormat], tuple[str, str, str, int], dict[str, Any]]:
+        return type(self), self._arguments, self.__dict__
 
 
 class InvalidHeaderValue(InvalidHeader):
@@ -319,8 +326,8 @@ class InvalidOrigin(InvalidHeader):
     def __init__(self, origin: str | None) -> None:
         super().__init__("Origin", origin)
 
-    def __reduce__(self) -> tuple[type[InvalidOrigin], tuple[str | None]]:
-        return type(self), (self.value,)
+    def __reduce__(self) -> tuple[type[InvalidOrigin], tuple[str | None], dict[str, Any]]:
+        return type(self), (self.value,), self.__dict__
 
 
 class InvalidUpgrade(InvalidHeader):

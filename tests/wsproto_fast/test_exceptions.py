@@ -81,6 +81,17 @@ def test_copies_keep_text_and_attributes(exc):
         assert vars(copied).keys() == vars(exc).keys()
 
 
+@pytest.mark.parametrize("exc", [exc for exc, _ in TEXTS], ids=lambda exc: type(exc).__name__)
+def test_copies_keep_what_programs_add(exc):
+    exc = copy.copy(exc)  # others test it, too
+    exc.add_note("while testing")
+    exc.peer = "a"
+    for copied in (copy.copy(exc), copy.deepcopy(exc), pickle.loads(pickle.dumps(exc))):
+        assert str(copied) == str(exc)
+        assert copied.__notes__ == ["while testing"]
+        assert copied.peer == "a"
+
+
 BASES = {
     "ConcurrencyError": ("WebSocketException", "RuntimeError"),
     "ConnectionClosed": ("WebSocketException",),
