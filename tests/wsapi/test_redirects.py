@@ -89,6 +89,22 @@ def test_not_followed(
     assert target.uri == uri
 
 
+@pytest.mark.parametrize(
+    "location, text",
+    [
+        # What is wrong with these is told by the standard library, which quotes it.
+        ("ws://u:[hunter2]@h/", "ws://u:***@h/ isn't a valid URI: "),
+        ("ws://u:[hunter2@h/", "ws://u:***@h/ isn't a valid URI: "),
+        ("ws://[::x]/", "ws://[::x]/ isn't a valid URI: "),
+    ],
+)
+def test_password_that_is_not_told(location: str, text: str) -> None:
+    with pytest.raises(InvalidURI) as caught:
+        redirect(Target("ws://h/"), refusal(302, location))
+    assert str(caught.value).startswith(text)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_fixed_place_same_origin() -> None:
     target = Target("ws://h/", fixed="a Unix socket")
     redirect(target, refusal(302, "/d"))

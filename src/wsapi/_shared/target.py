@@ -133,7 +133,9 @@ class Target:
             parsed = parse_uri(uri)
         except ValueError as error:
             # The location is the server's, not the caller's, so this isn't an error of arguments.
-            return InvalidURI(location, str(error))
+            # The text of the error may have a part of its password.
+            hidden = redact_url(location) != location
+            return InvalidURI(location, "invalid host or port" if hidden else str(error))
         except InvalidURI as error:
             return InvalidURI(location, error.msg)
         shown = redact_url(location)
