@@ -1,5 +1,6 @@
 """One connection at a time in its opening handshake, per address (RFC 6455 section 4.1)."""
 
+import asyncio
 import threading
 
 from wsapi._shared.gate import Gate
@@ -47,6 +48,21 @@ def test_who_gives_up_too_late_lets_the_next_one_pass() -> None:
     gate.leave("a")
     gate.give_up("a", second)
     assert came == [2, 3]
+
+
+def test_who_cannot_come_any_more_is_passed_over() -> None:
+    gate, came = Gate(), []
+    loop = asyncio.new_event_loop()
+    loop.close()
+    assert gate.enter("a", lambda: None)
+    for _ in range(2):
+        assert not gate.enter("a", lambda: loop.call_soon_threadsafe(came.append, 2) and None)
+    assert not gate.enter("a", lambda: came.append(3))
+    assert not gate.enter("a", lambda: loop.call_soon_threadsafe(came.append, 4) and None)
+    gate.leave("a")
+    assert came == [3]
+    gate.leave("a")
+    assert gate.enter("a", lambda: None)
 
 
 def test_threads_pass_one_by_one() -> None:

@@ -19,7 +19,7 @@ from tests.wsapi.conformance.raw import RESET
 from tests.wsapi.helpers import collecting, logged_errors
 from tests.wsapi.trio_helpers import serving, trio_test, until
 from wsapi.exceptions import ConnectionClosed, ConnectionClosedOK
-from wsapi.trio.client import connect, unix_connect
+from wsapi.trio.client import _turn, connect, unix_connect
 from wsapi.trio.server import ServerConnection
 from wsproto_fast import State
 
@@ -391,3 +391,19 @@ class TestIterator:
             ):
                 raise AssertionError
         assert attempts == 3
+
+
+@trio_test
+async def test_waiting_for_its_turn_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def interrupted(_event: trio.Event) -> None:
+        raise KeyboardInterrupt  # as trio does it, in the main task, whatever that waits for
+
+    async with _turn("here"):
+        with monkeypatch.context() as patched:
+            patched.setattr(trio.Event, "wait", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                async with _turn("here"):
+                    raise AssertionError
+    with trio.fail_after(5):
+        async with _turn("here"):
+            pass

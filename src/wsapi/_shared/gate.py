@@ -42,13 +42,18 @@ class Gate:
 
     def leave(self, key: str) -> None:
         """Let the next one pass; whoever has passed must call this once."""
-        with self._lock:
-            line = self._waiting[key]
-            if not line:
-                del self._waiting[key]
-                return
-            proceed = line.popleft()
-        proceed()
+        while True:
+            with self._lock:
+                line = self._waiting[key]
+                if not line:
+                    del self._waiting[key]
+                    return
+                proceed = line.popleft()
+            try:
+                proceed()
+            except RuntimeError:
+                continue  # its event loop is closed, or its run of trio is over: it won't come
+            return
 
     def give_up(self, key: str, proceed: Callable[[], None]) -> None:
         """Get out of line; or leave, if the turn has come meanwhile."""

@@ -98,7 +98,7 @@ async def _turn(key: str) -> AsyncIterator[None]:
     if not gate.enter(key, proceed):
         try:
             await turn.wait()
-        except trio.Cancelled:
+        except BaseException:
             gate.give_up(key, proceed)
             raise
     try:
