@@ -465,6 +465,47 @@ async def test_misuse_of_clocks() -> None:
 
 
 @on_asyncio
+async def test_two_tasks_advance() -> None:
+    async with Clock() as clock:
+        begin = clock.time()
+        advancing = asyncio.create_task(clock.advance(1))
+        await asyncio.sleep(0)
+        for call in (clock.advance(1), clock.settle()):
+            with pytest.raises(RuntimeError, match="another task"):
+                await call
+        await advancing
+        await clock.advance(1)
+        assert clock.time() == pytest.approx(begin + 2)
+
+
+@on_asyncio
+async def test_a_clock_ends_while_a_task_advances_it() -> None:
+    async def advance() -> None:
+        while True:
+            await clock.advance(1)
+
+    async with Clock() as clock:
+        advancing = asyncio.create_task(advance())
+        await asyncio.sleep(3600)
+    with pytest.raises(RuntimeError, match="isn't in use"):
+        await advancing
+
+
+@on_asyncio
+async def test_a_long_time_of_a_program_that_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsapi.testing._clock.MAX_TURNS", 100)
+
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(1)
+
+    async with Clock() as clock:
+        task = asyncio.create_task(tick())
+        await clock.advance(1000)
+        task.cancel()
+
+
+@on_asyncio
 async def test_a_program_that_never_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsapi.testing._clock.MAX_TURNS", 100)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
 __all__ = ["Clock", "clock_of", "takes_clock", "time_of"]
 
-# Turns of the event loop in one advance(). A program that never comes to rest is an error.
+# Turns of the event loop at one time. A program that never comes to rest is an error.
 MAX_TURNS = 1_000_000
 
 
@@ -27,6 +28,7 @@ class Clock:
     def __init__(self) -> None:
         self._loop: Any = None
         self._now = 0.0
+        self._moving = False
 
     async def __aenter__(self) -> Self:
         loop: Any = asyncio.get_running_loop()
@@ -62,9 +64,11 @@ class Clock:
         """Let the event loop run, without time passing, until nothing is left to do at once.
 
         Raises:
-            RuntimeError: If the clock isn't in use, or the event loop doesn't come to rest.
+            RuntimeError: If the clock isn't in use, or another task uses it, or the event loop
+                doesn't come to rest.
         """
-        await self._settle(MAX_TURNS)
+        with self._alone():
+            await self._settle()
 
     async def advance(self, seconds: float) -> None:
         """Let time pass: what is due meanwhile happens in its order, each at its time.
@@ -76,30 +80,45 @@ class Clock:
 
         Raises:
             ValueError: If that is negative, or not finite.
-            RuntimeError: If the clock isn't in use, or the event loop doesn't come to rest.
+            RuntimeError: If the clock isn't in use, or another task uses it, or the event loop
+                doesn't come to rest.
         """
         if not 0 <= seconds < math.inf:
             raise ValueError(f"seconds must be 0 or more, and finite; got {seconds}")
-        end = self._now + seconds
-        turns = await self._settle(MAX_TURNS)
-        while (due := self._next()) <= end:
-            self._now = max(self._now, due)
-            turns = await self._settle(turns)
-        self._now = max(self._now, end)
-        await self._settle(turns)
+        with self._alone():
+            end = self._now + seconds
+            await self._settle()
+            while (due := self._next()) <= end:
+                self._now = max(self._now, due)
+                await self._settle()
+            self._now = max(self._now, end)
+            await self._settle()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let no other task advance the clock: each would be what the other one waits for."""
+        self._check_in_use()
+        if self._moving:
+            raise RuntimeError("another task advances the clock")
+        self._moving = True
+        try:
+            yield
+        finally:
+            self._moving = False
+
+    def _check_in_use(self) -> None:
+        if self._loop is None:
+            raise RuntimeError("the clock isn't in use: enter it by `async with`")
 
     def _next(self) -> float:
         """Return when the next timer is due; infinite if there is none."""
         timers = (timer.when() for timer in self._loop._scheduled if not timer.cancelled())
         return min(timers, default=math.inf)
 
-    async def _settle(self, turns: int) -> int:
-        """Do what ``settle`` does, in a number of turns; return how many are left."""
-        if self._loop is None:
-            raise RuntimeError("the clock isn't in use: enter it by `async with`")
-        while turns > 0:
-            turns -= 1
+    async def _settle(self) -> None:
+        for _ in range(MAX_TURNS):
             await asyncio.sleep(0)
+            self._check_in_use()  # still
             # The event loop calls what is due within the resolution of its clock. Who is called
             # and finds that it isn't time yet would have itself called again, for ever.
             for handle in self._loop._ready:
@@ -107,7 +126,7 @@ class Clock:
                     self._now = max(self._now, handle.when())
             # What runs now isn't in there any more; timers that are due are after the next turn.
             if not self._loop._ready and self._next() > self._now:
-                return turns
+                return
         raise RuntimeError("the event loop doesn't come to rest")
 
 
