@@ -243,12 +243,13 @@ def _invalid_message() -> InvalidProxyMessage:
     return InvalidProxyMessage("did not receive a valid HTTP response from proxy")
 
 
-def socks_proxy(module: str, proxy: Proxy) -> Any:
+def socks_proxy(module: str, proxy: Proxy, **options: object) -> Any:
     """Return the ``Proxy`` object of python-socks for a SOCKS proxy.
 
     Args:
         module: Module of python-socks, for instance ``sync`` or ``async_.asyncio``.
         proxy: The proxy. With ``socks4a`` and ``socks5h`` it resolves the names of hosts.
+        **options: Other arguments of the object.
 
     Raises:
         ImportError: If python-socks isn't installed.
@@ -267,7 +268,22 @@ def socks_proxy(module: str, proxy: Proxy) -> Any:
         proxy.username,
         proxy.password,
         rdns=proxy.scheme in ("socks4a", "socks5h"),
+        **options,
     )
+
+
+def unreachable_proxy(proxy: Proxy, exc: OSError) -> OSError:
+    """Return what python-socks raises when it can't connect to a SOCKS proxy.
+
+    Args:
+        proxy: The proxy.
+        exc: Why not.
+    """
+    from python_socks import ProxyConnectionError
+
+    text = f"Could not connect to proxy {proxy.host}:{proxy.port} [{exc.strerror}]"
+    error: OSError = ProxyConnectionError(exc.errno, text)
+    return error
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -42,6 +43,7 @@ from wsapi.proxy import (
     select_proxy,
     socks_errors,
     socks_proxy,
+    unreachable_proxy,
 )
 from wsapi.uri import parse_uri
 from wsproto_fast.redaction import redact_url
@@ -552,10 +554,19 @@ def test_arguments_for_python_socks(
 ) -> None:
     made = mock.Mock()
     monkeypatch.setitem(sys.modules, "python_socks.sync", mock.Mock(Proxy=made))
-    assert socks_proxy("sync", parse_proxy(f"{scheme}://u:p@proxy:3")) is made.return_value
+    proxy = parse_proxy(f"{scheme}://u:p@proxy:3")
+    assert socks_proxy("sync", proxy, forward=1) is made.return_value
     (kind, *others), options = made.call_args
     assert (kind.name, *others) == (version, "proxy", 3, "u", "p")
-    assert options == {"rdns": rdns}
+    assert options == {"rdns": rdns, "forward": 1}
+
+
+def test_socks_proxy_that_is_not_there() -> None:
+    refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+    error = unreachable_proxy(parse_proxy("socks5://u:p@proxy:3"), refused)
+    assert type(error).__name__ == "ProxyConnectionError"
+    assert error.errno == errno.ECONNREFUSED
+    assert error.strerror == "Could not connect to proxy proxy:3 [Connection refused]"
 
 
 def test_without_python_socks(monkeypatch: pytest.MonkeyPatch) -> None:

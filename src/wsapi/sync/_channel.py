@@ -12,6 +12,8 @@ from wsproto_fast.proxy_protocol import ProxyHeader, ProxyHeaderParser
 
 __all__ = ["Channel", "Deadline"]
 
+READ_SIZE = 8192
+
 
 class Deadline:
     """End of a time that several steps may take together.
@@ -75,7 +77,7 @@ class Channel:
         try:
             while not tls.handshake():
                 self._send(tls.take_output())
-                data = self._recv()
+                data = self.receive_some(READ_SIZE)
                 if data:
                     tls.receive(data)
                 else:
@@ -97,8 +99,7 @@ class Channel:
         """
         parser = ProxyHeaderParser()
         while parser.wanted:
-            self.sock.settimeout(self.deadline.time_left())
-            parser.receive(self.sock.recv(parser.wanted))
+            parser.receive(self.receive_some(parser.wanted))
         assert parser.header is not None
         return parser.header
 
@@ -116,7 +117,7 @@ class Channel:
     def recv(self) -> bytes:
         """Receive something; nothing means the end of the stream."""
         while True:
-            data = self._recv()
+            data = self.receive_some(READ_SIZE)
             if self.tls is None:
                 return data
             if not data:
@@ -130,9 +131,14 @@ class Channel:
             self.sock.settimeout(self.deadline.time_left())
             self.sock.sendall(data)
 
-    def _recv(self) -> bytes:
+    def receive_some(self, size: int) -> bytes:
+        """Receive bytes as they come, with or without TLS; nothing means the end of the stream.
+
+        Args:
+            size: How many at most.
+        """
         self.sock.settimeout(self.deadline.time_left())
-        return self.sock.recv(8192)
+        return self.sock.recv(size)
 
     def secured(self) -> socket.socket | SecureSocket:
         """Return the socket for a connection, which knows by it whether there is TLS."""

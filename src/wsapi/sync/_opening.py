@@ -6,9 +6,9 @@ import os
 import socket
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.uri import WebSocketURI
@@ -16,7 +16,7 @@ from wsproto_fast.uri import WebSocketURI
 from .._shared.client import BaseConnect
 from .._shared.connection import forget_frames
 from .._shared.gate import gate
-from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy
+from ..proxy import ConnectProtocol, Proxy, socks_errors, socks_proxy, unreachable_proxy
 from ._channel import Channel, Deadline
 
 __all__ = ["ConnectionOpener", "warn_unentered"]
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from .client import ClientConnection
 
 ConnectionT = TypeVar("ConnectionT", bound="ClientConnection")
-
-# python-socks takes None for a limit of its own. This is one that isn't reached.
-_NO_TIMEOUT = 1_000_000
 
 
 def warn_unentered() -> None:
@@ -54,6 +51,35 @@ def turn(key: str, deadline: Deadline) -> Iterator[None]:
         yield
     finally:
         gate.leave(key)
+
+
+class _Hop:
+    """A connection to a SOCKS proxy, as python-socks uses it: no step lasts beyond the deadline.
+
+    That has a limit for each read only, so that a proxy could answer byte by byte for as long as it
+    likes. It takes this for a proxy on the way to the proxy, and for the socket which that gives.
+
+    Args:
+        connect: Callable that makes the connection.
+    """
+
+    channel: Channel
+
+    def __init__(self, connect: Callable[[], Channel]) -> None:
+        self._connect = connect
+
+    def connect(self, **_where: object) -> Self:
+        self.channel = self._connect()
+        return self
+
+    def sendall(self, data: bytes) -> None:
+        self.channel.send(data)
+
+    def recv(self, size: int) -> bytes:
+        return self.channel.receive_some(size)
+
+    def close(self) -> None:
+        self.channel.sock.close()
 
 
 class ConnectionOpener(BaseConnect[ConnectionT]):
@@ -147,16 +173,20 @@ class ConnectionOpener(BaseConnect[ConnectionT]):
 
     def _open_socks(self, proxy: Proxy, address: tuple[str, int], deadline: Deadline) -> Channel:
         """Connect to a SOCKS proxy and have it connect to the server."""
-        socks = socks_proxy("sync", proxy)
-        timeout = deadline.time_left()
+
+        def connect() -> Channel:
+            try:
+                return self._open_tcp((proxy.host, proxy.port), deadline)
+            except TimeoutError:
+                raise
+            except OSError as exc:
+                raise unreachable_proxy(proxy, exc) from exc
+
+        hop = _Hop(connect)
+        socks = socks_proxy("sync", proxy, forward=hop)
         with socks_errors():
-            sock: socket.socket = socks.connect(
-                *address,
-                timeout=_NO_TIMEOUT if timeout is None else timeout,
-                local_addr=self._tcp().get("source_address"),
-            )
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        return Channel(sock, deadline)
+            socks.connect(*address, timeout=self.open_timeout)  # for the text of an error
+        return hop.channel
 
     def _open_tunnel(self, proxy: Proxy, address: tuple[str, int], deadline: Deadline) -> Channel:
         """Connect to an HTTP proxy and have it connect to the server."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import socket
 import ssl
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +310,48 @@ async def test_refusal_for_good(driver: Driver, scheme: str, refuse: Any, answer
 
 
 # ---------------------------------------------------------------------- tunnels
+
+# Where a reply has a name of 255 bytes, there is no end of it for long.
+SOCKS5_REPLY = b"\x05\0\x05\0\0\x03\xff" + bytes(257)
+
+
+@pytest.mark.parametrize(
+    "scheme, answer",
+    [
+        ("http", b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100),
+        ("socks4a", bytes(8)),
+        ("socks5h", SOCKS5_REPLY),
+    ],
+    ids=["http", "socks4a", "socks5h"],
+)
+async def test_proxy_that_takes_its_time(driver: Driver, scheme: str, answer: bytes) -> None:
+    """An answer that comes byte by byte has no more time than another one."""
+
+    async def behave(peer: RawPeer) -> None:
+        with contextlib.suppress(OSError):
+            for byte in answer:
+                await peer.send(bytes([byte]))
+                await driver.sleep(0.04)
+            await peer.read_to_end()
+
+    async with driver.raw_server(behave, handshake=False) as proxy:
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            await driver.attempt(
+                "ws://example.test/",
+                proxy=f"{scheme}://127.0.0.1:{proxy.port}",
+                open_timeout=0.1,
+            )
+        assert time.monotonic() - began < 3
+
+
+async def test_socks_proxy_that_is_not_there(driver: Driver) -> None:
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        address = f"{HOST}:{taken.getsockname()[1]}"
+        with pytest.raises(OSError, match=f"Could not connect to proxy {address}"):
+            await driver.attempt("ws://example.test/", proxy=f"socks5h://{address}")
+
 
 SCHEMES = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"]
 
