@@ -124,7 +124,9 @@ cdef class Receiver(Parser):
         """Have callbacks called with what is received, inside ``receive_data`` and ``buffer_updated``.
 
         They may send, ping, close, and fail. An exception in one is logged and fails the connection with
-        1011. While writing is paused, ``reading_wanted`` is false. What is queued is delivered at once.
+        1011; what isn't an Exception passes through. While writing is paused, ``reading_wanted`` is false. What is
+        queued is delivered at once. If that is cut short by what passes through, nothing listens, and the rest is
+        still queued.
 
         Args:
             on_message: Callable that is given each message, str or bytes.
@@ -150,14 +152,20 @@ cdef class Receiver(Parser):
             self.queue_messages(None, max_bytes=None)
         self._queue.skip_streamed()
         self._now = time
-        while self._kept is not None and not self._calling and not self.peer_has_to_wait():
-            # Including what waits because the queue was full.
+        before = self._listener
+        try:
+            while self._kept is not None and not self._calling and not self.peer_has_to_wait():
+                # Including what waits because the queue was full.
+                self._listener = listener
+                self._deliver_queued()
+                self._listener = None
+                self._receive_kept()
             self._listener = listener
             self._deliver_queued()
-            self._listener = None
-            self._receive_kept()
-        self._listener = listener
-        self._deliver_queued()
+        except BaseException:
+            # A callback ends the event loop. What it wasn't given is still queued, and nothing overtakes it.
+            self._listener = before
+            raise
 
     def _deliver_queued(self):
         """Call back with what was queued before."""

@@ -327,6 +327,53 @@ def test_what_follows_such_a_callback_comes_next(
     assert protocol.close_rcvd is not None
 
 
+@pytest.mark.parametrize("in_frames", [False, True])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_such_a_callback_while_what_is_queued_is_delivered(
+    compressed: bool, in_frames: bool
+) -> None:
+    """Nothing listens then; what is queued stays, and comes before what follows."""
+    protocol, found = Protocol(Side.SERVER), list[int]()
+    wire = [masked(Opcode.BINARY, bytes([i])) for i in range(5)]
+    if compressed:
+        protocol.extensions = [PerMessageDeflate(False, False, 15, 15)]
+        peer = Protocol(Side.CLIENT)
+        peer.extensions = [PerMessageDeflate(False, False, 15, 15)]
+        for i in range(5):
+            peer.send(bytes([i]), compress=True)
+            wire[i] = peer.take_output()
+    protocol.queue_messages(1)
+    protocol.receive_data(b"".join(wire[:3]))
+    assert (protocol.queued_frames < 3) == compressed
+
+    def on_frame(opcode: int, payload: memoryview, fin: bool) -> None:
+        on_message(bytes(payload))
+
+    def on_message(message: Any) -> None:
+        found.append(message[0])
+        if message[0] % 2 == 0:
+            raise SystemExit
+
+    def listen() -> None:
+        if in_frames:
+            protocol.listen(on_frame=on_frame)
+        else:
+            protocol.listen(on_message)
+
+    with pytest.raises(SystemExit):
+        listen()
+    assert found == [0]
+    protocol.receive_data(wire[3])
+    assert found == [0]
+    with pytest.raises(SystemExit):
+        listen()
+    assert found == [0, 1, 2]
+    with pytest.raises(SystemExit):
+        protocol.receive_data(wire[4])
+        listen()
+    assert found == [0, 1, 2, 3, 4]
+
+
 def test_no_data_from_the_callback() -> None:
     protocol, failures = server(), list[str]()
 
