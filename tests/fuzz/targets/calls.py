@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +20,8 @@ from tests.fuzz.rfc6455 import Inflater, Limits, read
 from wsproto_fast import (
     Backpressure,
     ConcurrencyError,
+    Extension,
+    Frame,
     InvalidState,
     PerMessageDeflate,
     PreparedMessage,
@@ -48,6 +52,39 @@ SEEDS = [
 ]
 
 
+class Leaving(BaseException):
+    """Ends the event loop, as SystemExit does."""
+
+
+class Nothing(Extension):
+    """An extension of the program, which changes nothing."""
+
+    name = "nothing"
+
+    def encode(self, frame: Frame) -> Frame:
+        return frame
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        assert max_size is None or max_size >= 0
+        return frame
+
+
+class Log(logging.Handler):
+    """Formats what is logged, as one would. The parser doesn't fail."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        assert "parser failed" not in record.getMessage()
+
+
+def logger(level: int) -> logging.Logger:
+    made = logging.Logger("fuzz", level)
+    made.addHandler(Log())
+    return made
+
+
+ERRORS, EVERYTHING = logger(logging.ERROR), logger(logging.DEBUG)
+
+
 class Session:
     """A connection, and what was done with it."""
 
@@ -57,10 +94,13 @@ class Session:
         self.rng = source.random() if first & 128 else Input(b"").random()
         self.side = Side(first & 1)
         self.now = 1.0
-        self.protocol = protocol = Protocol(self.side, max_size=MAX_SIZE)
+        logger = EVERYTHING if first & 64 else ERRORS
+        self.protocol = protocol = Protocol(self.side, max_size=MAX_SIZE, logger=logger)
         self.deflate = bool(first & 2)
         if self.deflate:
             protocol.extensions = [PerMessageDeflate(False, False, 15, 15)]
+        elif first & 32:
+            protocol.extensions = [Nothing()]
         self.queued = bool(first & 4)
         protocol.queue_messages(
             (16, 2, None, 0)[second & 3], max_bytes=(None, 2**22, 500, 0)[second >> 2 & 3]
@@ -137,9 +177,13 @@ class Session:
 
     def take(self) -> None:
         protocol = self.protocol
-        while data := protocol.take_output():
+        in_parts = self.rng.randrange(2)
+        while protocol.output_size:
             assert not self.ended, "something is sent behind the end of the stream"
-            self.sent += data
+            if in_parts:
+                self.sent += b"".join(protocol.take_output_parts())
+            else:
+                self.sent += protocol.take_output()
         if protocol.transport_action >= activity.HALF_CLOSE:
             self.ended = True
 
@@ -258,10 +302,12 @@ class Session:
                 buffer = self.protocol.get_buffer()
                 size = min(len(buffer), size)
                 buffer[:size] = data[:size]
+            self.received += data[:size]  # before a callback ends the event loop
+            if buffered:
                 self.protocol.buffer_updated(size, self.now)
             else:
-                self.protocol.receive_data(data, self.now)
-            self.received += data[:size]
+                kind = self.rng.choice([bytes, bytearray, memoryview])
+                self.protocol.receive_data(kind(data), self.now)
             data = data[size:]
 
     def receive_garbage(self) -> None:
@@ -290,10 +336,14 @@ class Session:
         self.eof = True
 
     def connection_lost(self) -> None:
-        exc = self.source.choice([None, ConnectionResetError()])
-        self.protocol.connection_lost(exc, now=self.now)
-        # What it said before and wasn't taken is lost.
-        self.lost = self.eof = self.ended = True
+        self.lose(self.source.choice([None, ConnectionResetError()]))
+
+    def lose(self, exc: Exception | None) -> None:
+        while not self.lost:
+            with contextlib.suppress(Leaving):
+                self.protocol.connection_lost(exc, now=self.now)
+                # What it said before and wasn't taken is lost.
+                self.lost = self.eof = self.ended = True
 
     def time_passes(self) -> None:
         self.now += self.source.choice([0.0, 0.1, 1.0, 5.0, 30.0, 1000.0])
@@ -307,7 +357,8 @@ class Session:
 
     def serve_timers(self) -> None:
         for _ in range(8):
-            self.protocol.handle_timeout(self.now, 0.0, None)
+            with contextlib.suppress(Leaving):
+                self.protocol.handle_timeout(self.now, 0.0, None)
             due = self.protocol.next_timeout()
             if due is None or due > self.now:
                 return
@@ -376,8 +427,10 @@ class Session:
     def listen(self) -> None:
         if self.listening:
             return
-        self.listening = True
-        answer = bool(self.source.byte() & 1)
+        how = self.source.byte()
+        answer, in_frames, often = how & 1, how & 2, how >> 2 & 3
+        failure = Leaving if how & 16 else LookupError
+        kind, pieces = TEXT, list[bytes]()
 
         def on_message(message: Any) -> None:
             self.messages.append(message)
@@ -388,8 +441,25 @@ class Session:
                     self.size_sent += len(message) * 3
                 except ConcurrencyError:
                     pass
+            assert self.protocol.last_in_buffer in (False, True)
+            if often and len(self.messages) % 4 < often:
+                raise failure
 
-        self.protocol.listen(on_message, now=self.now)
+        def on_frame(opcode: int, payload: memoryview, fin: bool) -> None:
+            nonlocal kind
+            if opcode:
+                kind = opcode
+                pieces.clear()
+            pieces.append(bytes(payload))
+            if fin:
+                data = b"".join(pieces)
+                on_message(data.decode() if kind == TEXT else data)
+
+        if in_frames:
+            self.protocol.listen(on_frame=on_frame, now=self.now)
+        else:
+            self.protocol.listen(on_message, now=self.now)
+        self.listening = True
 
     def call_from_callback(self) -> None:
         """What a callback may not do."""
@@ -472,7 +542,8 @@ def one_input(data: bytes) -> None:
     for _ in range(MAX_STEPS):
         if not source:
             break
-        source.choice(STEPS)(session)
+        with contextlib.suppress(Leaving):
+            source.choice(STEPS)(session)
         session.look()
     session.take()
     session.look()
@@ -485,11 +556,11 @@ def one_input(data: bytes) -> None:
             if due is None or protocol.transport_action == activity.ABORT:
                 break
             session.now = max(session.now, due)
-            protocol.handle_timeout(session.now, 0.0, None)
+            with contextlib.suppress(Leaving):
+                protocol.handle_timeout(session.now, 0.0, None)
         assert protocol.transport_action == activity.ABORT, "the end doesn't come"
         session.take()
-        protocol.connection_lost(now=session.now)
-        session.lost = session.ended = True
+        session.lose(None)
         session.look()
     while (message := protocol.next_message()) is not None:
         session.messages.append(message)
