@@ -559,6 +559,10 @@ cdef class Protocol(Statistics):
         if self._state == CLOSED:
             pass
         elif self._state == CONNECTING:
+            if exc is None:
+                # The driver doesn't know why; connection_lost() may tell. Nothing comes any more, as at the end of the
+                # stream.
+                self._receive_handshake_eof()
             self._set_handshake_failed(self.handshake_exc or exc or ConnectionAbortedError("given up"))
         else:
             if self.parser_exc is None:

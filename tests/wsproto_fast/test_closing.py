@@ -21,8 +21,10 @@ from wsproto_fast import (
     activity,
 )
 from wsproto_fast.activity import ABORT, ATTENTION
+from wsproto_fast.exceptions import InvalidMessage
 from wsproto_fast.uri import parse_uri
 
+from .handshake_helpers import head
 from .helpers import (
     BINARY,
     CLOSE,
@@ -370,6 +372,27 @@ class TestGivingUp:
         assert protocol.handshake_exc is error
         assert protocol.transport_action == ABORT
         assert protocol.take_output() == b""
+
+    @pytest.mark.parametrize("side", list(Side))
+    def test_opening_for_a_reason_that_comes_later(self, side: Side) -> None:
+        """Until it comes, that is the end of the stream."""
+        server = side is Side.SERVER
+        protocol = ServerProtocol() if server else ClientProtocol(parse_uri("ws://localhost/"))
+        protocol.receive_data(b"G" if server else b"H")
+        protocol.give_up()
+        error = OSError("broken")
+        protocol.connection_lost(error)
+        assert isinstance(protocol.handshake_exc, InvalidMessage)
+        assert isinstance(protocol.handshake_exc.__cause__, EOFError)
+        assert protocol.handshake_exc.__cause__.__cause__ is error
+        assert protocol.transport_action == ABORT
+        assert protocol.take_output() == b""
+
+    def test_opening_before_the_request_is_answered(self) -> None:
+        protocol = ServerProtocol()
+        protocol.receive_data(head())
+        protocol.give_up()
+        assert isinstance(protocol.handshake_exc, ConnectionAbortedError)
 
     def test_backlog(self) -> None:
         protocol = Protocol(Side.SERVER)

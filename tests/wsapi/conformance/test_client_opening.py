@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.wsapi.conformance.driver import Driver, Ws, until_closed
-from tests.wsapi.conformance.raw import RawPeer
+from tests.wsapi.conformance.driver import HOST, Driver, Ws, until_closed
+from tests.wsapi.conformance.raw import RESET, RawPeer
 from tests.wsapi.helpers import CLOSE, TEXT, close_payload, frame
 from wsapi.exceptions import (
     InvalidHeader,
@@ -528,6 +528,18 @@ class TestFailures:
             await waiting.wait()
             assert await task.cancelled()
             await closed.wait()
+
+    async def test_peer_is_gone_before_the_request_is_sent(self, driver: Driver) -> None:
+        """The request can't be written; that isn't another failure than no answer."""
+        with socket.create_server((HOST, 0)) as listener:
+            sock = socket.create_connection(listener.getsockname())
+            peer, _ = listener.accept()
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            peer.close()
+            with pytest.raises(InvalidMessage) as caught:
+                await driver.attempt("ws://h.test/", ready_made=sock)
+        assert isinstance(caught.value.__cause__, EOFError)
+        assert isinstance(caught.value.__cause__.__cause__, ConnectionError)
 
     async def test_ready_made_socket_is_closed_after_a_failure(self, driver: Driver) -> None:
         async def behave(peer: RawPeer) -> None:
