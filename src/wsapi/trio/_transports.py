@@ -411,8 +411,11 @@ async def start_tls(
         OSError: If it fails.
     """
     carrier = Carrier(stream)
-    secure = trio.SSLStream(carrier, ssl, server_hostname=server_hostname, server_side=server_side)
     try:
+        # Already this fails if the context is one for the other side.
+        secure = trio.SSLStream(
+            carrier, ssl, server_hostname=server_hostname, server_side=server_side
+        )
         with tls_errors():
             await secure.do_handshake()
     except BaseException:

@@ -342,6 +342,7 @@ class connect(BaseConnect[ClientConnection]):
     async def _open_stream(self, uri: WebSocketURI) -> trio.abc.Stream:
         """Connect to the server, through a proxy or not."""
         options = self._options
+        tls = self._tls(uri)
         stream: trio.abc.Stream
         if self._is_ready():
             if self._stream_taken:
@@ -352,7 +353,6 @@ class connect(BaseConnect[ClientConnection]):
             stream = await trio.open_unix_socket(options["path"])
         else:
             stream = await self._open_tcp_stream(uri)
-        tls = self._tls(uri)
         return stream if tls is None else await start_tls(stream, **tls)
 
     async def _open_tcp_stream(self, uri: WebSocketURI) -> trio.abc.Stream:
@@ -378,8 +378,8 @@ class connect(BaseConnect[ClientConnection]):
         self, proxy: Proxy, host: str, port: int, tcp: dict[str, Any]
     ) -> trio.abc.Stream:
         """Connect to an HTTP proxy and have it connect to the server."""
-        stream: trio.abc.Stream = await trio.open_tcp_stream(proxy.host, proxy.port, **tcp)
         tls = self._proxy_tls(proxy)
+        stream: trio.abc.Stream = await trio.open_tcp_stream(proxy.host, proxy.port, **tcp)
         if tls is not None:
             stream = await start_tls(stream, **tls)
         tunnel = ConnectProtocol(proxy, host, port, self.user_agent_header)

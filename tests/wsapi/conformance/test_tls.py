@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.wsapi.conformance.driver import Driver, Ws, echo, until_closed
+from tests.wsapi.conformance.driver import HOST, Driver, Ws, echo, until_closed
 from tests.wsapi.conformance.raw import RawPeer, SecurePeer
 from tests.wsapi.helpers import untrusted
 from wsapi.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidMessage
@@ -130,6 +131,25 @@ async def test_wrong_name(driver: Driver, tls: Contexts) -> None:
             assert ws.request.headers["Host"] == "example.com"
         async with driver.connect(server.uri(tls=True), ssl=tls[1]):
             pass
+
+
+@pytest.mark.not_on("asyncio", reason="that is left to the event loop, and by it to the collector")
+async def test_context_for_servers(driver: Driver) -> None:
+    """The connection is closed, also while somebody keeps the error."""
+    closed = driver.event()
+
+    async def behave(peer: RawPeer) -> None:
+        with contextlib.suppress(OSError):
+            await peer.read_to_end()
+        closed.set()
+
+    async with driver.raw_server(behave, handshake=False) as server:
+        with pytest.raises(ssl.SSLError, match="PROTOCOL_TLS_SERVER") as caught:
+            await driver.attempt(
+                f"wss://{HOST}:{server.port}/", ssl=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            )
+        await closed.wait()
+        del caught
 
 
 async def test_plain_client_at_a_tls_server(driver: Driver, tls: Contexts) -> None:
