@@ -8,6 +8,7 @@ import inspect
 import logging
 import math
 import socket
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -445,6 +446,65 @@ async def test_draining_in_fake_time() -> None:
         await clock.advance(11)
         assert {connection.close_code for connection in connections} == {1012}
         await draining
+
+
+def in_a_thread_of_asyncio(*call: Any) -> Coroutine[Any, Any, Any]:
+    return asyncio.to_thread(*call)
+
+
+def in_a_thread_of_anyio(*call: Any) -> Coroutine[Any, Any, Any]:
+    return pytest.importorskip("anyio.to_thread").run_sync(*call)  # type: ignore[no-any-return] # one
+
+
+@pytest.mark.parametrize("in_a_thread", [in_a_thread_of_asyncio, in_a_thread_of_anyio])
+@on_asyncio
+async def test_no_time_passes_while_a_thread_runs(in_a_thread: Callable[..., Any]) -> None:
+    ends = []
+
+    async def handler(connection: Any) -> None:
+        async with asyncio.timeout(5):
+            await in_a_thread(time.sleep, 0.05)
+        await connection.send("message")
+        await connection.wait_closed()
+        await in_a_thread(time.sleep, 0.05)
+        ends.append("end")
+
+    async with Clock() as clock:
+        async with serving(handler) as place:
+            client = await place.connect()
+            await clock.advance(10)
+            assert await client.recv() == "message"
+        assert ends == ["end"]
+    loop = asyncio.get_running_loop()
+    assert loop.run_in_executor.__self__ is loop  # type: ignore[attr-defined] # a method
+
+
+@on_asyncio
+async def test_threads_where_nobody_uses_anyio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "anyio.to_thread", raising=False)
+    async with Clock() as clock, asyncio.timeout(5):
+        sleeping = asyncio.create_task(asyncio.to_thread(time.sleep, 0.01))
+        await clock.advance(1)
+        assert sleeping.done()
+
+
+@on_asyncio
+async def test_a_thread_that_waits_for_what_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsapi.testing._clock.PATIENCE", 0.05)
+
+    async def later() -> float:
+        await asyncio.sleep(100)
+        return loop.time()
+
+    def wait() -> float:
+        return asyncio.run_coroutine_threadsafe(later(), loop).result()
+
+    loop = asyncio.get_running_loop()
+    async with Clock() as clock:
+        begin = clock.time()
+        waiting = asyncio.create_task(asyncio.to_thread(wait))
+        await clock.advance(200)
+        assert await waiting == pytest.approx(begin + 100)
 
 
 @on_asyncio

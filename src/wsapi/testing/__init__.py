@@ -1,6 +1,7 @@
 """Clients and servers for tests, connected in memory, with time and faults that a test decides on.
 
-These are for asyncio. They need no sockets and no ports, and a test with a ``Clock`` never waits.
+These are for asyncio. They need no sockets and no ports, and a test with a ``Clock`` doesn't wait
+for time.
 """
 
 from ._asyncio import (

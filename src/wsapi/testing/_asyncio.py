@@ -43,14 +43,17 @@ _logger = logging.getLogger("wsapi.testing")
 
 async def _gracefully(future: asyncio.Future[Any]) -> bool:
     """Wait a little; return whether it is done."""
-    if clock_of(future.get_loop()) is None:
+    clock = clock_of(future.get_loop())
+    if clock is None:
         await asyncio.wait([future], timeout=_common.GRACE)
-    else:
+        return future.done()
+    while True:
         for _ in range(GRACE_TURNS):
             if future.done():
-                break
+                return True
             await asyncio.sleep(0)
-    return future.done()
+        if not clock.wait_for_threads():
+            return False
 
 
 # ---------------------------------------------------------------------- clients

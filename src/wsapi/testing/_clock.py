@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +16,10 @@ __all__ = ["Clock", "clock_of", "takes_clock", "time_of"]
 # Turns of the event loop at one time. A program that never comes to rest is an error.
 MAX_TURNS = 1_000_000
 
+# Seconds of the operating system for which a call in a thread is waited for, and between two looks.
+PATIENCE = 1.0
+PAUSE = 0.0005
+
 
 class Clock:
     """A clock that stands still until it is advanced: ``async with Clock() as clock:``.
@@ -21,14 +27,18 @@ class Clock:
     Within the block it is the time of the running event loop, hence of ``asyncio.sleep``,
     ``asyncio.timeout``, and ``loop.call_later``; and of connections that ``pair`` and ``serving``
     make there: their keepalive, deadlines, limits on rates, and latencies. Connections on sockets
-    keep the time of the operating system. After the block, time goes on from where it is then. It
-    needs an event loop of asyncio, not uvloop.
+    keep the time of the operating system; no time passes while threads run for the event loop, by
+    ``asyncio.to_thread`` or anyio, for a second of each call at most. After the block, time goes on
+    from where it is then. It needs an event loop of asyncio, not uvloop.
     """
 
     def __init__(self) -> None:
         self._loop: Any = None
         self._now = 0.0
         self._moving = False
+        self._run: Any = None  # the event loop's run_in_executor()
+        self._calls: set[object] = set()  # its calls
+        self._waits: dict[object, float] = {}  # how long threads were waited for, by call
 
     async def __aenter__(self) -> Self:
         loop: Any = asyncio.get_running_loop()
@@ -39,6 +49,7 @@ class Clock:
         self._now = loop.time()
         self._loop = loop
         loop.time = self.time
+        self._run, loop.run_in_executor = loop.run_in_executor, self._run_in_executor
         return self
 
     async def __aexit__(
@@ -48,7 +59,8 @@ class Clock:
         traceback: TracebackType | None,
     ) -> None:
         loop, self._loop = self._loop, None
-        del loop.time
+        del loop.time, loop.run_in_executor
+        self._waits.clear()
         # The time of an event loop doesn't go back: timers and wires that outlive the block would
         # wait as long as has passed in it.
         time = loop.time
@@ -125,9 +137,41 @@ class Clock:
                 if isinstance(handle, asyncio.TimerHandle):
                     self._now = max(self._now, handle.when())
             # What runs now isn't in there any more; timers that are due are after the next turn.
-            if not self._loop._ready and self._next() > self._now:
+            if not self._loop._ready and self._next() > self._now and not self.wait_for_threads():
                 return
         raise RuntimeError("the event loop doesn't come to rest")
+
+    # ------------------------------------------------------------------ threads
+
+    def _run_in_executor(self, *args: Any) -> asyncio.Future[Any]:
+        call: asyncio.Future[Any] = self._run(*args)
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        return call
+
+    def wait_for_threads(self) -> bool:
+        """Wait a moment, if threads run for the event loop; return whether they do.
+
+        Those that take long aren't waited for any more: they may wait for what comes later.
+        """
+        calls = self._calls.union(_calls_of_anyio())
+        self._waits = {call: self._waits.get(call, 0.0) for call in calls}
+        running = [call for call, waited in self._waits.items() if waited < PATIENCE]
+        if running:
+            begin = monotonic()
+            sleep(PAUSE)
+            for call in running:
+                self._waits[call] += monotonic() - begin
+        return bool(running)
+
+
+def _calls_of_anyio() -> Iterable[object]:
+    """Return what stands for the calls in threads by anyio; FastAPI makes some."""
+    module: Any = sys.modules.get("anyio.to_thread")
+    if module is None:
+        return ()
+    borrowers: Iterable[object] = module.current_default_thread_limiter().statistics().borrowers
+    return borrowers
 
 
 def takes_clock(loop: Any) -> bool:
