@@ -15,6 +15,10 @@ WINDOW = 500  # bytes under way that a writer needn't wait for
 HEAD_END = b"\r\n\r\n"
 
 
+class OnPurpose(Exception):
+    """What a callback raises, and is logged: no complaint."""
+
+
 class Recorder(logging.Handler):
     """Keeps what is logged as an error."""
 
@@ -23,7 +27,8 @@ class Recorder(logging.Handler):
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(self.format(record))
+        if not (record.exc_info and isinstance(record.exc_info[1], OnPurpose)):
+            self.lines.append(self.format(record))
 
 
 COMPLAINTS = Recorder()

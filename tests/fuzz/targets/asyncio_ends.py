@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.fuzz.inputs import Input
-from tests.fuzz.memory import LOGGER, Operation, Tap, after_head, frame_of, run
+from tests.fuzz.memory import LOGGER, OnPurpose, Operation, Tap, after_head, frame_of, run
 from tests.fuzz.rfc6455 import Inflater, Limits, Reading, read
 from wsapi.asyncio.connection import broadcast
 from wsapi.exceptions import (
@@ -38,6 +38,7 @@ from wsproto_fast.frames import State
 
 Message = str | bytes
 
+TEXT = 1
 MAX_STEPS = 80
 MAX_SIZE = 6000
 PIECES = (None, 1, 2, 7, 100, None, None, None)
@@ -81,6 +82,8 @@ class Sent:
 class End:
     """One end of the connection, and what was done with it."""
 
+    transport_keeps = False  # what is written waits before the wire sees it
+
     def __init__(self, session: Session, client: bool, outgoing: Tap, incoming: Tap) -> None:
         self.session = session
         self.client = client
@@ -92,6 +95,7 @@ class End:
         self.receivers = 0
         self.listening = False
         self.left = False  # it was closed by its program
+        self.answers = False  # callbacks send
 
     def begin(self, message: Message) -> Sent:
         self.sent.append(Sent(message, self.session.tick()))
@@ -141,6 +145,23 @@ class End:
                 self.received[number] += piece
         assert number < len(self.received), "a message without a fragment"
         self.torn.remove(number)
+
+    async def leave_streaming(self, pieces: int) -> None:
+        await self.receiving(lambda: self.stream_some(pieces))
+
+    async def stream_some(self, pieces: int) -> None:
+        """Take a part of a message. The next call begins with the next message."""
+        async with aclosing(self.connection.recv_streaming()) as given:
+            number = len(self.received)
+            async for piece in given:
+                if number == len(self.received):
+                    self.received.append(piece)
+                    self.torn.add(number)
+                else:
+                    self.received[number] += piece
+                pieces -= 1
+                if not pieces:
+                    break
 
     async def iterate(self) -> None:
         await self.receiving(self.iterate_all)
@@ -197,13 +218,39 @@ class End:
             return
         self.begin(message).end = self.session.tick()
 
-    def listen(self) -> None:
+    def listen(self, how: int = 0) -> None:
+        """Listen; ``how``: 1 answers, 2 takes frames, 4 closes, 8 fails with the third message."""
+        kind, pieces = 0, list[bytes]()
+
+        def on_message(message: Message) -> None:
+            self.received.append(message)
+            if how & 1:
+                self.send_nowait(self.session.text())
+            if len(self.received) == 3:
+                if how & 4:
+                    self.session.close(self)
+                if how & 8:
+                    raise OnPurpose
+
+        def on_frame(opcode: int, payload: memoryview, fin: bool) -> None:
+            nonlocal kind
+            if opcode:
+                kind = opcode
+                pieces.clear()
+            pieces.append(bytes(payload))
+            if fin:
+                data = b"".join(pieces)
+                on_message(data.decode() if kind == TEXT else data)
+
         try:
-            self.connection.listen(self.received.append)
+            if how & 2:
+                self.connection.listen(on_frame=on_frame)
+            else:
+                self.connection.listen(on_message)
         except ConcurrencyError:
             assert self.receivers or self.listening
         else:
-            self.listening = True
+            self.listening, self.answers = True, bool(how & 1)
 
     # ------------------------------------------------------------------ what must hold
 
@@ -250,6 +297,8 @@ class End:
 
     def failed(self) -> bool:
         """Tell whether it may have failed by itself, and looked at nothing from then on."""
+        if self.answers and self.session.harmed:
+            return True  # an answer may have found no connection any more
         close = self.connection.protocol.close_sent
         return close is not None and close.code == 1011
 
@@ -274,9 +323,10 @@ class End:
         else:
             assert connection.close_code in (reading.close[0], 1006)
         if isinstance(exc, ConnectionClosedOK) and not self.incoming.tampered:
-            # Of what the network keeps for good behind our answer to a Close, the peer is told.
+            # Of what the network, or the transport, keeps for good when a Close has been answered,
+            # the peer is told.
             told = isinstance(peer.connection.protocol.close_exc, ConnectionClosedError)
-            held = self.outgoing.hold and told
+            held = (self.outgoing.hold or self.transport_keeps) and told
             assert held or not self.unsent, "a message is lost without an error"
             if not peer.left and not self.outgoing.tampered and not self.session.harmed:
                 assert len(peer.received) >= sum(each.known for each in self.sent)
@@ -435,6 +485,12 @@ class Session:
     def listen(self, end: End) -> None:
         end.listen()
 
+    def listen_and_act(self, end: End) -> None:
+        end.listen(self.source.byte())
+
+    def leave_streaming(self, end: End) -> None:
+        self.start("recv_streaming", end.leave_streaming, 1 + (self.source.byte() & 3))
+
     def drain(self, end: End) -> None:
         self.start("drain", end.drain)
 
@@ -566,7 +622,7 @@ Session.steps = [
     Session.time_passes, Session.settle, Session.turn, Session.split_and_delay, Session.lose_all,
     Session.reset, Session.hold, Session.iterate, Session.send_nowait, Session.wait_closed,
     Session.tamper, Session.garbage, Session.end_of_stream, Session.abort, Session.broadcast,
-    Session.listen, Session.drain, Session.misuse,
+    Session.listen, Session.drain, Session.misuse, Session.listen_and_act, Session.leave_streaming,
 ]  # fmt: skip
 
 

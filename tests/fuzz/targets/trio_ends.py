@@ -69,6 +69,8 @@ class Clock:
 class End(asyncio_ends.End):
     """One end of the connection, on trio."""
 
+    transport_keeps = True
+
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
 
@@ -166,6 +168,7 @@ Session.steps = [
     Session.time_passes, Session.settle, Session.turn, Session.split_and_delay, Session.lose_all,
     Session.reset, Session.hold, Session.iterate, Session.turn, Session.wait_closed,
     Session.tamper, Session.garbage, Session.end_of_stream, Session.abort, Session.broadcast,
+    Session.leave_streaming,
 ]  # fmt: skip
 
 
