@@ -202,6 +202,50 @@ def test_timeout_of_the_tcp_connection(
     assert limit - 4 < seen[0] <= limit
 
 
+class Addresses:
+    """What a host has: addresses, of which none answers for a while."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, last: Any = None) -> None:
+        self.last = last
+        self.limits: list[float] = []
+        infos = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"192.0.2.{i}", 1)) for i in range(3)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: infos)
+        monkeypatch.setattr(socket, "create_connection", self.create_connection)
+
+    def create_connection(self, address: tuple[str, int], *, timeout: float) -> Any:
+        self.limits.append(timeout)
+        if address[0] == "192.0.2.2" and self.last is not None:
+            return self.last
+        time.sleep(0.05)
+        raise OSError(address[0])
+
+
+def test_addresses_of_a_host_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = Addresses(monkeypatch)
+    with pytest.raises(TimeoutError, match="timed out"):
+        reconnect("ws://h.test/", proxy=None, open_timeout=0.08).__enter__()
+    first, second = addresses.limits
+    assert second <= first - 0.05
+
+
+def test_addresses_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    Addresses(monkeypatch)
+    with pytest.raises(OSError, match=r"^192\.0\.2\.2$"):
+        reconnect("ws://h.test/", proxy=None).__enter__()
+    with pytest.raises(ExceptionGroup, match="create_connection failed") as caught:
+        reconnect("ws://h.test/", proxy=None, all_errors=True, open_timeout=None).__enter__()
+    assert [str(exc) for exc in caught.value.exceptions] == [f"192.0.2.{i}" for i in range(3)]
+
+
+def test_last_address_answers(monkeypatch: pytest.MonkeyPatch, codes: Codes) -> None:
+    with serving(codes) as server:
+        sock = socket.create_connection(server.socket.getsockname())
+        addresses = Addresses(monkeypatch, sock)
+        with reconnect("ws://h.test/", proxy=None) as ws:
+            assert len(addresses.limits) == 3
+            assert ws.socket.getpeername() == server.socket.getsockname()
+
+
 def test_nodelay(uri: str) -> None:
     with connect(uri) as ws:
         assert ws.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

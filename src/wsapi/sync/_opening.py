@@ -162,14 +162,28 @@ class ConnectionOpener(BaseConnect[ConnectionT]):
         return channel
 
     def _open_tcp(self, address: tuple[str, int], deadline: Deadline) -> Channel:
+        """Connect to the first address of a host that answers; all have the same time together."""
         options = self._tcp()
-        timeout = deadline.time_left()
-        if options.get("timeout") is not None and timeout is not None:
-            timeout = min(timeout, options["timeout"])
-        options["timeout"] = timeout
-        sock = socket.create_connection(address, **options)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        return Channel(sock, deadline)
+        limit, all_errors = options.pop("timeout", None), options.pop("all_errors", False)
+        failures: list[OSError] = []
+        try:
+            for *_, where in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+                timeout = deadline.time_left()
+                if limit is not None:
+                    timeout = limit if timeout is None else min(timeout, limit)
+                try:
+                    # It has one limit for each address.
+                    sock = socket.create_connection(where[:2], timeout=timeout, **options)
+                except OSError as exc:
+                    failures.append(exc)
+                    continue
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+                return Channel(sock, deadline)
+            if all_errors:
+                raise ExceptionGroup("create_connection failed", failures)
+            raise failures[-1]
+        finally:
+            failures.clear()  # their tracebacks hold this frame
 
     def _open_socks(self, proxy: Proxy, address: tuple[str, int], deadline: Deadline) -> Channel:
         """Connect to a SOCKS proxy and have it connect to the server."""
