@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from wsproto_fast.datastructures import HeadersLike
 from wsproto_fast.uri import WebSocketURI
@@ -167,7 +167,8 @@ class ConnectionOpener(BaseConnect[ConnectionT]):
         limit, all_errors = options.pop("timeout", None), options.pop("all_errors", False)
         failures: list[OSError] = []
         try:
-            for *_, where in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+            infos: list[Any] = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+            for *_, where in infos:
                 timeout = deadline.time_left()
                 if limit is not None:
                     timeout = limit if timeout is None else min(timeout, limit)
