@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -471,6 +472,15 @@ def test_waiting_for_a_time_that_nobody_advances(monkeypatch: pytest.MonkeyPatch
             client.recv()
         clock.advance(30)
         assert client.state is State.OPEN
+
+
+def test_waiting_while_an_executor_has_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its threads don't wait for the kit, but won't do anything either."""
+    monkeypatch.setattr("wsapi.testing._time.SIGNAL_INTERVAL", 0.01)
+    with Clock(), pair() as (client, _), ThreadPoolExecutor(1) as executor:
+        assert executor.submit(int).result() == 0
+        with pytest.raises(RuntimeError, match="advance it"):
+            client.recv()
 
 
 # ---------------------------------------------------------------------- faults

@@ -30,8 +30,9 @@ PATIENCE = 30.0
 SIGNAL_INTERVAL = 0.5
 
 # After so many of these times, in which all threads wait and nobody advances the clock, it is an
-# error.
+# error. The second is for when some of them wait for something that isn't the kit's.
 HOPELESS = 6
+HOPELESS_STILL = 60
 
 
 class Expelled(SystemExit):
@@ -279,11 +280,14 @@ class Clock(Time):
 
     def _block_owner(self, waiter: Waiter) -> None:
         """Block the thread that has entered the clock, unless nobody is left to advance it."""
-        waits = 0
+        waits = stills = 0
         while waiter in self.waiting:
             waiter.block(SIGNAL_INTERVAL)
-            waits = 0 if self._busy() or self._moving.locked() else waits + 1
-            if waits == HOPELESS and waiter in self.waiting:
+            moving, busy = self._moving.locked(), self._busy()
+            waits = 0 if busy or moving else waits + 1
+            # What they wait for may come by itself, but most likely they are those of an executor.
+            stills = stills + 1 if not moving and self._are_still(busy) else 0
+            if (waits == HOPELESS or stills == HOPELESS_STILL) and waiter in self.waiting:
                 raise RuntimeError(
                     "all threads wait while the clock stands still: "
                     "advance it, in another thread, or take Clock(autojump=True)"
