@@ -377,6 +377,15 @@ def test_serving_a_handler() -> None:
     run(main)
 
 
+def test_connecting_to_a_server_that_was_not_entered() -> None:
+    async def main() -> None:
+        with pytest.raises(ConnectionRefusedError, match="async with"):
+            async with serving(echo).connect():
+                raise AssertionError
+
+    run(main)
+
+
 def test_reconnecting_in_memory() -> None:
     async def handler(connection: Any) -> None:
         await connection.send("hello")

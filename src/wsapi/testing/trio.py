@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -31,6 +32,8 @@ _USELESS = {"host", "port", "listeners", "ssl", "backlog", "task_status"}
 
 class _Listener(trio.abc.Listener[trio.abc.Stream]):
     """Gives a server the streams that clients bring."""
+
+    served = False
 
     def __init__(self) -> None:
         self.streams, self._arrivals = trio.open_memory_channel[trio.abc.Stream](math.inf)
@@ -89,6 +92,8 @@ class MemoryConnect(MemoryClient, connect):
     _listener: _Listener
 
     async def _open_stream(self, uri: WebSocketURI) -> trio.abc.Stream:
+        if not self._listener.served:
+            raise ConnectionRefusedError("the server isn't served: enter it by `async with`")
         left, right = connected(*self._take_wires())
         try:
             self._listener.streams.send_nowait(right)
@@ -119,6 +124,7 @@ class Serving:
         except BaseException:
             await self._manager.__aexit__(None, None, None)
             raise
+        self._listener.served = True
         return self
 
     async def __aexit__(
@@ -204,11 +210,10 @@ class Pair:
         try:
             self._client = place.connect(self._uri, **self._options)
             self._connected = await self._client.__aenter__()
-            try:
+            async with AsyncExitStack() as stack:
+                stack.push_async_exit(self._client)
                 await self._arrived.wait()
-            except BaseException:
-                await self._client.__aexit__(None, None, None)
-                raise
+                stack.pop_all()
         except BaseException:
             self._left.set()  # the server may have accepted what the client doesn't take
             await self._serving.__aexit__(None, None, None)
