@@ -75,10 +75,8 @@ class AcceptedConnection(ServerSide, Connection):
         """Have the request answered; each kind of server overrides it."""
         raise NotImplementedError
 
-    async def _answer_in_time(
-        self, settings: ServerSettings, open_timeout: float | None
-    ) -> Response | None:
-        """Return the response to the request; None if callbacks take too long, and are cancelled.
+    async def _answer_in_time(self, settings: ServerSettings, open_timeout: float | None) -> None:
+        """Answer the request, unless callbacks take too long: they are cancelled then.
 
         Args:
             settings: How the server answers.
@@ -86,9 +84,10 @@ class AcceptedConnection(ServerSide, Connection):
         """
         try:
             async with asyncio.timeout(self._time_to_answer(open_timeout)):
-                return await self._answer(settings)
+                response = await self._answer(settings)
         except TimeoutError:
-            return None  # the engine ends the connection
+            return  # the engine ends the connection
+        self._respond(response)
 
     def _respond(self, response: Response) -> bool:
         driver = self._driver
@@ -230,12 +229,10 @@ class ServerConnection(AcceptedConnection):
         settings = self.server._settings
         if self._is_answered_alone(settings):
             response = self._open()
-            if response is None:
-                return
+            if response is not None:
+                self._respond(response)
         else:
-            response = await self._answer_in_time(settings, settings.open_timeout)
-        if response is not None:
-            self._respond(response)
+            await self._answer_in_time(settings, settings.open_timeout)
 
 
 # As they are without programs that replace them.

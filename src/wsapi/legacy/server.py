@@ -219,9 +219,7 @@ class WebSocketServerProtocol(WebSocketCommonProtocol, AcceptedConnection):
 
     async def handshake(self) -> None:
         """Answer the opening handshake."""
-        response = await self._answer_in_time(_settings, self.open_timeout)
-        if response is not None:
-            self._respond(response)
+        await self._answer_in_time(_settings, self.open_timeout)
 
     def _is_late(self) -> bool:
         return not self.ws_server.is_serving() or self._leaving() is not None
