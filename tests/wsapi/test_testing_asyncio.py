@@ -525,6 +525,21 @@ async def test_misuse_of_clocks() -> None:
 
 
 @on_asyncio
+async def test_time_passes_in_debug_mode(caplog: pytest.LogCaptureFixture) -> None:
+    """What advances the clock isn't a slow callback."""
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    duration = loop.slow_callback_duration = 60
+    async with Clock() as clock:
+        sleeping = asyncio.create_task(asyncio.sleep(3600))
+        await clock.advance(3600)
+        await sleeping
+    await asyncio.sleep(0)
+    assert [record.getMessage() for record in caplog.records] == []
+    assert loop.slow_callback_duration == duration
+
+
+@on_asyncio
 async def test_two_tasks_advance() -> None:
     async with Clock() as clock:
         begin = clock.time()

@@ -36,6 +36,7 @@ class Clock:
         self._loop: Any = None
         self._now = 0.0
         self._moving = False
+        self._slow = 0.0
         self._run: Any = None  # the event loop's run_in_executor()
         self._calls: set[object] = set()  # its calls
         self._waits: dict[object, float] = {}  # how long threads were waited for, by call
@@ -49,6 +50,9 @@ class Clock:
         self._now = loop.time()
         self._loop = loop
         loop.time = self.time
+        # In debug mode, an event loop complains of callbacks that last long; those that time passes
+        # in don't.
+        self._slow, loop.slow_callback_duration = loop.slow_callback_duration, math.inf
         self._run, loop.run_in_executor = loop.run_in_executor, self._run_in_executor
         return self
 
@@ -60,6 +64,7 @@ class Clock:
     ) -> None:
         loop, self._loop = self._loop, None
         del loop.time, loop.run_in_executor
+        loop.slow_callback_duration = self._slow
         self._waits.clear()
         # The time of an event loop doesn't go back: timers and wires that outlive the block would
         # wait as long as has passed in it.
