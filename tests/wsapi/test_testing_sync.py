@@ -137,6 +137,12 @@ def test_options_of_sockets_have_no_use(option: str) -> None:
         serving(echo, **{option: None})
 
 
+def test_a_handler_is_a_callable() -> None:
+    handler: Any = 5
+    with pytest.raises(TypeError, match="handler"):
+        serving(handler)
+
+
 def test_mistakes_leave_no_socket_open() -> None:
     """Else there would be a ResourceWarning."""
     with pytest.raises(TypeError):

@@ -18,6 +18,7 @@ from wsproto_fast import ClientProtocol, ServerProtocol
 from wsproto_fast.drivers.clocked import ClockedClientProtocol, ClockedServerProtocol
 from wsproto_fast.uri import WebSocketURI
 
+from .._shared import checks
 from .._shared.connection import closing
 from ..sync._channel import Channel, Deadline
 from ..sync._opening import warn_unentered
@@ -232,6 +233,7 @@ def serving(handler: Handler, **options: Any) -> Serving:
     """
     useless = {"host", "port", "sock", "ssl", "path", *TransportOptions.__annotations__}
     refuse(useless & options.keys())
+    checks.check_callable("handler", handler, optional=False)  # the server sees another one
 
     @wraps(handler)
     def handle(connection: ServerConnection) -> None:
