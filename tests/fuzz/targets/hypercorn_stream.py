@@ -134,7 +134,7 @@ class Both:
     def __init__(self, source: Input) -> None:
         self.source = source
         self.offered = source.choice(MORE)
-        self.deflate = any(b"permessage" in value for _, value in self.offered)
+        self.deflate = False
         self.streams = [Stream(module) for module in STREAMS]
         self.input = bytearray()
         self.messages: list[Any] = []
@@ -167,6 +167,7 @@ class Both:
         headers = [*UPGRADE, *self.offered]
         if self.source.byte() & 7 == 7:
             del headers[self.source.byte() % len(headers)]
+        self.deflate = any(b"permessage" in value for _, value in headers)
         self.handle(
             events.Request(
                 stream_id=1, headers=headers, http_version="1.1", method="GET",
