@@ -140,6 +140,11 @@ class CoroutineTopics(BaseTopics):
             raise
         return subscription
 
+    def _join(self, subscription: Subscription, topic: str, since: Position | None) -> None:
+        # They may have been closed since: the application has been asked meanwhile.
+        self._check_running()
+        super()._join(subscription, topic, since)
+
     async def _advance(
         self, subscription: Subscription, entries: list[Entry] | None = None
     ) -> None:

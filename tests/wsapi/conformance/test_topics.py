@@ -323,6 +323,17 @@ class TestSubscribing:
             with pytest.raises(NotAuthorized):
                 await topics.subscribed(server, "b")
 
+    async def test_closed_while_it_is_asked(self, driver: Driver) -> None:
+        def authorize(connection: Any, topic: str, action: str) -> bool:
+            topics.raw._end_all()
+            return True
+
+        topics = Subscribed(driver, authorize=authorize)
+        async with driver.pair() as (_, server):
+            with pytest.raises(RuntimeError, match="closed"):
+                await topics.subscribed(server, "a")
+            assert topics.gone()
+
     async def test_who_is_present(self, driver: Driver) -> None:
         topics = Subscribed(driver)
         events: list[PresenceEvent] = []

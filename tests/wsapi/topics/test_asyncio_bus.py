@@ -175,6 +175,18 @@ class TestOpening:
             with pytest.raises(ConnectionClosed):
                 await subscribing
 
+    async def test_closing_while_the_application_is_asked(self) -> None:
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        options = {"authorize": lambda connection, topic, action: answer}
+        async with pair() as (_, server):
+            async with processes(1, **options) as (topics,):
+                subscribing = asyncio.ensure_future(wait_for(topics.subscribe(server, "a")))
+                await turns(2)
+            answer.set_result(True)
+            with pytest.raises(RuntimeError, match="closed"):
+                await asyncio.wait_for(subscribing, 10)
+            assert is_gone(topics)
+
 
 class TestRecovery:
     async def test_in_another_process(self) -> None:
