@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import random
 import weakref
 from collections.abc import Coroutine, Mapping
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar
 
 from wsproto_fast import Backpressure, PreparedMessage, Slow
 from wsproto_fast.frames import CloseCode
@@ -29,6 +30,8 @@ from .exceptions import BusUnavailable
 from .positions import Position
 
 __all__ = ["Topics"]
+
+T = TypeVar("T")
 
 # A task that does nothing but publish lets others run after so many messages.
 TURN_SIZE = 32
@@ -314,14 +317,17 @@ class Topics(CoroutineTopics):
         """Publish what another thread wants published."""
         if not future.set_running_or_notify_cancel():
             return
-        if self._runner is not None:
-            publishing = self._publish_on_bus(self._runner, topic, message)
-            self._spawn(_tell_result(publishing, future))
-            return
         try:
-            future.set_result(self._publish_here(topic, message))
+            if self._runner is None:
+                future.set_result(self._publish_here(topic, message))
+                return
+            self._check_running()  # while the event loop ends, no task may have a turn
+            task = self._spawn(self._publish_on_bus(self._runner, topic, message))
         except BaseException as exc:
             future.set_exception(exc)
+        else:
+            # Called, too, if the task is cancelled before it begins.
+            task.add_done_callback(functools.partial(_tell_result, future))
 
     # ------------------------------------------------------------------ subscribing
 
@@ -382,7 +388,7 @@ class Topics(CoroutineTopics):
     # ------------------------------------------------------------------ for the base class
 
     def _set_up(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def _use(self, bus: Bus, **options: Any) -> None:
         self._runner = Runner(
@@ -435,7 +441,7 @@ class Topics(CoroutineTopics):
         if step is not Step.LIVE:
             self._spawn(self._advance_alone(subscription, step if isinstance(step, list) else None))
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run something in the background."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
@@ -452,15 +458,13 @@ class Topics(CoroutineTopics):
             recipient.close(code, reason)
 
 
-async def _tell_result(
-    coroutine: Coroutine[Any, Any, Position | None],
-    future: concurrent.futures.Future[Position | None],
+def _tell_result(
+    future: concurrent.futures.Future[Position | None], task: asyncio.Task[Position | None]
 ) -> None:
-    """Give the result of a coroutine to another thread."""
-    try:
-        future.set_result(await coroutine)
-    except asyncio.CancelledError:
+    """Give the result of a task to another thread."""
+    if task.cancelled():
         future.set_exception(BusUnavailable("topics are closed"))
-        raise
-    except BaseException as exc:
+    elif (exc := task.exception()) is not None:
         future.set_exception(exc)
+    else:
+        future.set_result(task.result())

@@ -122,6 +122,26 @@ class TestDelivery:
         with pytest.raises(BusUnavailable, match="topics are closed"):
             futures[0].result(10)
 
+    def test_from_another_thread_just_before_the_event_loop_ends(self) -> None:
+        """What publishes it is cancelled before it has begun."""
+        futures: list[Any] = []
+
+        async def main() -> None:
+            topics = await Topics(MemoryBroker().bus()).__aenter__()
+            futures.append(topics.publish_threadsafe("a", "x"))
+
+        asyncio.run(main())
+        with pytest.raises(BusUnavailable, match="topics are closed"):
+            futures[0].result(0)
+
+    async def test_from_another_thread_after_closing(self) -> None:
+        async with processes(1) as (topics,):
+            pass
+        future = topics.publish_threadsafe("a", "x")
+        await asyncio.sleep(0)  # there may be no more turns
+        with pytest.raises(RuntimeError, match="closed"):
+            future.result(0)
+
 
 async def wait_for(subscribing: Any) -> Subscription:
     subscription: Subscription = await subscribing
