@@ -5,11 +5,15 @@ want the lock that its own thread holds, and may leave by an exception what was 
 And whoever notes the end of a connection mustn't wait for threads that publish. Hence what is to be
 done waits in a queue, and whoever has the lock does all of it; the main thread never has it, and
 lets a helper do its part.
+
+A process that is forked has none of these threads: nothing waits there, and nobody has a lock.
 """
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar
@@ -113,6 +117,10 @@ class Helper:
     def __init__(self, name: str, logger: LoggerLike) -> None:
         self._name = name
         self._logger = logger
+        self._begin()
+        _begun.add(self)
+
+    def _begin(self) -> None:
         self._queue: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._working = threading.Lock()  # the thread that works has it
         self._awake = False  # it looks into the queue before it ends
@@ -165,10 +173,14 @@ class Desk:
 
     def __init__(self, name: str, logger: LoggerLike) -> None:
         self._logger = logger
+        self._helper = Helper(name, logger)
+        self._begin()
+        _begun.add(self)
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._owner = 0  # thread that has the lock; never the main thread
         self._queue: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self._helper = Helper(name, logger)
 
     @property
     def mine(self) -> bool:
@@ -247,3 +259,16 @@ class Desk:
                 function(*args)
             except Exception:
                 self._logger.error("topics failed", exc_info=True)
+
+
+_begun: Final[weakref.WeakSet[Desk | Helper]] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    """Forget, in a process that was forked, what threads of the other one do."""
+    for one in list(_begun):
+        one._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

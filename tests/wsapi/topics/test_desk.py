@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 
 from tests.wsapi.helpers import checking_errors, logged_errors
 from tests.wsapi.sync_helpers import PATIENCE, Spawned, eventually
-from wsapi.topics._desk import Desk, Flag, Helper, Outcome
+from wsapi.topics._desk import Desk, Flag, Helper, Outcome, _begin_anew
 
 NAME = "a desk of a test"
 
@@ -228,3 +231,47 @@ async def test_outcomes_of_coroutines() -> None:
     await outcome.take_later(square(0))
     with pytest.raises(ZeroDivisionError):
         outcome.wait()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_a_forked_process() -> None:
+    """Neither threads nor locks of the other one are waited for, nor is their work done again."""
+    source = """
+import logging, os, threading, warnings
+from wsapi.topics._desk import Desk
+
+warnings.simplefilter("ignore", DeprecationWarning)
+desk = Desk("a desk of a test", logging.getLogger("wsapi.topics"))
+entered, leave = threading.Event(), threading.Event()
+
+def function():
+    entered.set()
+    leave.wait()
+
+holder = threading.Thread(target=desk.call, args=(function,))
+holder.start()
+entered.wait()
+done = []
+desk.post(done.append, "of the parent")
+pid = os.fork()
+leave.set()
+print(desk.call(lambda: done), flush=True)
+if pid:
+    print(os.waitpid(pid, 0)[1])
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert sorted(process.stdout.splitlines()) == ["0", "['of the parent']", "[]"]
+    assert process.stderr == ""
+
+
+def test_what_a_forked_process_forgets(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that aren't there have the lock, and seem to work."""
+    monkeypatch.setattr("wsapi.topics._desk._begun", {desk, desk._helper})
+    done: list[str] = []
+    desk._lock.acquire()
+    desk._helper._awake = True
+    desk.post(done.append, "of the parent")
+    _begin_anew()
+    assert desk.call(lambda: list(done)) == []
