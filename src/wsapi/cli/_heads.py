@@ -31,9 +31,12 @@ def masked_headers(headers: Headers) -> list[tuple[str, str]]:
 
 
 def _masked(name: str, value: str) -> str:
-    if _secret_name.fullmatch(name) and not LOG_SECRETS:
+    if LOG_SECRETS:
+        return value
+    if _secret_name.fullmatch(name):
         return MASK
-    return redact_header(name, value)
+    # Location has a URI, or the path of one; so have others.
+    return _mask_parameters(redact_header(name, value))
 
 
 def masked_uri(uri: str) -> str:
@@ -44,7 +47,11 @@ def masked_uri(uri: str) -> str:
     """
     if LOG_SECRETS:
         return uri
-    return _secret_parameter.sub(rf"\1{MASK}", redact_url(uri))
+    return _mask_parameters(redact_url(uri))
+
+
+def _mask_parameters(text: str) -> str:
+    return _secret_parameter.sub(rf"\1{MASK}", text)
 
 
 def lines_of_heads(connection: Any) -> Iterator[str]:

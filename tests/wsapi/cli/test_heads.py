@@ -34,6 +34,8 @@ def test_headers() -> None:
             ("X-Api-Key", "secret"),
             ("X-Auth-Token", "secret"),
             ("X-Monkey", "banana"),
+            ("Location", "wss://user:secret@localhost/?token=secret&b=1"),
+            ("Referer", "/?b=1&key=secret"),
         ]
     )
     assert masked_headers(headers) == [
@@ -42,6 +44,8 @@ def test_headers() -> None:
         ("X-Api-Key", "***"),
         ("X-Auth-Token", "***"),
         ("X-Monkey", "banana"),
+        ("Location", "wss://user:***@localhost/?token=***&b=1"),
+        ("Referer", "/?b=1&key=***"),
     ]
 
 
