@@ -276,6 +276,7 @@ class Session:
         sender = asyncio.ensure_future(self._send_all(messages))
         error: CommandError | None = None
         status = Status.OK
+        interrupted = False
         try:
             error = await self._talk(sender, receiver)
         except asyncio.CancelledError:
@@ -283,9 +284,10 @@ class Session:
             task = asyncio.current_task()
             assert task is not None
             task.uncancel()
+            interrupted = True
             status = Status.OK if self.compatible else Status.INTERRUPTED
         finally:
-            await self._end_tasks(sender, receiver, hurry=status is not Status.OK)
+            await self._end_tasks(sender, receiver, hurry=interrupted)
         ended = await self.finish()
         if error is not None:
             await self.write(self.format.failed(error))

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
+import pytest
+
+from tests.wsapi.cli.helpers import deaf_server
 from tests.wsapi.helpers import TEXT, frame
-from wsapi.cli._output import PayloadFormat
+from wsapi.cli._output import LineFormat, PayloadFormat
 from wsapi.cli._session import Ending, Session
+from wsapi.cli._terminal import Status
 from wsapi.http11 import Request
 from wsapi.server import ServerProtocol
 
@@ -53,3 +58,35 @@ def test_messages_that_come_before_the_answer_to_a_close() -> None:
 
     shown = asyncio.run(main())
     assert [str(text).strip() for text in shown] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("compatible", [False, True])
+def test_interrupted(compatible: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wants to be rid of a server isn't kept by it, whatever exit status there is."""
+    monkeypatch.setattr("wsapi.cli._session.PATIENCE", 0.01)
+
+    async def main() -> Status:
+        opened = asyncio.Event()
+
+        async def write(text: str | bytes) -> None:
+            opened.set()
+
+        async def messages() -> AsyncIterator[str]:
+            await asyncio.get_running_loop().create_future()
+            yield ""
+
+        with deaf_server() as port:
+            session = Session(
+                f"ws://127.0.0.1:{port}/",
+                {"close_timeout": None},
+                LineFormat(),
+                write,
+                Ending(),
+                compatible=compatible,
+            )
+            running = asyncio.ensure_future(session.run(messages()))
+            await opened.wait()
+            running.cancel()
+            return await asyncio.wait_for(running, 20)
+
+    assert asyncio.run(main()) == (Status.OK if compatible else Status.INTERRUPTED)
