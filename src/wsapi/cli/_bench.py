@@ -259,7 +259,9 @@ async def bench(
             for part in await asyncio.gather(*(load.open() for load in loads)):
                 openings.add(part)
             if not openings.opened:
-                raise explain(openings.exception or KeyboardInterrupt(), options.uri)
+                cause = KeyboardInterrupt() if result.interrupted else openings.exception
+                assert cause is not None
+                raise explain(cause, options.uri)
             progress = [(0.0, 0)] * len(loads)
 
             def note(index: int) -> Progress:

@@ -312,6 +312,7 @@ class Load:
         self.budget = [ENDLESS]  # messages that may still be sent, without a rate
         self.going = [True]  # messages are sent for those that come back
         self._opening = True
+        self._openers: list[asyncio.Task[None]] = []
         self._closing = False
         self._end = asyncio.Event()
         self._dues: _Dues | None = None
@@ -326,7 +327,7 @@ class Load:
 
         async def open_one() -> None:
             async with slots:
-                if sum(openings.errors.values()) >= MAX_FAILURES or self._end.is_set():
+                if sum(openings.errors.values()) >= MAX_FAILURES:
                     return
                 start = time.perf_counter_ns()
                 try:
@@ -345,8 +346,10 @@ class Load:
                     self.lost(connection)
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(self.plan.connections):
-                group.create_task(open_one())
+            if not self._end.is_set():
+                for _ in range(self.plan.connections):
+                    self._openers.append(group.create_task(open_one()))
+        self._openers.clear()
         openings.seconds = (time.perf_counter_ns() - begin) / 1e9
         self._opening = False
         if not self._lane_of:
@@ -385,6 +388,8 @@ class Load:
     def stop(self) -> None:
         """End it before its time; what there is until then is the result."""
         self._end.set()
+        for opener in self._openers:
+            opener.cancel()  # a server that doesn't answer isn't waited for
 
     async def run(self, progress: Callable[[float, int], object]) -> Result:
         """Send messages, and return what came of it.

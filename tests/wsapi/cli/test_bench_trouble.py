@@ -8,6 +8,7 @@ import gc
 import itertools
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -255,6 +256,32 @@ def test_interrupted(options: tuple[str, ...]) -> None:
     told = json.loads(output)
     assert told["messages"] > 0
     assert told["seconds"] < 600
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("options", [(), ("--processes", "2")])
+def test_interrupted_while_it_opens(options: tuple[str, ...]) -> None:
+    """A server that never answers isn't waited for."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        uri = f"ws://127.0.0.1:{server.getsockname()[1]}/"
+        with subprocess.Popen(
+            command(uri, "-c", "2", "--open-timeout", "none", *options),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            server.settimeout(TIMEOUT)
+            with server.accept()[0], server.accept()[0]:
+                process.send_signal(signal.SIGINT)
+                output, error = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, output, error) == (Status.INTERRUPTED, "", "")
+
+
+def test_stopped_before_it_opens(echo_uri: str) -> None:
+    load = Load(echo_uri, {}, Plan(connections=2))
+    load.stop()
+    openings = asyncio.run(load.open())
+    assert (openings.opened, openings.errors.total()) == (0, 0)
 
 
 def test_in_a_thread(echo_uri: str) -> None:
