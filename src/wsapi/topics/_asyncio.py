@@ -194,7 +194,8 @@ class Topics(CoroutineTopics):
     async def aclose(self) -> None:
         """End all subscriptions, and close their connections with 1012; nothing if it was done.
 
-        Nobody would send them anything any more, and they wouldn't know.
+        Nobody would send them anything any more, and they wouldn't know. If this is cancelled, the
+        connection to the broker ends nevertheless, within a few seconds.
         """
         self._end_all()
         if self._runner is not None:

@@ -109,6 +109,7 @@ class Runner:
         self._state = "new"
         self._error = BusUnavailable("topics aren't open")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: asyncio.Task[None] | None = None
         # Requests that wait for their turn, and when they are given up; those under way.
         self._requests: deque[tuple[Request, float]] = deque()
         self._under_way: set[Request] = set()
@@ -210,15 +211,25 @@ class Runner:
         self.flush()
 
     async def close(self) -> None:
-        """End all that is under way, in bounded time, whatever the broker does."""
-        if self._state in ("new", "closed"):
+        """End all that is under way, in bounded time, whatever the broker does.
+
+        If this is cancelled, that goes on without it: nobody else would end the connections.
+        """
+        if self._closing is None:
+            if self._state in ("new", "closed"):
+                self._state = "closed"
+                return
+            self._closing = self._loop.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        try:
+            if self.healthy:
+                await self._take_leave()
             self._state = "closed"
-            return
-        if self.healthy:
-            await self._take_leave()
-        self._state = "closed"
-        await self._publisher.close()
-        await self._shut(BusUnavailable("topics are closed"))
+            await self._publisher.close()
+        finally:  # the event loop may end
+            await self._shut(BusUnavailable("topics are closed"))
 
     async def publish(self, topic: str, message: Message) -> Position | None:
         """Publish a message.
@@ -683,15 +694,12 @@ class Runner:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=CLOSING_TIME)
         try:
-            async with asyncio.timeout(CLOSING_TIME):
-                if close_bus:
-                    await self._bus.close()
-        except Exception as exc:
-            text = f"topics: the bus didn't close well: {_text(exc)}"
-            self._lines.write(logging.WARNING, "close", text)
+            if tasks:
+                await asyncio.wait(tasks, timeout=CLOSING_TIME)
+        finally:  # the event loop may end
+            if close_bus:
+                await self._close_bus()
         requests = [*self._under_way, *(request for request, _ in self._requests)]
         self._under_way.clear()
         self._requests.clear()
@@ -702,6 +710,14 @@ class Runner:
         else:
             self._call(self.flush)
         await asyncio.sleep(0)  # what another thread has left here before
+
+    async def _close_bus(self) -> None:
+        try:
+            async with asyncio.timeout(CLOSING_TIME):
+                await self._bus.close()
+        except Exception as exc:
+            text = f"topics: the bus didn't close well: {_text(exc)}"
+            self._lines.write(logging.WARNING, "close", text)
 
 
 def _text(exc: BaseException) -> str:

@@ -701,6 +701,53 @@ def test_close_ends_all(answers: bool) -> None:
     test()
 
 
+@fake_time
+async def test_cancelled_closing_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on without who has called it, and others wait for the same."""
+    ours = asyncio.current_task()
+    for turn in range(1, 9):
+        broker = MemoryBroker()
+        process = Process(broker)
+        close = process.bus.close
+
+        async def close_slowly(close: Any = close) -> None:
+            await turns(4)
+            await close()
+
+        monkeypatch.setattr(process.bus, "close", close_slowly)
+        await process.runner.open()
+        closing = asyncio.ensure_future(process.runner.close())
+        await turns(turn)
+        closing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await closing
+        if turn % 2:
+            await asyncio.gather(process.runner.close(), process.runner.close())
+        else:
+            await asyncio.sleep(1)
+        assert broker.buses == []
+        assert asyncio.all_tasks() == {ours}
+
+
+@pytest.mark.parametrize("turn", range(1, 5))
+def test_closing_when_the_event_loop_ends(turn: int) -> None:
+    broker = MemoryBroker()
+
+    async def main() -> None:
+        process = Process(broker)
+        await process.runner.open()
+        broker.answers = False
+        process.read("a")
+        await turns(5)
+        broker.answers = True
+        closing = asyncio.ensure_future(process.runner.close())
+        await turns(turn)
+        del closing
+
+    asyncio.run(main())
+    assert broker.buses == []
+
+
 @pytest.mark.parametrize("turn", range(8))
 def test_closed_while_it_opens(turn: int) -> None:
     @fake_time
