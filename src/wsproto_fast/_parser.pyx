@@ -13,6 +13,7 @@ from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint8_t, uint64_t
 from libc.string cimport memcpy
 
+from ._deflate cimport PerMessageDeflate
 from ._endpoint cimport CONNECTING, OPEN, count_frame
 from ._flag cimport unlikely
 from ._frames cimport (
@@ -120,6 +121,13 @@ cdef class Parser(Sender):
 
     cdef int _set_max_size(self, max_size) except -1:
         self._max_message_size, self._max_fragment_size = size_limits(max_size)
+
+    cdef int _look_at_extensions(self) except -1:
+        cdef PerMessageDeflate before = self._deflate
+        Sender._look_at_extensions(self)
+        if self._deflate is not before:
+            # Nobody can inflate the rest of a message whose beginning was another one's.
+            self._message_compressed = False
 
     # ------------------------------------------------------------------ settings
 

@@ -52,6 +52,7 @@ cdef class Sender(Endpoint):
     cdef uint16_t _extensions_seen  # how many; if there are more than this can tell, they are looked at each time
 
     cdef int _refresh_extensions(self) except -1
+    cdef int _look_at_extensions(self) except -1
     cdef int _append_output(self, bytes data) except -1
     cdef int _write_data(self, int opcode, object data, bint fin, object compress) except -1
     cdef int _write_prepared(self, PreparedMessage message, object compress) except -1

@@ -161,14 +161,18 @@ cdef class Sender(Endpoint):
     @extensions.setter
     def extensions(self, extensions):
         self._extensions = list(extensions)
-        self._extensions_seen = 0
-        self._refresh_extensions()
+        self._look_at_extensions()
 
     cdef int _refresh_extensions(self) except -1:
-        """Look at the list of extensions, which programs may also extend in place."""
+        """Look at the list of extensions if it has changed: programs may also extend it in place."""
+        # Where there is a _deflate, it was the only one.
+        if len(self._extensions) != self._extensions_seen or (
+            self._deflate is not None and self._extensions[0] is not self._deflate
+        ):
+            self._look_at_extensions()
+
+    cdef int _look_at_extensions(self) except -1:
         cdef Py_ssize_t count = len(self._extensions)
-        if count == self._extensions_seen and (self._deflate is None or self._extensions[0] is self._deflate):
-            return 0
         self._extensions_seen = <uint16_t>count
         self._deflate = None
         if count == 1 and type(self._extensions[0]) is PerMessageDeflate:

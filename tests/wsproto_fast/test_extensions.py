@@ -8,6 +8,7 @@ from wsproto_fast import (
     Close,
     Frame,
     PayloadTooBig,
+    PerMessageDeflate,
     PreparedMessage,
     Protocol,
     ProtocolError,
@@ -152,6 +153,41 @@ class TestExtensions:
         protocol.extensions.append(Shift())
         protocol.receive_data(frame(side, TEXT, b"b", rsv=4))
         assert events(protocol) == [(TEXT, b"a", True)]
+
+    @pytest.mark.parametrize("in_place", [False, True])
+    def test_permessage_deflate_may_be_taken_away(self, side: Side, in_place: bool) -> None:
+        protocol = Protocol(side)
+        protocol.extensions = [PerMessageDeflate(False, False, 15, 15)]
+        if in_place:
+            del protocol.extensions[0]
+        else:
+            protocol.extensions = []
+        protocol.send_text(b"a" * 100)
+        assert sent(protocol) == [(TEXT, b"a" * 100)]
+        protocol.receive_data(frame(side, TEXT, b"b", rsv=4))
+        assert protocol.close_sent == Close(1002, "reserved bits must be 0")
+
+    @both_sinks
+    @pytest.mark.parametrize("others", [0, 1])
+    def test_rest_of_a_message_whose_extension_is_gone(
+        self, side: Side, queue: bool, others: int
+    ) -> None:
+        protocol = Protocol(side)
+        if queue:
+            protocol.queue_messages()
+        protocol.extensions = [PerMessageDeflate(False, False, 15, 15)]
+        compressed = PerMessageDeflate(False, False, 15, 15).encode(Frame(BINARY, b"ab" * 50))
+        data = bytes(compressed.data)
+        protocol.receive_data(frame(side, BINARY, data[:2], fin=False, rsv=4))
+        protocol.extensions = [PerMessageDeflate(False, False, 15, 15)] * others
+        # Nothing knows how to inflate it: it is what it is, as with websockets.
+        protocol.receive_data(frame(side, CONT, data[2:]))
+        if queue:
+            message = protocol.next_message()
+            assert isinstance(message, bytes)
+            assert message.endswith(data[2:])
+        else:
+            assert events(protocol)[-1] == (CONT, data[2:], True)
 
     def test_faults_they_find_fail_the_connection(self, side: Side) -> None:
         protocol = Protocol(side)
