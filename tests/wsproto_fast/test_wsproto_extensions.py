@@ -526,6 +526,22 @@ def test_extension_that_receives_data() -> None:
         receive(connection, frame(Side.SERVER, TEXT, b"x"))
 
 
+def test_extension_that_takes_events() -> None:
+    class Reentrant(Always):
+        name = "reentrant"
+
+        def frame_inbound_payload_data(self, proto: Any, data: bytes) -> bytes:
+            if data == b"x":
+                with pytest.raises(LocalProtocolError, match="can't take events while"):
+                    next(connection.events())
+            return data
+
+    connection = Connection(SERVER, [Reentrant()])
+    data = b"".join(frame(Side.SERVER, BINARY, payload) for payload in (b"x", b"y", b"z"))
+    # None of them overtakes another one, or is lost.
+    assert receive(connection, data) == [BytesMessage(b"x"), BytesMessage(b"y"), BytesMessage(b"z")]
+
+
 def test_base_class() -> None:
     class Plain(Extension):
         name = "plain"

@@ -149,11 +149,18 @@ cdef class FrameEvents(Protocol):
         (<bytearray>self._input).extend(data)
 
     cpdef object next_event(self):
-        """Parse and return the next event, None if it isn't there yet."""
+        """Parse and return the next event, None if it isn't there yet.
+
+        Raises:
+            LocalProtocolError: If an extension or a logger asks for it while another one is parsed.
+        """
         cdef object data = self._input
         cdef object event
         cdef const unsigned char* memory
         cdef Py_ssize_t size, left
+        if self._parsing:
+            # Where the other one stands isn't in _position yet.
+            raise LocalProtocolError("an extension can't take events while it processes some data")
         if data is None:
             return None
         if PyBytes_CheckExact(data):
