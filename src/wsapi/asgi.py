@@ -491,7 +491,11 @@ class ASGIConnection(AcceptedConnection):
                 raise RuntimeError(
                     f"Expected ASGI message 'websocket.http.response.body' but got '{kind}'."
                 )
-            self._denial_body.append(bytes(event.get("body", b"")))
+            body = event.get("body", b"")
+            if not isinstance(body, (bytes, bytearray, memoryview)):
+                # Of a number, bytes() makes as many zeros.
+                raise TypeError(f"ASGI message '{kind}' must have bytes, not {type(body).__name__}")
+            self._denial_body.append(bytes(body))
             if not event.get("more_body", False):
                 self._deny(*self._denial, b"".join(self._denial_body))
         elif kind == "websocket.accept":
@@ -528,6 +532,8 @@ class ASGIConnection(AcceptedConnection):
 
     def _start_denial(self, event: Event) -> None:
         status = event["status"]
+        if not isinstance(status, int):
+            raise TypeError(f"HTTP status code must be int, not {type(status).__name__}")
         if not 200 <= status < 600:
             raise RuntimeError(f"Invalid HTTP status code '{status}' in response.")
         headers = Headers()
