@@ -337,6 +337,13 @@ async def test_headers_by_a_callable() -> None:
             assert "Server" not in ws.response_headers
 
 
+async def test_no_headers_by_a_callable() -> None:
+    headers: Any = lambda path, request_headers: None  # noqa: E731 # as programs have it
+    async with serve(nothing, "127.0.0.1", 0, extra_headers=headers) as server:
+        async with connect(uri_of(server)) as ws:
+            assert "Server" in ws.response_headers
+
+
 async def test_subclasses_get_the_arguments() -> None:
     class Server(WebSocketServerProtocol):
         def __init__(self, *args: Any, **kwargs: Any) -> None:

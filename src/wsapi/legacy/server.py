@@ -260,9 +260,11 @@ class WebSocketServerProtocol(WebSocketCommonProtocol, AcceptedConnection):
     def _complete(self, request: Request, response: Response) -> None:
         """Add to a response what the server adds."""
         extra = self.extra_headers
-        if response.status_code == 101 and extra is not None:
+        if response.status_code == 101:
+            # A callable may have none for this request.
             headers = extra(request.path, request.headers) if callable(extra) else extra
-            response.headers.update(headers)
+            if headers is not None:
+                response.headers.update(headers)
         if self.server_header is not None and "Server" not in response.headers:
             response.headers["Server"] = self.server_header
 
