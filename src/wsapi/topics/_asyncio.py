@@ -390,6 +390,10 @@ class Topics(CoroutineTopics):
 
     def _set_up(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        # Of objects that send, those that have been sent something; by the identity of the object.
+        self._queues: weakref.WeakValueDictionary[int, QueueRecipient] = (
+            weakref.WeakValueDictionary()
+        )
 
     def _use(self, bus: Bus, **options: Any) -> None:
         self._runner = Runner(
@@ -408,13 +412,22 @@ class Topics(CoroutineTopics):
     def _now(self) -> float:
         return self._bind().time()
 
+    def _known(self, connection: Any) -> Recipient | None:
+        known = super()._known(connection)
+        if known is None:
+            # What waits for one that has left is sent before anything else.
+            queue = self._queues.get(id(connection))
+            if queue is not None and queue.sending:
+                return queue
+        return known
+
     def _recipient(self, connection: Any) -> Recipient:
         real = _served(connection)
         if isinstance(connection, BaseConnection) and not isinstance(connection, Connection):
             raise TypeError(
                 f"connection must be one of wsapi.asyncio; {connection!r} is of another front-end"
             )
-        known = self._recipients.get(id(real))
+        known = self._known(real)
         if known is not None:
             return known
         if isinstance(real, Connection):

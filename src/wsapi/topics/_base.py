@@ -401,9 +401,7 @@ class BaseTopics:
         """
         # Others may have subscribed since it was made, or all have left.
         recipient = subscription._recipient
-        recipient = subscription._recipient = self._recipients.get(
-            id(recipient.connection), recipient
-        )
+        recipient = subscription._recipient = self._known(recipient.connection) or recipient
         subscription.sink = recipient.sink
         limit = self._max_subscriptions
         if limit is not None and len(recipient.subscriptions) >= limit:
@@ -578,6 +576,10 @@ class BaseTopics:
     @abstractmethod
     def _now(self) -> float:
         """Return the current time."""
+
+    def _known(self, connection: Any) -> Recipient | None:
+        """Return what is known of a connection that subscribes."""
+        return self._recipients.get(id(connection))
 
     @abstractmethod
     def _recipient(self, connection: Any) -> Recipient:

@@ -82,6 +82,7 @@ class QueueRecipient(WaitingRecipient):
     """
 
     __slots__ = (
+        "__weakref__",
         "_began",
         "_closing",
         "_droppable",
@@ -115,6 +116,11 @@ class QueueRecipient(WaitingRecipient):
     @property
     def open(self) -> bool:
         return not self.closed
+
+    @property
+    def sending(self) -> bool:
+        """Whether there is something to be sent, and it can be."""
+        return self._sending and not self.closed
 
     # ------------------------------------------------------------------ as a sink
 
@@ -221,6 +227,7 @@ class QueueRecipient(WaitingRecipient):
         if not self._sending:
             self._sending = True
             self._began = False
+            self._topics._queues[id(self.connection)] = self
             self._task = self._topics._spawn(self._run())
 
     async def _run(self) -> None:

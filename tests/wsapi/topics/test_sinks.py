@@ -193,6 +193,41 @@ class TestSending:
         await turns(3)
         assert ws.sent == ["0", "1", "2"]
 
+    async def test_subscribing_again_while_something_waits(self) -> None:
+        """That comes first; there is one queue for an object."""
+        topics = Topics(history=History(messages=100))
+        ws = FakeWebSocket()
+        subscribing = topics.subscribe(ws, "b")  # made before, awaited later
+        async with topics.subscribe(ws, "a") as subscription:
+            ws.let.clear()
+            for number in range(3):
+                await topics.publish("a", str(number))
+            position = subscription.position
+            assert position is not None
+        assert topics.subscribers("a") == 0
+        await subscribing
+        await topics.publish("b", "b")
+        again = asyncio.ensure_future(
+            until_subscribed(
+                topics.subscribe(
+                    ws, "a", since=(position.epoch, 1), announce=lambda subscription: "again"
+                )
+            )
+        )
+        await turns(5)
+        ws.let.set()
+        await again
+        assert ws.sent == ["0", "1", "2", "b", "again", "1", "2"]
+
+    async def test_subscribing_again_when_nothing_waits(self) -> None:
+        topics = Topics()
+        ws = FakeWebSocket()
+        for number in range(3):
+            async with topics.subscribe(ws, "a"):
+                await topics.publish("a", str(number))
+            await until(lambda number=number: len(ws.sent) == number + 1)
+        assert ws.sent == ["0", "1", "2"]
+
 
 async def until_subscribed(subscribing: Any) -> Any:
     return await subscribing
