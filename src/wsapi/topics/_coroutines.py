@@ -25,7 +25,7 @@ from .positions import Position
 if TYPE_CHECKING:
     from ._runner import Runner
 
-__all__ = ["CoroutineTopics", "Subscribing", "WaitingRecipient", "drive"]
+__all__ = ["CoroutineTopics", "Subscribing", "WaitingRecipient", "drive", "recipient_of"]
 
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ class CoroutineTopics(BaseTopics):
         """Subscribe; return when the subscription is live."""
         self._check_running()
         await self._ask(subscription.connection, topic, "subscribe")
-        await _recipient_of(subscription).check_open()
+        await recipient_of(subscription).check_open()
         try:
             self._join(subscription, topic, since)
             await self._advance(subscription)
@@ -196,14 +196,14 @@ class CoroutineTopics(BaseTopics):
         return step
 
     async def _send_entries(self, subscription: Subscription, entries: list[Entry]) -> None:
-        recipient = _recipient_of(subscription)
+        recipient = recipient_of(subscription)
         for entry in entries:
             await recipient.send(entry.message, subscription.compress)
             if not subscription.active:
                 break
 
     async def _raise_ended(self, subscription: Subscription) -> NoReturn:
-        recipient = _recipient_of(subscription)
+        recipient = recipient_of(subscription)
         if not recipient.open:
             await recipient.raise_closed()
         raise TopicsError("the subscription was ended before it began")
@@ -232,7 +232,7 @@ class CoroutineTopics(BaseTopics):
         """Wait until ``_wake`` is called for a subscription, or was since it has its waiter."""
 
 
-def _recipient_of(subscription: Subscription) -> WaitingRecipient:
+def recipient_of(subscription: Subscription) -> WaitingRecipient:
     recipient = subscription._recipient
     assert isinstance(recipient, WaitingRecipient)
     return recipient

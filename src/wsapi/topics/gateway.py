@@ -27,6 +27,7 @@ from ..exceptions import ConnectionClosed
 from ..frames import CloseCode
 from ..protocol import State
 from ._base import Action, Authorize, Subscription
+from ._coroutines import recipient_of
 from ._names import check_name
 from .bus import Message
 from .exceptions import (
@@ -532,7 +533,12 @@ class _Session:
         if subscription is None:
             raise _Failure("not_subscribed", "the connection doesn't have this topic")
         subscription.unsubscribe()
-        await self._tell(type="unsubscribed", id=request.number, topic=request.topic)
+        answer = _encode({"type": "unsubscribed", "id": request.number, "topic": request.topic})
+        try:
+            # Behind messages of the topic that wait.
+            await recipient_of(subscription).send(answer, None)
+        except ConnectionClosed as exc:
+            raise _Gone from exc
 
     async def _publish(self, request: _Request) -> None:
         topic = request.topic

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import json
 from typing import Any
 
 import pytest
@@ -286,6 +287,56 @@ async def test_frameworks_that_fail(messages: tuple[bytes, ...]) -> None:
     await gateway.handle(Framework(*messages, error=RuntimeError("not connected"), gone=True))
     with pytest.raises(RuntimeError, match="a mistake"):
         await gateway.handle(Framework(*messages, error=RuntimeError("a mistake"), gone=False))
+
+
+class Slow(Framework):
+    """Its client asks when it is told to, and reads when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__(error=RuntimeError("not connected"), gone=True)
+        self.requests: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self.let = asyncio.Event()
+        self.let.set()
+        self.sent: list[str] = []
+
+    async def receive(self) -> dict[str, Any]:
+        request = await self.requests.get()
+        if request is None:
+            self.fail()
+        return {"type": "websocket.receive", "text": json.dumps(request)}
+
+    async def send_text(self, text: str) -> None:
+        await self.let.wait()
+        await asyncio.sleep(0)
+        if self.client_state is State.DISCONNECTED:
+            self.fail()
+        self.sent.append(json.loads(text)["type"])
+
+    send_bytes = send_text
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_unsubscribing_while_messages_wait(gone: bool) -> None:
+    """There are no messages of the topic behind the answer."""
+    topics = Topics(envelope=envelope)
+    ws = Slow()
+    handling = asyncio.ensure_future(Gateway(topics, authorize=everything).handle(ws))
+    ws.requests.put_nowait({"type": "subscribe", "id": 1, "topic": "room"})
+    await until(lambda: ws.sent == ["hello", "subscribed"])
+    ws.let.clear()
+    for number in range(3):
+        await topics.publish("room", json.dumps(number))
+    ws.requests.put_nowait({"type": "unsubscribe", "id": 2, "topic": "room"})
+    await until(lambda: topics.subscribers("room") == 0)
+    if gone:
+        ws.client_state = State.DISCONNECTED
+    else:
+        ws.let.set()
+        await until(lambda: "unsubscribed" in ws.sent)
+    ws.requests.put_nowait(None)
+    ws.let.set()
+    await handling
+    assert ws.sent[2:] == ([] if gone else ["message"] * 3 + ["unsubscribed"])
 
 
 async def test_connection_that_was_accepted_before() -> None:
