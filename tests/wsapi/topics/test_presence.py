@@ -16,6 +16,7 @@ from tests.wsapi.topics.clock import fake_time
 from tests.wsapi.topics.memory_bus import MemoryBroker, MemoryBus
 from tests.wsapi.topics.processes import Process
 from wsapi.topics import presence
+from wsapi.topics._publishing import CLOSING_TIME
 from wsapi.topics.bus import Message
 from wsapi.topics.exceptions import BusUnavailable, TopicLimitExceeded
 from wsapi.topics.positions import Position
@@ -219,6 +220,20 @@ async def test_killed_process_is_forgotten() -> None:
         await asyncio.sleep(FORGOTTEN - REFRESH_INTERVAL * (FORGET_INTERVALS - 1))
         assert one.presence("room") == Presence(0, 0, True)
         assert one.told[-1] == PresenceEvent("room", "a", False)
+
+
+@fake_time
+async def test_process_that_ends_while_the_broker_takes_nothing() -> None:
+    """It can't say so, which is no trouble of whoever closes."""
+    broker = MemoryBroker()
+    one = Home(broker)
+    await one.runner.open()
+    one.join("room", "a")
+    await asyncio.sleep(1)
+    broker.answers = False
+    before = one.time()
+    await one.runner.close()
+    assert one.time() - before <= 3 * CLOSING_TIME
 
 
 @fake_time
