@@ -592,6 +592,25 @@ class TestTheEnd:
         assert is_gone(topics)
 
 
+async def test_an_object_that_subscribes_again() -> None:
+    """What waits for it comes first."""
+
+    sent: list[Any] = []
+
+    class Sender:
+        async def send(self, message: Any) -> None:
+            await asyncio.sleep(0)
+            sent.append(message)
+
+    topics, sender = Topics(), Sender()
+    for name in ("a", "b"):
+        async with topics.subscribe(sender, name):
+            for number in range(3):
+                await topics.publish(name, f"{name}{number}")
+    await until(lambda: len(sent) == 6)
+    assert sent == ["a0", "a1", "a2", "b0", "b1", "b2"]
+
+
 class TestCancellation:
     async def test_while_it_is_asked(self) -> None:
         async def authorize(connection: Any, topic: str, action: str) -> bool:
