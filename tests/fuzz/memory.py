@@ -11,6 +11,7 @@ from typing import Any
 
 from wsapi.testing import Clock, Wire, _wires
 
+TIME = 123_456.7  # when each input begins
 WINDOW = 500  # bytes under way that a writer needn't wait for
 HEAD_END = b"\r\n\r\n"
 
@@ -155,6 +156,7 @@ def run(function: Callable[[Clock], Coroutine[Any, Any, None]]) -> None:
             await check_nothing_is_left()
 
     loop = event_loop()
+    loop.time = lambda: TIME  # type: ignore[method-assign] # the same whenever it runs
     contexts: list[Any] = []
     loop.set_exception_handler(lambda loop, context: contexts.append(context))
     COMPLAINTS.lines.clear()
@@ -168,6 +170,7 @@ def run(function: Callable[[Clock], Coroutine[Any, Any, None]]) -> None:
         raise
     finally:
         gc.unfreeze()
+        loop.__dict__.pop("time", None)
         _wires.WINDOW = window
     assert not contexts, contexts
     assert not COMPLAINTS.lines, COMPLAINTS.lines

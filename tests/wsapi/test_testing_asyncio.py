@@ -309,6 +309,25 @@ async def test_time_goes_on_after_a_clock() -> None:
 
 
 @on_asyncio
+async def test_a_clock_on_a_machine_that_has_run_for_a_year(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Floating-point numbers of that size can't tell the resolution of the event loop's clock."""
+    loop: Any = asyncio.get_running_loop()
+    resolution = loop._clock_resolution
+    year = 365 * 86400.0
+    assert year + resolution == year
+    with monkeypatch.context() as patch:
+        patch.setattr(type(loop), "time", lambda self: year)
+        async with Clock() as clock:
+            waiting = asyncio.create_task(asyncio.sleep(5))
+            await clock.advance(5)
+            assert waiting.done()
+        del loop.time  # as long as a year, and no more
+    assert loop._clock_resolution == resolution
+
+
+@on_asyncio
 async def test_the_time_of_a_loop_is_its_own_where_no_other_has_passed() -> None:
     loop = asyncio.get_running_loop()
     async with Clock():

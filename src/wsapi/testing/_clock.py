@@ -35,6 +35,7 @@ class Clock:
     def __init__(self) -> None:
         self._loop: Any = None
         self._now = 0.0
+        self._resolution = 0.0  # of the event loop's own clock
         self._moving = False
         self._slow = 0.0
         self._run: Any = None  # the event loop's run_in_executor()
@@ -54,6 +55,7 @@ class Clock:
         # in don't.
         self._slow, loop.slow_callback_duration = loop.slow_callback_duration, math.inf
         self._run, loop.run_in_executor = loop.run_in_executor, self._run_in_executor
+        self._resolution = loop._clock_resolution
         return self
 
     async def __aexit__(
@@ -64,6 +66,7 @@ class Clock:
     ) -> None:
         loop, self._loop = self._loop, None
         del loop.time, loop.run_in_executor
+        loop._clock_resolution = self._resolution
         loop.slow_callback_duration = self._slow
         self._waits.clear()
         # The time of an event loop doesn't go back: timers and wires that outlive the block would
@@ -134,6 +137,9 @@ class Clock:
 
     async def _settle(self) -> None:
         for _ in range(MAX_TURNS):
+            # What is due now is called if it is before now and the resolution, which is less than a
+            # number of this size can tell if the machine has run for half a year.
+            self._loop._clock_resolution = max(self._resolution, math.ulp(self._now))
             await asyncio.sleep(0)
             self._check_in_use()  # still
             # The event loop calls what is due within the resolution of its clock. Who is called

@@ -92,6 +92,11 @@ class End(asyncio_ends.End):
     async def close_too(self) -> None:
         await self.connection.aclose()
 
+    def failed(self) -> bool:
+        # Whose writing fails reads no more.
+        broken = isinstance(self.connection.protocol.parser_exc, trio.BrokenResourceError)
+        return super().failed() or (self.session.harmed and broken)
+
 
 class Session(asyncio_ends.Session):
     """A connection on trio, and its network."""
