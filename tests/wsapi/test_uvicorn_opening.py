@@ -175,29 +175,6 @@ class TestAccept:
             async with client(running, request()) as (_, head):
                 assert head.get("Server") == head.get("Date") == []
 
-    @pytest.mark.parametrize("status", ["404", 404.0, None])
-    async def test_status_that_is_no_int_changes_nothing(self, status: Any) -> None:
-        async def app(scope: Any, receive: Any, send: Any) -> None:
-            await receive()
-            with pytest.raises(TypeError, match="HTTP status code must be int, not "):
-                await send({"type": "websocket.http.response.start", "status": status})
-            await send({"type": "websocket.close"})
-
-        head, _ = await answer(app)
-        assert head.status == 403
-
-    @pytest.mark.parametrize("body", ["no", 5, None])
-    async def test_body_that_is_not_bytes_changes_nothing(self, body: Any) -> None:
-        async def app(scope: Any, receive: Any, send: Any) -> None:
-            await receive()
-            await send({"type": "websocket.http.response.start", "status": 400})
-            with pytest.raises(TypeError, match="body' must have bytes, not "):
-                await send({"type": "websocket.http.response.body", "body": body})
-            await send({"type": "websocket.http.response.body", "body": bytearray(b"no")})
-
-        head, data = await answer(app)
-        assert (head.status, data) == (400, b"no")
-
     async def test_bad_header_changes_nothing(self) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await receive()
@@ -345,6 +322,29 @@ class TestDenial:
 
         head, _ = await answer(app)
         assert head.status == 403
+
+    @pytest.mark.parametrize("status", ["404", 404.0, None])
+    async def test_status_that_is_no_int_changes_nothing(self, status: Any) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            with pytest.raises(TypeError, match="HTTP status code must be int, not "):
+                await send({"type": "websocket.http.response.start", "status": status})
+            await send({"type": "websocket.close"})
+
+        head, _ = await answer(app)
+        assert head.status == 403
+
+    @pytest.mark.parametrize("body", ["no", 5, None])
+    async def test_body_that_is_not_bytes_changes_nothing(self, body: Any) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.http.response.start", "status": 400})
+            with pytest.raises(TypeError, match="body' must have bytes, not "):
+                await send({"type": "websocket.http.response.body", "body": body})
+            await send({"type": "websocket.http.response.body", "body": bytearray(b"no")})
+
+        head, data = await answer(app)
+        assert (head.status, data) == (400, b"no")
 
     async def test_bad_header_changes_nothing(self) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
