@@ -305,7 +305,10 @@ class End:
     def check_fault(self) -> None:
         reading = self.reading(self.incoming.arrived, self.client)
         if reading.codes and not self.left and not self.session.harmed and not self.failed():
-            assert self.connection.protocol.close_sent.code in reading.codes
+            protocol = self.connection.protocol
+            # A Close frame behind what is compressed was answered before the fault's turn came.
+            passed_by = self.session.deflate and protocol.close_rcvd and protocol.parser_exc
+            assert passed_by or protocol.close_sent.code in reading.codes
 
     def check_end(self, peer: End) -> None:
         connection = self.connection
