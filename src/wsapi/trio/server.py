@@ -121,9 +121,13 @@ class ServerConnection(ServerSide, Connection):
                 return
             await self._wait()
         server._handlers.arriving.discard(trio.lowlevel.current_task())
+        settings = server._settings
+        if not settings.asks:
+            self._respond(await self._answer(settings))  # nobody whom that waits for
+            return
         timeout = self._time_to_answer(open_timeout)
         with trio.move_on_after(inf if timeout is None else timeout):
-            self._respond(await self._answer(server._settings))
+            self._respond(await self._answer(settings))
 
     def _respond(self, response: Response) -> bool:
         sent = super()._respond(response)
