@@ -20,6 +20,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from tests.fuzz.frames import Joining
 from tests.fuzz.inputs import Input
 from tests.fuzz.memory import LOGGER, OnPurpose, Operation, Tap, after_head, frame_of, run
 from tests.fuzz.rfc6455 import Inflater, Limits, Reading, read
@@ -38,7 +39,6 @@ from wsproto_fast.frames import State
 
 Message = str | bytes
 
-TEXT = 1
 MAX_STEPS = 80
 MAX_SIZE = 6000
 PIECES = (None, 1, 2, 7, 100, None, None, None)
@@ -220,7 +220,6 @@ class End:
 
     def listen(self, how: int = 0) -> None:
         """Listen; ``how``: 1 answers, 2 takes frames, 4 closes, 8 fails with the third message."""
-        kind, pieces = 0, list[bytes]()
 
         def on_message(message: Message) -> None:
             self.received.append(message)
@@ -232,19 +231,9 @@ class End:
                 if how & 8:
                     raise OnPurpose
 
-        def on_frame(opcode: int, payload: memoryview, fin: bool) -> None:
-            nonlocal kind
-            if opcode:
-                kind = opcode
-                pieces.clear()
-            pieces.append(bytes(payload))
-            if fin:
-                data = b"".join(pieces)
-                on_message(data.decode() if kind == TEXT else data)
-
         try:
             if how & 2:
-                self.connection.listen(on_frame=on_frame)
+                self.connection.listen(on_frame=Joining(on_message))
             else:
                 self.connection.listen(on_message)
         except ConcurrencyError:

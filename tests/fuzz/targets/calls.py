@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from tests.fuzz.frames import Joining
 from tests.fuzz.inputs import Input
 from tests.fuzz.rfc6455 import Inflater, Limits, read
 from wsproto_fast import (
@@ -430,7 +431,6 @@ class Session:
         how = self.source.byte()
         answer, in_frames, often = how & 1, how & 2, how >> 2 & 3
         failure = Leaving if how & 16 else LookupError
-        kind, pieces = TEXT, list[bytes]()
 
         def on_message(message: Any) -> None:
             self.messages.append(message)
@@ -445,18 +445,8 @@ class Session:
             if often and len(self.messages) % 4 < often:
                 raise failure
 
-        def on_frame(opcode: int, payload: memoryview, fin: bool) -> None:
-            nonlocal kind
-            if opcode:
-                kind = opcode
-                pieces.clear()
-            pieces.append(bytes(payload))
-            if fin:
-                data = b"".join(pieces)
-                on_message(data.decode() if kind == TEXT else data)
-
         if in_frames:
-            self.protocol.listen(on_frame=on_frame, now=self.now)
+            self.protocol.listen(on_frame=Joining(on_message), now=self.now)
         else:
             self.protocol.listen(on_message, now=self.now)
         self.listening = True
