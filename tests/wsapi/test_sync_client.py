@@ -237,6 +237,23 @@ def test_addresses_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [str(exc) for exc in caught.value.exceptions] == [f"192.0.2.{i}" for i in range(3)]
 
 
+def test_address_of_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its scope nobody knows which link (RFC 4007 section 11)."""
+    asked: list[tuple[str, int]] = []
+
+    def create_connection(address: tuple[str, int], **options: Any) -> Any:
+        asked.append(address)
+        raise OSError("nobody")
+
+    addresses = [("fe80::1", 1, 0, 7), ("::1", 1, 0, 0)]
+    infos = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: infos)
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    with pytest.raises(OSError, match="nobody"):
+        reconnect("ws://h.test/", proxy=None).__enter__()
+    assert asked == [("fe80::1%7", 1), ("::1", 1)]
+
+
 def test_last_address_answers(monkeypatch: pytest.MonkeyPatch, codes: Codes) -> None:
     with serving(codes) as server:
         sock = socket.create_connection(server.socket.getsockname())

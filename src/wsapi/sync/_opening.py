@@ -53,6 +53,13 @@ def turn(key: str, deadline: Deadline) -> Iterator[None]:
         gate.leave(key)
 
 
+def _named(address: tuple[Any, ...]) -> tuple[str, int]:
+    """Return an address as one that can be looked up, with the scope of a link-local one."""
+    host, port, *more = address
+    scope = more[1] if more else 0
+    return (f"{host}%{scope}" if scope else host), port
+
+
 class _Hop:
     """A connection to a SOCKS proxy, as python-socks uses it: no step lasts beyond the deadline.
 
@@ -174,7 +181,7 @@ class ConnectionOpener(BaseConnect[ConnectionT]):
                     timeout = limit if timeout is None else min(timeout, limit)
                 try:
                     # It has one limit for each address.
-                    sock = socket.create_connection(where[:2], timeout=timeout, **options)
+                    sock = socket.create_connection(_named(where), timeout=timeout, **options)
                 except OSError as exc:
                     failures.append(exc)
                     continue
