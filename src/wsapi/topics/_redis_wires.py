@@ -115,7 +115,7 @@ class Topic:
         self.epoch_name = ""
         self.offset = 0
         self.group: Group | None = None  # that takes messages
-        self.flying = False  # a group is under way
+        self.flying: Link | None = None  # that has a group under way
         self.followed = False
 
     def saw(self, epoch: bytes, offset: int) -> None:
@@ -396,7 +396,12 @@ class Link(Wire):
         self.room(size)
         self._bytes += size
         group = topic.group
-        if group is None or len(group.entries) >= _GROUP or group.size + size > _GROUP_BYTES:
+        if (
+            group is None
+            or group.link is not self  # the topic has moved since
+            or len(group.entries) >= _GROUP
+            or group.size + size > _GROUP_BYTES
+        ):
             group = topic.group = Group(self, topic)
             self._enqueue(group)
         group.size += size
@@ -434,8 +439,9 @@ class Link(Wire):
         for ask in queue:
             topic = ask.topic
             # One group of a topic at a time: if the broker has forgotten the script, it is sent
-            # again, and nothing of the topic may have overtaken it.
-            if size >= _BATCH_BYTES or (topic is not None and topic.flying):
+            # again, and nothing of the topic may have overtaken it. What is under way to a node
+            # that the topic has left doesn't count: its answer would have this one wait on.
+            if size >= _BATCH_BYTES or (topic is not None and topic.flying is self):
                 kept.append(ask)
                 continue
             if topic is not None and topic.group is ask:
@@ -445,7 +451,7 @@ class Link(Wire):
                 self._bytes -= ask.size
                 continue
             if topic is not None:
-                topic.flying = True
+                topic.flying = self
             size += len(command)
             packed.append(command)
             flying.append(ask)
@@ -481,8 +487,8 @@ class Link(Wire):
         else:
             self._bytes -= ask.size
         flying.popleft()
-        if ask.topic is not None:
-            ask.topic.flying = False
+        if ask.topic is not None and ask.topic.flying is self:
+            ask.topic.flying = None
         if not flying:
             if self._again:
                 self._queue[:0] = self._again
@@ -498,10 +504,12 @@ class Link(Wire):
         reason = self.lost.result()
         for sent, asks in ((True, self._flying), (False, self._again), (False, self._queue)):
             for ask in asks:
-                if ask.topic is not None:
-                    ask.topic.flying = False
-                    if ask.topic.group is ask:
-                        ask.topic.group = None
+                topic = ask.topic
+                if topic is not None:
+                    if topic.flying is self:
+                        topic.flying = None
+                    if topic.group is ask:
+                        topic.group = None
                 ask.fail(reason, sent)
         self._queue.clear()
         self._again.clear()

@@ -356,7 +356,7 @@ class RedisBus:
             # Forget the oldest that nothing is under way for; those in use go to the end.
             for old in list(itertools.islice(self._topics, 8)):
                 topic = self._topics.pop(old)
-                if topic.followed or topic.flying or topic.group is not None:
+                if topic.followed or topic.flying is not None or topic.group is not None:
                     self._topics[old] = topic
         topic = self._topics[name] = Topic(name, self._prefix)
         return topic

@@ -179,7 +179,45 @@ async def test_messages_that_are_cancelled_when_they_were_sent() -> None:
     with pytest.raises(PublishUncertain, match="end"):
         await lost[1]
     assert len(transport.written) == 3
-    assert not topic.flying
+    assert topic.flying is None
+
+
+async def test_topics_that_move_while_messages_are_under_way() -> None:
+    """Their new node doesn't wait for the old one, which may never answer."""
+    (old, _), (new, transport) = link(), link()
+    topic = Topic("a", "p")
+    before = [old.publish(topic, b"t", b"sent")]
+    await turns(1)
+    before.append(old.publish(topic, b"t", b"waiting"))
+    after = new.publish(topic, b"t", b"moved")
+    await turns(1)
+    assert len(transport.written) == 1
+    # Meanwhile, the old one's answers say nothing of what the new one does.
+    for _ in before:
+        old.data_received(b"-MOVED 1 h:1\r\n")
+    for future in before:
+        with pytest.raises(BusUnavailable, match="MOVED"):
+            await future
+    last = new.publish(topic, b"t", b"last")
+    await turns(1)
+    assert len(transport.written) == 1
+    for offset in (6, 7):
+        new.data_received(b"*2\r\n$1\r\ne\r\n:%d\r\n" % offset)
+    assert [await after, await last] == [Position("e", 6), Position("e", 7)]
+    assert old._bytes == new._bytes == 0
+    # Nor does its end.
+    left = old.publish(topic, b"t", b"sent")
+    await turns(1)
+    moved = new.publish(topic, b"t", b"moved")
+    await turns(1)
+    old.abort("end")
+    with pytest.raises(PublishUncertain, match="end"):
+        await left
+    assert topic.flying is new
+    new.data_received(b"*2\r\n$1\r\ne\r\n:8\r\n")
+    assert await moved == Position("e", 8)
+    new.abort("end")
+    await new.ended.wait()
 
 
 async def test_what_a_lost_connection_tells_of_calls() -> None:
