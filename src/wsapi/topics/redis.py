@@ -542,6 +542,17 @@ class RedisBus:
             found.append((first, last, server.host if name in ("", "?") else name, port))
         return found
 
+    async def _nodes_by_url(self) -> list[tuple[int, int, str, int]]:
+        """Ask where the URL leads: all nodes may have other addresses by now."""
+        try:
+            await self._seed.open_link()
+            return await self._nodes(self._seed)
+        except (BusError, OSError) as error:
+            logger.debug("no node of the cluster answers: %s", text_of(error))
+            return []
+        finally:
+            await self._seed.close("the nodes of the cluster are known")
+
     def _slots_of(self, nodes: list[tuple[int, int, str, int]]) -> list[Server | None]:
         """Return the server of each slot; there are new ones in ``_servers`` then."""
         slots: list[Server | None] = [None] * SLOTS
@@ -567,8 +578,12 @@ class RedisBus:
                     nodes = await self._nodes(server)
                 except BusError:
                     continue  # another node may know
+                if nodes:  # one that began empty knows of none
+                    break
+            else:
+                nodes = await self._nodes_by_url()
+            if nodes:
                 await self._take_nodes(nodes)
-                break
         except Exception:
             logger.exception("the nodes of the cluster aren't known")
         finally:

@@ -535,6 +535,11 @@ class Standing:
         self.aborted: list[str] = []
         self.ready = True
         self.closed: list[str] = []
+        self.unreachable: Exception | None = None
+
+    async def open_link(self) -> None:
+        if self.unreachable is not None:
+            raise self.unreachable
 
     async def command(self, *words: str) -> Any:
         if isinstance(self.nodes, Exception):
@@ -682,7 +687,8 @@ async def test_nodes_that_do_not_know() -> None:
     bus._slots = [first] * 16384
     await mapped(bus)
     assert receiver.interruptions == []
-    second.nodes = third.nodes = BusUnavailable("none")
+    # One that began empty knows of no node, not even itself.
+    second.nodes, third.nodes = BusUnavailable("none"), []
     await mapped(bus)
     assert receiver.interruptions == []
     assert bus._slots == [first] * 16384
@@ -690,6 +696,35 @@ async def test_nodes_that_do_not_know() -> None:
     first.nodes = [5]
     await mapped(bus)
     logged_errors("the nodes of the cluster aren't known")
+
+
+@pytest.mark.usefixtures("no_delay")
+async def test_nodes_that_all_have_other_addresses() -> None:
+    """The URL still leads to one of them, sooner or later."""
+    lost, url = Standing(BusUnavailable("none")), Standing(slots((0, 16383, "b")))
+    bus, receiver = opened(**{"a:1": lost})
+    bus._seed = url  # type: ignore[assignment] # as far as it is used
+    bus._slots = [lost] * 16384  # type: ignore[list-item]
+    started: list[str] = []
+
+    def server(**where: Any) -> Any:
+        started.append(where["host"])
+        return Standing()
+
+    bus._server = server  # type: ignore[method-assign]
+    topic = follow(bus, "a")
+    for url.unreachable in (OSError("refused"), BusUnavailable("AUTH failed")):
+        await mapped(bus)
+        assert url.closed.pop() == "the nodes of the cluster are known"
+        assert receiver.interruptions == []
+    url.unreachable = None
+    await mapped(bus)
+    assert url.closed == ["the nodes of the cluster are known"]
+    assert started == ["b"]
+    assert list(bus._servers) == ["b:1"]
+    assert bus._responsible(topic).channels == {topic.channel: topic}
+    assert lost.closed == ["the node has no slots any more"]
+    assert len(receiver.interruptions) == receiver.resumptions == 1
 
 
 @pytest.mark.usefixtures("no_delay")
