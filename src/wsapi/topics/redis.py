@@ -622,8 +622,9 @@ class RedisBus:
                     to.ear.abort("topics moved here")  # the next one follows them, too
         for where, server in list(self._servers.items()):
             if server not in slots:
-                del self._servers[where]
+                # Until it is closed, closing the bus has to end it, too.
                 await server.close("the node has no slots any more")
+                del self._servers[where]
         self.connected(self._seed)
 
 

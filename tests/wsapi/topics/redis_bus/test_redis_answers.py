@@ -536,6 +536,7 @@ class Standing:
         self.ready = True
         self.closed: list[str] = []
         self.unreachable: Exception | None = None
+        self.closing: asyncio.Event | None = None
 
     async def open_link(self) -> None:
         if self.unreachable is not None:
@@ -567,6 +568,8 @@ class Standing:
 
     async def close(self, why: str) -> None:
         self.closed.append(why)
+        if self.closing is not None:
+            await self.closing.wait()
 
 
 def opened(**servers: Any) -> tuple[RedisBus, Any]:
@@ -761,3 +764,18 @@ async def test_topics_that_move(connected: bool) -> None:
     assert bus._responsible(lost) is second
     assert second.channels == {moving.channel: moving, lost.channel: lost}
     assert first.closed == ["the node has no slots any more"]
+
+
+@pytest.mark.usefixtures("no_delay")
+async def test_end_while_a_node_is_left() -> None:
+    """Its connections are ended all the same."""
+    first, second = Standing(), Standing()
+    bus, _ = opened(**{"a:1": first, "b:1": second})
+    bus._slots = [first, second] * 8192
+    first.nodes = slots((0, 16383, "a"))
+    second.closing = asyncio.Event()
+    bus.moved()
+    await until(lambda: second.closed)
+    second.closing = None
+    await bus.close()
+    assert second.closed == ["the node has no slots any more", "the bus is closed"]
