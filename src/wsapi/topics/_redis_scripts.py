@@ -63,7 +63,7 @@ elseif got[3] ~= ARGV[1] then
   before = last
   last = math.max(last, (now[1] * 1000 + math.floor(now[2] / 1000)) * %(leap)d)
 end
-for i = 1, number do
+%(noted_before)sfor i = 1, number do
   local id = string.format('%%.0f', last + i)
   local kind = string.sub(ARGV[4], i, i)
   local leapt = before and i == 1
@@ -77,16 +77,21 @@ for i = 1, number do
     return sent
   end
 end
+%(noted_after)sredis.call('PEXPIRE', KEYS[1], %(meta)d)
+%(expire)s
+return {epoch, last + number}
+"""
+)
+
+# A broker that takes no writes (it is full, or a replica) refuses the first one. Without a stream,
+# that is this one: it comes before anything is heard.
+_NOTE = """\
 if before then
   redis.call('HSET', KEYS[1], 'o', last + number, 'r', ARGV[1], 'p', before, 'l', last + 1)
 else
   redis.call('HSET', KEYS[1], 'o', last + number)
 end
-redis.call('PEXPIRE', KEYS[1], %(meta)d)
-%(expire)s
-return {epoch, last + number}
 """
-)
 
 # A stream whose last ID is beyond ours was written by others: it begins anew, as its epoch does.
 _ADD = """
@@ -161,7 +166,13 @@ def publishing(*, history: int, history_seconds: float, exact: bool, publish: st
         "publish": publish,
         "meta": max(META_SECONDS * 1000, milliseconds),
         "add": _ADD % {"trim": "=" if exact else "~", "history": history} if history else "",
-        "undo": "redis.call('XDEL', KEYS[2], id .. '-' .. ARGV[3])" if history else "",
+        "noted_before": "" if history else _NOTE,
+        "noted_after": _NOTE if history else "",
+        "undo": (
+            "redis.call('XDEL', KEYS[2], id .. '-' .. ARGV[3])"
+            if history
+            else "redis.call('HSET', KEYS[1], 'o', last + i - 1)"
+        ),
         "expire": f"redis.call('PEXPIRE', KEYS[2], {milliseconds})" if history else "",
     }
 

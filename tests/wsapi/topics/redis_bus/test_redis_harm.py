@@ -150,9 +150,11 @@ async def test_foreign_messages(
         assert sum("somebody else" in record.getMessage() for record in caplog.records) == 1
 
 
-async def test_out_of_memory(own: Broker) -> None:
+@pytest.mark.parametrize("history", [1000, 0])
+async def test_out_of_memory(own: Broker, history: int) -> None:
+    """What isn't published is heard by nobody, and has no position."""
     own.start()
-    async with opened(own) as (bus, receiver):
+    async with opened(own, history=history) as (bus, receiver):
         start = position_of(await bus.follow("room"))
         own.command("CONFIG", "SET", "maxmemory", 1)
         with pytest.raises(BusUnavailable, match="OOM"):
@@ -245,7 +247,8 @@ async def test_credentials(own: Broker) -> None:
         await until(lambda: receiver.notices)
 
 
-async def test_the_rights_that_the_documentation_names(own: Broker) -> None:
+@pytest.mark.parametrize("history", [1000, 0])
+async def test_the_rights_that_the_documentation_names(own: Broker, history: int) -> None:
     own.start()
     documented = " ".join((RedisBus.__doc__ or "").split())
     words = documented.partition("``<prefix>:*``: ")[2].partition("With ``client|kill``")[0]
@@ -260,18 +263,20 @@ async def test_the_rights_that_the_documentation_names(own: Broker) -> None:
         *(right.replace("client|id info select", "") for right in rights if right != "+client|id"),
     )  # fmt: skip
     options = {"username": "app", "password": "secret", "prefix": "app"}
-    async with opened(own, **options) as (bus, receiver):
+    async with opened(own, history=history, **options) as (bus, receiver):
         start = position_of(await bus.follow("room"))
         await bus.publish("room", "hello")
         await bus.follow("\0alive")
         await bus.publish("\0alive", "hello")
         await until(lambda: len(receiver.notices) == 2)
-        assert len(await everything(bus, "room", start)) == 1
+        latest = Position(start.epoch, 1)
+        assert (await bus.read("room", start, 10)).latest == latest
         assert bus._seed.link is not None
         bus._seed.link.abort("test")
         await until(lambda: receiver.resumptions)
-        # What may not be published is not in the history, either.
+        # What may not be published is not in the history, either, and has no position.
         own.command("ACL", "SETUSER", "app", "resetchannels")
         with pytest.raises(BusUnavailable, match=r"NOPERM|ermission|can't publish"):
             await bus.publish("room", "refused")
-        assert len(own.command("XRANGE", "app:{room}", "-", "+")) == 1
+        assert await bus.position("room") == latest
+        assert len(own.command("XRANGE", "app:{room}", "-", "+")) == min(history, 1)
