@@ -274,16 +274,17 @@ class Server:
         )
         try:
             async with self._deadline():
-                number, info, *scripts = await self._connect(
+                number, info, replication, *scripts = await self._connect(
                     link,
                     [
                         ("CLIENT", "ID"),
                         ("INFO", "server"),
+                        ("INFO", "replication"),
                         ("SCRIPT", "LOAD", self._options.publishing.text),
                         ("SCRIPT", "LOAD", self._options.reading.text),
                     ],
                 )
-                for reply in (number, info, *scripts):
+                for reply in (number, info, replication, *scripts):
                     # Whoever may not load scripts may run them.
                     if isinstance(reply, hiredis.ReplyError) and (
                         reply not in scripts or not str(reply).startswith("NOPERM")
@@ -291,6 +292,8 @@ class Server:
                         raise refusal(reply)
                 facts = _facts(info)
                 self.clustered = "cluster" in (facts.get("redis_mode"), facts.get("server_mode"))
+                if not self.clustered and _facts(replication).get("slave_read_only") == "1":
+                    raise BusUnavailable("the broker is a replica, and takes no messages")
                 link.run, link.id = facts.get("run_id", "").encode(), number
                 if not link.run:
                     raise BusUnavailable("the broker doesn't tell its run_id in INFO")

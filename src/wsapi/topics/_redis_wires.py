@@ -325,7 +325,11 @@ class Wire(asyncio.Protocol):
 
     def look_at(self, error: hiredis.ReplyError) -> None:
         """Tell if an error says that another node is responsible."""
-        if self.moved is not None and str(error).startswith(_MOVED):
+        text = str(error)
+        if text.startswith("READONLY"):
+            # It became a replica: the name in the URL may lead to the new master by now.
+            self.abort(f"the broker refuses: {text}")
+        elif self.moved is not None and text.startswith(_MOVED):
             self.moved()
 
     def _answer(self, reply: Reply) -> None:

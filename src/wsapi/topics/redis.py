@@ -56,7 +56,7 @@ class RedisBus:
     When the broker begins anew (a restart, a failover), offsets leap, so that none is given twice.
     If it then proves to have lost messages that it had acknowledged (processes remember the offsets
     that they saw, of topics that they follow and of the last 10,000 others), the topic's epoch
-    ends.
+    ends. One that became a read-only replica is left, for whatever the URL leads to by then.
 
     A user of an ACL needs, on keys and channels ``<prefix>:*``: ``hmget hset del type time xadd
     xdel xrange pexpire publish subscribe unsubscribe`` (or ``spublish ssubscribe sunsubscribe``),

@@ -434,12 +434,16 @@ def test_keep_alive(wanted: bool) -> None:
     assert [value for *_, value in found] == ([1, 60] if wanted else [])
 
 
+MASTER = b"role:master\r\n"
+REPLICA = b"role:slave\r\nslave_read_only:1\r\n"
+
+
 async def test_broker_that_does_not_tell_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     server = seed()
 
     async def connect(wire: Wire, more: object) -> list[Any]:
         Transport(wire)
-        return [1, b"redis_mode:standalone\r\n", b"sha", b"sha"]
+        return [1, b"redis_mode:standalone\r\n", MASTER, b"sha", b"sha"]
 
     monkeypatch.setattr(server, "_connect", connect)
     with pytest.raises(BusUnavailable, match="the broker doesn't tell its run_id in INFO"):
@@ -455,11 +459,13 @@ FACTS = b"run_id:r\r\nredis_mode:standalone\r\n"
 @pytest.mark.parametrize(
     ("replies", "match"),
     [
-        ([1, FACTS, b"sha", b"sha"], None),
-        ([1, FACTS, NOPERM, NOPERM], None),
-        ([1, FACTS, b"sha", LOADING], "the broker refuses: LOADING"),
-        ([1, LOADING, LOADING, LOADING], "the broker refuses: LOADING"),
-        ([1, NOPERM, b"sha", b"sha"], "the broker refuses: NOPERM"),
+        ([1, FACTS, MASTER, b"sha", b"sha"], None),
+        ([1, FACTS, MASTER, NOPERM, NOPERM], None),
+        ([1, FACTS, MASTER, b"sha", LOADING], "the broker refuses: LOADING"),
+        ([1, LOADING, LOADING, LOADING, LOADING], "the broker refuses: LOADING"),
+        ([1, NOPERM, NOPERM, b"sha", b"sha"], "the broker refuses: NOPERM"),
+        ([1, FACTS, REPLICA, b"sha", b"sha"], "a replica, and takes no messages"),
+        ([1, FACTS.replace(b"standalone", b"cluster"), REPLICA, b"sha", b"sha"], None),
     ],
 )
 async def test_what_brokers_refuse_at_the_beginning(

@@ -166,19 +166,30 @@ async def test_out_of_memory(own: Broker, history: int) -> None:
 
 
 async def test_a_replica_that_is_read_only(own: Broker, tmp_path: Path) -> None:
+    """Nothing can be published there: it is no broker, nor stays one."""
     own.start()
     replica = Broker(tmp_path / "replica", own.binary, replicaof=f"127.0.0.1 {own.port}").start()
     try:
-        async with opened(own) as (bus, _):
-            first = await bus.publish("room", "first")
-            await until(
-                lambda: replica.command("INFO", "replication")["master_link_status"] == "up"
-            )
-            async with opened(replica, prefix=bus._prefix) as (other, receiver):
-                with pytest.raises(BusUnavailable, match=r"READONLY|read only"):
-                    await other.publish("room", "refused")
-                assert await bus.position("room") == first
-                assert not receiver.interruptions
+        with pytest.raises(BusUnavailable, match="a replica"):
+            async with opened(replica):
+                pass
+        replica.command("REPLICAOF", "NO", "ONE")
+        async with opened(replica) as (bus, receiver):
+            start = position_of(await bus.follow("room"))
+            assert await bus.publish("room", "first") == Position(start.epoch, 1)
+            replica.command("REPLICAOF", "127.0.0.1", own.port)
+            with pytest.raises(BusUnavailable, match=r"READONLY|read only"):
+                await bus.publish("room", "refused")
+            await until(lambda: receiver.interruptions)
+            assert "read only" in str(receiver.interruptions[0])
+            await until(lambda: "a replica" in bus._seed.why)
+            with pytest.raises(BusUnavailable, match="a replica"):
+                await bus.publish("room", "refused")
+            replica.command("REPLICAOF", "NO", "ONE")
+            await until(lambda: receiver.resumptions)
+            await bus.publish("room", "last")
+            await until(lambda: receiver.messages[-1] == "last")
+            assert receiver.messages == ["first", "last"]
     finally:
         replica.kill()
 
