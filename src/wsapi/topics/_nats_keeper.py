@@ -90,9 +90,15 @@ class Keeper(Link):
 
     # ------------------------------------------------------------------------------- connections
 
-    async def listen(self, connection: Connection, topic: Topic) -> int:
-        """Have a connection follow a topic; return the number of that."""
-        return await connection.listen(topic.live, partial(self._take, topic))
+    async def listen(self, connection: Connection, topic: Topic) -> None:
+        """Have a connection follow a topic."""
+        topic.sid = await connection.listen(topic.live, partial(self._take, topic))
+        topic.unlisten = connection.unlisten
+
+    async def unlisten(self, topic: Topic) -> None:
+        """Have it followed no more, be it by a connection that is still being prepared."""
+        if topic.unlisten is not None:
+            await topic.unlisten(topic.sid)
 
     def _take(self, topic: Topic, data: bytes, headers: bytes | None) -> None:
         receiver = self.receiver
@@ -106,11 +112,9 @@ class Keeper(Link):
         known = self.known
         known.connected()
         for topic in list(known.topics.values()):
-            sid = await self.listen(connection, topic)
-            if known.topics.get(topic.name) is topic:
-                topic.sid = sid
-            else:
-                await connection.unlisten(sid)
+            await self.listen(connection, topic)
+            if known.topics.get(topic.name) is not topic:
+                await self.unlisten(topic)
         beats, _ = known.beats(self._identity)
         if self.history:
             await connection.listen(beats, self._take_beat)

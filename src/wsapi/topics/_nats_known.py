@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from ._nats_stream import Stored, Stream, encode, parse_stored
 from .bus import Message, Notice, is_transient
@@ -20,6 +20,7 @@ class Topic:
     Those up to ``upto`` (a number of the stream) are all known: none of them is after ``last``.
     ``last`` is None if nothing is known. What lies between ``last`` and ``garbage`` isn't ours.
     ``before`` is what was known before a notice came that doesn't follow ``last``.
+    ``unlisten(sid)`` ends what follows it, on the last connection that did; None if none did.
 
     Args:
         name: Its name.
@@ -37,6 +38,7 @@ class Topic:
         "name",
         "plain",
         "sid",
+        "unlisten",
         "upto",
     )
 
@@ -46,6 +48,7 @@ class Topic:
         self.plain = plain
         self.kept = b""
         self.sid = 0
+        self.unlisten: Callable[[int], Awaitable[None]] | None = None
         self.last: int | None = None
         self.upto = 0
         self.before: tuple[int, int] | None = None  # last and upto

@@ -265,7 +265,7 @@ class NatsBus:
         position = None
         try:
             async with self._keeper.deadline():
-                followed.sid = await self._keeper.listen(connection, followed)
+                await self._keeper.listen(connection, followed)
                 if plain:
                     await connection.echo(self._timeout)
                 else:
@@ -275,7 +275,7 @@ class NatsBus:
         except BaseException:
             if self._known.topics.get(topic) is followed:
                 del self._known.topics[topic]
-            await connection.unlisten(followed.sid)
+            await self._keeper.unlisten(followed)
             raise
         return position
 
@@ -286,9 +286,8 @@ class NatsBus:
             topic: Name of the topic.
         """
         followed = self._known.topics.pop(topic, None)
-        connection = self._keeper.connection
-        if followed is not None and connection is not None:
-            await connection.unlisten(followed.sid)
+        if followed is not None:
+            await self._keeper.unlisten(followed)
 
     # -------------------------------------------------------------------------------------- history
 

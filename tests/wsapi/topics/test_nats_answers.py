@@ -423,6 +423,22 @@ async def test_topic_that_is_left_while_it_is_followed_again() -> None:
     assert kept.known.topics["b"].sid == 2
 
 
+async def test_topic_that_is_left_right_after_it_was_followed_again() -> None:
+    """There is no connection yet, but the one that will be brings no message of it."""
+    bus = NatsBus("nats://127.0.0.1", prefix="p", history=None)
+    known = bus._known
+    known.topics["a"] = known.topic("a", plain=True)
+
+    class Leaving(Answers):
+        async def echo(self, timeout: float) -> None:
+            await bus.unfollow("a")
+
+    connection: Any = Leaving()
+    await bus._keeper._prepare(connection)
+    assert connection.listened == ["p.l.a"]
+    assert connection.unlistened == [1]
+
+
 async def test_stream_that_takes_no_messages() -> None:
     """It is there, but nobody would hear of what is published."""
     connection: Any = Answers(info(5), NoResponders())
