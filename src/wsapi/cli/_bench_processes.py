@@ -8,6 +8,7 @@ import contextlib
 import multiprocessing
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, Final, TypeAlias
@@ -64,7 +65,8 @@ class Remote:
         self.process.start()
         theirs.close()
         self._loop = asyncio.get_running_loop()
-        self._answer: asyncio.Future[Any] = self._loop.create_future()
+        self._asked: deque[asyncio.Future[Any]] = deque()  # each question has an answer, in order
+        self._failure: BaseException | None = None
         self._progress: Progress = lambda share, count: None
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -85,15 +87,22 @@ class Remote:
             self._progress(*value)
         elif kind == "failed":
             # The last that is heard of it: whoever asks is told, now or later.
-            self._answer.set_exception(value)
-            self._answer.exception()  # perhaps nobody asks
+            self._failure = value
+            for answer in self._asked:
+                if not answer.done():
+                    answer.set_exception(value)
         else:
-            answer, self._answer = self._answer, self._loop.create_future()
-            answer.set_result(value)
+            answer = self._asked.popleft()
+            if not answer.done():  # nobody waits for it any more
+                answer.set_result(value)
 
     async def _ask(self, what: str) -> Any:
+        if self._failure is not None:
+            raise self._failure
         self._tell(what)
-        return await asyncio.shield(self._answer)
+        answer = self._loop.create_future()
+        self._asked.append(answer)
+        return await answer
 
     def _tell(self, what: str) -> None:
         with contextlib.suppress(OSError):

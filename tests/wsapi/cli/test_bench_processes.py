@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable
+from multiprocessing.connection import Connection
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 
 from tests.wsapi.cli.bench_helpers import TIMEOUT, parse
 from wsapi.cli import _bench
-from wsapi.cli._bench_load import Plan
+from wsapi.cli._bench_load import Plan, Result
 from wsapi.cli._bench_processes import Remote, _work
 
 
@@ -57,7 +59,13 @@ def test_process_that_ends_right_after_an_answer(monkeypatch: pytest.MonkeyPatch
             self.pipe = args[0]
 
         def start(self) -> None:
-            self.pipe.send(("openings", _bench.Openings(opened=1)))
+            pipe = Connection(os.dup(self.pipe.fileno()))  # the caller closes that one
+            threading.Thread(target=self.work, args=(pipe,)).start()
+
+        def work(self, pipe: Connection) -> None:
+            with pipe:
+                assert pipe.recv() == "open"
+                pipe.send(("openings", _bench.Openings(opened=1)))
 
         def join(self, timeout: float) -> None:
             pass
@@ -66,8 +74,10 @@ def test_process_that_ends_right_after_an_answer(monkeypatch: pytest.MonkeyPatch
             return False
 
     async def use(load: Remote) -> None:
+        asked = asyncio.ensure_future(load.open())
+        await asyncio.sleep(0)
         load._reader.join()
-        assert (await load.open()).opened == 1
+        assert (await asked).opened == 1
         async with asyncio.timeout(TIMEOUT):
             for _ in range(2):
                 with pytest.raises(ConnectionError, match="a process of the load has ended"):
@@ -76,6 +86,31 @@ def test_process_that_ends_right_after_an_answer(monkeypatch: pytest.MonkeyPatch
     context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Ended)
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: context)
     assert in_a_process(Plan(connections=1), use) == 0
+
+
+def test_question_that_is_given_up() -> None:
+    """The next one doesn't get its answer."""
+
+    async def use(load: Remote) -> None:
+        asked = asyncio.ensure_future(load.open())
+        await asyncio.sleep(0)
+        asked.cancel()
+        result = await load.run(lambda share, count: None)
+        assert isinstance(result, Result)
+
+    assert in_a_process(Plan(connections=1), use) == 0
+
+
+def test_process_that_is_killed_when_nobody_waits() -> None:
+    async def use(load: Remote) -> None:
+        asked = asyncio.ensure_future(load.open())
+        await asyncio.sleep(0)
+        asked.cancel()
+        os.kill(load.process.pid or 0, signal.SIGTERM)
+        with pytest.raises(ConnectionError, match="a process of the load has ended"):
+            await load.run(lambda share, count: None)
+
+    assert in_a_process(Plan(connections=1), use) == -signal.SIGTERM
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
