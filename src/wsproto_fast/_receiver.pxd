@@ -25,6 +25,7 @@ cdef class Receiver(Parser):
     cdef int _require_queue(self) except -1
     cdef bint _gives_frames(self) noexcept
     cdef bint _is_unwanted(self) noexcept
+    cdef int _deliver_queued(self) except -1
     cdef int _deliver(self, object payload, int opcode, bint fin) except -1
     cdef int _whole_frame_in_place(self, const unsigned char* data, Py_ssize_t size) except -1
     cdef int _call_back(

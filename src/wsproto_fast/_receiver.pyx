@@ -167,7 +167,7 @@ cdef class Receiver(Parser):
             self._listener = before
             raise
 
-    def _deliver_queued(self):
+    cdef int _deliver_queued(self) except -1:
         """Call back with what was queued before."""
         cdef bytes payload
         cdef bint fin
@@ -176,7 +176,7 @@ cdef class Receiver(Parser):
         while self._queue.frames and not self._calling:
             if not self._listener.wants_frames:
                 if not self._queue.messages:
-                    return
+                    return 0
                 self._call_listener(self.next_message(), 0, True, NULL, 0, None)
                 continue
             opcode = OP_CONT if self._queue._streaming else self._queue._front().opcode

@@ -54,11 +54,13 @@ cdef class Sender(Endpoint):
     cdef int _refresh_extensions(self) except -1
     cdef int _look_at_extensions(self) except -1
     cdef int _append_output(self, bytes data) except -1
+    cdef int _send_first(self, int opcode, object data, bint fin, object compress) except -1
     cdef int _write_data(self, int opcode, object data, bint fin, object compress) except -1
     cdef int _write_prepared(self, PreparedMessage message, object compress) except -1
     cdef int _write_deflated(self, int opcode, bytes payload, bint fin, object compress) except -1
     cdef int _use_deflate(self) noexcept
     cdef int _release_contexts(self, bint receiving) except -1
+    cdef int _write_through_extensions(self, int opcode, bytes data, bint fin) except -1
     cdef int _write_control(self, int opcode, bytes payload) except -1
     cdef int _write_payload(self, int opcode, bint fin, int rsv, bytes payload) except -1
     cdef int _write_large(

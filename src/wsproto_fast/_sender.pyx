@@ -351,7 +351,7 @@ cdef class Sender(Endpoint):
         """Send a binary frame; parameters and exceptions as in ``send_text``."""
         self._send_first(OP_BINARY, data, fin, compress)
 
-    def _send_first(self, opcode, data, fin, compress):
+    cdef int _send_first(self, int opcode, object data, bint fin, object compress) except -1:
         self._require_state(False)
         if self._sending_opcode:
             raise ProtocolError("expected a continuation frame")
@@ -488,7 +488,7 @@ cdef class Sender(Endpoint):
         else:
             self._deflate.release()
 
-    def _write_through_extensions(self, opcode, data, fin):
+    cdef int _write_through_extensions(self, int opcode, bytes data, bint fin) except -1:
         frame = Frame.make(opcode, data, fin, 0)
         for extension in self._extensions:
             frame = extension.encode(frame)

@@ -15,6 +15,7 @@ from wsproto_fast import (
     Side,
     State,
 )
+from wsproto_fast.wsproto._frame_events import FrameEvents
 
 from .helpers import (
     BINARY,
@@ -230,3 +231,10 @@ class TestExtensions:
         assert protocol.close_sent == Close(1011, "")
         assert isinstance(protocol.parser_exc, ValueError)
         assert [record.getMessage() for record in caplog.records] == ["parser failed"]
+
+
+def test_what_takes_opcodes_is_not_for_python() -> None:
+    """It trusts who calls it: another opcode would be read from behind a table."""
+    for kind in (Protocol, FrameEvents):
+        for name in ("_write_through_extensions", "_send_first", "_deliver_queued"):
+            assert not hasattr(kind, name)

@@ -422,7 +422,8 @@ cdef class FrameEvents(Protocol):
         limit = self._remaining_limit()
         return None if limit == NO_LIMIT else limit
 
-    def _write_through_extensions(self, opcode, data, fin):
+    cdef int _write_through_extensions(self, int opcode, bytes payload, bint fin) except -1:
+        data = payload
         rsv = RsvBits(False, False, False)
         for extension in reversed(self._hooks):
             rsv, data = extension.frame_outbound(self, _opcodes[opcode], rsv, data, bool(fin))
