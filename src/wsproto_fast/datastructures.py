@@ -137,7 +137,9 @@ class Headers(MutableMapping[str, str]):
         return "".join([f"{name}: {value}\r\n" for name, value in self._items]) + "\r\n"
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._items!r})"
+        # It ends in logs, also in that of a response, and of an exception that has one.
+        shown = [(name, redact_header(name, value)) for name, value in self._items]
+        return f"{type(self).__name__}({shown!r})"
 
     def copy(self) -> Headers:
         """Return an independent copy."""

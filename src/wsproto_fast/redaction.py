@@ -2,7 +2,8 @@
 
 Owns which headers hold secrets, and how texts show them: the values of ``Authorization``,
 ``Proxy-Authorization``, ``Cookie``, and ``Set-Cookie``, and the credentials in a URL, become
-``***``. Attributes of objects keep what they hold; only texts change. Control characters, which
+``***``; in the ``repr`` of headers, too. Attributes of objects keep what they hold; only texts
+change. Control characters, which
 could begin another line of a log, are escaped in what a peer chose.
 
 The variable ``WSPROTO_FAST_LOG_SECRETS=1`` in the environment, or the same with the name of a

@@ -576,7 +576,10 @@ def test_exceptions() -> None:
     exc = AbortHandshake(404, {"A": "b"}, b"xy")
     assert (exc.status, exc.headers, exc.body) == (404, Headers(A="b"), b"xy")
     assert str(exc) == "HTTP 404, 1 headers, 2 bytes"
-    assert str(RedirectHandshake("ws://a/")) == "redirect to ws://a/"
+    redirect = RedirectHandshake("ws://u:hunter2@a/")
+    assert redirect.uri == "ws://u:hunter2@a/"
+    assert str(redirect) == "redirect to ws://u:***@a/"
+    assert repr(redirect) == "RedirectHandshake('ws://u:***@a/')"
 
 
 def test_handshake() -> None:

@@ -13,8 +13,15 @@ from wsproto_fast import ClientProtocol, ResponseParser, ServerProtocol
 from wsproto_fast import redaction as r
 from wsproto_fast._http11 import RequestParser
 from wsproto_fast.datastructures import Headers
-from wsproto_fast.exceptions import InvalidHeader, InvalidProxy, InvalidURI
+from wsproto_fast.exceptions import (
+    InvalidHeader,
+    InvalidProxy,
+    InvalidProxyStatus,
+    InvalidStatus,
+    InvalidURI,
+)
 from wsproto_fast.headers import parse_authorization_basic
+from wsproto_fast.http11 import Response
 from wsproto_fast.uri import WebSocketURI, parse_uri
 
 
@@ -152,6 +159,17 @@ def test_settings() -> None:
     )
     uri = WebSocketURI(True, "h", 443, "", "")
     assert repr(uri).endswith("username=None, password=None)")
+
+
+def test_headers() -> None:
+    headers = Headers({"Set-Cookie": "a=hunter2", "Location": "ws://u:hunter2@h/", "X": "y"})
+    response = Response(401, "no", headers)
+    shown = "Headers([('Set-Cookie', '***'), ('Location', 'ws://u:***@h/'), ('X', 'y')])"
+    assert repr(headers) == shown
+    for exc in (InvalidStatus(response), InvalidProxyStatus(response)):
+        assert shown in repr(exc)
+        assert exc.response.headers["Set-Cookie"] == "a=hunter2"
+    assert "hunter2" in str(headers)  # what is sent
 
 
 @pytest.mark.parametrize("name", ["Authorization", "Cookie"])

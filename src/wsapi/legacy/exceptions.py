@@ -7,6 +7,7 @@ import http
 from wsproto_fast.datastructures import Headers, HeadersLike
 from wsproto_fast.exceptions import InvalidHandshake
 from wsproto_fast.exceptions import ProtocolError as WebSocketProtocolError
+from wsproto_fast.redaction import redact_url
 from wsproto_fast.typing import StatusLike
 
 __all__ = ["AbortHandshake", "InvalidStatusCode", "RedirectHandshake", "WebSocketProtocolError"]
@@ -60,4 +61,7 @@ class RedirectHandshake(InvalidHandshake):
         self.uri = uri
 
     def __str__(self) -> str:
-        return f"redirect to {self.uri}"
+        return f"redirect to {redact_url(self.uri)}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({redact_url(self.uri)!r})"
