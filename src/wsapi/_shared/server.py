@@ -337,11 +337,11 @@ class ServerSide(BaseConnection):
                 raise TypeError(
                     f"{name} must return a Response or None, not {type(response).__name__}"
                 )
+            # Responses that the engine makes have the header.
+            if response is not None and settings.server_header and "Server" not in response.headers:
+                response.headers["Server"] = settings.server_header
         except Exception as exc:
             return self._callback_failed(name, exc)
-        # Responses that the engine makes have the header.
-        if response is not None and settings.server_header and "Server" not in response.headers:
-            response.headers["Server"] = settings.server_header
         return response
 
     def _callback_failed(self, name: str, exc: Exception) -> Response:

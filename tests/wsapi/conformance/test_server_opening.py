@@ -299,6 +299,19 @@ class TestOpeningHandshake:
                 assert b"See server log" in response.body
         logged_errors(*errors)
 
+    @pytest.mark.parametrize("name", ["process_request", "process_response"])
+    @pytest.mark.parametrize("headers", [None, {"X": "y"}, [("X", "y")]])
+    async def test_callbacks_return_what_is_not_a_response(
+        self, driver: Driver, name: str, headers: Any
+    ) -> None:
+        def callback(*_args: object) -> Response:
+            return Response(403, "Forbidden", headers)
+
+        options: Any = {name: callback}
+        async with driver.serve(until_closed, **options) as server:
+            assert (await driver.rejection(server)).status_code == 500
+        logged_errors("opening handshake failed" if isinstance(headers, dict) else f"{name} failed")
+
     @pytest.mark.parametrize("header, expected", [("mine", ["mine"]), (None, []), ("", [])])
     async def test_server_header(self, driver: Driver, header: Any, expected: Any) -> None:
         def process_request(_ws: Ws, request: Request) -> Response | None:
