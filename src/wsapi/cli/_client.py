@@ -191,7 +191,7 @@ def run_client(
     # Not before they are needed: --help is quick.
     import asyncio
 
-    from ._input import Decoder, messages
+    from ._input import Decoder, check, messages
     from ._interactive import run_interactive
     from ._output import LineFormat, Output
     from ._session import Ending, Session, quiet_logging
@@ -199,6 +199,11 @@ def run_client(
     format = _format(options)
     encoding = "hex" if options.hex else "base64" if options.base64 else None
     decoder = Decoder(options.binary or encoding is not None, encoding)
+    try:
+        check(options.sources, decoder)
+    except CommandError as exc:
+        print(format.failed(exc), end="")
+        raise
     arguments = connect_arguments(options)
     arguments["logger"] = quiet_logging(debug=options.verbose > 1)
     interactive = (

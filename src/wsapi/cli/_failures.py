@@ -56,7 +56,10 @@ _HINTS_OF_STATUS = {
 
 
 def explain(
-    exc: BaseException, uri: str, arguments: Mapping[str, Any] | None = None
+    exc: BaseException,
+    uri: str,
+    arguments: Mapping[str, Any] | None = None,
+    target: str | None = None,
 ) -> CommandError:
     """Say what it means that connecting, or a connection, failed with an exception.
 
@@ -64,9 +67,14 @@ def explain(
         exc: What was raised.
         uri: URI that was to be connected to, as it was given.
         arguments: Keyword arguments of ``connect``, which may name another place.
+        target: URI that redirects have led to.
     """
     if isinstance(exc, CommandError):
         return exc
+    if target is not None and target != uri:
+        error = explain(exc, target, arguments)
+        error.message = f"{masked_uri(uri)} redirects: {error.message}"
+        return error
     secure = uri.lower().startswith("wss:")
     where = masked_uri(uri)
     if isinstance(exc, InvalidStatus):
@@ -130,6 +138,13 @@ def explain(
         return _of_network(exc, uri, arguments or {})
     if isinstance(exc, ImportError):  # of what SOCKS needs
         return CommandError(Status.FAILURE, _text(exc))
+    if isinstance(exc, UnicodeError):  # of IDNA
+        return CommandError(
+            Status.UNREACHABLE,
+            f"can't find the host of {where}: {exc.__cause__ or exc}",
+            "is the name right?",
+            "dns",
+        )
     if isinstance(exc, (WebSocketException, ValueError, TypeError)):
         return CommandError(Status.FAILURE, _text(exc))
     raise exc

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import os
 import select
+import stat
 import sys
-from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import BinaryIO, NamedTuple
 
 from ._terminal import CommandError, Status
 from ._worker import Worker
 
-__all__ = ["Decoder", "messages", "read_file"]
+__all__ = ["Decoder", "check", "messages", "read_file"]
 
 CHUNK = 2**16
 
@@ -66,12 +68,45 @@ def read_file(path: str) -> bytes:
     Raises:
         CommandError: If it can't be read.
     """
+    with _opened(path) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
     try:
         with open(path, "rb") as file:
-            return file.read()
+            yield file
     except (OSError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or str(exc)
         raise CommandError(Status.FAILURE, f"can't read {path}: {reason}", None, "input") from exc
+
+
+def check(sources: Sequence[tuple[str, str]], decoder: Decoder) -> None:
+    """Find out, before there is a connection, what couldn't be sent on it.
+
+    Args:
+        sources: Messages among the arguments, each an option and its value.
+        decoder: Makes messages from bytes.
+
+    Raises:
+        CommandError: If a message isn't what it should be, or a file can't be read.
+    """
+    for option, value in sources:
+        if option == "--message":
+            decoder.decode(os.fsencode(value), "--message")
+        elif value != "-" and not _is_pipe(value):
+            with _opened(value):
+                pass
+
+
+def _is_pipe(path: str) -> bool:
+    """Tell whether opening a file may wait, and be for whoever reads it alone."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 async def messages(

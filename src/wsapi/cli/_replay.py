@@ -271,18 +271,13 @@ def _tell(player: Player, quiet: bool, prefix: str = "") -> None:
 
 
 async def _connect(options: argparse.Namespace, recording: Any) -> int:
-    from ..asyncio.client import connect
-    from ._failures import explain
-    from ._session import quiet_logging
+    from ._session import quiet_logging, reach
 
     if recording.subprotocol is not None and not options.subprotocols:
         options.subprotocols = [recording.subprotocol]
     arguments = connect_arguments(options)
     player = Player(recording, True, options)
-    try:
-        connection = await connect(options.uri, logger=quiet_logging(), **arguments)
-    except Exception as exc:
-        raise explain(exc, options.uri, arguments) from exc
+    connection = await reach(options.uri, arguments, logger=quiet_logging())
     try:
         if connection.subprotocol != recording.subprotocol:
             player.differences.append(

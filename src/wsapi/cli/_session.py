@@ -22,7 +22,7 @@ from ._terminal import CommandError, Status, complain, printable
 if TYPE_CHECKING:
     from wsproto_fast.frames import Close
 
-__all__ = ["Ending", "Observer", "Session", "quiet_logging"]
+__all__ = ["Ending", "Observer", "Session", "quiet_logging", "reach"]
 
 PATIENCE = 2
 """Seconds that closing may last for a user who wants to be rid of it."""
@@ -76,6 +76,28 @@ def quiet_logging(debug: bool = False) -> logging.Logger:
     logger.propagate = False
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     return logger
+
+
+async def reach(uri: str, arguments: Mapping[str, Any], **others: Any) -> ClientConnection:
+    """Connect.
+
+    Args:
+        uri: WebSocket URI.
+        arguments: Keyword arguments of ``connect``.
+        **others: More of them.
+
+    Raises:
+        CommandError: If that fails.
+    """
+    target = uri
+    try:
+        connecting = connect(uri, **arguments, **others)
+        try:
+            return await connecting
+        finally:
+            target = connecting.uri
+    except Exception as exc:
+        raise explain(exc, uri, arguments, target) from exc
 
 
 class Session:
@@ -134,11 +156,10 @@ class Session:
             return connection
 
         try:
-            self.connection = await connect(self.uri, create_connection=new, **self.arguments)
-        except Exception as exc:
-            error = explain(exc, self.uri, self.arguments)
+            self.connection = await reach(self.uri, self.arguments, create_connection=new)
+        except CommandError as error:
             await self.write(self.format.failed(error))
-            raise error from exc
+            raise
         finally:
             if self.verbose:
                 self._show_heads()

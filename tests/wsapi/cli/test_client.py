@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,30 @@ class TestSending:
     ) -> None:
         result = cli("-q", "-w", "0", *options, uri, stdin=given)
         assert (result.status, result.err) == (1, f"wsapi: {message}\n")
+
+    @pytest.mark.parametrize(
+        "options, message",
+        [
+            (["-m", "fine", "-f", "/no/such"], "can't read /no/such: No such file or directory"),
+            (["-f", "/"], "can't read /: Is a directory"),
+            (["--hex", "-m", "0g"], "--message isn't hex"),
+        ],
+    )
+    def test_wrong_arguments_before_there_is_a_connection(
+        self, cli: Cli, free_port: int, options: list[str], message: str
+    ) -> None:
+        result = cli("--json", *options, f"ws://127.0.0.1:{free_port}/")
+        assert (result.status, result.err) == (1, f"wsapi: {message}\n")
+        assert [(e["event"], e["error"]) for e in events(result.out)] == [("error", "input")]
+
+    @posix
+    def test_pipe_is_read_once(self, cli: Cli, uri: str, tmp_path: Path) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        writing = threading.Thread(target=pipe.write_bytes, args=(b"message",))
+        writing.start()
+        assert cli("-q", "-f", str(pipe), "-n", "1", uri) == (0, "message\n", "")
+        writing.join(PATIENCE)
 
     def test_bytes_of_an_argument(self, cli: Cli, uri: str) -> None:
         assert cli("-q", "--binary", "-m", "\udcff", "-n1", uri) == (0, "ff\n", "")
@@ -429,6 +454,18 @@ class TestFailures:
         result = cli("-q", f"{uri}302")
         assert result.status == 5
         assert "redirects to http://user:***@localhost/elsewhere" in result.err
+
+    def test_target_of_a_redirect(self, cli: Cli, free_port: int) -> None:
+        target = f"ws://user:secret@127.0.0.1:{free_port}/?token=secret"
+        head = f"HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n"
+        with raw_server(head.encode()) as port:
+            result = cli("-q", f"ws://127.0.0.1:{port}/")
+        assert result.status == 3
+        assert result.err == (
+            f"wsapi: ws://127.0.0.1:{port}/ redirects: "
+            f"ws://user:***@127.0.0.1:{free_port}/?token=*** refuses connections "
+            "(is the server running, and the port right?)\n"
+        )
 
     def test_refused(self, cli: Cli, free_port: int) -> None:
         result = cli("-q", f"ws://user:secret@127.0.0.1:{free_port}/")

@@ -68,6 +68,13 @@ def tls(reason: str) -> ssl.SSLError:
         (ConnectionClosedError(Close(4000, "x"), None), URI, 8, "close", "4000 (private use) x"),
         (ImportError("connecting through a SOCKS proxy requires python-socks"), URI, 1, "", ""),
         (ValueError("bad"), URI, 1, "failure", "bad"),
+        (
+            UnicodeError("label empty"),
+            "ws://a..b/",
+            3,
+            "dns",
+            "host of ws://a..b/: label empty (is",
+        ),
         (InvalidStatus(Response(300, "", Headers())), URI, 5, "redirect", "HTTP 300\n"),
         (
             InvalidStatus(Response(400, "", Headers(), b"sent to an HTTPS port")),
