@@ -11,6 +11,11 @@ from ._rates cimport RateLimiter
 from ._sender cimport Sender
 
 
+# Bytes accepted while the opening handshake isn't answered yet.
+cdef enum:
+    MAX_EARLY = 65536
+
+
 cdef class Parser(Sender):
     # --- the frame being read ---
     cdef Header _header

@@ -79,8 +79,6 @@ cdef extern from *:
     PyObject* new_text "PyUnicode_New"(Py_ssize_t size, Py_UCS4 most) except NULL
 
 
-# Bytes accepted while the opening handshake isn't answered yet.
-cdef Py_ssize_t MAX_EARLY = 65536
 # Receiving buffer of a protocol that wasn't given one to share.
 cdef Py_ssize_t OWN_READ_BUFFER = 16384
 # A frame that isn't whole yet gets room for at least this much of it.
@@ -653,7 +651,7 @@ cdef class Parser(Sender):
         raise NotImplementedError("the opening handshake belongs to ClientProtocol and ServerProtocol")
 
     cdef int _set_early_data_refused(self) except -1:
-        """Fail the handshake because of what comes too early; Protocol overrides it."""
+        """Fail the handshake because of what comes too early; ServerProtocol overrides it."""
         raise NotImplementedError
 
     cdef int _whole_frame(self, const unsigned char* data, Py_ssize_t size) except -1:

@@ -391,11 +391,6 @@ cdef class Protocol(Statistics):
             if lost:
                 self._output.clear()
 
-    cdef int _set_early_data_refused(self) except -1:
-        self._set_handshake_failed(ProtocolError("too much data before the handshake is complete"))
-        self._send_eof()
-        self.transport_action = CLOSE
-
     cdef int _receive_handshake_eof(self) except -1:
         pass
 

@@ -26,6 +26,7 @@ from ._handshake cimport (
     parse_subprotocols,
 )
 from ._http11 cimport RequestParser, headers_of_block, new_instance
+from ._parser cimport MAX_EARLY
 from ._protocol cimport Protocol
 from ._queue cimport ATTENTION
 from ._endpoint cimport CLOSE, CONNECTING
@@ -43,6 +44,7 @@ from .exceptions import (
     InvalidState,
     InvalidUpgrade,
     NegotiationError,
+    ProtocolError,
     RequestLineTooLong,
     TooManyHeaders,
 )
@@ -813,6 +815,14 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         error.__cause__ = exc
         self._set_handshake_failed(error)
         self._send_eof()
+        return 0
+
+    cdef int _set_early_data_refused(self) except -1:
+        """Answer a client that sends on and on instead of waiting for the response (RFC 6455 section 4.1)."""
+        exc = ProtocolError(f"over {MAX_EARLY} bytes before the handshake is complete")
+        self.handshake_exc = exc
+        # Named differently by versions of Python.
+        self._send_response(self.reject(413, f"Failed to open a WebSocket connection: {exc}.\n"), self._now)
         return 0
 
     def timeout_response(self) -> Response | None:

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from wsproto_fast import Close, Protocol, ServerProtocol, Side, State, TooManyFragments, activity
+from wsproto_fast import (
+    Close,
+    InvalidState,
+    Protocol,
+    ServerProtocol,
+    Side,
+    State,
+    TooManyFragments,
+    activity,
+)
 
 from .helpers import (
     BINARY,
@@ -314,10 +323,14 @@ class TestEarlyData:
         server.receive_data(bytes(65536))
         assert server.handshake_exc is None
         server.receive_data(b"\0")
-        assert str(server.handshake_exc) == "too much data before the handshake is complete"
+        assert str(server.handshake_exc) == "over 65536 bytes before the handshake is complete"
         assert server.close_expected()
-        # The connection ends now, even if no timeout was set.
-        assert server.transport_action >= activity.HALF_CLOSE
+        response = server.data_to_send()[0]
+        assert response.startswith(b"HTTP/1.1 413 ")
+        assert b": over 65536 bytes before the handshake is complete.\n" in response
+        assert server.transport_action == activity.HALF_CLOSE
+        with pytest.raises(InvalidState):  # whatever the application has decided meanwhile
+            server.send_response(server.reject(403, "no"))
         assert kept(lambda: [server.receive_data(bytes(65536)) for _ in range(20)]) < 70_000
 
 
