@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import logging
 import math
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -636,6 +638,126 @@ async def test_what_is_called_a_little_early(monkeypatch: pytest.MonkeyPatch) ->
         assert expired == [later]
         await clock.advance(1)
         assert clock.time() == pytest.approx(due + 1)
+
+
+# ---------------------------------------------------------------------- nothing happens
+
+
+@pytest.fixture
+def hopeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a clock give up soon, if nothing can come from elsewhere; otherwise late."""
+    monkeypatch.setattr("wsapi.testing._clock.INTERVAL", 0.002)
+    monkeypatch.setattr("wsapi.testing._clock.HOPELESS_OUTSIDE", 10_000)
+
+
+@on_asyncio
+async def test_who_waits_while_nobody_advances_the_clock(hopeless: None) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    ended = []
+    with pytest.raises(RuntimeError) as caught:
+        async with Clock(), pair(ping_interval=7, open_timeout=None) as (client, _):
+            try:
+                await client.recv()
+            finally:
+                ended.append(client.state)
+    text = str(caught.value)
+    assert text.startswith(
+        "all tasks wait while the clock stands still, this one at test_testing_asyncio.py:"
+    )
+    assert ": await client.recv(), and the next timer is due in 7 seconds: start what waits" in text
+    assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+    assert ended == [State.OPEN]
+    assert not task.cancelling()
+    await asyncio.sleep(0.01)  # it goes on
+
+
+@on_asyncio
+async def test_who_waits_for_what_has_no_time(hopeless: None) -> None:
+    async def wait() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    with pytest.raises(RuntimeError, match=r"get_running_loop\(\).*, and no timer is set: "):
+        async with Clock():
+            await wait()
+
+
+@on_asyncio
+async def test_who_does_not_end_when_it_waits_for_ever(hopeless: None) -> None:
+    with pytest.raises(RuntimeError, match="stands still"):
+        async with Clock():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(1)
+
+
+@on_asyncio
+async def test_who_fails_when_it_waits_for_ever(hopeless: None) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with Clock():
+            try:
+                await asyncio.sleep(1)
+            finally:
+                raise ZeroDivisionError
+
+
+def test_who_is_cancelled_by_others_too(hopeless: None) -> None:
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        async with Clock():
+            try:
+                await asyncio.sleep(1)
+            finally:
+                task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(main())
+
+
+def test_who_waits_in_another_task_than_entered_the_clock(hopeless: None) -> None:
+    """As fixtures of pytest-asyncio do."""
+
+    async def wait() -> None:
+        await asyncio.sleep(3)
+
+    clock = Clock()
+    with asyncio.Runner() as runner:
+        runner.run(clock.__aenter__())
+        with pytest.raises(asyncio.CancelledError, match="stands still, and the next timer is due"):
+            runner.run(wait())
+        with pytest.raises(RuntimeError, match="the next timer is due in 3 seconds"):
+            runner.run(clock.__aexit__(None, None, None))
+
+
+@on_asyncio
+async def test_what_comes_from_elsewhere_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsapi.testing._clock.INTERVAL", 0.002)
+    monkeypatch.setattr("wsapi.testing._clock.HOPELESS", 1)
+    loop = asyncio.get_running_loop()
+    left, right = socket.socketpair()
+    with left, right:
+        left.setblocking(False)
+        timer = threading.Timer(0.03, right.send, [b"x"])
+        timer.start()  # before the clock is in use
+        async with Clock():
+            assert await loop.sock_recv(left, 1) == b"x"
+            await asyncio.to_thread(time.sleep, 0.03)
+            event = asyncio.Event()
+            threading.Timer(0.03, loop.call_soon_threadsafe, [event.set]).start()
+            await event.wait()
+        timer.join()
+
+
+@on_asyncio
+async def test_what_could_come_from_elsewhere_and_does_not(hopeless: None) -> None:
+    ended = threading.Event()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="stands still"):
+        patch.setattr("wsapi.testing._clock.HOPELESS_OUTSIDE", 8)
+        async with Clock():
+            try:
+                await asyncio.to_thread(ended.wait)
+            finally:
+                ended.set()
 
 
 def test_uvloop_has_no_fake_time_but_pairs() -> None:

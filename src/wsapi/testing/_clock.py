@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import linecache
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +23,16 @@ MAX_TURNS = 1_000_000
 PATIENCE = 1.0
 PAUSE = 0.0005
 
+# How long the event loop waits for the operating system at a time while the clock stands still, in
+# seconds. After so many of these times without any event, it is an error. The second is for when
+# one may come from elsewhere: from a thread, from a socket.
+INTERVAL = 0.5
+HOPELESS = 6
+HOPELESS_OUTSIDE = 60
+
+# Packages whose lines aren't those of a test.
+_LIBRARIES = frozenset({"asyncio", "contextlib", "wsapi", "wsproto_fast"})
+
 
 class Clock:
     """A clock that stands still until it is advanced: ``async with Clock() as clock:``.
@@ -30,6 +43,10 @@ class Clock:
     keep the time of the operating system; no time passes while threads run for the event loop, by
     ``asyncio.to_thread`` or anyio, for a second of each call at most. After the block, time goes on
     from where it is then. It needs an event loop of asyncio, not uvloop.
+
+    When nothing happens for three seconds of the operating system, or for 30 if sockets or threads
+    that were started in the block may have something happen, the task that has entered the clock is
+    cancelled, and the block raises a ``RuntimeError`` that tells what it waits for.
     """
 
     def __init__(self) -> None:
@@ -41,6 +58,11 @@ class Clock:
         self._run: Any = None  # the event loop's run_in_executor()
         self._calls: set[object] = set()  # its calls
         self._waits: dict[object, float] = {}  # how long threads were waited for, by call
+        self._select: Any = None  # that of the event loop's selector
+        self._task: asyncio.Task[Any] | None = None  # who has entered it
+        self._cancelling = 0  # how often that had been cancelled before
+        self._known: set[threading.Thread] = set()  # threads that were there before
+        self._despair: str | None = None  # what it was cancelled for
 
     async def __aenter__(self) -> Self:
         loop: Any = asyncio.get_running_loop()
@@ -56,6 +78,12 @@ class Clock:
         self._slow, loop.slow_callback_duration = loop.slow_callback_duration, math.inf
         self._run, loop.run_in_executor = loop.run_in_executor, self._run_in_executor
         self._resolution = loop._clock_resolution
+        self._select, loop._selector.select = loop._selector.select, self._wait
+        self._task = asyncio.current_task()
+        assert self._task is not None
+        self._cancelling = self._task.cancelling()
+        self._known = set(threading.enumerate())
+        self._despair = None
         return self
 
     async def __aexit__(
@@ -65,7 +93,7 @@ class Clock:
         traceback: TracebackType | None,
     ) -> None:
         loop, self._loop = self._loop, None
-        del loop.time, loop.run_in_executor
+        del loop.time, loop.run_in_executor, loop._selector.select
         loop._clock_resolution = self._resolution
         loop.slow_callback_duration = self._slow
         self._waits.clear()
@@ -75,6 +103,14 @@ class Clock:
         ahead = self._now - time()
         if ahead > 0:
             loop.time = lambda: time() + ahead
+        task, self._task = self._task, None
+        self._known.clear()
+        if self._despair is not None:
+            assert task is not None
+            # As asyncio.timeout() does, if nobody else has cancelled it.
+            alone = task.uncancel() <= self._cancelling
+            if alone and exc_type in (None, asyncio.CancelledError):
+                raise RuntimeError(self._despair) from exc_value
 
     def time(self) -> float:
         """Return the current time, in seconds; it begins with that of the event loop."""
@@ -152,6 +188,48 @@ class Clock:
                 return
         raise RuntimeError("the event loop doesn't come to rest")
 
+    # ------------------------------------------------------------------ nothing happens
+
+    def _wait(self, timeout: float | None = None) -> Any:
+        """Stand for ``select`` of the selector, which would wait for what nobody has happen."""
+        if timeout == 0:
+            return self._select(0)
+        for waits in range(1, HOPELESS_OUTSIDE + 1):
+            events = self._select(INTERVAL)
+            if events:
+                return events
+            if waits >= HOPELESS and not self._waits_for_others():
+                break
+        self._give_up()
+        return []
+
+    def _waits_for_others(self) -> bool:
+        """Tell whether a thread or a socket may have something happen."""
+        get_map = getattr(self._loop._selector, "get_map", None)
+        # The event loop has one descriptor itself, by which others wake it.
+        sockets = get_map is None or len(get_map()) > 1
+        threads = bool(self._calls) or not self._known.issuperset(threading.enumerate())
+        return sockets or threads
+
+    def _give_up(self) -> None:
+        """Cancel who waits for ever."""
+        tasks = asyncio.all_tasks(self._loop)
+        # Unless it was a fixture, in a task of its own.
+        here = ""
+        if self._task in tasks:
+            tasks = {self._task}
+            here = f", this one at {_place(self._task)}"
+        due = self._next() - self._now
+        timer = (
+            "no timer is set" if due == math.inf else f"the next timer is due in {due:g} seconds"
+        )
+        self._despair = (
+            f"all tasks wait while the clock stands still{here}, and {timer}: "
+            "start what waits as a task, and advance the clock meanwhile"
+        )
+        for task in tasks:
+            task.cancel(self._despair)
+
     # ------------------------------------------------------------------ threads
 
     def _run_in_executor(self, *args: Any) -> asyncio.Future[Any]:
@@ -183,6 +261,19 @@ def _calls_of_anyio() -> Iterable[object]:
         return ()
     borrowers: Iterable[object] = module.current_default_thread_limiter().statistics().borrowers
     return borrowers
+
+
+def _place(task: asyncio.Task[Any]) -> str:
+    """Return the line of a test, or what it calls, at which a task waits."""
+    coroutine: Any = task.get_coro()
+    place = "an unknown place"
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        path, number = frame.f_code.co_filename, frame.f_lineno
+        package = frame.f_globals.get("__name__", "").partition(".")[0]
+        if package not in _LIBRARIES:
+            place = f"{Path(path).name}:{number}: {linecache.getline(path, number).strip()}"
+        coroutine = coroutine.cr_await
+    return place
 
 
 def takes_clock(loop: Any) -> bool:
