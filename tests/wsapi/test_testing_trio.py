@@ -451,3 +451,21 @@ def test_options_of_sockets_have_no_use_on_clients() -> None:
                 place.connect(host="localhost")
 
     run(main)
+
+
+@pytest.mark.parametrize("kind", ["serving", "pair"])
+@pytest.mark.parametrize("nested", [True, False])
+def test_entered_twice(kind: str, nested: bool) -> None:
+    async def main() -> None:
+        manager: Any = serving(echo) if kind == "serving" else pair()
+        if nested:
+            async with manager:
+                with pytest.raises(RuntimeError, match="entered once"):
+                    await manager.__aenter__()
+        else:
+            async with manager:
+                pass
+            with pytest.raises(RuntimeError, match="entered once"):
+                await manager.__aenter__()
+
+    run(main)

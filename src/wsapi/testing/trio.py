@@ -117,6 +117,8 @@ class Serving:
         self._serve = partial(serve, handler, listeners=[self._listener], **options)
 
     async def __aenter__(self) -> Self:
+        if self._listener.served:
+            raise RuntimeError("a server can be entered once: make another one")
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
         try:
