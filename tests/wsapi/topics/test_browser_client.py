@@ -501,6 +501,24 @@ async def test_answers_that_never_come(node: Path) -> None:
             await js.evaluate("topics.close(); 0")
 
 
+@once
+async def test_clocks_that_are_coarse(node: Path) -> None:
+    """As those of browsers: an answer may come at the time of the question."""
+    async with running_node(node) as js, stub() as server:
+        await js.evaluate("globalThis.time = 0; performance.now = () => time; 0")
+        await start(js, server.uri, "{pingInterval: 20, pingTimeout: 100}")
+        await follow(js, "room")
+        visitor = await server.visitor()
+        await visitor.subscribed("room", None)
+        assert (await logged(js, 2))[1] == ["subscribed", "room", None, None]
+        for number in range(3):
+            await js.evaluate("time += 1000; 0")
+            await visitor.expect("ping")
+            await visitor.message("room", None, number)
+            assert await logged(js, 1) == [["message", "room", number, None]]
+        await js.evaluate("topics.close(); 0")
+
+
 async def _wait(reader: asyncio.StreamReader) -> None:
     await reader.read()
 
@@ -516,6 +534,17 @@ async def test_another_kind_of_server(node: Path) -> None:
         await until(js, "log.length >= 18")
         entries = await js.evaluate("log.splice(0)")
         assert entries[:3] == [["waiting", 1002], ["error", "protocol"], ["connecting"]]
+        await follow(js, "room")
+        visitor = await server.visitor()
+        await visitor.subscribed("room", ["e", 7])
+        await visitor.tell(type="message", topic="room", position=["e", 8], base64="?")
+        await visitor.gone()
+        # What isn't a message doesn't count as one that came.
+        visitor = await server.visitor()
+        await visitor.expect("subscribe", topic="room", since=["e", 7])
+        await js.evaluate("topics.close(); log.length = 0")
+        await visitor.gone()
+        await start(js, server.uri)
         visitor = await server.visitors.get()
         await visitor.hello(protocol=2)
         await until(js, "topics.state === 'closed'")

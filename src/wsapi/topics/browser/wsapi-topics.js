@@ -226,6 +226,7 @@ export class Topics {
       greeted: false,
       opened: now(),
       heard: now(),
+      silent: false, // nothing was heard since a ping; clocks of browsers are too coarse to tell
       timer: null,
       checking: false,
       limit: 0,
@@ -396,13 +397,12 @@ export class Topics {
   #check() {
     const link = this.#link;
     if (!link?.greeted || link.checking) return;
-    link.checking = true;
-    const asked = now();
+    link.checking = link.silent = true;
     clearTimeout(link.timer);
     link.timer = setTimeout(() => {
       link.checking = false;
-      if (link.heard > asked) this.#watch(link);
-      else this.#lost(link, 1006, "no answer from the server");
+      if (link.silent) this.#lost(link, 1006, "no answer from the server");
+      else this.#watch(link);
     }, this.#options.pingTimeout);
     link.socket.send('{"type":"ping"}');
   }
@@ -500,6 +500,7 @@ export class Topics {
   #receive(link, text) {
     if (this.#link !== link) return;
     link.heard = now();
+    link.silent = false;
     let message = null;
     try {
       message = JSON.parse(text);
@@ -507,14 +508,12 @@ export class Topics {
       // Said below.
     }
     if (typeof message?.type !== "string" || (!link.greeted && message.type !== "hello")) {
-      const reason = "the server doesn't speak the protocol of topics";
-      this.#lost(link, 1002, reason);
-      this.#report(new TopicsError("protocol", reason));
+      this.#refuse(link);
       return;
     }
     switch (message.type) {
       case "message":
-        return this.#deliver(message);
+        return this.#deliver(link, message);
       case "published":
         return this.#settle(message.id)?.resolve(positionOf(message));
       case "subscribed":
@@ -528,6 +527,13 @@ export class Topics {
         return this.#greet(link, message);
       // "pong" has been heard; others are of later versions.
     }
+  }
+
+  /** Give up a connection to something that isn't a gateway. */
+  #refuse(link) {
+    const reason = "the server doesn't speak the protocol of topics";
+    this.#lost(link, 1002, reason);
+    this.#report(new TopicsError("protocol", reason));
   }
 
   #greet(link, { protocol, max_message_size: limit }) {
@@ -545,7 +551,7 @@ export class Topics {
     this.#enter("open");
   }
 
-  #deliver(message) {
+  #deliver(link, message) {
     const entry = this.#entries.get(message.topic);
     if (entry?.state !== "live") return;
     const position = positionOf(message);
@@ -558,8 +564,15 @@ export class Topics {
         if (entry.state !== "live") return;
       }
     }
+    let data;
+    try {
+      data = dataOf(message);
+    } catch {
+      this.#refuse(link); // before the message counts as one that came
+      return;
+    }
     entry.position = position ?? known;
-    this.#call(entry.handlers.onmessage, { topic: message.topic, position, data: dataOf(message) });
+    this.#call(entry.handlers.onmessage, { topic: message.topic, position, data });
   }
 
   #gap(topic, position) {
