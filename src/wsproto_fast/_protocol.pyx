@@ -538,8 +538,14 @@ cdef class Protocol(Statistics):
             code: Close code; 1006 sends nothing.
             reason: Close reason; cut to fit into a Close frame.
             now: Current time.
+
+        Raises:
+            ProtocolError: If the code isn't allowed; nothing is sent.
         """
-        self._now = self._time(now)
+        cdef double time = self._time(now)
+        if self._state == OPEN and code != CloseCode.ABNORMAL_CLOSURE:
+            Close(code, reason).serialize()  # of what is wrong there, nothing may come
+        self._now = time
         self._fail(code, str(reason))
 
     def give_up(self, exc=None, *, abort: bool = True, now: float | None = None) -> None:

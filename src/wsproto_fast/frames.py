@@ -10,6 +10,7 @@ import codecs
 import enum
 import re
 from dataclasses import dataclass
+from operator import index
 from typing import TypeAlias
 
 from . import environment
@@ -151,17 +152,26 @@ class Close:
 
         Raises:
             ProtocolError: If the code isn't allowed in a frame.
+            TypeError: If the code or the reason is of a wrong type.
         """
         self.check()
-        return self.code.to_bytes(2, "big") + self.reason.encode()
+        if not isinstance(self.reason, str):
+            raise TypeError(f"close reason must be str, not {type(self.reason).__name__}")
+        return index(self.code).to_bytes(2, "big") + self.reason.encode()
 
     def check(self) -> None:
         """Check that the code may travel in a frame (RFC 6455 §7.4.2).
 
         Raises:
             ProtocolError: If it may not.
+            TypeError: If it isn't an integer.
         """
-        if not (self.code in EXTERNAL_CLOSE_CODES or 3000 <= self.code < 5000):
+        try:
+            code = index(self.code)  # what isn't int may be an integer all the same, as numpy's are
+        except TypeError:
+            name = type(self.code).__name__
+            raise TypeError(f"close code must be int, not {name}") from None
+        if not (code in EXTERNAL_CLOSE_CODES or 3000 <= code < 5000):
             raise ProtocolError("invalid status code")
 
 

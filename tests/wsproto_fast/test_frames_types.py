@@ -83,6 +83,29 @@ def test_codes_allowed_in_frames(code):
                 call()
 
 
+@pytest.mark.parametrize("code", [3000.0, 3000.5, float("nan"), "3000", b"", None, [1000]])
+def test_codes_that_are_not_integers(code):
+    name = type(code).__name__
+    for call in (Close(code, "").check, Close(code, "").serialize):
+        with pytest.raises(TypeError, match=f"^close code must be int, not {name}$"):
+            call()
+
+
+@pytest.mark.parametrize("reason", [None, b"bye", 5])
+def test_reasons_that_are_not_text(reason):
+    name = type(reason).__name__
+    with pytest.raises(TypeError, match=f"^close reason must be str, not {name}$"):
+        Close(1000, reason).serialize()
+
+
+def test_codes_that_are_integers_of_another_type():
+    class Integer:  # as numpy has them
+        def __index__(self) -> int:
+            return 3000
+
+    assert Close(Integer(), "").serialize() == (3000).to_bytes(2, "big")
+
+
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_parse_close(kind):
     assert Close.parse(kind(b"")) == Close(1005, "")
