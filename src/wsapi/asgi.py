@@ -22,7 +22,7 @@ from typing import Any, TypeAlias, cast
 from wsproto_fast import ServerProtocol, Slow, check_settings
 from wsproto_fast.datastructures import Headers
 from wsproto_fast.drivers.asyncio import DRAIN, SLOW_PATH, YIELD
-from wsproto_fast.exceptions import ConnectionClosed
+from wsproto_fast.exceptions import ConcurrencyError, ConnectionClosed
 from wsproto_fast.frames import CloseCode, State
 from wsproto_fast.headers import parse_subprotocol
 from wsproto_fast.http11 import Request, Response
@@ -144,6 +144,7 @@ class ASGIConnection(AcceptedConnection):
     _receives = False  # it knows about the connection, and not about its end
     _denial: tuple[int, Headers] | None = None  # start of the response that it sends instead
     _denial_body: list[bytes]
+    _vacancy: asyncio.Event | None = None  # tasks wait until another one has received
     _finished = False  # it has sent the last event that it may send
     _disconnect: dict[str, Any] | None = None  # what it receives from now on
     _departure: tuple[asyncio.TimerHandle, ...] = ()  # what is to happen since shutdown()
@@ -407,7 +408,10 @@ class ASGIConnection(AcceptedConnection):
         return f"code {(self._disconnect or {}).get('code')}"
 
     async def asgi_receive(self) -> Event:
-        """Return the next event for the application; the last one again if it goes on asking."""
+        """Return the next event for the application; the last one again if it goes on asking.
+
+        Tasks may wait for it at the same time: each event goes to one of them, the last one to all.
+        """
         if not self._receives:
             if self._told:
                 assert self._disconnect is not None
@@ -415,15 +419,35 @@ class ASGIConnection(AcceptedConnection):
             self._receives = True
             return {"type": "websocket.connect"}
         driver = self._driver
-        while (message := driver.take()) is None:
-            if self._disconnect is not None:
-                # Messages that the client sends before it closes the connection, too, are too late.
-                self._told, self._receives = True, False
-                return self._disconnect.copy()
-            await driver.wait("receive")
+        while True:
+            try:
+                while (message := driver.take()) is None and self._disconnect is None:
+                    await driver.wait("receive")
+                break
+            except ConcurrencyError:
+                # Another task receives, or was cancelled meanwhile and hasn't run since.
+                if self._vacancy is None:
+                    self._vacancy = asyncio.Event()
+                await self._vacancy.wait()
+            except BaseException:
+                self._vacate()
+                raise
+        if self._vacancy is not None:
+            self._vacate()
         if type(message) is str:
             return {"type": "websocket.receive", "text": message}
-        return {"type": "websocket.receive", "bytes": message}
+        if message is not None:
+            return {"type": "websocket.receive", "bytes": message}
+        # Messages that the client sends before it closes the connection, too, are too late.
+        assert self._disconnect is not None
+        self._told, self._receives = True, False
+        return self._disconnect.copy()
+
+    def _vacate(self) -> None:
+        """Let tasks that wait for their turn to receive try again."""
+        if self._vacancy is not None:
+            self._vacancy.set()
+            self._vacancy = None
 
     async def asgi_send(self, event: Event) -> None:
         """Do what the application wants.
@@ -439,7 +463,10 @@ class ASGIConnection(AcceptedConnection):
             message = event.get("bytes")
             if message is None:
                 message = event.get("text")
-                obstacle = self._driver.send(message, True, None)
+                text = isinstance(message, str)
+                obstacle = self._driver.send(message, True, None) if text else SLOW_PATH
+            elif isinstance(message, str):
+                obstacle = SLOW_PATH
             else:
                 obstacle = self._driver.send(message, False, None)
             if obstacle == DRAIN:
@@ -447,21 +474,21 @@ class ASGIConnection(AcceptedConnection):
             elif obstacle == YIELD:
                 await asyncio.sleep(0)
             elif obstacle == SLOW_PATH:
-                self._check_message(message)
+                self._explain_unsent(event)
         else:
             await self._send_other(event)
 
-    def _check_message(self, message: object) -> None:
+    def _explain_unsent(self, event: Event) -> None:
         """Raise what tells why a message wasn't sent."""
         if self._finished and not self._lost:
             raise RuntimeError(CLOSED.format("websocket.send"))
         if self.protocol.state is not State.OPEN:
             raise ClientDisconnected
-        if message is None:
-            raise RuntimeError("ASGI message 'websocket.send' has neither 'text' nor 'bytes'.")
-        raise TypeError(
-            f"ASGI message 'websocket.send' must have str or bytes, not {type(message).__name__}"
-        )
+        for key, kind in ("bytes", "bytes"), ("text", "str"):
+            if (message := event.get(key)) is not None:
+                name = type(message).__name__
+                raise TypeError(f"'{key}' of 'websocket.send' must be {kind}, not {name}")
+        raise RuntimeError("ASGI message 'websocket.send' has neither 'text' nor 'bytes'.")
 
     async def _drained(self) -> None:
         try:

@@ -29,7 +29,7 @@ from tests.wsapi.uvicorn_helpers import (
 )
 from wsapi.asgi import ClientDisconnected
 from wsapi.asyncio.client import connect
-from wsapi.exceptions import ConcurrencyError, ConnectionClosedError, ProtocolError
+from wsapi.exceptions import ConnectionClosedError, ProtocolError
 from wsapi.protocol import State
 from wsapi.uvicorn import WebSocketProtocol
 
@@ -133,8 +133,10 @@ class TestMessages:
         [
             ({}, RuntimeError, "neither 'text' nor 'bytes'"),
             ({"text": None, "bytes": None}, RuntimeError, "neither 'text' nor 'bytes'"),
-            ({"text": 7}, TypeError, "str or bytes, not int"),
-            ({"bytes": ["a"]}, TypeError, "str or bytes, not list"),
+            ({"text": 7}, TypeError, "'text' of 'websocket.send' must be str, not int"),
+            ({"text": b"a"}, TypeError, "'text' of 'websocket.send' must be str, not bytes"),
+            ({"bytes": "a"}, TypeError, "'bytes' of 'websocket.send' must be bytes, not str"),
+            ({"bytes": ["a"]}, TypeError, "'bytes' of 'websocket.send' must be bytes, not list"),
             ({"text": "\ud800"}, UnicodeEncodeError, "surrogates not allowed"),
         ],
     )
@@ -168,18 +170,60 @@ class TestMessages:
                 assert await peer.read() == (0x80 | TEXT, b"kept")
 
     async def test_two_receivers(self) -> None:
+        """Each message goes to one of them; that there are no more is for both."""
+        seen: list[str] = []
+
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await accepted(receive, send)
-            first = asyncio.create_task(receive())
-            await asyncio.sleep(0)
-            with pytest.raises(ConcurrencyError):
-                await receive()
-            await send({"type": "websocket.send", "text": (await first)["text"]})
+
+            async def read_all() -> None:
+                while (event := await receive())["type"] == "websocket.receive":
+                    await send({"type": "websocket.send", "text": event["text"]})
+                seen.append(event["code"])
+
+            await asyncio.gather(read_all(), read_all(), read_all())
 
         async with serving_app(app) as running:
             async with raw_client(running) as peer:
-                peer.write(TEXT, b"for the first one")
-                assert await peer.read() == (0x80 | TEXT, b"for the first one")
+                for text in (b"1", b"2", b"3"):
+                    peer.write(TEXT, text)
+                    assert await peer.read() == (0x80 | TEXT, text)
+                peer.write(CLOSE, close_payload(4001))
+                assert await peer.read() == (0x80 | CLOSE, close_payload(4001))
+                assert await peer.read_to_end() == b""
+                await until(lambda: len(seen) == 3)
+        assert seen == [4001, 4001, 4001]
+
+    async def test_receiver_that_comes_later_takes_what_is_left(self) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await accepted(receive, send)
+            first, second = asyncio.create_task(receive()), asyncio.create_task(receive())
+            await send({"type": "websocket.send", "text": "ready"})
+            events = [await first, await second]
+            await send({"type": "websocket.send", "text": "".join(e["text"] for e in events)})
+
+        async with serving_app(app) as running:
+            async with raw_client(running) as peer:
+                await peer.read()
+                peer.write(TEXT, b"a")
+                peer.write(TEXT, b"b")
+                assert await peer.read() == (0x80 | TEXT, b"ab")
+
+    async def test_receiving_right_after_a_receiver_was_cancelled(self) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await accepted(receive, send)
+            first, second = asyncio.create_task(receive()), asyncio.create_task(receive())
+            await asyncio.sleep(0)
+            second.cancel()
+            first.cancel()
+            await send({"type": "websocket.send", "text": "ready"})
+            await send({"type": "websocket.send", "text": (await receive())["text"]})
+
+        async with serving_app(app) as running:
+            async with raw_client(running) as peer:
+                await peer.read()
+                peer.write(TEXT, b"kept")
+                assert await peer.read() == (0x80 | TEXT, b"kept")
 
 
 class TestEndOfTheApplication:
@@ -294,11 +338,22 @@ class TestClosingByTheApplication:
             async with raw_client(running) as peer:
                 assert await peer.read() == (0x80 | CLOSE, close_payload(1000))
 
-    @pytest.mark.parametrize("code, reason", [(999, ""), (1006, ""), (1000, "x" * 124)])
-    async def test_what_is_not_allowed_changes_nothing(self, code: int, reason: str) -> None:
+    @pytest.mark.parametrize(
+        "code, reason, exception",
+        [
+            (999, "", ProtocolError),
+            (1006, "", ProtocolError),
+            (3000.0, "", TypeError),
+            (1000, "x" * 124, ProtocolError),
+            (1000, b"x", TypeError),
+        ],
+    )
+    async def test_what_is_not_allowed_changes_nothing(
+        self, code: Any, reason: Any, exception: type[Exception]
+    ) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await accepted(receive, send)
-            with pytest.raises(ProtocolError):
+            with pytest.raises(exception):
                 await send({"type": "websocket.close", "code": code, "reason": reason})
             await send({"type": "websocket.send", "text": "still open"})
 
