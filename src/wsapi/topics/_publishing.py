@@ -106,6 +106,8 @@ class Publisher:
         self._flying: dict[int, _Entry] = {}
         # The rest is of use with a queue only. Whether messages are sent when they come:
         self._flowing = True
+        # Tasks of messages that have waited, and that haven't begun perhaps.
+        self._beginning = 0
         self._waiting: dict[int, _Entry] = {}
         # Those that weren't published; they wait again when nothing is on its way any more.
         self._failed: dict[int, _Entry] = {}
@@ -143,10 +145,14 @@ class Publisher:
         if self._watch is None:
             self._watch = loop.call_at(entry.deadline, self._expire)
         try:
-            if self._flowing:
+            if self._flowing and not self._beginning:
                 position = await self._send_now(entry)
             else:
-                self._queue(entry)
+                entry.future = loop.create_future()
+                if self._flowing:
+                    self._fly(entry)
+                else:
+                    self._queue(entry)
                 position = await self._wait(entry)
         except PublishUncertain:
             self.uncertain += 1
@@ -261,17 +267,23 @@ class Publisher:
     # ------------------------------------------------------------------ the queue
 
     def _queue(self, entry: _Entry) -> None:
-        entry.future = asyncio.get_running_loop().create_future()
         self._waiting[entry.ticket] = entry
         if self._probing is None and self._silence is None:
             self._probe_in(self._delay)
 
     def _fly(self, entry: _Entry) -> None:
         """Publish a message that has waited."""
+        loop = asyncio.get_running_loop()
         self._flying[entry.ticket] = entry
-        entry.task = asyncio.get_running_loop().create_task(self._send(entry))
+        entry.task = loop.create_task(self._send(entry))
+        # Whoever publishes before that task has begun mustn't overtake it.
+        self._beginning += 1
+        loop.call_soon(self._begun)
         # Called, too, if the task is cancelled before it begins.
         entry.task.add_done_callback(functools.partial(self._sent, entry))
+
+    def _begun(self) -> None:
+        self._beginning -= 1
 
     async def _send(self, entry: _Entry) -> bool:
         """Have the bus publish a message; return whether it did."""
@@ -299,11 +311,14 @@ class Publisher:
             self._flowing = False
             if entry.future is not None and not entry.future.done():
                 self._failed[entry.ticket] = entry
+        if published and (
+            not self._flowing or (self._flying and next(iter(self._flying)) < entry.ticket)
+        ):
+            last = self._overtaking.get(entry.topic, 0)
+            self._overtaking[entry.topic] = max(last, entry.ticket)
         if self._flying:
-            if published and (not self._flowing or next(iter(self._flying)) < entry.ticket):
-                last = self._overtaking.get(entry.topic, 0)
-                self._overtaking[entry.topic] = max(last, entry.ticket)
-        elif not self._flowing:
+            return
+        if not self._flowing:
             self._settle(published)
         elif self._overtaking:
             self._overtaking.clear()

@@ -292,6 +292,53 @@ async def test_overtaken_messages_are_not_tried_again() -> None:
 
 
 @fake_time
+async def test_message_is_overtaken_by_the_last_one_on_its_way() -> None:
+    broker = MemoryBroker()
+    loop = asyncio.get_running_loop()
+    refusal, answer = loop.create_future(), loop.create_future()
+
+    class Late(Refusing):
+        async def publish(self, topic: str, message: Message) -> Position | None:
+            position = await super().publish(topic, message)
+            await answer
+            return position
+
+    bus = Late(broker)
+    await bus.open(Receiver())
+    publisher = Publisher(bus, 10, 10)
+    bus.refused = {"1": refusal}
+    tasks = [start(publisher.publish("a", message)) for message in ("1", "2")]
+    await turns(5)
+    refusal.set_result(None)
+    await turns(5)
+    answer.set_result(None)
+    results = await outcomes(*tasks)
+    assert isinstance(results[0], BusUnavailable)
+    assert results[1] == Position("e1", 1)
+    assert messages(broker, "a") == ["2"]
+
+
+@fake_time
+async def test_nothing_overtakes_what_has_waited() -> None:
+    """Not even what is published just when the bus is back."""
+    broker, publisher = await opened(10)
+    broker.go_away()
+    tasks = [start(publisher.publish("a", f"{number}")) for number in range(3)]
+    await turns(3)
+
+    async def publish_then() -> None:
+        while not publisher._flowing:
+            await asyncio.sleep(0)
+        await publisher.publish("a", "3")
+
+    last = asyncio.ensure_future(publish_then())
+    broker.come_back()
+    publisher.resumed()
+    await asyncio.gather(last, *tasks)
+    assert messages(broker, "a") == [f"{number}" for number in range(4)]
+
+
+@fake_time
 async def test_silence_with_queue() -> None:
     broker, publisher = await opened(10, timeout=60)
     broker.answers = False
