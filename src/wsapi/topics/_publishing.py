@@ -74,7 +74,8 @@ class Publisher:
 
     Without a queue, a message fails at once while the bus is away. With one, messages that surely
     weren't published wait there until the bus takes them or their time is over; what is published
-    of a topic is in the order of the calls. The first one alone finds out whether the bus is back.
+    of a topic is in the order of the calls. One at a time finds out whether the bus is back: each
+    time one of another topic, since the bus may refuse those of one alone.
 
     Args:
         bus: The bus.
@@ -341,7 +342,12 @@ class Publisher:
         failed = bool(self._failed)
         self._failed.clear()
         self._overtaking.clear()
-        self._waiting = again | self._waiting
+        # The next one that finds out is of another topic. Of each topic, the order stays.
+        refused = {entry.topic for entry in again.values()}
+        waiting = self._waiting
+        self._waiting = {t: entry for t, entry in waiting.items() if entry.topic not in refused}
+        self._waiting |= again
+        self._waiting |= waiting
         if self._closed:
             return
         if published and not failed:
@@ -356,8 +362,8 @@ class Publisher:
         self._flowing = True
         self._delay = FIRST_DELAY
         waiting, self._waiting = self._waiting, {}
-        for entry in waiting.values():
-            self._fly(entry)
+        for ticket in sorted(waiting):  # whoever was overtaken is known by this order
+            self._fly(waiting[ticket])
 
     def _probe_in(self, seconds: float) -> None:
         if self._probing is not None:

@@ -339,6 +339,33 @@ async def test_nothing_overtakes_what_has_waited() -> None:
 
 
 @fake_time
+async def test_topics_that_are_refused_do_not_keep_others() -> None:
+    """The bus isn't away then: those of other topics are published soon."""
+    broker = MemoryBroker()
+
+    class Bus(MemoryBus):
+        async def publish(self, topic: str, message: Message) -> Position | None:
+            if topic == "foreign":
+                raise BusUnavailable("the broker refuses")
+            return await super().publish(topic, message)
+
+    bus = Bus(broker, 5)
+    await bus.open(Receiver())
+    publisher = Publisher(bus, 10, 10)
+    loop = asyncio.get_running_loop()
+    refused = [start(publisher.publish("foreign", str(number))) for number in range(2)]
+    for number in range(3):
+        await asyncio.sleep(1)
+        refused.append(start(publisher.publish("foreign", "another")))
+        before = loop.time()
+        await asyncio.gather(*(publisher.publish("a", f"{number}{letter}") for letter in "xyz"))
+        assert loop.time() <= before + 3 * _publishing.MAX_DELAY
+    assert messages(broker, "a") == [f"{number}{letter}" for number in range(3) for letter in "xyz"]
+    assert all(isinstance(result, BusUnavailable) for result in await outcomes(*refused))
+    await publisher.close()
+
+
+@fake_time
 async def test_silence_with_queue() -> None:
     broker, publisher = await opened(10, timeout=60)
     broker.answers = False
