@@ -156,6 +156,7 @@ def _prompt_session() -> PromptSession[str]:
     return PromptSession(
         history=FileHistory(path) if path else InMemoryHistory(),
         color_depth=None if colours(sys.stdout) else ColorDepth.MONOCHROME,
+        enable_suspend=True,
     )
 
 

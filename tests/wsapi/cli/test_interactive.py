@@ -313,8 +313,8 @@ class Tmux:
         self.name = name
         variables = [f"{key}={value}" for key, value in environment.items()]
         start = ["new-session", "-d", "-x", "100", "-y", "40"]
-        # The shell must not end before what it shows was seen.
-        shown = f"trap : INT; env {' '.join(variables)} {command}; echo status=$?; sleep 60"
+        # The shell must not end before what it shows was seen. Commands are jobs.
+        shown = f"set -m; trap : INT; env {' '.join(variables)} {command}; echo status=$?; sleep 60"
         self.call("-f", os.devnull, *start, "sh", "-c", shown)
 
     def call(self, *arguments: str) -> str:
@@ -430,6 +430,17 @@ class TestTmux:
         screen = terminal.until("status=")
         assert "Connection closed: 1000 (OK).\nstatus=0" in screen
         assert "Traceback" not in screen
+
+    @both
+    def test_ctrl_z(self, client: Callable[..., Tmux], uri: str) -> None:
+        terminal = client(f"{uri}; echo stopped; fg")
+        terminal.until(">")
+        terminal.type("half", "C-z")
+        terminal.until("stopped\n")
+        terminal.type("", "C-u")
+        terminal.type("again", "Enter")
+        terminal.until("< again")
+        terminal.end()
 
     def test_ctrl_c_while_connecting(self, client: Callable[..., Tmux]) -> None:
         with raw_server(None) as port:
