@@ -9,7 +9,7 @@ import multiprocessing
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, Final, TypeAlias
 
@@ -62,7 +62,8 @@ class Remote:
         tls = options if "ssl" in arguments else None
         self.process = context.Process(target=_work, args=(theirs, uri, sent, plan, tls))
         self.process.daemon = True
-        self.process.start()
+        with _unheard():
+            self.process.start()
         theirs.close()
         self._loop = asyncio.get_running_loop()
         self._asked: deque[asyncio.Future[Any]] = deque()  # each question has an answer, in order
@@ -131,6 +132,20 @@ class Remote:
             self.process.kill()
         await asyncio.to_thread(self.process.join, ENDING)
         self.pipe.close()
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Have processes that start know of no Ctrl-C; later they say so themselves."""
+    try:
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _work(

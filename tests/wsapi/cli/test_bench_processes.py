@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from types import SimpleNamespace
 from typing import Any
@@ -86,6 +87,27 @@ def test_process_that_ends_right_after_an_answer(monkeypatch: pytest.MonkeyPatch
     context = SimpleNamespace(Pipe=multiprocessing.Pipe, Process=Ended)
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: context)
     assert in_a_process(Plan(connections=1), use) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_while_a_process_starts() -> None:
+    """It reaches all processes at the terminal; this one hasn't even begun with its program."""
+
+    async def use(load: Remote) -> None:
+        os.kill(load.process.pid or 0, signal.SIGINT)
+        assert (await load.open()).opened == 0
+
+    handler = signal.getsignal(signal.SIGINT)
+    assert in_a_process(Plan(connections=1), use) == 0
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_process_that_another_thread_starts() -> None:
+    async def use(load: Remote) -> None:
+        assert (await load.open()).opened == 0
+
+    with ThreadPoolExecutor() as executor:
+        assert executor.submit(in_a_process, Plan(connections=1), use).result() == 0
 
 
 def test_question_that_is_given_up() -> None:
