@@ -11,7 +11,6 @@ import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import pytest
@@ -52,13 +51,20 @@ def ws_clock(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 def _of(request: pytest.FixtureRequest, name: str) -> Iterator[Any]:
-    """Yield a function of the kit, for the kind of test that wants it."""
-    if inspect.iscoroutinefunction(inspect.unwrap(request.function)):
-        yield partial(_call, name)
-        return
-    function = getattr(importlib.import_module("wsapi.testing.sync"), name)
+    """Yield a function of the kit, for the kind of test that wants it, or of who calls it.
+
+    A test that Hypothesis has wrapped is no coroutine function, nor is one whose fixtures alone are.
+    """
+    coroutine = inspect.iscoroutinefunction(inspect.unwrap(request.function))
     with ExitStack() as stack:
-        yield lambda *args, **options: stack.enter_context(function(*args, **options))
+
+        def call(*args: Any, **options: Any) -> Any:
+            if coroutine or _runs_on_trio() or _runs_on_asyncio():
+                return _call(name, *args, **options)
+            function = getattr(importlib.import_module("wsapi.testing.sync"), name)
+            return stack.enter_context(function(*args, **options))
+
+        yield call
 
 
 def _call(name: str, *args: Any, **options: Any) -> Any:
@@ -76,4 +82,13 @@ def _runs_on_trio() -> bool:
         trio.lowlevel.current_task()
     except (AttributeError, RuntimeError):
         return False  # it isn't imported, or doesn't run
+    return True
+
+
+def _runs_on_asyncio() -> bool:
+    asyncio: Any = sys.modules.get("asyncio")
+    try:
+        asyncio.get_running_loop()
+    except (AttributeError, RuntimeError):
+        return False  # the same
     return True

@@ -46,6 +46,30 @@ async def test_clock(ws_clock, ws_pair):
         assert client.stats().pings_sent == 1
 """
 
+# What asks for the fixtures is no coroutine function in these; what calls them is a coroutine.
+GENERATED = """
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@given(strategies.text())
+async def test_generated(ws_pair, text):
+    async with ws_pair() as (client, server):
+        await client.send(text)
+        assert await server.recv() == text
+
+
+@pytest.fixture
+async def served(anyio_backend, ws_server):
+    async with ws_server(echo) as server:
+        yield server
+
+
+def test_fixture(served):
+    assert served.server.is_serving() if hasattr(served.server, "is_serving") else served.server
+"""
+
 TRIO = """
 import pytest
 import trio.testing
@@ -134,6 +158,13 @@ def run(folder: Path, text: str, *words: str) -> str:
 def test_fixtures_on_asyncio(tmp_path: Path) -> None:
     pytest.importorskip("anyio", reason="pytest itself runs no coroutine functions")
     assert "3 passed" in run(tmp_path, ASYNCIO + ECHO)
+
+
+def test_fixtures_for_what_is_no_coroutine_function(tmp_path: Path) -> None:
+    for name in ("anyio", "trio"):
+        pytest.importorskip(name, reason="pytest itself runs no coroutine functions")
+    assert "5 passed" in run(tmp_path, ASYNCIO + ECHO + GENERATED)
+    assert "5 passed" in run(tmp_path, TRIO + ECHO + GENERATED)
 
 
 def test_fixtures_on_trio(tmp_path: Path) -> None:
