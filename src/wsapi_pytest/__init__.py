@@ -53,7 +53,8 @@ def ws_clock(request: pytest.FixtureRequest) -> Iterator[Any]:
 def _of(request: pytest.FixtureRequest, name: str) -> Iterator[Any]:
     """Yield a function of the kit, for the kind of test that wants it, or of who calls it.
 
-    A test that Hypothesis has wrapped is no coroutine function, nor is one whose fixtures alone are.
+    A test that Hypothesis has wrapped is no coroutine function, nor is one that only has coroutines
+    as fixtures.
     """
     coroutine = inspect.iscoroutinefunction(inspect.unwrap(request.function))
     with ExitStack() as stack:
