@@ -131,7 +131,7 @@ class Session(asyncio_ends.Session):
 
     def abort(self, end: Any) -> None:
         end.connection._abort()
-        self.harmed = True
+        end.left = self.harmed = True  # a task that reads may get what nobody takes any more
 
     async def run(self) -> None:
         client, server = self.ends
