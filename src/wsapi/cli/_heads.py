@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from wsproto_fast.datastructures import Headers
     from wsproto_fast.http11 import Request, Response
 
-__all__ = ["lines_of_heads", "masked_headers", "masked_uri"]
+__all__ = ["lines_of_heads", "mask_head", "masked_headers", "masked_uri"]
 
 # Beside those that logs don't show either.
 _secret_name = re.compile(r"(x-)?(api|auth|access)[-_]?(key|token)", re.IGNORECASE)
@@ -52,6 +53,24 @@ def masked_uri(uri: str) -> str:
 
 def _mask_parameters(text: str) -> str:
     return _secret_parameter.sub(rf"\1{MASK}", text)
+
+
+def mask_head(record: logging.LogRecord) -> bool:
+    """Mask what the engine shows of requests and responses; a filter of a handler.
+
+    Args:
+        record: What is logged.
+    """
+    args = record.args
+    if isinstance(args, tuple) and args and args[0] in ("<", ">") and not LOG_SECRETS:
+        direction, *parts = args
+        if record.msg == "%s %s: %s":
+            name, value = map(str, parts)
+            record.args = direction, name, _masked(name, value)
+        elif record.msg == "%s %s":
+            words = str(parts[0]).split(" ")
+            record.args = direction, " ".join(map(_mask_parameters, words))
+    return True
 
 
 def lines_of_heads(connection: Any) -> Iterator[str]:

@@ -28,6 +28,7 @@ from wsproto_fast.typing import Subprotocol
 from ..asyncio.server import Server, ServerConnection, broadcast, serve
 from ..limits import Door
 from ._files import Answer, Files
+from ._heads import mask_head
 from ._options import count, load_certificate, seconds, size, token
 from ._terminal import CommandError, Status, printable
 
@@ -290,6 +291,7 @@ def quiet_server_logger(verbose: int) -> logging.Logger:
     if verbose:
         handler = logging.StreamHandler()
         handler.setFormatter(_Formatter(tracebacks=verbose > 1))
+        handler.addFilter(mask_head)
         logger.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
     logger.handlers = [handler]
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)

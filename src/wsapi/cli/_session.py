@@ -15,7 +15,7 @@ from wsproto_fast.exceptions import ConnectionClosed
 
 from ..asyncio.client import ClientConnection, connect
 from ._failures import explain, status_of_close
-from ._heads import lines_of_heads, masked_uri
+from ._heads import lines_of_heads, mask_head, masked_uri
 from ._output import Format, LineFormat
 from ._terminal import CommandError, Status, complain, printable
 
@@ -69,6 +69,7 @@ def quiet_logging(debug: bool = False) -> logging.Logger:
     if debug:
         handler: logging.Handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        handler.addFilter(mask_head)
         logger.setLevel(logging.DEBUG)
     else:
         handler = logging.NullHandler()

@@ -223,8 +223,11 @@ class TestShowing:
         assert result.err.count("> GET ") == 2
 
     def test_frames(self, cli: Cli, uri: str) -> None:
-        result = cli("-vv", "-q", "-m", "x", "-n", "1", "--bearer", "t0ken", uri)
+        secrets = ("--bearer", "t0ken", "-H", "X-Api-Key: t0ken")
+        result = cli("-vv", "-q", "-m", "x", "-n", "1", *secrets, f"{uri}?token=t0ken&a=b")
         assert "> TEXT 'x' [1 byte]" in result.err
+        assert result.err.count("> GET /?token=***&a=b HTTP/1.1\n") == 2
+        assert result.err.count("> X-Api-Key: ***\n") == 2
         assert "t0ken" not in result.err
 
 

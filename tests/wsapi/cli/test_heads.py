@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 
 import pytest
 
 from wsapi.cli import _heads
-from wsapi.cli._heads import lines_of_heads, masked_headers, masked_uri
+from wsapi.cli._heads import lines_of_heads, mask_head, masked_headers, masked_uri
 from wsapi.http11 import Headers, Request, Response
 
 
@@ -53,6 +54,31 @@ def test_shown_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_heads, "LOG_SECRETS", True)
     assert masked_uri("/?token=secret") == "/?token=secret"
     assert masked_headers(Headers({"X-Api-Key": "secret"})) == [("X-Api-Key", "secret")]
+
+
+@pytest.mark.parametrize(
+    "shows, template, args, shown",
+    [
+        (False, "%s %s", (">", "GET /?key=secret HTTP/1.1"), "> GET /?key=*** HTTP/1.1"),
+        (False, "%s %s: %s", ("<", "X-Api-Key", "secret"), "< X-Api-Key: ***"),
+        (False, "%s [body] (%d bytes)", ("<", 5), "< [body] (5 bytes)"),
+        (False, "> %s", ("/?key=banana",), "> /?key=banana"),
+        (False, "= connection is open", (), "= connection is open"),
+        (False, "%(a)s", ({"a": "/?key=banana"},), "/?key=banana"),
+        (True, "%s %s: %s", ("<", "X-Api-Key", "secret"), "< X-Api-Key: secret"),
+    ],
+)
+def test_lines_of_the_engine(
+    shows: bool,
+    template: str,
+    args: tuple[object, ...],
+    shown: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_heads, "LOG_SECRETS", shows)
+    record = logging.LogRecord("x", logging.DEBUG, "x.py", 1, template, args, None)
+    assert mask_head(record)
+    assert record.getMessage() == shown
 
 
 def test_lines() -> None:

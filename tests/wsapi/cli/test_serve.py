@@ -288,12 +288,15 @@ class TestEnd:
         with start("serve", "-p", "0", "-vv") as process:
             assert process.stdout is not None
             uri = process.stdout.readline().strip()
-            with connect(uri) as connection:
+            headers = {"X-Api-Key": "t0ken"}
+            with connect(f"{uri}?token=t0ken", additional_headers=headers) as connection:
                 connection.send("\x1b[2J")
                 connection.recv(PATIENCE)
             process.terminate()
             _, err = process.communicate(timeout=PATIENCE)
         assert "< TEXT 1b 5b 32 4a [binary, 4 bytes]" in err
+        assert "< X-Api-Key: ***" in err
+        assert "t0ken" not in err
         assert "\x1b" not in err
 
 
