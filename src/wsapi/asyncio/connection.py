@@ -31,7 +31,7 @@ from wsproto_fast import Backpressure, Listener, PreparedMessage, Protocol
 from wsproto_fast.aliases import fallback
 from wsproto_fast.drivers.asyncio import DRAIN, SLOW_PATH, YIELD, TransportDriver
 from wsproto_fast.drivers.coroutines import messages, receiving, sending
-from wsproto_fast.exceptions import InvalidState
+from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState
 from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike
 
@@ -152,7 +152,18 @@ class Connection(Link):
         Raises:
             ConnectionClosedError: If it didn't end properly.
         """
-        return messages(self._driver)
+        # Programs override it in subclasses, or replace it, as in tests.
+        if getattr(self.recv, "__func__", None) is _recv:
+            return messages(self._driver)
+        return self._messages()
+
+    async def _messages(self) -> AsyncIterator[Data]:
+        """Iterate over what ``recv`` returns."""
+        try:
+            while True:
+                yield await self.recv()
+        except ConnectionClosedOK:
+            return
 
     # ------------------------------------------------------------------ receiving
 
@@ -385,6 +396,10 @@ class Connection(Link):
             await self._raise_closed()
         await self._flush_and_drain()
         return waiter
+
+
+# As it is without programs that replace it.
+_recv = Connection.recv
 
 
 class _Fragments(AsyncFragments):

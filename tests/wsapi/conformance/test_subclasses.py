@@ -8,6 +8,7 @@ import pytest
 
 from tests.wsapi.conformance.driver import Driver, Ws, echo
 from tests.wsapi.helpers import logged_errors
+from wsapi.exceptions import ConnectionClosedError
 
 
 def recording(base: Any, calls: list[Any]) -> Any:
@@ -140,6 +141,47 @@ class TestContexts:
                     await ws.wait_closed()
                     assert ws.close_code == 1011
             logged_errors("connection handler failed")
+
+
+def loud(recv: Any, is_async: bool) -> Any:
+    """Make a function that calls ``recv``, and changes what it returns."""
+
+    async def of_tasks(*args: Any) -> Any:
+        return (await recv(*args)).upper()
+
+    return of_tasks if is_async else lambda *args: recv(*args).upper()
+
+
+class TestIterating:
+    async def test_calls_what_overrides_recv(self, driver: Driver) -> None:
+        base = driver.client.ClientConnection
+        is_async = hasattr(base, "__aenter__")
+        mine = type("Mine", (base,), {"recv": loud(base.recv, is_async)})
+
+        async def handler(ws: Ws) -> None:
+            await ws.send("a")
+            await ws.send("b")
+            if ws.request.path == "/fails":
+                await ws.close(1011)
+
+        async with driver.serve(handler) as server:
+            async with driver.connect(server, create_connection=mine) as ws:
+                assert [message async for message in ws] == ["A", "B"]
+            seen = []
+            async with driver.connect(server.uri("/fails"), create_connection=mine) as ws:
+                with pytest.raises(ConnectionClosedError):
+                    async for message in ws:
+                        seen.append(message)
+            assert seen == ["A", "B"]
+
+    async def test_calls_what_replaces_recv(self, driver: Driver) -> None:
+        async def handler(ws: Ws) -> None:
+            await ws.send("a")
+
+        async with driver.serve(handler) as server:
+            async with driver.connect(server) as ws:
+                ws.recv = loud(ws.raw.recv, hasattr(ws.raw, "__aenter__"))  # type: ignore[method-assign]
+                assert [message async for message in ws] == ["A"]
 
 
 class TestAttributes:
