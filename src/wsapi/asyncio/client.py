@@ -25,7 +25,7 @@ from wsproto_fast.uri import WebSocketURI
 
 from .._shared import checks
 from .._shared.client import ClientSide, TransportNames, unix_arguments
-from .._shared.connection import FAILURE, closing, forget_frames
+from .._shared.connection import FAILURE, forget_frames
 from .._shared.options import Limits, OnDrop, arguments
 from .._shared.reconnection import backoff, process_exception
 from .._shared.target import MAX_REDIRECTS
@@ -245,14 +245,17 @@ class connect(TransportOpener[ClientConnection]):
     async def __aenter__(self) -> ClientConnection:
         if self._connection is not None:
             raise RuntimeError("connect() isn't reentrant")
+        self._connection, entered = await self._enter()
+        return entered
+
+    async def _enter(self) -> tuple[ClientConnection, ClientConnection]:
+        """Connect; return the connection, and what its context gives to its body."""
         connection = await self
         try:
-            entered = await connection.__aenter__()
+            return connection, await connection.__aenter__()
         except BaseException:
             await connection.close(FAILURE)
             raise
-        self._connection = connection
-        return entered
 
     async def __aexit__(
         self,
@@ -273,22 +276,21 @@ class connect(TransportOpener[ClientConnection]):
         reconnection = self._reconnection()
         while True:
             try:
-                connection = await self
+                connection, entered = await self._enter()
             except Exception as exc:
                 await asyncio.sleep(self._failed(reconnection, exc))
                 continue
             reconnection.succeeded()
-            end = closing(None)
             try:
-                yield connection
+                yield entered
             except (GeneratorExit, asyncio.CancelledError):
                 # The loop was left. The latter is thrown in when the event loop ends at once.
+                await connection.__aexit__(None, None, None)
                 raise
             except BaseException as exc:
-                end = closing(exc)
+                await connection.__aexit__(type(exc), exc, exc.__traceback__)
                 raise
-            finally:
-                await connection.close(*end)
+            await connection.__aexit__(None, None, None)
             if delay := self._ended(reconnection, connection):
                 await asyncio.sleep(delay)
 

@@ -23,7 +23,7 @@ from wsproto_fast.rates import RateLike
 from wsproto_fast.typing import LoggerLike, Origin, PathLike, Subprotocol
 
 from .._shared.client import ClientSide, TransportNames, unix_arguments
-from .._shared.connection import FAILURE, closing
+from .._shared.connection import FAILURE
 from .._shared.options import Limits, OnDrop, arguments
 from .._shared.reconnection import backoff, process_exception
 from .._shared.target import MAX_REDIRECTS
@@ -235,14 +235,17 @@ class reconnect(ConnectionOpener[ClientConnection]):
     def __enter__(self) -> ClientConnection:
         if self._connection is not None:
             raise RuntimeError("connect() isn't reentrant")
+        self._connection, entered = self._enter()
+        return entered
+
+    def _enter(self) -> tuple[ClientConnection, ClientConnection]:
+        """Connect; return the connection, and what its context gives to its body."""
         connection = self._connect()
         try:
-            entered = connection.__enter__()
+            return connection, connection.__enter__()
         except BaseException:
             connection.close(FAILURE)
             raise
-        self._connection = connection
-        return entered
 
     def __exit__(
         self,
@@ -263,21 +266,20 @@ class reconnect(ConnectionOpener[ClientConnection]):
         reconnection = self._reconnection()
         while True:
             try:
-                connection = self._connect()
+                connection, entered = self._enter()
             except Exception as exc:
                 self._sleep(self._failed(reconnection, exc))
                 continue
             reconnection.succeeded()
-            end = closing(None)
             try:
-                yield connection
-            except GeneratorExit:
-                raise  # the loop was left
-            except BaseException as exc:
-                end = closing(exc)
+                yield entered
+            except GeneratorExit:  # the loop was left
+                connection.__exit__(None, None, None)
                 raise
-            finally:
-                connection.close(*end)
+            except BaseException as exc:
+                connection.__exit__(type(exc), exc, exc.__traceback__)
+                raise
+            connection.__exit__(None, None, None)
             if delay := self._ended(reconnection, connection):
                 self._sleep(delay)
 

@@ -248,17 +248,20 @@ class connect(BaseConnect[ClientConnection]):
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
         try:
-            connection = await self._connect(self._nursery)
-            try:
-                entered = await connection.__aenter__()
-            except BaseException:
-                await connection.aclose(FAILURE)
-                raise
+            self._connection, entered = await self._enter(self._nursery)
         except BaseException:
             await self._leave()
             raise
-        self._connection = connection
         return entered
+
+    async def _enter(self, nursery: trio.Nursery) -> tuple[ClientConnection, ClientConnection]:
+        """Connect; return the connection, and what its context gives to its body."""
+        connection = await self._connect(nursery)
+        try:
+            return connection, await connection.__aenter__()
+        except BaseException:
+            await connection.aclose(FAILURE)
+            raise
 
     async def __aexit__(
         self,
@@ -419,19 +422,19 @@ class _Connections:
             self._host = _Host()
         host = self._host
         if host.connection is not None:
-            await host.connection.aclose()
+            await host.connection.__aexit__(None, None, None)
             delay = self._factory._ended(self._reconnection, host.connection)
             host.connection = None
             await trio.sleep(delay)
         while True:
             try:
-                connection = await self._factory._connect(await host.nursery())
+                connection, entered = await self._factory._enter(await host.nursery())
             except Exception as exc:
                 await trio.sleep(self._factory._failed(self._reconnection, exc))
                 continue
             self._reconnection.succeeded()
             host.connection = connection
-            return connection
+            return entered
 
     async def aclose(self) -> None:
         """Close the connection, if there is one."""
@@ -483,7 +486,7 @@ class _Host:
             try:
                 await self._left.wait()
                 if self.connection is not None:
-                    await self.connection.aclose()
+                    await self.connection.__aexit__(None, None, None)
             except Exception:
                 assert self.connection is not None
                 self.connection.logger.error("closing failed", exc_info=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -61,6 +62,43 @@ class TestContexts:
                 async with driver.connect(server, create_connection=mine):
                     raise KeyError
             assert calls == ["enter", KeyError, ("close", 1011)]
+
+    async def test_of_clients_that_connect_again_and_again(self, driver: Driver) -> None:
+        calls: list[Any] = []
+        base = recording(driver.client.ClientConnection, calls)
+
+        class Mine(base):  # type: ignore[misc] # of the front-end at hand
+            failed = False
+
+            def begin(self) -> None:
+                if not Mine.failed:
+                    Mine.failed = True
+                    raise OSError("not the first time")
+
+            def __enter__(self) -> Any:
+                self.begin()
+                return super().__enter__()
+
+            async def __aenter__(self) -> Any:
+                self.begin()
+                return await super().__aenter__()
+
+        async def handler(ws: Ws) -> None:
+            await ws.send("ready")
+
+        async with driver.serve(handler) as server:
+            number = 0
+            async with driver.reconnecting(
+                server, create_connection=Mine, reconnect_delays=lambda: itertools.repeat(0)
+            ) as connections:
+                async for ws in connections:
+                    number += 1
+                    assert await ws.recv() == "ready"
+                    assert calls[-1] == "enter"
+                    if number == 2:
+                        break
+        end = [None, ("close",)]
+        assert calls == [("close", 1011), "enter", *end, "enter", *end]
 
     async def test_of_servers(self, driver: Driver) -> None:
         """They are left when the peer was the first to close, too."""
