@@ -149,6 +149,8 @@ def test_nobody_receives(now: Now) -> None:
         ("delay", math.nan),
         ("delay", math.inf),
         ("split", 0),
+        ("split", 1.5),
+        ("split", "2"),
         ("bandwidth", 0),
         ("bandwidth", math.nan),
     ],

@@ -89,8 +89,8 @@ class Wire:
 
     @split.setter
     def split(self, split: int | None) -> None:
-        if split is not None and split < 1:
-            raise ValueError(f"split must be positive or None; got {split}")
+        if split is not None and not (isinstance(split, int) and split > 0):
+            raise ValueError(f"split must be a positive integer or None; got {split!r}")
         self._split = split
 
     @property
