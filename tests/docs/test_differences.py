@@ -8,12 +8,15 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib
+import inspect
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+import urllib.parse
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from werkzeug.routing import Map, Rule
 
 from tests.docs import blocks
 
@@ -208,25 +211,96 @@ async def iterable_of_numbers(library: Library) -> tuple[str, str]:
     raise AssertionError
 
 
-async def end_of_a_handler(library: Library) -> set[str]:
-    levels = set()
+@contextlib.contextmanager
+def logged(library: Library) -> Iterator[list[tuple[str, str]]]:
+    """Collect levels and lines of a server."""
+    lines = []
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if "handler" in record.getMessage():
-                levels.add(record.levelname)
+            lines.append((record.levelname, record.getMessage()))
 
     logger = logging.getLogger(f"{library.name}.server")
     handler, level = Handler(), logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        async with library.echo() as uri, library.connect(uri):
-            pass
+        yield lines
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-    return levels
+
+
+async def end_of_a_handler(library: Library) -> set[str]:
+    with logged(library) as lines:
+        async with library.echo() as uri, library.connect(uri):
+            pass
+    return {level for level, line in lines if "handler" in line}
+
+
+async def refused_connection(library: Library) -> bool:
+    with logged(library) as lines:
+        async with library.echo() as uri:
+            assert b"426" in await ask(uri, b"Host: here\r\n")
+    return ("INFO", "connection closed") in lines
+
+
+async def ask(uri: str, headers: bytes) -> bytes:
+    """Send a request with these headers; return the first line of the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", urllib.parse.urlsplit(uri).port)
+    writer.write(b"GET / HTTP/1.1\r\n" + headers + b"\r\n")
+    line = await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    return line.rstrip()
+
+
+async def missing_host(library: Library) -> bytes:
+    headers = (
+        b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+    async with library.echo() as uri:
+        return await ask(uri, headers)
+
+
+async def paths_of_route(library: Library) -> list[int]:
+    async def handler(connection: Any) -> None:
+        pass
+
+    routes = Map([Rule("/a", endpoint=handler)])
+    codes = []
+    async with library.module("asyncio.router").route(routes, "127.0.0.1", 0) as server:
+        for path in ("/a;b", "//b/a"):
+            uri = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}{path}"
+            try:
+                async with library.connect(uri) as connection:
+                    codes.append(connection.response.status_code)
+            except Exception as exc:
+                codes.append(exc.response.status_code)  # type: ignore[attr-defined] # it has it
+    return codes
+
+
+async def streaming_that_was_left(library: Library) -> object:
+    frames = b"\x01\x01a\x80\x01b\x81\x04next"
+    async with answering(SWITCHING + frames) as uri, library.connect(uri) as connection:
+        async for _ in connection.recv_streaming():
+            break
+        await asyncio.sleep(0)
+        try:
+            return await connection.recv()
+        except Exception as exc:
+            return type(exc).__name__
+
+
+async def inspected(library: Library) -> tuple[bool, bool, bool]:
+    async with library.echo() as uri, library.connect(uri) as connection:
+        await connection.send("x")
+        receiving = connection.recv()
+        kinds = inspect.iscoroutine, asyncio.iscoroutine, inspect.isawaitable
+        answers = tuple(kind(receiving) for kind in kinds)
+        await receiving
+    return answers
 
 
 async def compression(library: Library) -> object:
@@ -254,6 +328,11 @@ ROWS: dict[Row, tuple[object, object]] = {
     close_in_message: (("ConnectionClosedError", 1002), ("ConnectionClosedError", 1000)),
     iterable_of_numbers: (("TypeError", "CLOSED"), ("TypeError", "OPEN")),
     end_of_a_handler: ({"ERROR"}, {"INFO"}),
+    refused_connection: (True, False),
+    missing_host: (b"HTTP/1.1 101 Switching Protocols", b"HTTP/1.1 400 Bad Request"),
+    paths_of_route: ([101, 101], [404, 404]),
+    streaming_that_was_left: ("ConcurrencyError", "next"),
+    inspected: ((True, True, True), (False, True, True)),
     compression: ({"memLevel": 5}, None),
 }
 
