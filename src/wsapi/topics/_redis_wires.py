@@ -82,7 +82,9 @@ def packed(command: tuple[Argument, ...]) -> bytes:
 
 
 def refusal(error: object) -> BusUnavailable:
-    return BusUnavailable(f"the broker refuses: {error}")
+    # A command that the broker doesn't know is repeated by it: HELLO and AUTH have passwords.
+    text, _, _ = str(error).partition(", with args ")
+    return BusUnavailable(f"the broker refuses: {text}")
 
 
 class Topic:

@@ -424,6 +424,25 @@ async def test_greetings(
     assert asked == [*hello, ("CLIENT", "SETNAME", "us"), ("SELECT", "3"), ("PING",)]
 
 
+async def test_broker_that_does_not_know_a_command_with_a_password() -> None:
+    """It repeats what it was sent, which is for nobody's log."""
+    server = seed(protocol=3, username="us", password="secret", socket_keepalive=False)
+
+    async def ask(commands: list[Any]) -> list[Any]:
+        words = " ".join(f"'{word}'" for word in commands[0][1:])
+        text = f"ERR unknown command 'HELLO', with args beginning with: {words} "
+        return [hiredis.ReplyError(text)] * len(commands)
+
+    wire: Any = SimpleNamespace(
+        ask=ask,
+        loop=SimpleNamespace(create_connection=lambda *arguments, **options: asyncio.sleep(0)),
+        transport=SimpleNamespace(get_extra_info=lambda name: None),
+    )
+    with pytest.raises(BusUnavailable) as caught:
+        await server._connect(wire, [])
+    assert str(caught.value) == "the broker refuses: ERR unknown command 'HELLO'"
+
+
 @pytest.mark.parametrize("wanted", [True, False])
 def test_keep_alive(wanted: bool) -> None:
     found: list[tuple[int, ...]] = []
