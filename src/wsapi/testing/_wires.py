@@ -89,7 +89,8 @@ class Wire:
 
     @split.setter
     def split(self, split: int | None) -> None:
-        if split is not None and not (isinstance(split, int) and split > 0):
+        number: object = split  # tests needn't be typed
+        if number is not None and not (isinstance(number, int) and number > 0):
             raise ValueError(f"split must be a positive integer or None; got {split!r}")
         self._split = split
 
