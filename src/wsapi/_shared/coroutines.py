@@ -25,7 +25,7 @@ from ..codecs import (
     check_on_error,
     decode_error,
 )
-from .connection import BaseConnection, FragmentedMessage
+from .connection import BaseConnection, FragmentedMessage, concurrent_receiver
 
 __all__ = ["AsyncConnection", "AsyncFragments", "coroutine_function"]
 
@@ -253,6 +253,7 @@ class AsyncFragments:
         self.decode = decode
         self.started = False
         self.finished = False
+        self.receiving = False  # a coroutine waits for the next fragment
 
     def __aiter__(self) -> Self:
         return self
@@ -260,20 +261,31 @@ class AsyncFragments:
     async def __anext__(self) -> Data:
         if self.finished:
             raise StopAsyncIteration
+        if self.receiving:
+            raise concurrent_receiver("recv_streaming", "recv_streaming", "coroutine")
         if not self.started:
             self.start()
             self.started = True
+        self.receiving = True
         try:
             data, fin = await self.receive()
         except BaseException:
             self.release()
             raise
+        finally:
+            self.receiving = False
         if fin:
             self.release()
         return data
 
     async def aclose(self) -> None:
-        """Skip the rest of the message."""
+        """Skip the rest of the message.
+
+        Raises:
+            ConcurrencyError: If another coroutine waits for a fragment of it.
+        """
+        if self.receiving:
+            raise concurrent_receiver("aclose", "recv_streaming", "coroutine")
         self.release()
 
     def release(self) -> None:

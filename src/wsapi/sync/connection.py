@@ -19,7 +19,7 @@ from wsproto_fast import Backpressure, PreparedMessage, Protocol
 from wsproto_fast.aliases import fallback
 from wsproto_fast.drivers.threads import SocketDriver
 from wsproto_fast.drivers.tls import SecureSocket
-from wsproto_fast.exceptions import ConnectionClosedOK, InvalidState
+from wsproto_fast.exceptions import ConcurrencyError, ConnectionClosedOK, InvalidState
 from wsproto_fast.frames import State
 from wsproto_fast.typing import Data, DataLike
 
@@ -462,7 +462,7 @@ class _Fragments:
             raise StopIteration
         try:
             data, self.finished = self.driver.next_fragment(self.timeout, self.decode, self.started)
-        except TimeoutError:
+        except (TimeoutError, ConcurrencyError):
             raise
         except BaseException:
             self.close()
@@ -471,7 +471,11 @@ class _Fragments:
         return data
 
     def close(self) -> None:
-        """Skip the rest of the message."""
+        """Skip the rest of the message.
+
+        Raises:
+            ConcurrencyError: If another thread waits for a fragment of it.
+        """
         if self.started and not self.finished:
             self.driver.stop_streaming()
         self.finished = True

@@ -168,7 +168,13 @@ cdef class SocketDriver(Wire):
             self._unlock()
 
     def stop_streaming(self) -> None:
-        """Let others receive; the rest of the message is skipped. Finalizers may call this."""
+        """Let others receive; the rest of the message is skipped. Finalizers may call this.
+
+        Raises:
+            ConcurrencyError: If another thread waits for a fragment of it.
+        """
+        if self._taking:
+            raise self._concurrent_receiver("close")
         self._receiver = NOBODY
 
     cdef double _deadline(self, timeout) except? -1.0:

@@ -473,6 +473,31 @@ class TestStreaming:
             await client.send("next")
             assert await server.recv() == "next"
 
+    async def test_only_one_receiver_of_the_same_iterator(self, driver: Driver) -> None:
+        """Others are told so; it goes on, and whoever receives after it isn't in its way."""
+        async with driver.pair() as (client, server):
+            raw = server.raw.recv_streaming()
+            fragments = driver.iterator(raw)
+            client.protocol.send_text("a", fin=False)
+            await client.ping()
+            assert await anext(fragments) == "a"
+            waiting = driver.spawn(anext(fragments))
+            await driver.settle()
+            with pytest.raises(
+                ConcurrencyError, match=f"recv_streaming while another {driver.caller}"
+            ):
+                await anext(fragments)
+            name = "close" if driver.package == "sync" else "aclose"
+            with pytest.raises(ConcurrencyError, match=f"{name} while another {driver.caller}"):
+                await driver.call(getattr(raw, name))
+            with pytest.raises(ConcurrencyError, match=f"another {driver.caller}"):
+                await server.recv()
+            client.protocol.send_continuation("b", fin=True)
+            await client.send("next")
+            assert await waiting == "b"
+            assert [fragment async for fragment in fragments] == []
+            assert await server.recv() == "next"
+
     @pytest.mark.not_on("sync", reason="threads can't be cancelled")
     async def test_cancelled_before_the_first_fragment(self, driver: Driver) -> None:
         async with driver.pair() as (client, server):
