@@ -167,9 +167,18 @@ def check_on_error(on_error: OnError) -> None:
         raise ValueError(f"on_error must be 'raise' or 'close', not {on_error!r}")
 
 
+def not_a_message(encoded: object) -> TypeError:
+    """Return the error for what ``encode`` of a codec returned if that is no message."""
+    return TypeError(f"codec must encode to str or bytes, not {type(encoded).__name__}")
+
+
 def decode_error(message: Data, exc: Exception) -> DecodeError:
     """Return the error for a message whose decoding has raised ``exc``."""
-    reason = f"{type(exc).__name__}: {exc}".partition("\n")[0]
+    reason = type(exc).__name__
+    try:
+        reason = f"{reason}: {exc}".partition("\n")[0]
+    except Exception:
+        pass  # it can't be shown, such as an int of the message that has too many digits for a str
     if len(reason) > MAX_REASON:
         reason = f"{reason[:MAX_REASON]}..."
     error = DecodeError(message, reason)

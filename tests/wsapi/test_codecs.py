@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from wsapi.codecs import JSON, MAX_REASON, Codec, DecodeError, check_on_error, codec, decode_error
+from wsapi.codecs import (
+    JSON,
+    MAX_REASON,
+    Codec,
+    DecodeError,
+    check_on_error,
+    codec,
+    decode_error,
+    not_a_message,
+)
 from wsapi.exceptions import WebSocketException
 
 
@@ -85,6 +94,21 @@ class TestDecodeError:
     def test_pickle(self) -> None:
         error = pickle.loads(pickle.dumps(DecodeError("m", "no")))
         assert (error.message, error.reason) == ("m", "no")
+
+
+def test_exception_that_cannot_be_shown() -> None:
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise LookupError
+
+    for exc in (KeyError(10**5000), Odd()):
+        error = decode_error(b"m", exc)
+        assert error.reason == type(exc).__name__
+        assert error.__cause__ is exc
+
+
+def test_not_a_message() -> None:
+    assert str(not_a_message(["a"])) == "codec must encode to str or bytes, not list"
 
 
 def orjson_codec() -> Codec[Any, Any]:

@@ -24,6 +24,7 @@ from ..codecs import (
     OnError,
     check_on_error,
     decode_error,
+    not_a_message,
 )
 from .connection import BaseConnection, FragmentedMessage, concurrent_receiver
 
@@ -107,9 +108,12 @@ class AsyncConnection(BaseConnection):
         Raises:
             ConnectionClosed: When the connection is closed.
             TypeError, ValueError: If ``json`` can't encode the value; of another codec, what it
-                raises. Nothing is sent.
+                raises, and TypeError if what it returns isn't str or bytes. Nothing is sent.
         """
-        await self.send(codec.encode(value), codec.text)
+        message = codec.encode(value)
+        if not isinstance(message, (str, bytes, bytearray, memoryview)):
+            raise not_a_message(message)  # of iterables, fragments would be sent
+        await self.send(message, codec.text)
 
     @overload
     async def recv_json(self, *, on_error: OnError = "raise") -> Any: ...

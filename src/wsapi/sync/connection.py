@@ -34,6 +34,7 @@ from ..codecs import (
     OnError,
     check_on_error,
     decode_error,
+    not_a_message,
 )
 from ..limits import MAX_BACKLOG, Slow
 
@@ -257,9 +258,12 @@ class Connection(BaseConnection):
         Raises:
             ConnectionClosed: When the connection is closed.
             TypeError, ValueError: If ``json`` can't encode the value; of another codec, what it
-                raises. Nothing is sent.
+                raises, and TypeError if what it returns isn't str or bytes. Nothing is sent.
         """
-        self.send(codec.encode(value), codec.text)
+        message = codec.encode(value)
+        if not isinstance(message, (str, bytes, bytearray, memoryview)):
+            raise not_a_message(message)  # of iterables, fragments would be sent
+        self.send(message, codec.text)
 
     @overload
     def recv_json(self, timeout: float | None = None, *, on_error: OnError = "raise") -> Any: ...

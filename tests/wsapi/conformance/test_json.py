@@ -138,6 +138,33 @@ class TestJson:
                 assert caught.value.reason == reason
                 assert str(caught.value).endswith(f": {reason}")
 
+    async def test_reasons_that_cannot_be_shown(self, driver: Driver) -> None:
+        """Of what a peer has a codec raise, too."""
+        numbers = codec(str, lambda message: {}[int.from_bytes(message)])
+        async with driver.pair() as (client, server):
+            for _ in range(2):
+                await client.send(b"\xff" * 2000)  # more digits than Python makes a str of
+            with pytest.raises(DecodeError, match=r"2000 bytes: KeyError$"):
+                await recv_json(server, codec=numbers)
+            closing = driver.spawn(recv_json(server, codec=numbers, on_error="close"))
+            with pytest.raises(ConnectionClosedError) as seen:
+                await client.recv()
+            assert seen.value.rcvd is not None
+            assert seen.value.rcvd.code == 1007
+            with pytest.raises(ConnectionClosedError):
+                await closing
+
+    @pytest.mark.parametrize("encoded", [["a", "b"], ["a", b"b"], iter("ab"), None, {}, 1])
+    async def test_codec_that_returns_no_message(self, driver: Driver, encoded: Any) -> None:
+        """An iterable isn't sent in fragments, which might fail half-way."""
+        async with driver.pair() as (client, server):
+            kind = type(encoded).__name__
+            with pytest.raises(TypeError, match=f"must encode to str or bytes, not {kind}$"):
+                await send_json(client, 1, codec=codec(lambda _: encoded, str))
+            for message in (b"a", bytearray(b"b"), memoryview(b"c")):
+                await send_json(client, message, codec=codec(lambda value: value, str))
+            assert [await server.recv() for _ in range(3)] == [b"a", b"b", b"c"]
+
     async def test_bad_data_closes(self, driver: Driver) -> None:
         async with driver.pair() as (client, server):
             await client.send("nothing")
