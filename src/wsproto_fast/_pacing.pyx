@@ -194,13 +194,17 @@ cdef class Pacing(Keepalive):
     @property
     def backlog_size(self) -> int:
         """Bytes of messages that wait for the network, 160 for each besides its payload."""
-        cdef Backlog backlog = self._backlog()
+        cdef Backlog backlog
+        with cython.critical_section(self):  # statistics are read by any thread
+            backlog = self._backlog()
         return 0 if backlog is None else backlog.size
 
     @property
     def backlog_messages(self) -> int:
         """Number of messages that wait for the network."""
-        cdef Backlog backlog = self._backlog()
+        cdef Backlog backlog
+        with cython.critical_section(self):  # statistics are read by any thread
+            backlog = self._backlog()
         return 0 if backlog is None else backlog.count()
 
     @property
@@ -221,9 +225,11 @@ cdef class Pacing(Keepalive):
     @property
     def dropped(self) -> dict:
         """Number of messages dropped so far, by policy."""
-        if self._congestion is None or self._congestion.dropped is None:
-            return {}
-        return self._congestion.dropped.copy()
+        cdef dict dropped = None
+        with cython.critical_section(self):  # statistics are read by any thread
+            if self._congestion is not None:
+                dropped = self._congestion.dropped
+        return {} if dropped is None else dropped.copy()
 
     def dropped_messages(self) -> dict:
         """Return and forget the number of messages dropped since the last call, by policy."""
@@ -348,7 +354,9 @@ cdef class Pacing(Keepalive):
         cdef Backlog backlog = congestion.backlog
         cdef int dropped
         if backlog is None:
-            backlog = congestion.backlog = Backlog.__new__(Backlog)
+            backlog = Backlog.__new__(Backlog)
+            with cython.critical_section(self):  # statistics are read by any thread
+                congestion.backlog = backlog
         congestion.numbered += 1
         waiting.message, waiting.opcode, waiting.compress = message, opcode, compress
         waiting.policy, waiting.key, waiting.number = policy, key, congestion.numbered
@@ -369,7 +377,8 @@ cdef class Pacing(Keepalive):
         cdef Congestion congestion = self._congested()
         slow = _slow[policy]
         if congestion.dropped is None:
-            congestion.dropped = {}
+            with cython.critical_section(self):  # statistics are read by any thread
+                congestion.dropped = {}
         congestion.dropped[slow] = congestion.dropped.get(slow, 0) + number
         if congestion.unreported is None:
             congestion.unreported = {}

@@ -165,8 +165,8 @@ cdef class Totals:
             self._max_queued_frames = max(self._max_queued_frames, protocol._queue.most_frames)
             self._max_queued_bytes = max(self._max_queued_bytes, protocol._queue.most_bytes)
         self._max_write_buffer = max(self._max_write_buffer, <uint64_t>protocol._output.most)
-        if protocol._congestion is not None and protocol._congestion.dropped is not None:
-            self._dropped += <uint64_t>sum(protocol._congestion.dropped.copy().values())
+        if protocol._congestion is not None:
+            self._dropped += <uint64_t>sum(protocol.dropped.values())
         if protocol._has_opened():
             seconds = protocol._open_time - protocol._begin_time
             while seconds > _bounds[place]:
