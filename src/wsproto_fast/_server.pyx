@@ -742,7 +742,7 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         """Send the response to the handshake request, and enter OPEN if its status is 101.
 
         Any other response is followed by the end of the stream; if nothing of a request was received, by that of
-        the connection.
+        the connection. Where the method of the request is HEAD, its body isn't sent (RFC 9110 section 9.3.2).
 
         Args:
             response: What ``accept`` or ``reject`` returned, perhaps altered, or any other.
@@ -762,9 +762,10 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
         parser, self._parser = self._parser, None
         if self._debug():
             self._log_response(">", response)
-        self._append_output(data)
         if response.status_code == 101:
+            self._append_output(data)
             return self._opened()
+        self._append_output(self._without_content(response, data))
         self.response_status = response.status_code
         if self.handshake_exc is None:
             text = "HTTP response sent (%d %s)"
@@ -778,6 +779,13 @@ state=State.CONNECTING, max_size=1048576, logger=None, check_host=False, server_
             # stream for long. There is nothing unread, so that closing sends no reset, which could overtake the
             # response (RFC 9112 section 9.6).
             self.transport_action = max(self.transport_action, CLOSE)
+
+    def _without_content(self, response, data):
+        """Return a serialized response as it is sent: to HEAD without content (RFC 9110 section 9.3.2)."""
+        body = getattr(response, "body", None)
+        if body and getattr(self._request, "method", None) == "HEAD":
+            return data[: len(data) - len(body)]
+        return data
 
     def _require_unanswered(self):
         self._require_connecting()

@@ -84,7 +84,7 @@ BROWSER = (
 # Keyword arguments of the server, request, status, exception, text of the body.
 REFUSED = [
     ({}, head("POST / HTTP/1.1"), 405, e.InvalidMethod, "unsupported HTTP method: POST"),
-    ({}, head("HEAD / HTTP/1.0"), 405, e.InvalidMethod, "unsupported HTTP method: HEAD"),
+    ({}, head("PUT / HTTP/1.0"), 405, e.InvalidMethod, "unsupported HTTP method: PUT"),
     ({}, head("GET / HTTP/1.0"), 505, e.InvalidProtocol, "unsupported HTTP version: HTTP/1.0"),
     ({}, head(Connection=None), 426, e.InvalidUpgrade, f"missing Connection header.{BROWSER}"),
     (

@@ -318,6 +318,22 @@ def test_responses_of_other_makes():
     assert output(server) == [b"HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\ngo", b""]
 
 
+def test_responses_to_head_have_no_content():
+    """RFC 9110 section 9.3.2: what follows the head would be taken for another response."""
+    server = ServerProtocol()
+    received(server, head("HEAD / HTTP/1.1"))
+    response = server.reject(200, "ready")
+    server.send_response(response)
+    sent, end = output(server)
+    assert (sent + b"ready", end) == (response.serialize(), b"")
+    assert b"Content-Length: 5" in sent
+    assert server.response.body == b"ready"  # as it was given
+    server = ServerProtocol()
+    received(server, head("HEAD / HTTP/1.1"))
+    server.send_response(Response(204, "No Content", Headers()))
+    assert output(server) == [b"HTTP/1.1 204 No Content\r\n\r\n", b""]
+
+
 def test_second_answer():
     server = ServerProtocol()
     response = server.accept(received(server, head()))
