@@ -553,3 +553,31 @@ async def test_cancelled_aclose_of_a_stream_that_takes_its_time() -> None:
             await one.receive_some()
         await connection.wait_closed()
     await other.aclose()
+
+
+class Unclosable(PlainStream):
+    """A stream whose closing fails."""
+
+    async def aclose(self) -> None:
+        try:
+            await super().aclose()
+        finally:
+            raise OSError("closing failed")
+
+
+@pytest.mark.parametrize("graceful", [True, False])
+@trio_test
+async def test_streams_whose_closing_fails(graceful: bool) -> None:
+    """It harms nobody else in the nursery, which is that of all connections of a server."""
+    one, other = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        connection = Connection(nursery, Unclosable(one), Protocol(Side.CLIENT))
+        if graceful:
+            await other.send_all(frame(8, b"\x03\xe8"))
+            await other.send_eof()
+        else:
+            connection._abort()
+        await connection.wait_closed()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not nursery.cancel_scope.cancel_called
+    await other.aclose()

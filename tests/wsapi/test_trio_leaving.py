@@ -19,6 +19,8 @@ def test_server_that_does_not_run() -> None:
         await server.drain()
         assert server.draining.is_set()
         assert listener.socket.fileno() == -1
+        with pytest.raises(RuntimeError, match="is closed"):
+            await server.serve_forever()
 
     trio.run(main)
 
@@ -33,5 +35,7 @@ def test_server_that_is_closed() -> None:
             await server.drain(timeout=1000, spread=1000)
             with pytest.raises(RuntimeError, match="isn't running"):
                 await server.drain_on_signal()
+            with pytest.raises(RuntimeError, match="is closed"):
+                await server.serve_forever()
 
     trio.run(main)

@@ -388,6 +388,12 @@ class TestUnix:
         assert path.exists()
 
     @trio_test
+    async def test_no_listeners(self, tmp_path: Path) -> None:
+        for function in (serve, unix_serve):
+            with pytest.raises(ValueError, match="one or more"):
+                await function(echo, listeners=[])
+
+    @trio_test
     async def test_path_and_listeners(self, tmp_path: Path) -> None:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         with pytest.raises(ValueError, match="exactly one"):

@@ -413,19 +413,20 @@ class Link(AsyncConnection):
 
     async def _close_stream(self, deadline: float | None, graceful: bool, farewell: bool) -> None:
         try:
-            if farewell:
-                with trio.CancelScope(deadline=trio.current_time() + FAREWELL, shield=True):
-                    await self._transport.write_pending()
-            if graceful:
-                with trio.CancelScope(deadline=inf if deadline is None else deadline):
-                    await self.stream.aclose()
+            try:
+                if farewell:
+                    with trio.CancelScope(deadline=trio.current_time() + FAREWELL, shield=True):
+                        await self._transport.write_pending()
+                if graceful:
+                    with trio.CancelScope(deadline=inf if deadline is None else deadline):
+                        await self.stream.aclose()
+            finally:
+                await trio.aclose_forcefully(self.stream)
         except Exception:
+            # The nursery may be of others, too.
             self.logger.debug("closing the stream failed", exc_info=True)
         finally:
-            try:
-                await trio.aclose_forcefully(self.stream)
-            finally:
-                self._lose()
+            self._lose()
 
     def _lose(self) -> None:
         """Do what follows from the end of the stream."""

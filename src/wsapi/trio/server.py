@@ -174,8 +174,10 @@ class Server(LeavingServer[ServerConnection], trio.abc.AsyncResource):
             task_status: Is told when connections are accepted.
 
         Raises:
-            RuntimeError: If this is running already.
+            RuntimeError: If this is running already, or the server is closed.
         """
+        if self._closing:
+            raise RuntimeError("server is closed")
         if self._nursery is not None:
             raise RuntimeError("server is running already")
         try:
@@ -450,6 +452,8 @@ async def serve(
         listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
     elif port is not None or host is not None or backlog is not None:
         raise ValueError("port, host and backlog must be None when there are listeners")
+    elif not listeners:
+        raise ValueError("listeners must be one or more")
     server = Server(listeners, handler, settings.logger)
     server._settings = settings
     server._statistics.log_connections = settings.log_connections
