@@ -355,16 +355,18 @@ class TestOpeningHandshake:
                 pass
         assert seen == [Mine]
 
-    @pytest.mark.parametrize("error", [ZeroDivisionError, ConnectionRefusedError])
+    @pytest.mark.parametrize("error", [ZeroDivisionError, ConnectionRefusedError, None])
     @pytest.mark.parametrize("secure", [False, True])
     async def test_create_connection_fails(
-        self, driver: Driver, secure: bool, error: type[Exception], tls: Any
+        self, driver: Driver, secure: bool, error: type[Exception] | None, tls: Any
     ) -> None:
-        """That is the end of this connection, and of no other one."""
+        """That is the end of this connection, and of no other one; so is what is no connection."""
         failing = True
 
         def create_connection(*args: Any, **options: Any) -> Any:
             if failing:
+                if error is None:
+                    return None
                 raise error
             return driver.server.ServerConnection(*args, **options)
 
