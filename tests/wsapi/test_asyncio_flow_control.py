@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.wsapi.helpers import pair
+from tests.wsapi.helpers import pair, until
 from wsapi.asyncio.connection import Connection
 from wsapi.frames import Frame, Opcode
 from wsapi.limits import Slow
@@ -30,9 +30,9 @@ class TestReading:
     async def test_sender_is_held_up(self) -> None:
         async with pair(server={"max_queue": 2}, client={"write_limit": 4096}) as (client, server):
             send = asyncio.create_task(send_blocks(client, 300))
+            await until(lambda: paused(server))
             await settle({send})
             assert not send.done()
-            assert paused(server)
             # One message above the limit at most, headers aside.
             assert queued(client) < 4096 + 100_000 + 100
             for _ in range(300):
