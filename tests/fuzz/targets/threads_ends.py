@@ -27,6 +27,8 @@ SEEDS = asyncio_ends.SEEDS
 TIMEOUTS = (0, 0.5, 20)
 # Seconds after which a message has left that was held back since more were expected to follow.
 HELD = 0.0057
+# Seconds that pass in the steps of one input.
+MOST_TIME = 300
 
 
 def finish(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -133,16 +135,17 @@ class End(asyncio_ends.End):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.receiver = threading.Lock()
+        self.pings: list[threading.Event] = []
 
     async def sleep(self, seconds: float) -> None:
         self.session.clock.clock.sleep(seconds)
 
     async def ping(self) -> None:
         try:
-            event = await self.connection.ping()
+            # Nobody waits for it: a thread that does isn't at rest, as far as the clock knows.
+            self.pings.append(await self.connection.ping())
         except ConnectionClosed:
-            return
-        event.wait()
+            pass
 
     async def send_fragments(self, pieces: list[Any], pause: float) -> None:
         self.fragmenting += 1
@@ -209,6 +212,7 @@ class Session(asyncio_ends.Session):
         super().__init__(source, FuzzClock(clock))
         self.hasty, self.impatient = self.impatient, False  # nothing can be cancelled
         self.counter = itertools.count(1)
+        self.passed = 0.0  # seconds, in steps
         for options in self.options:
             del options["write_limit"]
 
@@ -224,6 +228,13 @@ class Session(asyncio_ends.Session):
         if not self.hasty:
             self.clock.clock.settle()
         return operation
+
+    async def time_passes(self, end: Any) -> None:
+        seconds = self.source.choice(asyncio_ends.PASSING)
+        # With a ping each second, each takes a look at all threads.
+        if self.passed < MOST_TIME:
+            self.passed += seconds
+            await self.clock.advance(seconds)
 
     def recv_for(self, end: Any) -> None:
         self.start("recv(timeout)", end.recv_for, self.source.choice(TIMEOUTS))
@@ -293,6 +304,8 @@ class Session(asyncio_ends.Session):
                     await self.use()
             finally:
                 left.release()
+        for end in self.ends:
+            assert all(event.is_set() for event in end.pings), "waiting for a Pong doesn't end"
 
 
 Session.steps = [
