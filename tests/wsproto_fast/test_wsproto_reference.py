@@ -325,6 +325,20 @@ def test_empty_elements_of_subprotocols() -> None:
     assert offered == [["a", "b"], ["a", "", "b"]]
 
 
+def test_empty_elements_of_upgrade() -> None:
+    data = (
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket,\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    ours, theirs = (
+        modules[0].WSConnection(modules[0].ConnectionType.SERVER) for modules in (OURS, THEIRS)
+    )
+    ours.receive_data(data)
+    assert [type(event).__name__ for event in ours.events()] == ["Request"]
+    with pytest.raises(their_utilities.RemoteProtocolError):
+        theirs.receive_data(data)
+
+
 def test_connection_in_several_lines() -> None:
     data = (
         b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
