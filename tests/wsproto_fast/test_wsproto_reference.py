@@ -325,25 +325,18 @@ def test_empty_elements_of_subprotocols() -> None:
     assert offered == [["a", "b"], ["a", "", "b"]]
 
 
-def test_empty_elements_of_upgrade() -> None:
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Upgrade: websocket,\r\nConnection: Upgrade\r\n",
+        b"Upgrade: websocket\r\nConnection: Upgrade\r\nConnection: keep-alive\r\n",
+    ],
+    ids=["an empty element of Upgrade", "Connection in several lines"],
+)
+def test_lists_in_headers(lines: bytes) -> None:
     data = (
-        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket,\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    ours, theirs = (
-        modules[0].WSConnection(modules[0].ConnectionType.SERVER) for modules in (OURS, THEIRS)
-    )
-    ours.receive_data(data)
-    assert [type(event).__name__ for event in ours.events()] == ["Request"]
-    with pytest.raises(their_utilities.RemoteProtocolError):
-        theirs.receive_data(data)
-
-
-def test_connection_in_several_lines() -> None:
-    data = (
-        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-        b"Connection: keep-alive\r\n\r\n"
+        b"GET / HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        b"Sec-WebSocket-Version: 13\r\n" + lines + b"\r\n"
     )
     ours, theirs = (
         modules[0].WSConnection(modules[0].ConnectionType.SERVER) for modules in (OURS, THEIRS)
