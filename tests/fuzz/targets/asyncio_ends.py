@@ -586,7 +586,7 @@ class Session:
         self.operations.append(self.operation("close", lambda: other.close_too()))
         await self.clock.advance(60)
         for operation in self.operations:
-            assert operation.over(), f"{operation.name} doesn't end"
+            assert self.has_ended(operation), f"{operation.name} doesn't end"
         for end in self.ends:
             await self.take_all(end)
             end.check_received(whole=False)
@@ -594,6 +594,10 @@ class Session:
         client, server = self.ends
         client.check_end(server)
         server.check_end(client)
+
+    def has_ended(self, operation: Any) -> bool:
+        ended: bool = operation.over()
+        return ended
 
     async def take_all(self, end: End) -> None:
         while True:

@@ -27,6 +27,8 @@ SEEDS = asyncio_ends.SEEDS
 TIMEOUTS = (0, 0.5, 20)
 # Seconds after which a message has left that was held back since more were expected to follow.
 HELD = 0.0057
+# Seconds of the operating system that a call may take to end when all is over.
+PATIENCE = 20
 # Seconds that pass in the steps of one input.
 MOST_TIME = 300
 
@@ -260,16 +262,16 @@ class Session(asyncio_ends.Session):
         end.connection._driver.abort()
         end.left = self.harmed = True
 
+    def has_ended(self, operation: Operation) -> bool:
+        # A thread that is kept from running for long may be taken for one at rest.
+        operation.thread.join(PATIENCE)
+        return operation.over()
+
     async def take_all(self, end: Any) -> None:
         while True:
             before = len(end.received)
             operation = self.operation("recv(0)", lambda: end.recv_for(0))
-            for _ in range(10):
-                # A thread that is kept from running for long may be taken for one at rest.
-                self.clock.clock.settle()
-                if operation.over():
-                    break
-            assert operation.over(), "recv(0) waits"
+            assert self.has_ended(operation), "recv(0) waits"
             if len(end.received) == before:
                 return
 
