@@ -44,6 +44,7 @@ MAX_SIZE = 6000
 PIECES = (None, 1, 2, 7, 100, None, None, None)
 DELAYS = (0.0, 0.011, 1.03, 8.07)  # no sum of which is a deadline
 CODES = (1000, 1001, 3000, 4999)
+MOST_TIME = 300  # seconds that pass in steps; each may have a ping
 PASSING = (0.0, 0.001, 0.5, 5.0, 25.0, 100.0)
 KEEPALIVE = ((None, None), (20, 20), (20, None), (1, 3))
 
@@ -359,6 +360,7 @@ class Session:
         self.cut = False
         self.operations: list[Operation] = []
         self.count = self.ticks = 0
+        self.passed = 0.0  # seconds, in steps
 
     @property
     def link(self) -> Any:
@@ -420,7 +422,10 @@ class Session:
             self.source.choice(self.operations).cancel()
 
     async def time_passes(self, end: End) -> None:
-        await self.clock.advance(self.source.choice(PASSING))
+        seconds = self.source.choice(PASSING)
+        if self.passed < MOST_TIME:
+            self.passed += seconds
+            await self.clock.advance(seconds)
 
     async def settle(self, end: End) -> None:
         await self.clock.settle()

@@ -29,8 +29,6 @@ TIMEOUTS = (0, 0.5, 20)
 HELD = 0.0057
 # Seconds of the operating system that a call may take to end when all is over.
 PATIENCE = 20
-# Seconds that pass in the steps of one input.
-MOST_TIME = 300
 
 
 def finish(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -214,7 +212,6 @@ class Session(asyncio_ends.Session):
         super().__init__(source, FuzzClock(clock))
         self.hasty, self.impatient = self.impatient, False  # nothing can be cancelled
         self.counter = itertools.count(1)
-        self.passed = 0.0  # seconds, in steps
         for options in self.options:
             del options["write_limit"]
 
@@ -230,13 +227,6 @@ class Session(asyncio_ends.Session):
         if not self.hasty:
             self.clock.clock.settle()
         return operation
-
-    async def time_passes(self, end: Any) -> None:
-        seconds = self.source.choice(asyncio_ends.PASSING)
-        # With a ping each second, each takes a look at all threads.
-        if self.passed < MOST_TIME:
-            self.passed += seconds
-            await self.clock.advance(seconds)
 
     def recv_for(self, end: Any) -> None:
         self.start("recv(timeout)", end.recv_for, self.source.choice(TIMEOUTS))
