@@ -86,7 +86,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command(*arguments),
         capture_output=True,
         text=True,
-        timeout=TIMEOUT,
+        timeout=3 * TIMEOUT,  # a process that has to start
         stdin=subprocess.DEVNULL,
     )
 
