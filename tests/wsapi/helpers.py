@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import gc
 import hashlib
+import inspect
 import logging
 import os
 import socket
@@ -97,6 +99,17 @@ def run(
     with checking_errors():
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(checked())
+
+
+def on_asyncio(function: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Have a coroutine function run as a test on asyncio alone: other loops have no fake time."""
+
+    def test(**fixtures: Any) -> None:
+        asyncio.run(function(**fixtures))
+
+    functools.update_wrapper(test, function)
+    test.__signature__ = inspect.signature(function)  # type: ignore[attr-defined] # for pytest
+    return test
 
 
 async def until(condition: Callable[[], object]) -> None:
