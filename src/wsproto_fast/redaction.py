@@ -3,8 +3,8 @@
 Owns which headers hold secrets, and how texts show them: the values of ``Authorization``,
 ``Proxy-Authorization``, ``Cookie``, and ``Set-Cookie``, and the credentials in a URL, become
 ``***``; in the ``repr`` of headers, too. Attributes of objects keep what they hold; only texts
-change. Control characters, which
-could begin another line of a log, are escaped in what a peer chose.
+change. Control characters, which could begin another line of a log, are escaped in what a peer
+chose.
 
 The variable ``WSPROTO_FAST_LOG_SECRETS=1`` in the environment, or the same with the name of a
 package on top, shows them; it is read when the package is imported. Neither messages nor the query
