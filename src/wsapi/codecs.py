@@ -125,7 +125,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 JSON: Codec[Any, Any] = _Json()
 """JSON by the standard library, in text messages. Values that JSON doesn't have, NaN and infinities
-among them, raise TypeError or ValueError when they are sent. Binary messages are taken as UTF-8."""
+among them, raise TypeError or ValueError when they are sent, and those that are nested too deeply
+RecursionError. Binary messages are taken as UTF-8."""
 
 
 class DecodeError(WebSocketException, ValueError):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from wsproto_fast.exceptions import InvalidHeader
+from wsproto_fast.headers import is_valid_host
 from wsproto_fast.http11 import Request, Response
 from wsproto_fast.typing import StatusLike
 
@@ -75,9 +76,15 @@ class BaseRouter(Generic[ConnectionT]):
             request: Its request.
 
         Raises:
-            LookupError: If the request doesn't tell.
+            LookupError: If the request doesn't tell; it is answered with 400 then.
         """
-        return request.headers["Host"] if self.server_name is None else self.server_name
+        if self.server_name is not None:
+            return self.server_name
+        host = request.headers["Host"]
+        # It goes on into URLs, and so into redirects.
+        if not is_valid_host(host):
+            raise LookupError(host)
+        return host
 
     def redirect(self, connection: ConnectionT, url: str) -> Response:
         """Build the response that sends a client elsewhere.

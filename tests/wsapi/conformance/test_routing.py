@@ -143,13 +143,19 @@ async def test_host_matching(driver: Driver) -> None:
         ({"without": "Host"}, "missing Host header"),
         ({"more": "Host: elsewhere\r\n"}, "invalid Host header: localhost, elsewhere"),
         ({"Host": "a" * 64 + ".example"}, f"invalid Host header: {'a' * 64}.example"),
+        *(
+            ({"Host": host}, f"invalid Host header: {host}")
+            for host in ("a b", "user:password@a", "a/?", "a#b", "[::1")
+        ),
+        ({"Host": ""}, "empty Host header"),
     ],
 )
 async def test_unusable_host(driver: Driver, headers: dict[str, str], problem: str) -> None:
     async with driver.route(url_map(driver)) as server:
-        response = await server.ask(raw_request(**headers))
-    assert response.status_code == 400
-    assert response.body.decode() == f"Failed to open a WebSocket connection: {problem}.\n"
+        for path in ("/", "/old/a", "/item/1"):  # the latter two would be redirected
+            response = await server.ask(raw_request(f"GET {path} HTTP/1.1", **headers))
+            assert response.status_code == 400
+            assert response.body.decode() == f"Failed to open a WebSocket connection: {problem}.\n"
 
 
 async def test_method_is_for_the_handshake_to_judge(driver: Driver) -> None:
