@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from wsproto_fast import Backpressure, Slow, check_settings
@@ -35,6 +35,7 @@ __all__ = [
     "check_slow",
     "check_subprotocols",
     "check_write_limit",
+    "checked_factory",
     "port_number",
 ]
 
@@ -53,6 +54,35 @@ def check_callable(name: str, value: object, *, optional: bool = True) -> None:
     if not (callable(value) or (optional and value is None)):
         wanted = "a callable or None" if optional else "a callable"
         raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
+
+
+def checked_factory(
+    name: str, create: Callable[..., Any] | None, kind: type, called: str
+) -> Callable[..., Any] | None:
+    """Return a factory of connections that raises if it returns something else.
+
+    Nothing that uses a connection looks at what it is. Classes return what they are.
+
+    Args:
+        name: Name of the argument.
+        create: The factory, a class, or None.
+        kind: Class of what it should return.
+        called: Name of that class for users.
+
+    Raises:
+        TypeError: If it can't be called.
+    """
+    check_callable(name, create)
+    if create is None or isinstance(create, type):
+        return create
+
+    def create_connection(*args: Any, **options: Any) -> Any:
+        connection = create(*args, **options)
+        if not isinstance(connection, kind):
+            raise TypeError(f"{name} must return a {called}, not {type(connection).__name__}")
+        return connection
+
+    return create_connection
 
 
 def check_names(function: str, options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -127,8 +127,10 @@ class BaseConnect(Generic[ConnectionT]):
         logger = options["logger"]
         checks.check_logger(logger)
         self.logger: LoggerLike = default_logger("client") if logger is None else logger
-        checks.check_callable("create_connection", options["create_connection"])
-        self._connection_class = options["create_connection"] or connection_class
+        create = checks.checked_factory(
+            "create_connection", options["create_connection"], ClientSide, "ClientConnection"
+        )
+        self._connection_class = create or connection_class
         self.one_connecting = options["one_connecting"]
         if not isinstance(self.one_connecting, bool):
             raise TypeError(

@@ -68,24 +68,6 @@ def finish(coroutine: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a coroutine waits where none can")
 
 
-def _checked_factory(create: Callable[..., Any] | None) -> Callable[..., Any] | None:
-    """Return a factory of connections that raises if it returns something else.
-
-    Nothing that uses a connection looks at what it is. Classes return what they are.
-    """
-    if create is None or isinstance(create, type):
-        return create
-
-    def create_connection(*args: Any, **options: Any) -> Any:
-        connection = create(*args, **options)
-        if not isinstance(connection, ServerSide):
-            kind = type(connection).__name__
-            raise TypeError(f"create_connection must return a ServerConnection, not {kind}")
-        return connection
-
-    return create_connection
-
-
 class ServerSettings:
     """Settings of a server, checked.
 
@@ -139,7 +121,9 @@ class ServerSettings:
         checks.check_logger(logger)
         self.logger: LoggerLike = default_logger("server") if logger is None else logger
         self.log_connections = bool(options["log_connections"])
-        self.create_connection = _checked_factory(options["create_connection"])
+        self.create_connection = checks.checked_factory(
+            "create_connection", options["create_connection"], ServerSide, "ServerConnection"
+        )
         # Whether others have a say in responses, who may also close the connection.
         self.asks = (
             self.process_request is not None

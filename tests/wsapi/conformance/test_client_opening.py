@@ -182,6 +182,11 @@ class TestShapes:
             with pytest.raises(KeyError):
                 await driver.attempt(server, create_connection=create_connection)
 
+    async def test_factory_that_returns_something_else(self, driver: Driver) -> None:
+        async with driver.serve() as server:
+            with pytest.raises(TypeError, match="must return a ClientConnection, not int"):
+                await driver.attempt(server, create_connection=lambda *args, **options: 5)
+
     async def test_many_at_once(self, driver: Driver) -> None:
         async def talk(i: int) -> None:
             async with driver.connect(server.uri(f"/{i}")) as ws:
