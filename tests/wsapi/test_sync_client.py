@@ -228,6 +228,18 @@ def test_addresses_of_a_host_share_the_time(monkeypatch: pytest.MonkeyPatch) -> 
     assert second <= first - 0.05
 
 
+def test_a_socks_proxy_that_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It isn't one that can't be reached."""
+    pytest.importorskip("python_socks", reason="python-socks isn't installed")
+
+    def create_connection(*args: object, **options: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    with pytest.raises(TimeoutError):
+        reconnect("ws://h.test/", proxy="socks5h://127.0.0.1:1").__enter__()
+
+
 def test_addresses_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     Addresses(monkeypatch)
     with pytest.raises(OSError, match=r"^192\.0\.2\.2$"):

@@ -358,6 +358,11 @@ def test_time_jumps_while_the_test_waits() -> None:
         assert clock.time() - begin == pytest.approx(3600)
 
 
+def test_a_thread_that_does_not_run_yet_is_about_to_do_something() -> None:
+    with Clock() as clock:
+        assert not clock._are_still([threading.Thread()])
+
+
 def test_time_jumps_although_a_thread_waits_for_something_else() -> None:
     orders = queue.SimpleQueue[str]()
     with Clock(autojump=True) as clock:

@@ -335,11 +335,13 @@ class Wire(asyncio.Protocol):
             self.moved()
 
     def _answer(self, reply: Reply) -> None:
+        if isinstance(reply, hiredis.PushNotification):
+            return  # it may come between answers, and is none
         if self._asked:
             future = self._asked.popleft()
             if not future.done():
                 future.set_result(reply)
-        elif not isinstance(reply, hiredis.PushNotification):
+        else:
             raise ValueError(f"a reply that nobody asked for: {reply!r:.100}")
 
 
@@ -480,10 +482,10 @@ class Link(Wire):
                 self._timer = self.loop.call_at(self._deadline, self._watch)
 
     def _take(self, reply: Reply) -> None:
+        if isinstance(reply, hiredis.PushNotification):
+            return  # it may come between answers, and is none
         flying = self._flying
         if not flying:
-            if isinstance(reply, hiredis.PushNotification):
-                return
             raise ValueError(f"a reply that nobody asked for: {reply!r:.100}")
         if isinstance(reply, hiredis.ReplyError):
             self.look_at(reply)

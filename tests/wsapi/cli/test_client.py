@@ -27,6 +27,7 @@ from tests.wsapi.cli.helpers import (
     serving,
     start,
 )
+from wsapi.cli import _output
 from wsapi.cli._output import PayloadFormat
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs signals and descriptors of Unix")
@@ -357,6 +358,24 @@ class TestStreams:
                 sending.close()
                 assert receiving.read() == b"x" * 499_999 + b"yy"
             assert process.wait(PATIENCE) == 0
+
+    @posix
+    def test_pipe_that_is_full(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is waited for, where others have made it one that doesn't block."""
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        waits = []
+
+        def select(read: list[int], write: list[int], others: list[int]) -> None:
+            waits.append(write)
+            os.read(reading, 2**20)
+
+        with open(reading, "rb", closefd=True), open(writing, "w") as stdout:
+            monkeypatch.setattr(sys, "stdout", stdout)
+            monkeypatch.setattr(_output.select, "select", select)
+            _output.Output()._write(b"x" * 2**20)
+            assert waits
+            assert waits == [[writing]] * len(waits)
 
     @posix
     def test_full_disk(self, uri: str) -> None:

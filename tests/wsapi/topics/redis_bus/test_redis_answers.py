@@ -114,6 +114,48 @@ async def test_replies_that_nobody_asked_for(of_commands: bool) -> None:
     await wire.ended.wait()
 
 
+async def test_what_brokers_push_between_answers() -> None:
+    pushed = b">2\r\n+invalidate\r\n*0\r\n"
+    wire = Wire(asyncio.get_running_loop())
+    transport = Transport(wire)
+    asking = asyncio.ensure_future(wire.ask([("PING",), ("PING",)]))
+    await turns(1)
+    wire.data_received(pushed + b"+1\r\n" + pushed + b"+2\r\n")
+    assert await asking == [b"1", b"2"]
+    link_, others = link()
+    future: asyncio.Future[Any] = link_.loop.create_future()
+    link_.call(Call(future, (b"PING",)))
+    await turns(1)
+    link_.data_received(pushed)
+    assert not future.done()
+    link_.data_received(b"+3\r\n")
+    assert await future == b"3"
+    for each in (wire, link_):
+        each.abort("end")
+        await each.ended.wait()
+    assert transport.aborted
+    assert others.aborted
+
+
+async def test_an_answer_is_waited_for_from_its_own_question_on() -> None:
+    """There is one timer, which was set for an earlier one."""
+    wire, transport = link()
+    for answered in (True, False):
+        future: asyncio.Future[Any] = wire.loop.create_future()
+        wire.call(Call(future, (b"PING",)))
+        await turns(1)
+        if answered:
+            wire.data_received(b"+1\r\n")
+    wire._watch()
+    assert not transport.aborted
+    wire._timeout, wire._deadline = 7, wire.loop.time()
+    wire._watch()
+    assert transport.aborted
+    with pytest.raises(BusUnavailable, match="the broker didn't answer within 7 seconds"):
+        await future
+    await wire.ended.wait()
+
+
 async def test_greeting_that_is_given_up() -> None:
     """Its reply is taken, and given to nobody else."""
     wire = Wire(asyncio.get_running_loop())
