@@ -197,7 +197,7 @@ cdef class Receiver(Parser):
         cdef int used
         while self._calling and left > 0 and not self._discarding:
             used = read_header(&header, data, left, not self._is_client, 7)
-            if used < 0 or header.length > <uint64_t>(left - used):
+            if used <= 0 or header.length > <uint64_t>(left - used):
                 break
             if not header.opcode & 8 and (header.fin or self._listener.wants_frames):
                 return False

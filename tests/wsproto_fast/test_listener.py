@@ -199,6 +199,16 @@ def test_last_in_buffer() -> None:
     assert protocol.last_in_buffer
 
 
+def test_last_in_buffer_wherever_it_ends() -> None:
+    """Also in the header of a frame, of which nothing is known then."""
+    more = masked(Opcode.PING, b"") * 2 + masked(Opcode.TEXT, b"b")
+    for end in range(len(more) + 1):
+        protocol, last = server(), list[bool]()
+        protocol.listen(lambda message, p=protocol, last=last: last.append(p.last_in_buffer))
+        feed(protocol, masked(Opcode.TEXT, b"a") + more[:end])
+        assert last == ([True] if end < len(more) else [False, True])
+
+
 def test_last_frame_in_buffer() -> None:
     protocol, last = server(), list[bool]()
     protocol.listen(on_frame=lambda *args: last.append(protocol.last_in_buffer))
