@@ -111,8 +111,8 @@ def report(entries: Iterable[Entry]) -> str:
     for entry in entries:
         of.setdefault(entry.target, []).append(entry)
     rows = [
-        "| target | CPU hours | inputs | edges | findings |",
-        "|---|---:|---:|---:|---:|",
+        "| target | hours | CPU hours | inputs | edges | findings |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     found: set[str] = set()
     for name in sorted(of):
@@ -127,7 +127,8 @@ def report(entries: Iterable[Entry]) -> str:
 
 
 def line(name: str, entries: list[Entry], findings: int, edges: str | None = None) -> str:
-    hours = sum(entry.cpu for entry in entries) / 3600
+    hours = sum(entry.wall for entry in entries) / 3600
+    busy = sum(entry.cpu for entry in entries) / 3600
     inputs = sum(entry.inputs for entry in entries)
     reached = edges or str(max(entry.edges for entry in entries))
-    return f"| {name} | {hours:.2f} | {inputs:,} | {reached} | {findings} |"
+    return f"| {name} | {hours:.2f} | {busy:.2f} | {inputs:,} | {reached} | {findings} |"

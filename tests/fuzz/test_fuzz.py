@@ -94,7 +94,7 @@ def test_counts_in_a_log() -> None:
 
 
 def entry(target: str, cpu: float, edges: int, *findings: str) -> ledger.Entry:
-    return ledger.Entry(target, "abc", ledger.now(), 1000, cpu, cpu, edges, 7, [*findings], 0)
+    return ledger.Entry(target, "abc", ledger.now(), 1000, 2 * cpu, cpu, edges, 7, [*findings], 0)
 
 
 def test_slow_inputs(
@@ -130,9 +130,9 @@ def test_report(tmp_path: Path) -> None:
         ledger.append(path, one)
     assert ledger.read(path) == entries
     assert ledger.report(ledger.read(path)).splitlines()[2:] == [
-        "| calls | 0.10 | 1,000 | 50 | 0 |",
-        "| frames | 1.50 | 2,000 | 100 | 2 |",
-        "| all | 1.60 | 3,000 | 2 targets | 2 |",
+        "| calls | 0.20 | 0.10 | 1,000 | 50 | 0 |",
+        "| frames | 3.00 | 1.50 | 2,000 | 100 | 2 |",
+        "| all | 3.20 | 1.60 | 3,000 | 2 targets | 2 |",
         "",
         "Revisions: abc",
     ]
@@ -150,7 +150,7 @@ def test_keep(tmp_path: Path) -> None:
     for one in (first, second, other):
         ledger.append(path, one)
     ledger.keep(path, kept)
-    frames = replace(first, inputs=2000, cpu=90, wall=90)
+    frames = replace(first, inputs=2000, cpu=90, wall=180)
     assert ledger.read(kept) == [frames, other]
     assert not path.exists()
     ledger.keep(path, kept)
